@@ -1,0 +1,265 @@
+"""Which library an array belongs to, and what that library offers; the only file that imports cupy.
+
+The array decides: functions ask ``backend_of(x, w)`` and use ``.xp``. There is no global device.
+"""
+
+import functools
+import importlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpulstm import pool
+from gpulstm.errors import DeviceError, DTypeError
+
+if TYPE_CHECKING:
+    from gpulstm.launch import Launcher
+
+Array = Any  # a numpy.ndarray or a cupy.ndarray: neither library offers a common static type
+
+_SCALARS = (bool, int, float, np.generic)
+_DLPACK_CPU = 1  # kDLCPU of the DLPack specification
+
+
+class NumpyBackend:
+    """The processor, through NumPy. Large arrays come from a pool (see pool.py)."""
+
+    name, is_cuda, xp = "cpu", False, np
+    kernels: "Launcher | None" = None
+    why_no_kernels = "CUDA kernels run on CuPy arrays; these are NumPy's"
+
+    def __enter__(self) -> "NumpyBackend":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name}>"
+
+    def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
+        """x as a NumPy array: a list, an array of any library, or an object with DLPack; no copy where none is due."""
+        if _is_cupy(x):
+            x = x.get()
+        elif not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] == _DLPACK_CPU:
+            x = np.from_dlpack(x)
+        return np.asarray(x, dtype=dtype)
+
+    def to_numpy(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return pool.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        array = pool.empty(shape, dtype)
+        array[...] = 0
+        return array
+
+    def synchronize(self) -> None:
+        pass
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the machine; zeros where the system does not say."""
+        try:
+            page = os.sysconf("SC_PAGE_SIZE")
+            return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, ValueError, OSError):
+            return 0, 0
+
+
+class CupyBackend:
+    """One NVIDIA GPU, through CuPy. As a context manager it makes its device the current one."""
+
+    is_cuda = True
+    why_no_kernels = ""
+
+    def __init__(self, cupy: Any, index: int) -> None:
+        from gpulstm.launch import Launcher
+
+        self.name, self.xp, self.index = f"cuda:{index}", cupy, index
+        self.device = cupy.cuda.Device(index)
+        self.kernels: Launcher | None = Launcher(cupy, self.device)
+
+    def __enter__(self) -> "CupyBackend":
+        self.device.__enter__()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.device.__exit__(*exception)
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name}>"
+
+    def asarray(self, x: Any, dtype: Any = None) -> Array:
+        """x as a CuPy array on this device: a list, an array of any library, or an object with DLPack or
+        ``__cuda_array_interface__``; no copy where x is there already."""
+        with self.device:
+            if _is_cupy(x) and x.device.id != self.index:
+                x = x.copy()  # CuPy copies to the current device
+            elif not hasattr(x, "__cuda_array_interface__") and hasattr(x, "__dlpack__"):
+                x = np.from_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CPU else self.xp.from_dlpack(x)
+            return self.xp.asarray(x, dtype=dtype)
+
+    def to_numpy(self, x: Array) -> np.ndarray:
+        return x.get()
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return self.xp.empty(shape, dtype)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return self.xp.zeros(shape, dtype)
+
+    def synchronize(self) -> None:
+        self.device.synchronize()
+
+    def memory(self) -> tuple[int, int]:
+        """(free, total) bytes of the device."""
+        return self.device.mem_info
+
+
+Backend = NumpyBackend | CupyBackend
+CPU = NumpyBackend()
+
+
+def _is_cupy(x: Any) -> bool:
+    return type(x).__module__.partition(".")[0] == "cupy"
+
+
+def _backend_of_one(x: Any) -> Backend:
+    if isinstance(x, np.ndarray):
+        return CPU
+    if _is_cupy(x):
+        return _cuda_backend(x.device.id)
+    raise DTypeError(f"array: want a NumPy or CuPy array, got {type(x).__name__}")
+
+
+def backend_of(*arrays: Array | float | None) -> Backend:
+    """The backend that all the arrays belong to; None and scalars belong to any.
+
+    Raises DeviceError, naming both, when arrays live on different devices, and DTypeError for what is
+    no array. Without any array the answer is the processor.
+    """
+    found: Backend | None = None
+    for x in arrays:
+        if x is None or isinstance(x, _SCALARS):
+            continue
+        backend = _backend_of_one(x)
+        if found is None:
+            found = backend
+        elif backend is not found:
+            raise DeviceError(
+                f"arrays: want all on one device, got {found.name} and {backend.name}; move one, e.g. module.to('cuda')"
+            )
+    return found if found is not None else CPU
+
+
+@functools.cache
+def _cuda_backend(index: int) -> CupyBackend:
+    return CupyBackend(importlib.import_module("cupy"), index)
+
+
+@functools.cache
+def why_no_cuda() -> str:
+    """The empty string when CuPy, a driver, a device and NVRTC work together; otherwise what is missing."""
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+            return "CuPy is not installed (pip install 'gpulstm[cuda13]', or [cuda12] for an older driver)"
+        return f"CuPy is installed but does not import: {_first_line(error)}"
+    runtime = cupy.cuda.runtime
+    try:
+        driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
+        if driver == 0:
+            return "no NVIDIA driver was found"
+        if driver // 1000 < built_for // 1000:
+            return (
+                f"CuPy was built for CUDA {built_for // 1000} and the driver serves up to CUDA {driver // 1000}; "
+                f"install gpulstm[cuda{driver // 1000}] in place of it"
+            )
+        if runtime.getDeviceCount() == 0:
+            return "no NVIDIA GPU was found"
+    except Exception as error:  # whatever a broken driver raises is the reason
+        return f"CUDA does not start: {_first_line(error)}"
+    try:
+        cupy.RawModule(code='extern "C" __global__ void probe() {}').compile()
+    except Exception as error:  # a missing NVRTC shows as one of several exceptions
+        return f"CuPy cannot compile a kernel (is NVRTC installed? pip install 'gpulstm[cuda13]'): {_first_line(error)}"
+    return ""
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0]}"
+
+
+def _forget_devices() -> None:
+    """Forget what was found out about CUDA, for tests that exchange cupy."""
+    _cuda_backend.cache_clear()
+    why_no_cuda.cache_clear()
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where arrays live. ``reason`` says why "auto" did not take a GPU; empty otherwise."""
+
+    name: str
+    backend: Backend
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def device(name: "str | Device" = "auto") -> Device:
+    """The device of that name: "auto" (a GPU if one works, else the processor), "cpu", "cuda", "cuda:1".
+
+    Raises DeviceError when CUDA is asked for and cannot be used, with the reason, and for any other name.
+    """
+    if isinstance(name, Device):
+        return name
+    kind, _, number = str(name).partition(":")
+    if name == "cpu":
+        return Device("cpu", CPU)
+    if name == "auto":
+        reason = why_no_cuda()
+        return Device("cpu", CPU, reason) if reason else device("cuda")
+    if kind != "cuda" or (number and not number.isdecimal()) or str(name).endswith(":"):
+        raise DeviceError(f"device: want 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {name!r}")
+    if reason := why_no_cuda():
+        raise DeviceError(f"device {name!r} cannot be used: {reason}")
+    cupy = importlib.import_module("cupy")
+    index = int(number) if number else cupy.cuda.runtime.getDevice()
+    count = cupy.cuda.runtime.getDeviceCount()
+    if index >= count:
+        raise DeviceError(f"device {name!r}: want a number below {count}, the GPUs found, got {index}")
+    return Device(f"cuda:{index}", _cuda_backend(index))
+
+
+def as_dtype(dtype: Any) -> np.dtype:
+    """A floating NumPy dtype from "float32", "float64", "float16", "bfloat16" (through ml_dtypes), a dtype or a type.
+
+    Raises DTypeError for anything else.
+    """
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        try:
+            dtype = importlib.import_module("ml_dtypes").bfloat16
+        except ImportError as error:
+            raise DTypeError("dtype 'bfloat16' needs the package ml_dtypes (pip install ml_dtypes)") from error
+    try:
+        result = np.dtype(dtype)
+    except TypeError as error:
+        raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {dtype!r}") from error
+    if result.name not in FLOATS:
+        raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {result.name}")
+    return result
+
+
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+
+
+def accumulator(dtype: Any) -> np.dtype:
+    """The dtype that sums and cell states are kept in: float64 for float64, float32 for everything else."""
+    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)

@@ -1,0 +1,33 @@
+"""The exceptions: every error gpulstm raises on purpose is a GpulstmError and the built-in that fits.
+
+Messages name what was wrong, what was wanted and what came:
+``weight_hh: want (16, 4) = (gates*hidden, hidden), got (16, 5)``.
+"""
+
+
+class GpulstmError(Exception):
+    """Base of every error that gpulstm raises on purpose."""
+
+
+class ShapeError(GpulstmError, ValueError):
+    """An array, or a number that sets the size of one, has the wrong shape."""
+
+
+class DTypeError(GpulstmError, TypeError):
+    """An array has the wrong element type, or something is no array at all."""
+
+
+class DeviceError(GpulstmError, RuntimeError):
+    """Arrays live on different devices, or the device asked for cannot be used."""
+
+
+class NoKernel(GpulstmError, RuntimeError):
+    """The path asked for cannot serve this case; the message says why and what can."""
+
+
+class NotFinite(GpulstmError, ArithmeticError):
+    """A loss became infinite or not a number."""
+
+
+class FormatError(GpulstmError, ValueError):
+    """A file is not what it claims to be; the message says what and where."""
