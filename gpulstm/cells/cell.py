@@ -36,9 +36,13 @@ class Inplace:
     ``forward(gates, zr, c_prev, h, c, scratch)``: gates (B, G*H) comes in as zx with all biases and leaves as
     the activated gates; h and c (B, H) are written; scratch (B, H) is working space.
 
-    ``backward(gates, c_prev, c, dh, dc, dz, scratch)``: dh (B, H) is used up, dc (B, H) comes in as the
-    gradient of c and leaves as that of c_prev, dz (B, G*H) is written.
+    ``coefficients(gates, c_prev, c, dz, dh_to_dc)``: everything of backward that does not wait for the step
+    after, for several steps at once (leading axes free): writes dz (..., B, G*H) and dh_to_dc (..., B, H).
+
+    ``backward(gates, dz, dh_to_dc, dh, dc)``: one step from its coefficients: dz becomes the gradient of the
+    pre-activations, dc (B, H) comes in as the gradient of c and leaves as that of c_prev; dh_to_dc is used up.
     """
 
     forward: Callable[..., None]
+    coefficients: Callable[..., None]
     backward: Callable[..., None]

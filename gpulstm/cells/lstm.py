@@ -40,23 +40,31 @@ def backward(xp, dstates, saved, extra):
 
 
 @functools.lru_cache(maxsize=16)
-def _tanh_to_gates(H: int, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (4H,) that make one tanh serve all gates: scale * tanh(scale * z) + shift is sigmoid for i, f, o and tanh for g."""
-    scale, shift = np.full(4 * H, 0.5, dtype), np.full(4 * H, 0.5, dtype)
-    scale[2 * H : 3 * H], shift[2 * H : 3 * H] = 1, 0
+def _tanh_to_gates(shape: tuple[int, int], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays (B, 4H) that make one tanh serve all gates: scale * tanh(scale * z) + shift is sigmoid for i, f, o
+    and tanh for g. Whole arrays, since NumPy is slower with a row to be repeated."""
+    scale, shift = np.full(shape, 0.5, dtype), np.full(shape, 0.5, dtype)
+    _, _, scale_g, _ = _split(scale)
+    _, _, shift_g, _ = _split(shift)
+    scale_g[...], shift_g[...] = 1, 0
     return scale, shift
+
+
+def _split(gates: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Views of (..., 4H) as i, f, g, o (..., H); np.split takes ten times as long."""
+    H = gates.shape[-1] // 4
+    return gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H : 3 * H], gates[..., 3 * H :]
 
 
 def inplace_forward(gates, zr, c_prev, h, c, scratch):
     """``forward`` without a new array; see Inplace for what is read and written."""
-    H = c.shape[1]
-    scale, shift = _tanh_to_gates(H, gates.dtype)
+    scale, shift = _tanh_to_gates(gates.shape, gates.dtype)
     gates += zr
     gates *= scale
     np.tanh(gates, out=gates)
     gates *= scale
     gates += shift
-    i, f, g, o = (gates[:, n * H : (n + 1) * H] for n in range(4))
+    i, f, g, o = _split(gates)
     np.multiply(f, c_prev, out=c)
     np.multiply(i, g, out=scratch)
     c += scratch
@@ -64,32 +72,39 @@ def inplace_forward(gates, zr, c_prev, h, c, scratch):
     np.multiply(o, scratch, out=h)
 
 
-def inplace_backward(gates, c_prev, c, dh, dc, dz, scratch):
-    """``backward`` without a new array; see Inplace for what is read and written."""
-    H = c.shape[1]
-    i, f, g, o = (gates[:, n * H : (n + 1) * H] for n in range(4))
-    di, df, dg, do = (dz[:, n * H : (n + 1) * H] for n in range(4))
-    # First the slopes of the four activations, s (1 - s) and 1 - g^2 ...
+def inplace_coefficients(gates, c_prev, c, dz, dh_to_dc):
+    """What ``backward`` multiplies dc and dh with, for any number of steps at once: leading axes (..., B).
+
+    dz (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, dh_to_dc (..., H) with dc/dh.
+    """
+    i, f, g, o = _split(gates)
+    di, df, dg, do = _split(dz)
+    # The slopes of the activations, s (1 - s) and 1 - g^2 ...
     np.multiply(gates, gates, out=dz)
-    np.subtract(gates[:, : 2 * H], dz[:, : 2 * H], out=dz[:, : 2 * H])
+    np.subtract(i, di, out=di)
+    np.subtract(f, df, out=df)
     np.subtract(1, dg, out=dg)
     np.subtract(o, do, out=do)
-    # ... then each times the gradient of its gate.
-    np.tanh(c, out=scratch)
-    do *= scratch
-    do *= dh
-    scratch *= scratch
-    np.subtract(1, scratch, out=scratch)
-    dh *= o
-    dh *= scratch
-    dc += dh
+    # ... each times what its gate is multiplied with in c = f c_prev + i g and h = o tanh(c).
     di *= g
-    di *= dc
     df *= c_prev
-    df *= dc
     dg *= i
-    dg *= dc
-    dc *= f
+    np.tanh(c, out=dh_to_dc)
+    do *= dh_to_dc
+    dh_to_dc *= dh_to_dc
+    np.subtract(1, dh_to_dc, out=dh_to_dc)
+    dh_to_dc *= o
 
 
-CELL = Cell("lstm", GATES, STATES, forward, backward, Inplace(inplace_forward, inplace_backward))
+def inplace_backward(gates, dz, dh_to_dc, dh, dc):
+    """``backward`` from the coefficients; see Inplace for what is read and written."""
+    B, H = dc.shape
+    dh_to_dc *= dh
+    dc += dh_to_dc
+    dz = dz.reshape(B, 4, H)
+    dz[:, :3] *= dc[:, None]
+    dz[:, 3] *= dh
+    dc *= gates[:, H : 2 * H]
+
+
+CELL = Cell("lstm", GATES, STATES, forward, backward, Inplace(inplace_forward, inplace_coefficients, inplace_backward))

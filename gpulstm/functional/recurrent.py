@@ -4,7 +4,7 @@ Everything that can be one product for the whole sequence is: the inputs before 
 weights and of the inputs after it. Inside the loop stand one product and one fused step (steps.py).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from gpulstm.backend import Array, Backend, accumulator, backend_of
 from gpulstm.cells import CELLS
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.explain import Run, record
-from gpulstm.functional.steps import PATHS, Sequence, choose
+from gpulstm.functional.steps import PATHS, Sequence, Steps, choose
 
 Pullback = Callable[..., tuple]
 
@@ -74,26 +74,22 @@ def recurrent(
 
     T, B, D = x.shape
     device_lengths, shortest = _check_lengths(lengths, backend, T, B)
-    seq = Sequence(backend, CELLS[cell], x.dtype, T, B, w_hh.shape[0] // len(CELLS[cell].gates), device_lengths, shortest)
+    seq = Sequence(backend, CELLS[cell], x.dtype, T, B, w_hh.shape[0] // len(CELLS[cell].gates), reverse, device_lengths, shortest)
     path, why = choose(path, seq.cell, backend, x.dtype)
     record(Run(cell, path, backend.name, x.dtype.name, (T, B, D, seq.H), reverse, why))
-    return _Loop(seq, PATHS[path], reverse, input_gradient).run(*arrays, extra)
+    return _Loop(seq, PATHS[path], input_gradient).run(*arrays, extra)
 
 
 class _Loop:
     """The forward loop, and what it leaves for the backward loop.
 
-    States stand in arrays of T + 1 rows, so that each step finds the one before it: step t reads row t and
-    writes row t + 1, or the other way round in reverse, and y is a view of all rows but the first state's.
+    States stand in arrays of T + 1 rows, so that each step finds the one before it (Sequence.before), and y is
+    a view of all rows but the first state's.
     """
 
-    def __init__(self, seq: Sequence, steps: Any, reverse: bool, input_gradient: bool) -> None:
-        self.seq, self.make_steps, self.reverse, self.input_gradient = seq, steps, reverse, input_gradient
-        self.before, self.after = (1, 0) if reverse else (0, 1)
-        self.first, self.last = (seq.T, 0) if reverse else (0, seq.T)
-
-    def times(self) -> Iterator[int]:
-        return reversed(range(self.seq.T)) if self.reverse else iter(range(self.seq.T))
+    def __init__(self, seq: Sequence, steps: type[Steps], input_gradient: bool) -> None:
+        self.seq, self.make_steps, self.input_gradient = seq, steps, input_gradient
+        self.times = list(range(seq.T))[:: -1 if seq.reverse else 1]
 
     def run(self, x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, extra) -> tuple[tuple, Pullback]:
         seq, be, xp = self.seq, self.seq.backend, self.seq.backend.xp
@@ -106,29 +102,29 @@ class _Loop:
         self.weights = w_ih, w_hh, w_hr
         self.given = h0 is not None, c0 is not None, b_ih is not None, b_hh is not None
 
-        zx = be.empty((T, B, w_ih.shape[0]), seq.dtype)
-        xp.matmul(self.x, w_ih.T, out=zx.reshape(T * B, -1))
+        gates = be.empty((T, B, w_ih.shape[0]), seq.dtype)
+        xp.matmul(self.x, w_ih.T, out=gates.reshape(T * B, -1))
         self.hs, self.cs = be.empty((T + 1, B, P), seq.dtype), be.empty((T + 1, B, H), accumulator(seq.dtype))
-        self.hs[self.first] = 0 if h0 is None else h0
-        self.cs[self.first] = 0 if c0 is None else c0
-        self.cell_out = None if w_hr is None else be.empty((T, B, H), seq.dtype)  # o * tanh(c) before projection
-        self.steps = self.make_steps(seq, zx, [b for b in (b_ih, b_hh) if b is not None], extra)
+        first, last = (T, 0) if seq.reverse else (0, T)
+        self.hs[first] = 0 if h0 is None else h0
+        self.cs[first] = 0 if c0 is None else c0
+        self.h_before, self.h_after = self.hs[seq.before : T + seq.before], self.hs[seq.after : T + seq.after]
+        self.cell_out = None if w_hr is None else be.empty((T, B, H), seq.dtype)  # o * tanh(c), to be projected
+        h_prev, h = (self.h_before, self.h_after) if w_hr is None else (None, self.cell_out)
+        self.steps = self.make_steps(seq, gates, h_prev, h, self.cs, [b for b in (b_ih, b_hh) if b is not None], extra)
 
-        zr = be.empty((B, w_hh.shape[0]), seq.dtype)
-        for t in self.times():
-            h_prev, h, c_prev, c = *self._around(self.hs, t), *self._around(self.cs, t)
-            xp.matmul(h_prev, w_hh.T, out=zr)
-            if self.cell_out is None:
-                self.steps.forward(t, zr, (h_prev, c_prev), (h, c))
-            else:
-                self.steps.forward(t, zr, (None, c_prev), (self.cell_out[t], c))
-                xp.matmul(self.cell_out[t], w_hr.T, out=h)
-                self._where_ended(t, h, h_prev)
+        zr, w_hh_t = be.empty((B, w_hh.shape[0]), seq.dtype), w_hh.T
+        h_prev_rows = list(self.h_before)
+        for t in self.times:
+            xp.matmul(h_prev_rows[t], w_hh_t, out=zr)
+            self.steps.forward(t, zr)
+            if w_hr is not None:
+                self._project(t, w_hr)
 
-        y = self.hs[self.after : T + self.after]
+        y = self.h_after
         if self.alive is not None:
             y = xp.where(self.alive, y, xp.zeros((), seq.dtype))
-        return (y, self.hs[self.last].copy(), self.cs[self.last].astype(seq.dtype)), self.pullback
+        return (y, self.hs[last].copy(), self.cs[last].astype(seq.dtype)), self.pullback
 
     def pullback(self, dy, dh_n, dc_n):
         """Gradients of (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr) from those of (y, h_n, c_n)."""
@@ -139,6 +135,7 @@ class _Loop:
             dy = xp.ascontiguousarray(dy, dtype=seq.dtype)
             if self.alive is not None:
                 dy = xp.where(self.alive, dy, xp.zeros((), seq.dtype))
+        dy_rows = [None] * T if dy is None else list(dy)
         dh, dc = be.zeros((B, P), seq.dtype), be.zeros((B, H), accumulator(seq.dtype))
         held = None if seq.lengths is None else be.zeros((B, P), seq.dtype)
         if dh_n is not None:
@@ -146,46 +143,42 @@ class _Loop:
         if dc_n is not None:
             dc[...] = dc_n
         dz = be.empty((T, B, w_hh.shape[0]), seq.dtype)
-        dhs = None if w_hr is None else be.empty((T, B, P), seq.dtype)  # gradient of h at every step
-        dcell = None if w_hr is None else be.empty((B, H), seq.dtype)
+        dz_rows = list(dz)
+        if w_hr is not None:
+            dhs, dcell = be.empty((T, B, P), seq.dtype), be.empty((B, H), seq.dtype)
 
-        for t in reversed(list(self.times())):
-            (h_prev, h), (c_prev, c) = self._around(self.hs, t), self._around(self.cs, t)
-            dy_t = None if dy is None else dy[t]
-            if dhs is None:
-                self.steps.backward(t, (h_prev, c_prev), (h, c), dy_t, dh, held, (dc,), dz[t])
+        for t in reversed(self.times):
+            if w_hr is None:
+                self.steps.backward(t, dy_rows[t], dh, held, dc, dz)
             else:
-                self._project_backward(t, dy_t, dh, held, dhs[t])
+                self._project_backward(t, dy_rows[t], dh, held, dhs[t])
                 xp.matmul(dhs[t], w_hr, out=dcell)
-                self.steps.backward(t, (None, c_prev), (self.cell_out[t], c), None, dcell, None, (dc,), dz[t])
-            xp.matmul(dz[t], w_hh, out=dh)
+                self.steps.backward(t, None, dcell, None, dc, dz)
+            xp.matmul(dz_rows[t], w_hh, out=dh)
 
         if held is not None:
             dh += held
         has_h0, has_c0, has_b_ih, has_b_hh = self.given
         dz = dz.reshape(T * B, -1)
-        h_before = self.hs[self.before : T + self.before].reshape(T * B, P)
         db = _column_sums(be, dz) if has_b_ih or has_b_hh else None
-        dx = _product(be, dz, w_ih).reshape(T, B, -1) if self.input_gradient else None
         return (
-            dx,
+            _product(be, dz, w_ih).reshape(T, B, -1) if self.input_gradient else None,
             dh if has_h0 else None,
             dc.astype(seq.dtype, copy=False) if has_c0 else None,
             _product(be, dz.T, self.x),
-            _product(be, dz.T, h_before),
+            _product(be, dz.T, self.h_before.reshape(T * B, P)),
             db if has_b_ih else None,
             db.copy() if has_b_hh else None,
-            None if dhs is None else _product(be, dhs.reshape(T * B, P).T, self.cell_out.reshape(T * B, H)),
+            None if w_hr is None else _product(be, dhs.reshape(T * B, P).T, self.cell_out.reshape(T * B, H)),
         )
 
-    def _around(self, states: Array, t: int) -> tuple[Array, Array]:
-        """(state before step t, state after it)."""
-        return states[t + self.before], states[t + self.after]
-
-    def _where_ended(self, t: int, h: Array, h_prev: Array) -> None:
+    def _project(self, t: int, w_hr: Array) -> None:
+        """h = w_hr (o * tanh c); sequences that have ended keep theirs."""
+        h = self.h_after[t]
+        self.seq.backend.xp.matmul(self.cell_out[t], w_hr.T, out=h)
         ended = self.seq.ended(t)
         if ended is not None:
-            h[ended] = h_prev[ended]
+            h[ended] = self.h_before[t][ended]
 
     def _project_backward(self, t: int, dy: Array | None, dh: Array, held: Array | None, dh_t: Array) -> None:
         """The whole gradient of h at step t into dh_t, zero where a sequence has ended, which holds its own."""

@@ -24,115 +24,157 @@ class Sequence:
     T: int
     B: int
     H: int
+    reverse: bool
     lengths: Array | None  # (B,) int64 on the device
     shortest: int  # the smallest length; T without lengths
+
+    @property
+    def before(self) -> int:
+        """States stand in arrays of T + 1 rows: step t reads row t + before and writes row t + after."""
+        return 1 if self.reverse else 0
+
+    @property
+    def after(self) -> int:
+        return 0 if self.reverse else 1
 
     def ended(self, t: int) -> Array | None:
         """(B,) bool: the sequences that ended before step t, or None when none did."""
         return None if t < self.shortest else self.lengths <= t
 
 
-class _HostSteps:
-    """What the paths without a kernel share: biases added to zx at once, ended rows put back after the step."""
+class _Steps:
+    """The buffers of one sequence, which a step reads and writes.
 
-    def __init__(self, seq: Sequence, zx: Array, biases: list[Array], extra: tuple) -> None:
-        self.seq, self.zx, self.extra = seq, zx, extra
-        if biases:
-            zx += sum(biases[1:], biases[0])
+    gates (T, B, G*H) comes in as the input's pre-activations and, step by step, becomes the activated gates;
+    h_prev and h are rows of (B, H), h_prev None where h is projected after the step; cs is (T + 1, B, H).
+    """
 
-    def _keep_ended(self, t: int, prev: tuple, states: tuple) -> None:
+    def __init__(self, seq: Sequence, gates: Array, h_prev: Array | None, h: Array, cs: Array,
+                 biases: list[Array], extra: tuple) -> None:  # fmt: skip
+        self.seq, self.gates, self.cs, self.extra = seq, gates, cs, extra
+        # Rows once, as lists: indexing an array costs as much as a small step's arithmetic.
+        self.z_rows, self.h_rows = list(gates), list(h)
+        self.h_prev_rows = [None] * seq.T if h_prev is None else list(h_prev)
+        rows = list(cs)
+        self.c_prev_rows, self.c_rows = rows[seq.before :], rows[seq.after :]
+        self.biases = (*biases, None, None)[:2]
+
+
+class _HostSteps(_Steps):
+    """What the paths without a kernel share: biases added at once, rows of ended sequences put back after the step."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        given = [bias for bias in self.biases if bias is not None]
+        if given:
+            self.gates += sum(given[1:], given[0])
+
+    def forward(self, t: int, zr: Array) -> None:
+        """Step t: h and c from zr (B, G*H), the product of h_prev, used up."""
+        self._step(t, zr)
         ended = self.seq.ended(t)
-        if ended is None:
-            return
-        for old, new in zip(prev, states, strict=True):
-            new[ended] = 0 if old is None else old[ended]
+        if ended is not None:
+            h_prev = self.h_prev_rows[t]
+            self.h_rows[t][ended] = 0 if h_prev is None else h_prev[ended]
+            self.c_rows[t][ended] = self.c_prev_rows[t][ended]
 
-    def backward(self, t: int, prev: tuple, states: tuple, dy: Array | None, dh: Array, held: Array | None,
-                 dc: tuple, dz: Array) -> None:  # fmt: skip
-        """dh (B, H), used up, and dc come in from the step after t; dz (B, G*H), dc and held are written."""
-        ended = self.seq.ended(t)
+    def backward(self, t: int, dy: Array | None, dh: Array, held: Array | None, dc: Array, dz: Array) -> None:
+        """The derivative of step t: dh (B, H), used up, and dc come in from the step after; row t of dz
+        (T, B, G*H), dc and held are written."""
         if dy is not None:
             dh += dy
         if held is not None:
             dh += held
             held[...] = 0
-        if ended is not None:
-            if held is not None:
-                held[ended] = dh[ended]
-            kept = [d[ended] for d in dc]
-        self._step_backward(t, prev, states, dh, dc, dz)
-        if ended is not None:
-            dz[ended] = 0
-            for d, old in zip(dc, kept, strict=True):
-                d[ended] = old
+        ended = self.seq.ended(t)
+        if ended is None:
+            self._step_backward(t, dh, dc, dz)
+            return
+        if held is not None:
+            held[ended] = dh[ended]
+        kept = dc[ended]
+        self._step_backward(t, dh, dc, dz)
+        dc[ended] = kept
+        dz[t][ended] = 0
 
-    def _step_backward(self, t: int, prev: tuple, states: tuple, dh: Array, dc: tuple, dz: Array) -> None:
+    def _step(self, t: int, zr: Array) -> None:
+        raise NotImplementedError
+
+    def _step_backward(self, t: int, dh: Array, dc: Array, dz: Array) -> None:
         raise NotImplementedError
 
 
 class ReferenceSteps(_HostSteps):
     """The cell's own equations (cells/*.py) on either library: for reading, for tests, for cells without a kernel."""
 
-    def __init__(self, seq: Sequence, zx: Array, biases: list[Array], extra: tuple) -> None:
-        super().__init__(seq, zx, biases, extra)
-        self.saved: list[Any] = [None] * seq.T
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.saved: list[Any] = [None] * self.seq.T
 
-    def forward(self, t: int, zr: Array, prev: tuple, states: tuple) -> None:
-        """States of step t from those before it; prev[0] is None where h is projected after the step."""
-        new, self.saved[t] = self.seq.cell.forward(self.seq.backend.xp, self.zx[t], zr, prev, self.extra)
-        for state, value in zip(states, new, strict=True):
-            state[...] = value
-        self._keep_ended(t, prev, states)
+    def _step(self, t: int, zr: Array) -> None:
+        states = self.h_prev_rows[t], self.c_prev_rows[t]
+        (h, c), self.saved[t] = self.seq.cell.forward(self.seq.backend.xp, self.z_rows[t], zr, states, self.extra)
+        self.h_rows[t][...], self.c_rows[t][...] = h, c
 
-    def _step_backward(self, t: int, prev: tuple, states: tuple, dh: Array, dc: tuple, dz: Array) -> None:
+    def _step_backward(self, t: int, dh: Array, dc: Array, dz: Array) -> None:
         xp = self.seq.backend.xp
-        dz[...], _, (_, *dprev), _ = self.seq.cell.backward(xp, (dh, *dc), self.saved[t], self.extra)
-        for d, value in zip(dc, dprev, strict=True):
-            d[...] = value
+        dz[t], _, (_, dc[...]), _ = self.seq.cell.backward(xp, (dh, dc), self.saved[t], self.extra)
 
 
 class InplaceSteps(_HostSteps):
-    """The cell's step written into the sequence's buffers: NumPy without an allocation a step."""
+    """The cell's step written into the sequence's buffers: NumPy without an allocation a step.
 
-    def __init__(self, seq: Sequence, zx: Array, biases: list[Array], extra: tuple) -> None:
-        super().__init__(seq, zx, biases, extra)
-        assert seq.cell.inplace is not None  # choose() looked
-        self.step = seq.cell.inplace
-        self.scratch = seq.backend.empty((seq.B, seq.H), seq.dtype)
+    The part of backward that does not wait for the step after is done for several steps at once, as many as
+    stay in cache: few sequences of few units would otherwise spend their time in calls.
+    """
 
-    def forward(self, t: int, zr: Array, prev: tuple, states: tuple) -> None:
-        """As ReferenceSteps.forward; the gates stay in zx."""
-        self.step.forward(self.zx[t], zr, *prev[1:], *states, self.scratch)
-        self._keep_ended(t, prev, states)
+    CACHED = 1 << 18  # bytes of gates; what is done with them should stay in a core's second-level cache
 
-    def _step_backward(self, t: int, prev: tuple, states: tuple, dh: Array, dc: tuple, dz: Array) -> None:
-        self.step.backward(self.zx[t], *prev[1:], *states[1:], dh, *dc, dz, self.scratch)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        assert self.seq.cell.inplace is not None  # choose() looked
+        self.step = self.seq.cell.inplace
+        self.scratch = self.seq.backend.empty((self.seq.B, self.seq.H), self.seq.dtype)
+        self.block = max(1, self.CACHED // max(1, self.z_rows[0].nbytes))  # steps
+
+    def _step(self, t: int, zr: Array) -> None:
+        self.step.forward(self.z_rows[t], zr, self.c_prev_rows[t], self.h_rows[t], self.c_rows[t], self.scratch)
+
+    def _step_backward(self, t: int, dh: Array, dc: Array, dz: Array) -> None:
+        start = t - t % self.block
+        if t == (start if self.seq.reverse else min(start + self.block, self.seq.T) - 1):  # the block's first visit
+            self._prepare(start, dz)
+        self.step.backward(self.z_rows[t], dz[t], self.dh_to_dc[t - start], dh, dc)
+
+    def _prepare(self, start: int, dz: Array) -> None:
+        seq, steps = self.seq, slice(start, min(start + self.block, self.seq.T))
+        c_prev, c = (self.cs[steps.start + row : steps.stop + row] for row in (seq.before, seq.after))
+        self.dh_to_dc = seq.backend.empty(c.shape, seq.dtype)
+        self.step.coefficients(self.gates[steps], c_prev, c, dz[steps], self.dh_to_dc)
 
 
-class KernelSteps:
+class KernelSteps(_Steps):
     """One fused CUDA kernel a step (kernels/<cell>.cu); it adds the biases and serves ended rows itself."""
 
-    def __init__(self, seq: Sequence, zx: Array, biases: list[Array], extra: tuple) -> None:
-        self.seq, self.zx, self.biases = seq, zx, (*biases, None, None)[:2]
-        kernels, name = seq.backend.kernels, seq.cell.name
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        kernels, name = self.seq.backend.kernels, self.seq.cell.name
         assert kernels is not None  # choose() looked
-        self._forward = kernels.kernel(name, f"{name}_forward", seq.dtype)
-        self._backward = kernels.kernel(name, f"{name}_backward", seq.dtype)
+        self._forward = kernels.kernel(name, f"{name}_forward", self.seq.dtype)
+        self._backward = kernels.kernel(name, f"{name}_backward", self.seq.dtype)
 
-    def forward(self, t: int, zr: Array, prev: tuple, states: tuple) -> None:
-        """As ReferenceSteps.forward; the gates stay in zx."""
-        seq, zx = self.seq, self.zx[t]
-        self._forward(
-            seq.B * seq.H, zx, zr, *self.biases, *prev, seq.lengths, t, seq.B, seq.H, zx, *states
-        )  # fmt: skip
+    def forward(self, t: int, zr: Array) -> None:
+        """As _HostSteps.forward."""
+        seq, z = self.seq, self.z_rows[t]
+        states = self.h_prev_rows[t], self.c_prev_rows[t]
+        sizes = seq.lengths, t, seq.B, seq.H
+        self._forward(seq.B * seq.H, z, zr, *self.biases, *states, *sizes, z, self.h_rows[t], self.c_rows[t])
 
-    def backward(self, t: int, prev: tuple, states: tuple, dy: Array | None, dh: Array, held: Array | None,
-                 dc: tuple, dz: Array) -> None:  # fmt: skip
+    def backward(self, t: int, dy: Array | None, dh: Array, held: Array | None, dc: Array, dz: Array) -> None:
         """As _HostSteps.backward."""
         seq = self.seq
-        self._backward(
-            seq.B * seq.H, self.zx[t], *prev[1:], *states[1:], dy, dh, held, seq.lengths, t, seq.B, seq.H, dz, *dc
-        )  # fmt: skip
+        states, sizes = (self.c_prev_rows[t], self.c_rows[t]), (seq.lengths, t, seq.B, seq.H)
+        self._backward(seq.B * seq.H, self.z_rows[t], *states, dy, dh, held, *sizes, dz[t], dc)
 
 
 Steps = ReferenceSteps | InplaceSteps | KernelSteps
