@@ -7,15 +7,13 @@ import functools
 import importlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gpulstm import pool
 from gpulstm.errors import DeviceError, DTypeError
-
-if TYPE_CHECKING:
-    from gpulstm.launch import Launcher
+from gpulstm.launch import Launcher
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: neither library offers a common static type
 
@@ -27,7 +25,7 @@ class NumpyBackend:
     """The processor, through NumPy. Large arrays come from a pool (see pool.py)."""
 
     name, is_cuda, xp = "cpu", False, np
-    kernels: "Launcher | None" = None
+    kernels: Launcher | None = None
     why_no_kernels = "CUDA kernels run on CuPy arrays; these are NumPy's"
 
     def __enter__(self) -> "NumpyBackend":
@@ -77,8 +75,6 @@ class CupyBackend:
     why_no_kernels = ""
 
     def __init__(self, cupy: Any, index: int) -> None:
-        from gpulstm.launch import Launcher
-
         self.name, self.xp, self.index = f"cuda:{index}", cupy, index
         self.device = cupy.cuda.Device(index)
         self.kernels: Launcher | None = Launcher(cupy, self.device)

@@ -69,6 +69,7 @@ extern "C" __global__ void lstm_backward(
         REAL* dgate = dz + b * 4 * H + j;
         if (lengths && t >= lengths[b]) {
             for (int n = 0; n < 4; ++n) dgate[n * H] = store(0);
+            if (held) held[k] = store(load(held[k]) + load(dh[k]));
             continue;
         }
         ACC i = load(gate[0]), f = load(gate[H]), g = load(gate[2 * H]), o = load(gate[3 * H]);

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of
 from gpulstm.cells import CELLS
-from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.steps import PATHS, Sequence, Steps, choose
 
@@ -63,7 +63,7 @@ def recurrent(
     arrays = (x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)
     backend = backend_of(*arrays)
     if cell not in CELLS:
-        raise ShapeError(f"cell: want one of {', '.join(CELLS)}, got {cell!r}")
+        raise NoKernel(f"cell: want one of {', '.join(CELLS)}, got {cell!r}")
     _check_arrays(*arrays, gates=len(CELLS[cell].gates))
     if x.dtype.itemsize == 2 and not backend.is_cuda:
         wide = [None if a is None else a.astype(np.float32) for a in arrays]
@@ -103,7 +103,7 @@ class _Loop:
         self.given = h0 is not None, c0 is not None, b_ih is not None, b_hh is not None
 
         gates = be.empty((T, B, w_ih.shape[0]), seq.dtype)
-        xp.matmul(self.x, w_ih.T, out=gates.reshape(T * B, -1))
+        xp.matmul(self.x, w_ih.T, out=gates.reshape(T * B, w_ih.shape[0]))
         self.hs, self.cs = be.empty((T + 1, B, P), seq.dtype), be.empty((T + 1, B, H), accumulator(seq.dtype))
         first, last = (T, 0) if seq.reverse else (0, T)
         self.hs[first] = 0 if h0 is None else h0
@@ -159,10 +159,10 @@ class _Loop:
         if held is not None:
             dh += held
         has_h0, has_c0, has_b_ih, has_b_hh = self.given
-        dz = dz.reshape(T * B, -1)
+        dz = dz.reshape(T * B, w_hh.shape[0])
         db = _column_sums(be, dz) if has_b_ih or has_b_hh else None
         return (
-            _product(be, dz, w_ih).reshape(T, B, -1) if self.input_gradient else None,
+            _product(be, dz, w_ih).reshape(T, B, w_ih.shape[1]) if self.input_gradient else None,
             dh if has_h0 else None,
             dc.astype(seq.dtype, copy=False) if has_c0 else None,
             _product(be, dz.T, self.x),
@@ -215,6 +215,8 @@ def _narrowed(arrays: tuple, dtype: Any) -> tuple:
 
 
 def _check_arrays(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, *, gates: int) -> None:
+    if x.dtype.name not in FLOATS:
+        raise DTypeError(f"x: want {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim != 3 or x.shape[0] == 0:
         raise ShapeError(f"x: want (T, B, D) with T > 0, got {x.shape}")
     if w_hh.ndim != 2 or w_hh.shape[0] % gates:
@@ -236,8 +238,6 @@ def _check_arrays(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, *, gates: int) -> Non
             raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
         if array.dtype != x.dtype:
             raise DTypeError(f"{name}: want {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
-    if x.dtype.kind not in "fV" or (x.dtype.kind == "f" and x.dtype.itemsize > 8):
-        raise DTypeError(f"x: want float32, float64, float16 or bfloat16, got {x.dtype}")
 
 
 def _check_lengths(lengths: Any, backend: Backend, T: int, B: int) -> tuple[Array | None, int]:

@@ -191,15 +191,14 @@ def choose(path: str, cell: Cell, backend: Backend, dtype: Any) -> tuple[str, st
     """
     if path not in ("auto", *PATHS):
         raise NoKernel(f"path: want one of auto, {', '.join(PATHS)}, got {path!r}")
-    why = ""
-    for name in PATHS:
-        reason = _why_not(name, cell, backend, dtype)
-        if path == name and reason:
-            raise NoKernel(f"path {path!r} cannot serve this {cell.name}: {reason}; use path='auto'")
-        if path == name or (path == "auto" and not reason):
-            return name, "" if path == "auto" and backend.is_cuda == (name == "kernel") else why
-        why = reason or f"path={path!r} was asked for"
-    raise AssertionError("the reference serves every case")
+    reasons = {name: _why_not(name, cell, backend, dtype) for name in PATHS}
+    fastest = next(name for name, reason in reasons.items() if not reason)  # the reference serves every case
+    if path in ("auto", fastest):
+        ideal = "kernel" if backend.is_cuda else "inplace"
+        return fastest, reasons[ideal]
+    if reasons[path]:
+        raise NoKernel(f"path {path!r} cannot serve this {cell.name}: {reasons[path]}; use path='auto'")
+    return path, f"path={path!r} was asked for"
 
 
 def _why_not(path: str, cell: Cell, backend: Backend, dtype: Any) -> str:

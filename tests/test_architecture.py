@@ -1,0 +1,142 @@
+"""What the design promises of the tree itself: imports go down, every cell has its three parts, every file says
+what it is for, and a wheel holds what it must."""
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from gpulstm.cells import CELLS
+from gpulstm.launch import kernel_files
+from tests.cases import CELL_CASES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "gpulstm"
+LEVELS = (
+    ("errors",),
+    ("launch", "pool", "random"),
+    ("backend",),
+    ("cells",),
+    ("functional",),
+    ("tape",),
+    ("nn",),
+    ("optim", "clip", "schedules", "data"),
+    ("train", "io", "plot"),
+    ("labs", "info", "cli", "__main__"),
+)
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+# Package-wide facts (the version, the public names) stand in gpulstm/__init__.py, above everything.
+LEVEL["__init__"] = len(LEVELS)
+
+
+def upward_imports(source: str, module: str) -> list[str]:
+    """The imports of gpulstm in ``source``, a file of top-level part ``module``, that go up (inside functions too)."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "gpulstm":
+            parts = node.module.split(".")
+            targets = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            targets = [a.name.split(".")[1] for a in node.names if a.name.startswith("gpulstm.")]
+            targets += ["__init__" for a in node.names if a.name == "gpulstm"]
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            targets = ["a relative import"]
+        else:
+            continue
+        for target in targets:
+            level = LEVEL.get(target, LEVEL["__init__"])
+            if level > LEVEL[module]:
+                found.append(target)
+    return found
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down(path):
+    up = upward_imports(path.read_text(), part(path))
+    assert not up, f"{path.name} is at level {LEVEL[part(path)]} and imports upwards: {up}"
+
+
+def test_an_upward_import_is_seen():
+    assert upward_imports("from gpulstm.tape import Tensor", "functional") == ["tape"]
+    assert upward_imports("def f():\n    from gpulstm import tape", "cells") == ["tape"]
+    assert upward_imports("import gpulstm.nn.lstm", "tape") == ["nn"]
+    assert upward_imports("import gpulstm as gl", "cli") == ["__init__"]
+    assert upward_imports("from gpulstm import __version__", "labs") == ["__version__"]
+    assert upward_imports("from gpulstm.backend import CPU\nimport numpy", "functional") == []
+
+
+def test_only_the_backend_names_cupy_as_a_module():
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                assert not any(a.name.split(".")[0] == "cupy" for a in node.names), path
+            if isinstance(node, ast.ImportFrom):
+                assert (node.module or "").split(".")[0] != "cupy", path
+            if isinstance(node, ast.Constant) and node.value == "cupy":
+                assert path.name in ("backend.py", "info.py"), f"{path} names the module cupy"
+
+
+def test_every_cell_has_its_equations_its_kernel_and_its_cases():
+    files = {p.stem for p in (PACKAGE / "cells").glob("*.py")} - {"__init__", "cell"}
+    assert set(CELLS) == files
+    assert set(CELLS) <= set(kernel_files())
+    assert set(CELLS) == {case.cell for case in CELL_CASES}
+
+
+@pytest.mark.parametrize(
+    "path", [*modules(), *(ROOT / "kernels").glob("*.cu*"), *(ROOT / "tests").rglob("*.py")], ids=lambda p: p.name
+)
+def test_every_file_opens_with_what_it_is_for(path):
+    text = path.read_text()
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+        assert text, f"{path} has no docstring"
+    else:
+        assert text.startswith("//")
+    assert text.splitlines()[0].rstrip().endswith((".", ":", ",", ";")) or len(text.splitlines()[0]) > 40
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel built from a copy of the tree, since building leaves files behind."""
+    copy = tmp_path_factory.mktemp("wheel")
+    for name in ("gpulstm", "kernels"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    build = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", copy / "dist", copy]
+    done = subprocess.run([sys.executable, *build], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = (copy / "dist").glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_kernels_and_types(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {f"gpulstm/kernels/{p.name}" for p in (ROOT / "kernels").glob("*.cu*")} | {"gpulstm/py.typed"}
+    wanted |= {str(p.relative_to(ROOT)) for p in modules()}
+    assert wanted <= names, f"missing from the wheel: {sorted(wanted - names)}"
+    assert not [n for n in names if not n.startswith(("gpulstm/", "gpulstm-"))]
+
+
+def test_kernels_are_found_in_an_installed_wheel(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = "import gpulstm.launch as l; print(l.__file__, *l.kernel_files()); l.source('lstm')"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+    )
+    assert printed.stdout.split() == [str(tmp_path / "gpulstm" / "launch.py"), *kernel_files()]

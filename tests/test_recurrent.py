@@ -1,0 +1,250 @@
+"""The recurrent function: every path on every device against the equations written out, and the gradients
+against central differences."""
+
+import numpy as np
+import pytest
+
+import gpulstm as gl
+from gpulstm import functional
+from gpulstm.backend import CPU
+from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from tests import first_principles
+from tests.cases import SEQUENCES, SequenceCase, arguments
+from tests.tolerances import assert_close, assert_ratio
+
+NAMES = ("y", "h_n", "c_n", "dx", "dh0", "dc0", "dw_ih", "dw_hh", "db_ih", "db_hh", "dw_hr")
+
+
+def run(backend, case, given, cotangents, path="auto", dtype=np.float64):
+    """[y, h_n, c_n, dx, ...] on the host, computed on ``backend``."""
+
+    def there(array):
+        if array is None:
+            return None
+        return backend.asarray(array)[...].astype(dtype, order="K") if case.strided else backend.asarray(array, dtype)
+
+    lengths = None if case.lengths is None else np.array(case.lengths)
+    with backend:
+        outputs, pullback = functional.recurrent(*map(there, given), lengths=lengths, reverse=case.reverse, path=path)
+        gradients = pullback(*map(there, cotangents))
+    return [None if a is None else backend.to_numpy(a) for a in (*outputs, *gradients)]
+
+
+def paths(backend):
+    return ["kernel", "reference"] if backend.is_cuda else ["inplace", "reference"]
+
+
+@pytest.mark.parametrize("case", [c for c in SEQUENCES if c.H < 100 and c.T < 100], ids=str)
+def test_reference_equals_first_principles(case, rng):
+    given, cotangents = arguments(case, rng)
+    got = run(CPU, case, given, cotangents, "reference")
+    want = first_principles.lstm(*given, lengths=case.lengths, reverse=case.reverse)
+    for name, a, b in zip(NAMES, got[:3], want, strict=False):
+        assert_close(a, b, name=name)
+
+
+def test_reference_gradients_are_central_differences(rng):
+    eps = 1e-6
+    for case in (
+        SequenceCase("plain", T=3, B=2, D=2, H=3),
+        SequenceCase("all", T=4, B=3, D=2, H=3, P=2, lengths=(4, 0, 2), reverse=True),
+    ):
+        given, cotangents = arguments(case, rng)
+        gradients = run(CPU, case, given, cotangents, "reference")[3:]
+
+        def loss(case=case, given=given, cotangents=cotangents):
+            outputs = first_principles.lstm(*given, lengths=case.lengths, reverse=case.reverse)
+            return sum((o * d).sum() for o, d in zip(outputs, cotangents, strict=True))
+
+        for array, gradient in zip(given, gradients, strict=True):
+            if array is None:
+                assert gradient is None
+                continue
+            numeric = np.empty_like(array)
+            for at in np.ndindex(array.shape):
+                kept = array[at]
+                array[at] = kept + eps
+                up = loss()
+                array[at] = kept - eps
+                numeric[at] = (up - loss()) / (2 * eps)
+                array[at] = kept
+            np.testing.assert_allclose(gradient, numeric, rtol=1e-3, atol=1e-5)
+            assert np.abs(gradient).max() > 1e-3  # a gradient of zeros would be no test
+
+
+@pytest.mark.parametrize("case", SEQUENCES, ids=str)
+def test_every_path_equals_the_reference_in_float64(device, case, rng):
+    given, cotangents = arguments(case, rng)
+    want = run(CPU, case, given, cotangents, "reference")
+    for path in paths(device):
+        got = run(device, case, given, cotangents, path)
+        for name, a, b in zip(NAMES, got, want, strict=True):
+            if b is None:
+                assert a is None, f"{path}: {name}"
+            else:
+                assert_close(a, b, name=f"{path}: {name}")
+
+
+@pytest.mark.parametrize("case", SEQUENCES[:-2:3], ids=str)
+def test_float32_error_is_within_the_ratio(device, case, rng):
+    given, cotangents = arguments(case, rng)
+    exact = run(CPU, case, given, cotangents, "reference")
+    plain = run(CPU, case, given, cotangents, "reference", np.float32)
+    for path in paths(device):
+        got = run(device, case, given, cotangents, path, np.float32)
+        for name, a, b, c in zip(NAMES, got, plain, exact, strict=True):
+            if c is not None:
+                assert a.dtype == np.float32
+                assert_ratio(a, b, c, name=f"{path}: {name}")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_types_are_stored_as_such_and_computed_wider(device, dtype, rng):
+    dtype = gl.as_dtype(dtype)
+    case = SequenceCase("half", T=6, B=4, D=8, H=8, lengths=(6, 2, 0, 5))
+    given, cotangents = arguments(case, rng)
+    # The exact result for the numbers as they are stored.
+    rounded = [None if a is None else a.astype(dtype).astype(np.float64) for a in (*given, *cotangents)]
+    exact = run(CPU, case, rounded[:8], rounded[8:], "reference")
+    got = run(device, case, given, cotangents, dtype=dtype)
+    unit = 2.0**-10 if dtype.name == "float16" else 2.0**-7  # one unit in the last place of 1
+    for name, a, b in zip(NAMES, got, exact, strict=True):
+        if b is not None:
+            assert a.dtype == dtype, name
+            scale = np.abs(b).max()
+            # A step rounds h, its gates and its gradients once each; six steps add up to a few units.
+            assert np.abs(a.astype(np.float64) - b).max() <= 6 * unit * scale, name
+            assert scale > 0, name
+
+
+def test_padding_is_never_read(device, rng):
+    case = SequenceCase("padding", lengths=(2, 0, 4), P=2)
+    given, cotangents = arguments(case, rng)
+    want = run(device, case, given, cotangents)
+    ended = np.arange(case.T)[:, None] >= np.array(case.lengths)
+    given[0][ended] = np.nan
+    cotangents[0][ended] = np.nan
+    for name, a, b in zip(NAMES, run(device, case, given, cotangents), want, strict=True):
+        assert_close(a, b, name=name)
+
+
+def test_chunks_with_carried_state_equal_the_whole(device, rng):
+    case = SequenceCase("whole", T=6)
+    given, _ = arguments(case, rng)
+    whole = run(device, case, given, (None, None, None))
+    x, h, c = given[:3]
+    parts = []
+    for chunk in (x[:2], x[2:]):
+        y, h, c = run(device, case, [chunk, h, c, *given[3:]], (None, None, None))[:3]
+        parts.append(y)
+    assert_close(np.concatenate(parts), whole[0])
+    assert_close(c, whole[2])
+
+
+def test_pullback_can_be_called_again(device, rng):
+    case = SequenceCase("twice", lengths=(5, 0, 2))
+    given, cotangents = arguments(case, rng)
+    arrays = [None if a is None else device.asarray(a) for a in given]
+    cotangents = [device.asarray(d) for d in cotangents]
+    _, pullback = functional.recurrent(*arrays, lengths=case.lengths)
+    first, second = pullback(*cotangents), pullback(*cotangents)
+    for a, b in zip(first, second, strict=True):
+        assert a is b is None or (device.to_numpy(a) == device.to_numpy(b)).all()
+
+
+def test_arguments_are_left_as_they_were(device, rng):
+    case = SequenceCase("kept", lengths=(5, 0, 2), P=2)
+    given, cotangents = arguments(case, rng)
+    arrays = [device.asarray(a.copy()) for a in (*given, *cotangents)]
+    _, pullback = functional.recurrent(*arrays[:8], lengths=case.lengths)
+    pullback(*arrays[8:])
+    for array, before in zip(arrays, (*given, *cotangents), strict=True):
+        assert (device.to_numpy(array) == before).all()
+
+
+def test_input_gradient_can_be_left_out(device, rng):
+    given, cotangents = arguments(SEQUENCES[0], rng)
+    _, pullback = functional.recurrent(*(None if a is None else device.asarray(a) for a in given), input_gradient=False)
+    gradients = pullback(*map(device.asarray, cotangents))
+    assert gradients[0] is None and gradients[3] is not None
+
+
+def test_lengths_may_be_on_the_device(device, rng):
+    case = SequenceCase("lengths", lengths=(5, 0, 2))
+    given, cotangents = arguments(case, rng)
+    want = run(device, case, given, cotangents)
+    arrays = [None if a is None else device.asarray(a) for a in given]
+    for lengths in (list(case.lengths), device.asarray(np.array(case.lengths, np.int32))):
+        (y, _, _), _ = functional.recurrent(*arrays, lengths=lengths)
+        assert_close(device.to_numpy(y), want[0])
+
+
+def test_explain_names_the_path_and_the_reason(device, rng):
+    given, _ = arguments(SEQUENCES[0], rng)
+    arrays = [None if a is None else device.asarray(a) for a in given]
+    with gl.explain() as runs:
+        functional.recurrent(*arrays)
+        functional.recurrent(*arrays, path="reference", reverse=True)
+    fast = "kernel" if device.is_cuda else "inplace"
+    assert [r.path for r in runs] == [fast, "reference"]
+    assert runs[0].why_not_faster == "" and "asked for" in runs[1].why_not_faster
+    assert runs[0].shape == (5, 3, 4, 5) and runs[1].reverse
+    assert str(runs).splitlines()[0] == f"lstm T=5 B=3 D=4 H=5 float64 on {device.name}: {fast}"
+    with gl.explain() as runs:
+        pass
+    functional.recurrent(*arrays)
+    assert list(runs) == [] and "no sequence" in str(runs)
+
+
+def test_a_path_that_cannot_serve_says_why(device, rng):
+    given, _ = arguments(SEQUENCES[0], rng)
+    arrays = [None if a is None else device.asarray(a) for a in given]
+    other, why = ("inplace", "NumPy arrays") if device.is_cuda else ("kernel", "CuPy arrays")
+    with pytest.raises(NoKernel, match=why):
+        functional.recurrent(*arrays, path=other)
+    with pytest.raises(NoKernel, match="want one of auto, kernel, inplace, reference, got 'fast'"):
+        functional.recurrent(*arrays, path="fast")
+
+
+@pytest.mark.parametrize(
+    ("index", "replacement", "error", "message"),
+    [
+        (0, np.zeros((5, 3)), ShapeError, r"x: want \(T, B, D\) with T > 0, got \(5, 3\)"),
+        (0, np.zeros((0, 3, 4)), ShapeError, r"x: want \(T, B, D\) with T > 0, got \(0, 3, 4\)"),
+        (0, np.zeros((5, 3, 4), int), DTypeError, "x: want float32, float64, float16, bfloat16, got int64"),
+        (1, np.zeros((3, 4)), ShapeError, r"h0: want \(3, 5\) = \(batch, output\), got \(3, 4\)"),
+        (2, np.zeros((2, 5)), ShapeError, r"c0: want \(3, 5\) = \(batch, hidden\), got \(2, 5\)"),
+        (3, np.zeros((20, 3)), ShapeError, r"w_ih: want \(20, 4\) = \(gates\*hidden, input\), got \(20, 3\)"),
+        (4, np.zeros((19, 5)), ShapeError, r"w_hh: want \(4 \* hidden, hidden\), got \(19, 5\)"),
+        (4, np.zeros((20, 6)), ShapeError, r"w_hh: want \(20, 5\) = \(gates\*hidden, output\), got \(20, 6\)"),
+        (5, np.zeros(5), ShapeError, r"b_ih: want \(20,\) = \(gates\*hidden,\), got \(5,\)"),
+        (6, np.zeros(20, np.float32), DTypeError, "b_hh: want float64, the type of x, got float32; convert one"),
+        (7, np.zeros((2, 4)), ShapeError, r"w_hh: want \(20, 2\)"),
+    ],
+)
+def test_bad_arguments_are_named(device, rng, index, replacement, error, message):
+    given, _ = arguments(SEQUENCES[0], rng)
+    given[index] = replacement
+    with pytest.raises(error, match=message):
+        functional.recurrent(*(None if a is None else device.asarray(a) for a in given))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "message"),
+    [
+        ([1, 2], ShapeError, r"lengths: want \(3,\) = \(batch,\), got \(2,\)"),
+        ([1, 2, 6], ShapeError, "lengths: want 0 <= length <= 5, the steps of x, got 1..6"),
+        ([1, -2, 5], ShapeError, "got -2..5"),
+        ([1.0, 2.0, 3.0], DTypeError, "lengths: want integers, got float64"),
+    ],
+)
+def test_bad_lengths_are_named(device, rng, lengths, error, message):
+    given, _ = arguments(SEQUENCES[0], rng)
+    with pytest.raises(error, match=message):
+        functional.recurrent(*(None if a is None else device.asarray(a) for a in given), lengths=lengths)
+
+
+def test_an_unknown_cell_is_named(rng):
+    given, _ = arguments(SEQUENCES[0], rng)
+    with pytest.raises(NoKernel, match="cell: want one of lstm, got 'lstn'"):
+        functional.recurrent(*given, cell="lstn")
