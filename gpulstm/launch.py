@@ -3,6 +3,7 @@
 import functools
 import importlib.resources
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,22 @@ REALS = tuple(_TYPES)
 _WAVES = 32  # blocks of a grid-stride kernel for each multiprocessor; more would only queue
 
 
+def _folder() -> Any:
+    try:
+        return importlib.resources.files("gpulstm.kernels")
+    except ModuleNotFoundError:  # a checkout on the path that was not installed
+        return Path(__file__).parents[1] / "kernels"
+
+
 def kernel_files() -> list[str]:
     """The names of the kernel files, without their ending."""
-    folder = importlib.resources.files("gpulstm.kernels")
-    return sorted(entry.name.removesuffix(".cu") for entry in folder.iterdir() if entry.name.endswith(".cu"))
+    return sorted(entry.name.removesuffix(".cu") for entry in _folder().iterdir() if entry.name.endswith(".cu"))
 
 
 @functools.cache
 def source(file: str) -> str:
     """The text of kernels/<file>.cu with common.cuh in place of its #include, so that nothing is looked up on disk."""
-    folder = importlib.resources.files("gpulstm.kernels")
+    folder = _folder()
     if not (folder / f"{file}.cu").is_file():
         raise NoKernel(f"kernel file: want one of {', '.join(kernel_files())}, got {file!r}")
     common = (folder / "common.cuh").read_text(encoding="utf-8")

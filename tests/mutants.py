@@ -138,7 +138,7 @@ def survives(mutant: Mutant, base: Path, device: str) -> bool:
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", copy)
         (copy / mutant.file).write_text(mutant.planted())
-        # The copy's own packages come first; gpulstm.kernels lives beside gpulstm there, not inside it.
+        # An installed gpulstm must not serve the kernels: the copy's own lie where launch.py looks first.
         (copy / "gpulstm" / "kernels").symlink_to(copy / "kernels")
         environment = {**os.environ, "PYTHONPATH": str(copy), "GPULSTM_TEST_DEVICES": device, "OPENBLAS_NUM_THREADS": "1"}
         environment.pop("CI", None)

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpulstm.cells import CELLS
@@ -140,3 +141,13 @@ def test_kernels_are_found_in_an_installed_wheel(wheel, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
     )
     assert printed.stdout.split() == [str(tmp_path / "gpulstm" / "launch.py"), *kernel_files()]
+
+
+def test_kernels_are_found_in_a_checkout_that_is_not_installed(tmp_path):
+    for name in ("gpulstm", "kernels"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    # -S leaves out site-packages, and with it any installed gpulstm; NumPy's folder comes back by hand.
+    code = f"import sys; sys.path.append({str(Path(np.__file__).parents[1])!r})\nimport gpulstm.launch as l\nprint(l.source('lstm')[:2])"
+    command = [sys.executable, "-S", "-c", code]
+    printed = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    assert printed.stdout.strip() == "//", printed.stderr

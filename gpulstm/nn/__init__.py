@@ -1,0 +1,43 @@
+"""Layers: objects that own parameters and compute on Tensors."""
+
+from gpulstm.nn.cells import LSTMCell
+from gpulstm.nn.dropout import Dropout
+from gpulstm.nn.embedding import Embedding
+from gpulstm.nn.functions import (
+    binary_cross_entropy_with_logits,
+    concatenate,
+    cross_entropy,
+    exp,
+    huber,
+    log,
+    mse,
+    relu,
+    sigmoid,
+    stack,
+    tanh,
+)
+from gpulstm.nn.linear import Linear
+from gpulstm.nn.lstm import LSTM
+from gpulstm.nn.module import Module, Parameter, Sequential
+
+__all__ = [
+    "LSTM",
+    "Dropout",
+    "Embedding",
+    "LSTMCell",
+    "Linear",
+    "Module",
+    "Parameter",
+    "Sequential",
+    "binary_cross_entropy_with_logits",
+    "concatenate",
+    "cross_entropy",
+    "exp",
+    "huber",
+    "log",
+    "mse",
+    "relu",
+    "sigmoid",
+    "stack",
+    "tanh",
+]

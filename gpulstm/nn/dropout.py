@@ -1,0 +1,30 @@
+"""The layer that drops elements in training."""
+
+from typing import Any
+
+import numpy as np
+
+from gpulstm import functional
+from gpulstm.nn.module import Module, check_rate
+from gpulstm.random import draw_seed
+from gpulstm.tape import Tensor, apply
+
+
+class Dropout(Module):
+    """In training each element is zeroed with probability p and the rest scaled by 1/(1-p), as ``torch.nn.Dropout``.
+
+    Every call draws a fresh seed from ``generator``, by default the one that ``gl.manual_seed`` starts.
+    """
+
+    def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None) -> None:
+        check_rate("p", p)
+        self.p, self.generator = p, generator
+
+    def forward(self, x: Any) -> Any:
+        """x of any shape -> the same shape; x itself when not training or p is 0."""
+        if not self.training or self.p == 0:
+            return x if isinstance(x, Tensor) else Tensor(x)
+        return apply(functional.dropout, x, rate=self.p, seed=draw_seed(self.generator))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

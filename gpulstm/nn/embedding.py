@@ -1,0 +1,53 @@
+"""The layer that turns integer ids into vectors."""
+
+from typing import Any
+
+import numpy as np
+
+from gpulstm import functional
+from gpulstm.backend import Device, backend_of
+from gpulstm.errors import ShapeError
+from gpulstm.nn.initial import Initial
+from gpulstm.nn.module import Module, check_sizes
+from gpulstm.tape import Tensor, apply
+
+
+class Embedding(Module):
+    """A table of vectors, as ``torch.nn.Embedding``: weight (num_embeddings, embedding_dim) starts as N(0, 1).
+
+    The row ``padding_idx`` starts as zeros and is not learnt.
+    """
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        device: "str | Device | None" = None,
+        dtype: Any = None,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
+            raise ShapeError(f"padding_idx: want -{num_embeddings} <= padding_idx < {num_embeddings}, got {padding_idx}")
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        initial = Initial(device, dtype, generator)
+        values = initial.normal(num_embeddings, embedding_dim)
+        if padding_idx is not None:
+            values[padding_idx] = 0
+        self.weight = initial.parameter(values)
+
+    @property
+    def output_size(self) -> int:
+        """The size of the output's last axis."""
+        return self.embedding_dim
+
+    def forward(self, ids: Any) -> Tensor:
+        """ids (...), integers below num_embeddings in an array, a Tensor or a list -> (..., embedding_dim)."""
+        if isinstance(ids, list | tuple | int):
+            ids = backend_of(self.weight.data).asarray(np.asarray(ids))
+        return apply(functional.embedding, ids, self.weight, padding_idx=self.padding_idx)
+
+    def extra_repr(self) -> str:
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"

@@ -1,0 +1,77 @@
+"""Activations, losses and joining as functions on Tensors."""
+
+from typing import Any
+
+from gpulstm import functional
+from gpulstm.functional import arithmetic
+from gpulstm.tape import Tensor, apply
+
+
+def tanh(x: Any) -> Tensor:
+    """The hyperbolic tangent, elementwise."""
+    return apply(arithmetic.tanh, x)
+
+
+def sigmoid(x: Any) -> Tensor:
+    """1 / (1 + e ** -x), elementwise."""
+    return apply(arithmetic.sigmoid, x)
+
+
+def relu(x: Any) -> Tensor:
+    """max(x, 0), elementwise."""
+    return apply(arithmetic.relu, x)
+
+
+def exp(x: Any) -> Tensor:
+    """e ** x, elementwise."""
+    return apply(arithmetic.exp, x)
+
+
+def log(x: Any) -> Tensor:
+    """The natural logarithm, elementwise."""
+    return apply(arithmetic.log, x)
+
+
+def concatenate(tensors: Any, axis: int = 0) -> Tensor:
+    """The tensors one after the other along ``axis``."""
+    return apply(arithmetic.concatenate, *tensors, axis=axis)
+
+
+def stack(tensors: Any, axis: int = 0) -> Tensor:
+    """The tensors along a new axis."""
+    return apply(arithmetic.stack, *tensors, axis=axis)
+
+
+def mse(input: Any, target: Any, reduction: str = "mean") -> Tensor:
+    """The squared difference, as ``torch.nn.functional.mse_loss``."""
+    return apply(functional.mse, input, target, reduction=reduction)
+
+
+def huber(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """Huber's loss, as ``torch.nn.functional.huber_loss``: quadratic up to ``delta``, linear beyond."""
+    return apply(functional.huber, input, target, reduction=reduction, delta=delta)
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Softmax cross-entropy from logits, as ``torch.nn.functional.cross_entropy``.
+
+    input (N, C), (C,) or (N, C, d1, ...), target integers of the same shape without the axis C.
+    """
+    options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+    return apply(functional.cross_entropy, input, target, weight, **options)
+
+
+def binary_cross_entropy_with_logits(
+    input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
+) -> Tensor:
+    """Sigmoid cross-entropy from logits, as ``torch.nn.functional.binary_cross_entropy_with_logits``."""
+    return apply(
+        functional.binary_cross_entropy_with_logits, input, target, weight, pos_weight, reduction=reduction
+    )

@@ -1,0 +1,47 @@
+"""The affine layer."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpulstm import functional
+from gpulstm.backend import Device
+from gpulstm.nn.initial import Initial
+from gpulstm.nn.module import Module, check_sizes
+from gpulstm.tape import Tensor, apply
+
+
+class Linear(Module):
+    """y = x W' + b over the last axis, as ``torch.nn.Linear``.
+
+    weight (out_features, in_features) and bias (out_features,) start as U(-1/sqrt(in), 1/sqrt(in)).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: "str | Device | None" = None,
+        dtype: Any = None,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        check_sizes(in_features=in_features, out_features=out_features)
+        self.in_features, self.out_features = in_features, out_features
+        initial, bound = Initial(device, dtype, generator), 1 / math.sqrt(in_features)
+        self.weight = initial.uniform(bound, out_features, in_features)
+        self.bias = initial.uniform(bound, out_features) if bias else None
+
+    @property
+    def output_size(self) -> int:
+        """The size of the output's last axis."""
+        return self.out_features
+
+    def forward(self, x: Any) -> Tensor:
+        """x (..., in_features) -> (..., out_features)."""
+        wanted = isinstance(x, Tensor) and x.requires_grad
+        return apply(functional.linear, x, self.weight, self.bias, input_gradient=wanted)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

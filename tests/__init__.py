@@ -1,1 +1,0 @@
-"""The tests; `pytest` from the root of the checkout runs them all."""
