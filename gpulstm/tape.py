@@ -53,6 +53,8 @@ class Tensor:
     __array_ufunc__ = None  # numpy_array * tensor is the tensor's business
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
+        if isinstance(data, np.generic):  # NumPy's answer where CuPy gives an array without axes
+            data = np.asarray(data)
         backend_of(data)  # raises DTypeError for what is no array
         if requires_grad and data.dtype.name not in FLOATS:
             raise DTypeError(f"requires_grad: want a tensor of {', '.join(FLOATS)}, got {data.dtype}")
@@ -187,9 +189,9 @@ class Tensor:
         """The other side of an operator: a number keeps this tensor's type, an array must have it."""
         if isinstance(other, bool | int | float):
             return other
+        if isinstance(other, np.generic):  # np.float64(2) is a number like 2.0
+            return other.item()
         array = other.data if isinstance(other, Tensor) else other
-        if isinstance(array, np.generic):  # np.float64(2) is a number like 2.0
-            return array.item()
         backend_of(self.data, array)
         if array.dtype.kind in "iub":
             return array.astype(self.dtype)

@@ -10,6 +10,14 @@
 
 #include "common.cuh"
 
+// One pre-activation: element (b, row) of zx and zr, with the biases there are.
+__device__ inline ACC pre_activation(
+    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, long long b, long long row, long long H)
+{
+    long long at = b * 4 * H + row;
+    return load(zx[at]) + load(zr[at]) + (b_ih ? load(b_ih[row]) : 0) + (b_hh ? load(b_hh[row]) : 0);
+}
+
 // zx     (B, 4H)  pre-activations from the input, x_t W_ih', without biases
 // zr     (B, 4H)  pre-activations from the state, h_prev W_hh', without biases
 // b_ih   (4H)     bias of the input part, or null for zero
@@ -32,12 +40,10 @@ extern "C" __global__ void lstm_forward(
             c[k] = c_prev[k];
             continue;
         }
-        ACC z[4];
-        for (int gate = 0; gate < 4; ++gate) {
-            long long row = gate * H + j, at = b * 4 * H + row;
-            z[gate] = load(zx[at]) + load(zr[at]) + (b_ih ? load(b_ih[row]) : 0) + (b_hh ? load(b_hh[row]) : 0);
-        }
-        ACC i = sigmoid(z[0]), f = sigmoid(z[1]), g = tanh_(z[2]), o = sigmoid(z[3]);
+        ACC i = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, j, H));
+        ACC f = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, H + j, H));
+        ACC g = tanh_(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, H));
+        ACC o = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, H));
         ACC c_new = f * c_prev[k] + i * g;
         REAL* gate = gates + b * 4 * H + j;
         gate[0] = store(i);

@@ -31,7 +31,7 @@ class SequenceCase:
     P: int = 0  # size of the projection; 0 for none
     lengths: tuple[int, ...] | None = None
     reverse: bool = False
-    bias: bool = True
+    biases: int = 2  # 1: b_ih alone
     states: bool = True
     strided: bool = False  # x, y's gradient and the weights are not contiguous
     through: tuple[bool, bool, bool] = field(default=(True, True, True))  # gradient arrives by y, h_n, c_n
@@ -48,7 +48,8 @@ SEQUENCES = (
     SequenceCase("wide", T=3, B=2, D=3, H=301),  # more elements than one block has threads
     SequenceCase("long", T=301, B=2, D=2, H=3, lengths=(300, 7)),
     SequenceCase("no sequences", B=0),
-    SequenceCase("no bias", bias=False),
+    SequenceCase("no bias", biases=0),
+    SequenceCase("one bias", biases=1),
     SequenceCase("zero states", states=False),
     SequenceCase("reversed", reverse=True),
     SequenceCase("ragged", lengths=(2, 5, 0)),
@@ -87,8 +88,8 @@ def arguments(case: SequenceCase, rng: np.random.Generator, cell: str = "lstm") 
         make((case.B, case.H)) if case.states else None,
         w_ih,
         w_hh,
-        make(G * case.H) if case.bias else None,
-        make(G * case.H) if case.bias else None,
+        make(G * case.H) if case.biases > 0 else None,
+        make(G * case.H) if case.biases > 1 else None,
         make((P, case.H)) if case.P else None,
     ]
     cotangents = (dy, make((case.B, P)), make((case.B, case.H)))
