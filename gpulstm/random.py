@@ -1,33 +1,75 @@
-"""The seed of everything random: one generator on the host, which layers draw their first values and seeds from."""
+"""Where randomness comes from: NumPy generators on the host, a default among them, and states to be saved.
+
+Everything random takes a ``generator``; without one it uses the default. Devices never draw: they are given
+numbers, or a 64-bit seed (see functional/dropout.py), so the same seed gives the same bits on each of them.
+"""
 
 from typing import Any
 
 import numpy as np
 
-_default = np.random.Generator(np.random.PCG64())
+from gpulstm.errors import FormatError, ShapeError
+
+_default: np.random.Generator | None = None
 
 
 def manual_seed(seed: int) -> np.random.Generator:
-    """Start the default generator anew from ``seed``; same seed, same numbers on every device. Returns it."""
-    _default.bit_generator.state = np.random.PCG64(seed).state
+    """Make the default generator anew from a seed, an integer from 0 up, and return it.
+
+    Raises ShapeError for a negative seed.
+    """
+    global _default
+    if seed < 0:
+        raise ShapeError(f"seed: want an integer from 0 up, got {seed}")
+    _default = np.random.Generator(np.random.PCG64(seed))
     return _default
 
 
 def default_generator() -> np.random.Generator:
-    """The generator used where none is given. Seeded by the system until ``manual_seed`` is called."""
+    """The generator of all that is given none; seeded by the system until ``manual_seed`` is called."""
+    global _default
+    if _default is None:
+        _default = np.random.Generator(np.random.PCG64())
     return _default
 
 
 def draw_seed(generator: np.random.Generator | None = None) -> int:
-    """A fresh 64-bit seed, 0 <= seed < 2^64, for something that is random on the device."""
-    return int((generator or _default).integers(0, 2**64, dtype=np.uint64))
+    """A seed, 0 <= seed < 2^64, drawn from the generator (None: the default one)."""
+    generator = default_generator() if generator is None else generator
+    return int(generator.integers(2**64, dtype=np.uint64))
 
 
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:
-    """The generator's state as numbers and strings that JSON can hold."""
-    return dict(generator.bit_generator.state)
+    """Where the generator stands, in values that JSON can hold (integers of up to 128 bits among them)."""
+    return _plain(generator.bit_generator.state)
 
 
 def set_generator_state(generator: np.random.Generator, state: dict[str, Any]) -> None:
-    """Put the generator where ``generator_state`` found it. Raises ValueError for the state of another kind."""
-    generator.bit_generator.state = state
+    """Put the generator where ``generator_state`` found it or another of its kind.
+
+    Raises FormatError, with the generator as it was, for a state of another kind and for what is no state.
+    """
+    bits = generator.bit_generator
+    kind = state.get("bit_generator") if isinstance(state, dict) else None
+    if kind != type(bits).__name__:
+        got = kind or type(state).__name__
+        raise FormatError(f"generator state: want that of a {type(bits).__name__}, got {got}")
+    before = bits.state
+    try:
+        bits.state = _arrays(state)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        bits.state = before
+        raise FormatError(f"generator state: want what generator_state gave, got others: {error}") from error
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
+
+
+def _arrays(state: Any) -> Any:
+    """``_plain`` undone: some kinds of generators (Philox, MT19937) keep arrays of unsigned integers."""
+    if isinstance(state, dict):
+        return {name: _arrays(value) for name, value in state.items()}
+    return np.array(state, np.uint64) if isinstance(state, list) else state

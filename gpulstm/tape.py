@@ -1,287 +1,299 @@
-"""Reverse-mode differentiation over arrays: a Tensor remembers the pullback that made it, and runs them backwards.
+"""Tensor: an array that remembers the pullbacks it came by, and runs them backwards.
 
-A node of the tape is a whole sequence, product or loss, so its cost is per layer and not per time step. The
-functions themselves (functional/) know no Tensor.
+A node of the tape is one application of a function (a whole sequence, a whole product, a whole loss), so the
+tape's cost is per layer, not per step. The functions know nothing of it: see ``apply``.
 """
 
-import contextlib
-import heapq
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpulstm.backend import FLOATS, Array, as_dtype, backend_of
+from gpulstm.backend import CPU, FLOATS, Array, Backend, as_dtype, backend_of
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
-from gpulstm.functional import arithmetic
+from gpulstm.functional import arithmetic, rearrange
 
-_grad_enabled: ContextVar[bool] = ContextVar("gpulstm_grad_enabled", default=True)
+_recording: ContextVar[bool] = ContextVar("gpulstm_recording", default=True)
 _numbers = itertools.count()
+_DLPACK_CUDA = 2  # kDLCUDA of the DLPack specification
 
 
-@contextlib.contextmanager
+class TapeError(GpulstmError, RuntimeError):
+    """The tape was asked for a gradient that it does not have."""
+
+
+@contextmanager
 def no_grad() -> Iterator[None]:
-    """Inside this block, or a function decorated with it, nothing is remembered for backward."""
-    token = _grad_enabled.set(False)
+    """Nothing is remembered in this block, or in the function it decorates; other threads are left alone."""
+    token = _recording.set(False)
     try:
         yield
     finally:
-        _grad_enabled.reset(token)
+        _recording.reset(token)
+
+
+# Where an input's gradient goes. Not the input: data that no pullback holds is free before backward.
+_Target: TypeAlias = "tuple[_Node, int] | Tensor | None"
 
 
 class _Node:
-    """One application of a function: its inputs, its pullback and how many outputs it had."""
+    """One application of a function. Numbers rise with time: what its inputs came from has smaller ones."""
 
-    __slots__ = ("inputs", "number", "outputs", "pullback")
+    __slots__ = ("backend", "likes", "name", "number", "outputs", "pullback", "targets")
 
-    def __init__(self, inputs: tuple["Tensor | None", ...], pullback: Callable, outputs: int) -> None:
-        self.inputs, self.pullback, self.outputs = inputs, pullback, outputs
-        self.number = next(_numbers)  # a node is always younger than those its inputs come from
+    def __init__(self, name: str, backend: Backend, pullback: Callable, inputs: tuple, outputs: int) -> None:
+        self.name, self.backend, self.outputs, self.number = name, backend, outputs, next(_numbers)
+        self.pullback: Callable | None = pullback
+        wanted = [x if isinstance(x, Tensor) and x.requires_grad else None for x in inputs]
+        self.targets: list[_Target] = [None if x is None else x._source or x for x in wanted]
+        self.likes = [None if x is None else (x.shape, x.dtype) for x in wanted]  # of the gradients
+
+    def gradients(self, cotangents: list[Array | None]) -> Iterator[tuple[_Target, Array, bool]]:
+        """Run the pullback and free it: (target, gradient, whether others hold its memory) for each input."""
+        pullback, targets = self.pullback, self.targets
+        self.pullback, self.targets = None, []
+        if pullback is None or all(c is None for c in cotangents):
+            return  # every way to this node gave no gradient
+        with self.backend as backend:
+            gradients = [_as_array(g) for g in pullback(*cotangents)]
+            if len(gradients) < len(targets):  # there may be more, for optional inputs that were not given
+                raise ShapeError(f"pullback of {self.name}: want {len(targets)}, got {len(gradients)}")
+            for k, (target, gradient) in enumerate(zip(targets, gradients, strict=False)):
+                if target is None or gradient is None:
+                    continue
+                if (got := (gradient.shape, gradient.dtype)) != self.likes[k]:
+                    raise ShapeError(f"pullback of {self.name}: want gradient {k} {self.likes[k]}, got {got}")
+                others = [g for g in (*cotangents, *gradients[:k], *gradients[k + 1 :]) if g is not None]
+                yield target, gradient, any(bool(backend.xp.may_share_memory(gradient, g)) for g in others)
+
+
+def _as_array(x: Any) -> Any:
+    """NumPy's arithmetic gives scalars for arrays of no dimension; here they are arrays again."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
+    """Call a function of raw arrays on Tensors, raw arrays, numbers or None, and remember its pullback.
+
+    ``fn(*arrays, **static)`` returns (value, pullback), the value an array or a tuple of them; the result is
+    a Tensor or a tuple of them. ``pullback(*cotangents)`` takes the gradient of each value (None for one that
+    has none, where there are several) and returns that of each input, or None: new arrays or views of the
+    cotangents, like the inputs in shape and dtype. Raises DeviceError for inputs on different devices.
+    """
+    arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+    backend = backend_of(*arrays)
+    with backend:
+        value, pullback = fn(*arrays, **static)
+    several = isinstance(value, tuple)
+    tensors = tuple(map(Tensor, value if several else (value,)))
+    if _recording.get() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        node = _Node(getattr(fn, "__name__", repr(fn)), backend, pullback, inputs, len(tensors))
+        for k, tensor in enumerate(tensors):
+            if tensor.dtype.name in FLOATS:
+                tensor.requires_grad, tensor._source = True, (node, k)
+    return tensors if several else tensors[0]
+
+
+def _newest_first(root: _Node) -> list[_Node]:
+    """All nodes that ``root`` came from, itself first. Raises TapeError where one was run before."""
+    found, stack = {root}, [root]
+    while stack:
+        node = stack.pop()
+        if node.pullback is None:
+            raise TapeError(
+                f"backward: want what was not run backwards yet, got a {node.name} that was, and is freed; "
+                "compute the loss again, or add losses up and call backward once"
+            )
+        for target in node.targets:
+            if isinstance(target, tuple) and target[0] not in found:
+                found.add(target[0])
+                stack.append(target[0])
+    return sorted(found, key=lambda node: node.number, reverse=True)
+
+
+def _run_backwards(source: tuple[_Node, int], gradient: Array) -> None:
+    nodes, pending = _newest_first(source[0]), {source: gradient}
+    for node in nodes:
+        cotangents = [pending.pop((node, k), None) for k in range(node.outputs)]
+        for target, gradient, shared in node.gradients(cotangents):
+            if isinstance(target, Tensor):
+                target._accumulate(gradient, shared)
+            elif target in pending:
+                pending[target] = _as_array(pending[target] + gradient)
+            elif target is not None:
+                pending[target] = gradient
+
+
+def _operators(fn: Callable) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
+    """The methods of a binary operator: with the tensor on its left, and on its right."""
+    return lambda self, other: apply(fn, self, other), lambda self, other: apply(fn, other, self)
 
 
 class Tensor:
-    """An array that can be differentiated through.
+    """An array with a gradient.
 
-    ``data`` is the raw NumPy or CuPy array, ``grad`` the raw array of its gradient after ``backward`` (leaves
-    with ``requires_grad`` only), None before.
+    ``data`` is the raw NumPy or CuPy array, no copy; ``grad`` a raw array like it, or None. Only leaves have
+    a ``grad``: tensors that no function made. Each ``backward`` adds to it. What is made of a tensor that
+    ``requires_grad`` is remembered until its ``backward``; till then nothing may write to the arrays, and
+    nothing guards them. Raises DTypeError for what is no array, and for a gradient of integers.
     """
 
-    __slots__ = ("__weakref__", "_node", "_place", "data", "grad", "requires_grad")
-    __array_ufunc__ = None  # numpy_array * tensor is the tensor's business
+    __slots__ = ("__weakref__", "_requires_grad", "_source", "data", "grad")
+    __array_ufunc__ = None  # array + tensor is left to the tensor, by NumPy and by CuPy
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
-        if isinstance(data, np.generic):  # NumPy's answer where CuPy gives an array without axes
-            data = np.asarray(data)
-        backend_of(data)  # raises DTypeError for what is no array
-        if requires_grad and data.dtype.name not in FLOATS:
-            raise DTypeError(f"requires_grad: want a tensor of {', '.join(FLOATS)}, got {data.dtype}")
-        self.data, self.requires_grad = data, requires_grad
+        backend_of(data)
+        self.data: Array = _as_array(data)
         self.grad: Array | None = None
-        self._node: _Node | None = None
-        self._place = 0  # which output of the node
+        self._source: tuple[_Node, int] | None = None  # the node it came from, and as which of its outputs
+        self.requires_grad = requires_grad
 
     shape = property(lambda self: self.data.shape)
     dtype = property(lambda self: self.data.dtype)
     ndim = property(lambda self: self.data.ndim)
     size = property(lambda self: self.data.size)
-    device = property(lambda self: backend_of(self.data).name, doc='"cpu" or "cuda:0"')
+    device = property(lambda self: backend_of(self.data).name, doc='"cpu" or "cuda:0", as gl.device takes.')
     T = property(lambda self: self.transpose())
 
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are wanted. May be set for leaves: False freezes a parameter."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if self._source is not None:
+            raise TapeError("requires_grad: want a leaf, got a tensor that a function made; use detach()")
+        if wanted and self.dtype.name not in FLOATS:
+            raise DTypeError(f"requires_grad: want one of {', '.join(FLOATS)}, got {self.dtype.name}")
+        self._requires_grad = bool(wanted)
+
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array, copied from the device if they are on one; no gradient flows through it."""
+        """The values on the host, without their gradient: ``data`` itself on the processor, else a copy."""
         return backend_of(self.data).to_numpy(self.data)
 
-    def item(self) -> float:
-        """The one value of a tensor of one element."""
+    def item(self) -> Any:
+        """The one element as a Python number; raises ShapeError for more or fewer."""
         if self.size != 1:
-            raise ShapeError(f"item: want one element, got shape {self.shape}")
-        return self.data.item()
+            raise ShapeError(f"item: want a tensor of one element, got shape {self.shape}")
+        return self.numpy().item()
 
     def detach(self) -> "Tensor":
-        """The same values, cut off from what made them."""
+        """The same array, cut from the tape."""
         return Tensor(self.data)
 
-    def backward(self, gradient: Array | None = None) -> None:
-        """Add the gradient of this tensor to ``grad`` of every leaf it was made from.
+    def backward(self, gradient: Any = None) -> None:
+        """Add to the ``grad`` of every leaf the derivative of this by that leaf, and free the tape.
 
-        ``gradient`` has this tensor's shape and may be left out for a single number. What was remembered is
-        freed on the way, so a second backward through the same part raises GpulstmError.
+        ``gradient`` is that of this tensor: a number, or a Tensor or raw array like it; 1 if left out for one
+        element. Raises TapeError for a second time, with nothing changed, and for a tensor that needs no
+        gradient; ShapeError, DTypeError or DeviceError for a gradient that does not fit.
         """
         if not self.requires_grad:
-            raise GpulstmError("backward: this tensor was made from none that requires a gradient, or under no_grad")
-        backend = backend_of(self.data)
-        if gradient is None:
-            if self.size != 1:
-                raise ShapeError(f"backward: want a gradient of shape {self.shape}; only a single number needs none")
-            gradient = backend.xp.ones(self.shape, self.dtype)
-        gradient = gradient.data if isinstance(gradient, Tensor) else gradient
-        backend_of(self.data, gradient)
-        if gradient.shape != self.shape:
-            raise ShapeError(f"backward: want a gradient of shape {self.shape}, got {gradient.shape}")
-        _run_backward(self, gradient.astype(self.dtype))  # a copy: the caller's array is never kept
+            raise TapeError("backward: want a tensor that requires_grad, got one that does not (no_grad?)")
+        if gradient is None and self.size != 1:
+            raise ShapeError(f"backward: want one element or a gradient, got shape {self.shape} without one")
+        with backend_of(self.data) as backend:
+            if gradient is None or isinstance(gradient, int | float):
+                gradient = backend.xp.full(self.shape, 1 if gradient is None else gradient, self.dtype)
+            gradient = gradient.data if isinstance(gradient, Tensor) else gradient
+            backend_of(self.data, gradient)
+            if gradient.shape != self.shape:
+                raise ShapeError(f"gradient: want {self.shape}, the tensor's shape, got {gradient.shape}")
+            if gradient.dtype != self.dtype:
+                raise DTypeError(f"gradient: want {self.dtype}, the tensor's type, got {gradient.dtype}")
+            if self._source is None:
+                self._accumulate(gradient, shared=True)
+            else:
+                _run_backwards(self._source, gradient)
+
+    def _accumulate(self, gradient: Array, shared: bool) -> None:
+        """Add to ``grad``, which is memory of its own: a gradient that others hold is copied."""
+        if self.grad is not None:
+            self.grad += gradient
+        else:
+            self.grad = gradient.copy(order="C") if shared or not gradient.flags.c_contiguous else gradient
 
     def __repr__(self) -> str:
-        values = np.array2string(self.numpy(), separator=", ", prefix="tensor(", threshold=100)
-        extras = [f"dtype={self.dtype.name}"] if self.dtype != np.float32 else []
-        extras += [f"device={self.device!r}"] if self.device != "cpu" else []
-        extras += ["requires_grad=True"] if self.requires_grad else []
-        return f"tensor({', '.join([values, *extras])})"
+        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        wanted = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({values}, dtype={self.dtype.name}, device={self.device}{wanted})"
 
     def __len__(self) -> int:
         if self.ndim == 0:
-            raise TypeError("len() of a tensor without axes")
+            raise TypeError("len() of a tensor of no dimension")
         return self.shape[0]
 
     def __iter__(self) -> Iterator["Tensor"]:
-        return (self[row] for row in range(len(self)))
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
+        return (self[k] for k in range(len(self)))
 
     def __float__(self) -> float:
         return float(self.item())
 
-    __hash__ = object.__hash__
+    def __bool__(self) -> bool:
+        return bool(self.item())
 
-    def __add__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.add, self, self._operand(other))
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        raise TypeError("a Tensor becomes a NumPy array, and loses its gradient, by .numpy() only")
 
-    def __radd__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.add, self._operand(other), self)
-
-    def __sub__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.subtract, self, self._operand(other))
-
-    def __rsub__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.subtract, self._operand(other), self)
-
-    def __mul__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.multiply, self, self._operand(other))
-
-    def __rmul__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.multiply, self._operand(other), self)
-
-    def __truediv__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.divide, self, self._operand(other))
-
-    def __rtruediv__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.divide, self._operand(other), self)
-
-    def __pow__(self, exponent: float) -> "Tensor":
-        if not isinstance(exponent, int | float):
-            raise DTypeError(f"power: want a number as exponent, got {type(exponent).__name__}")
-        return apply(arithmetic.power, self, exponent)
+    __add__, __radd__ = _operators(arithmetic.add)
+    __sub__, __rsub__ = _operators(arithmetic.subtract)
+    __mul__, __rmul__ = _operators(arithmetic.multiply)
+    __truediv__, __rtruediv__ = _operators(arithmetic.divide)
+    __pow__, __rpow__ = _operators(arithmetic.power)
+    __matmul__, __rmatmul__ = _operators(arithmetic.matmul)
 
     def __neg__(self) -> "Tensor":
-        return self * -1
-
-    def __matmul__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.matmul, self, self._operand(other))
-
-    def __rmatmul__(self, other: Any) -> "Tensor":
-        return apply(arithmetic.matmul, self._operand(other), self)
+        return apply(arithmetic.negative, self)
 
     def __getitem__(self, key: Any) -> "Tensor":
-        parts = tuple(p.data if isinstance(p, Tensor) else p for p in key) if isinstance(key, tuple) else key
-        return apply(arithmetic.index, self, key=parts.data if isinstance(parts, Tensor) else parts)
+        parts = key if isinstance(key, tuple) else (key,)
+        return apply(rearrange.index, self, key=tuple(p.data if isinstance(p, Tensor) else p for p in parts))
 
     def reshape(self, *shape: Any) -> "Tensor":
-        """The same values in another shape: ``t.reshape(2, 3)`` or ``t.reshape((2, -1))``."""
-        return apply(arithmetic.reshape, self, shape=shape[0] if isinstance(shape[0], tuple | list) else shape)
+        """The same elements in another shape: ``t.reshape(2, -1)`` or ``t.reshape((2, -1))``."""
+        return apply(rearrange.reshape, self, shape=_one_tuple(shape))
 
     def transpose(self, *axes: Any) -> "Tensor":
-        """The axes in the order given, as NumPy does: ``t.transpose(1, 0, 2)``; reversed without any."""
-        order = axes[0] if axes and isinstance(axes[0], tuple | list) else axes
-        return apply(arithmetic.transpose, self, axes=tuple(order) or None)
+        """NumPy's: axis k of the result is axis axes[k] of this; without axes, all in reverse."""
+        return apply(rearrange.transpose, self, axes=_one_tuple(axes) or None)
 
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
-        """The sum over the axes given, over all without any."""
+        """The sum over an axis, several, or all of them."""
         return apply(arithmetic.sum, self, axis=axis, keepdims=keepdims)
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
-        """The mean over the axes given, over all without any."""
+        """The mean over an axis, several, or all of them."""
         return apply(arithmetic.mean, self, axis=axis, keepdims=keepdims)
 
-    def _operand(self, other: Any) -> Any:
-        """The other side of an operator: a number keeps this tensor's type, an array must have it."""
-        if isinstance(other, bool | int | float):
-            return other
-        if isinstance(other, np.generic):  # np.float64(2) is a number like 2.0
-            return other.item()
-        array = other.data if isinstance(other, Tensor) else other
-        backend_of(self.data, array)
-        if array.dtype.kind in "iub":
-            return array.astype(self.dtype)
-        if array.dtype != self.dtype:
-            raise DTypeError(f"operands: want one type, got {self.dtype} and {array.dtype}; convert one with astype")
-        return other
+
+def _one_tuple(given: tuple) -> tuple:
+    return tuple(given[0]) if len(given) == 1 and isinstance(given[0], tuple | list) else given
 
 
-def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
-    """Run a pure function of functional/ on Tensors, raw arrays, numbers or None, and remember its pullback.
+def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any = None) -> Tensor:
+    """A Tensor of a number, a list, an array of NumPy, CuPy or any library with DLPack, or a Tensor.
 
-    ``fn(*arrays, **static)`` returns (value, pullback); the answer is a Tensor, or a tuple of them where the
-    value is a tuple.
+    Memory is shared where it can be. ``device`` None means where x is, the processor for numbers and lists;
+    ``dtype`` None that of x, float32 for Python's floats.
     """
-    arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
-    with backend_of(*arrays):
-        value, pullback = fn(*arrays, **static)
-    values = value if isinstance(value, tuple) else (value,)
-    remember = _grad_enabled.get() and any(isinstance(t, Tensor) and t.requires_grad for t in inputs)
-    outputs = tuple(Tensor(v, remember and v.dtype.name in FLOATS) for v in values)
-    if remember:
-        wanted = tuple(t if isinstance(t, Tensor) and t.requires_grad else None for t in inputs)
-        node = _Node(wanted, pullback, len(outputs))
-        for place, output in enumerate(outputs):
-            output._node, output._place = node, place
-    return outputs if isinstance(value, tuple) else outputs[0]
-
-
-def _run_backward(root: Tensor, gradient: Array) -> None:
-    """From the youngest node to the oldest: a node's outputs have all been used by younger ones."""
-    pending: dict[int, tuple[_Node, list[Array | None]]] = {}
-    queue: list[int] = []
-
-    def arrive(tensor: Tensor, d: Array, given: list[Array]) -> None:
-        node = tensor._node
-        if node is None:
-            _accumulate(tensor, d, given)
-            return
-        if node.number not in pending:
-            pending[node.number] = node, [None] * node.outputs
-            heapq.heappush(queue, -node.number)
-        cotangents = pending[node.number][1]
-        before = cotangents[tensor._place]
-        cotangents[tensor._place] = d if before is None else before + d
-
-    arrive(root, gradient, [])
-    while queue:
-        node, cotangents = pending.pop(-heapq.heappop(queue))
-        if node.pullback is None:
-            raise GpulstmError("backward: this part of the graph was used by an earlier backward and freed; run forward again")
-        inputs, pullback = node.inputs, node.pullback
-        node.inputs, node.pullback = (), None  # type: ignore[assignment]
-        with backend_of(*cotangents):
-            gradients = pullback(*cotangents)
-            given = [d for d in cotangents if d is not None]
-            for tensor, d in zip(inputs, gradients, strict=False):
-                if tensor is not None and d is not None:
-                    arrive(tensor, d, given)
-                    given.append(d)
-
-
-def _accumulate(leaf: Tensor, d: Array, others: list[Array]) -> None:
-    """Add to a leaf's grad, which is never memory that anything else holds."""
-    if d.shape != leaf.shape:
-        raise AssertionError(f"a pullback gave a gradient of shape {d.shape} for a tensor of shape {leaf.shape}")
-    if leaf.grad is not None:
-        leaf.grad = leaf.grad + d
-        return
-    xp = backend_of(d).xp
-    shared = any(xp.may_share_memory(d, other) for other in others)
-    leaf.grad = d.copy() if shared or not d.flags.c_contiguous else d
-
-
-def tensor(data: Any, requires_grad: bool = False, dtype: Any = None, device: Any = None) -> Tensor:
-    """A Tensor from a list, a number, an array of any library or a Tensor.
-
-    ``device`` is a name, as for ``gl.device``; without it arrays stay where they are and everything else is on
-    the processor. Python floats become float32 without a ``dtype``; arrays keep theirs, and are not copied
-    where that can be helped.
-    """
-    if isinstance(data, Tensor):
-        data = data.data
-    if device is None:
-        backend = backend_of(data) if type(data).__module__.partition(".")[0] in ("numpy", "cupy") else find_device("cpu").backend
-    else:
-        backend = find_device(device).backend
-    is_array = hasattr(data, "dtype")
+    x = x.data if isinstance(x, Tensor) else x
+    backend = _home(x) if device is None else find_device(device).backend
     if dtype is not None:
-        dtype = as_dtype(dtype) if dtype == "bfloat16" else np.dtype(dtype)
-    array = backend.asarray(data, dtype)
-    if dtype is None and not is_array and array.dtype == np.float64:
+        dtype = as_dtype(dtype) if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
+    array = backend.asarray(x, dtype)
+    if dtype is None and not hasattr(x, "dtype") and array.dtype == np.float64:
         array = array.astype(np.float32)
     return Tensor(array, requires_grad)
+
+
+def _home(x: Any) -> Backend:
+    """The backend of the device that an array of any library is on; the processor for what is no array."""
+    if hasattr(x, "__dlpack_device__"):
+        kind, number = x.__dlpack_device__()
+        return find_device(f"cuda:{number}").backend if kind == _DLPACK_CUDA else CPU
+    return find_device("cuda").backend if hasattr(x, "__cuda_array_interface__") else CPU

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gpulstm import functional
-from gpulstm.functional import arithmetic
+from gpulstm.functional import arithmetic, rearrange
 from gpulstm.tape import Tensor, apply
 
 
@@ -34,12 +34,12 @@ def log(x: Any) -> Tensor:
 
 def concatenate(tensors: Any, axis: int = 0) -> Tensor:
     """The tensors one after the other along ``axis``."""
-    return apply(arithmetic.concatenate, *tensors, axis=axis)
+    return apply(rearrange.concatenate, *tensors, axis=axis)
 
 
 def stack(tensors: Any, axis: int = 0) -> Tensor:
     """The tensors along a new axis."""
-    return apply(arithmetic.stack, *tensors, axis=axis)
+    return apply(rearrange.stack, *tensors, axis=axis)
 
 
 def mse(input: Any, target: Any, reduction: str = "mean") -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 from gpulstm import functional
 from gpulstm.backend import Device, backend_of
 from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.functional import arithmetic
+from gpulstm.functional import rearrange
 from gpulstm.nn.initial import Initial
 from gpulstm.nn.module import Module, check_rate, check_sizes
 from gpulstm.random import draw_seed
@@ -134,7 +134,7 @@ class LSTM(Module):
                 outputs.append(y)
                 h_n.append(h)
                 c_n.append(c)
-            x = outputs[0] if len(outputs) == 1 else apply(arithmetic.concatenate, *outputs, axis=2)
+            x = outputs[0] if len(outputs) == 1 else apply(rearrange.concatenate, *outputs, axis=2)
 
         if not batched:
             x = x.reshape(x.shape[0], x.shape[2])
@@ -142,7 +142,7 @@ class LSTM(Module):
         return x.transpose(1, 0, 2) if self.batch_first else x, (self._stacked(h_n), self._stacked(c_n))
 
     def _stacked(self, states: list[Tensor], unbatched: tuple[int, ...] | None = None) -> Tensor:
-        stacked = apply(arithmetic.stack, *states)
+        stacked = apply(rearrange.stack, *states)
         return stacked if unbatched is None else stacked.reshape(len(states), *unbatched)
 
     def _check_input(self, x: Tensor) -> None:

@@ -1,0 +1,17 @@
+"""What is measured, and how: three commands, each run from the top of a checkout.
+
+    python -m benchmarks.recurrent      one LSTM layer beside torch, onnxruntime and a per-gate NumPy loop
+    python -m benchmarks.text           the text lab on a corpus, beside published figures
+    python -m benchmarks.gpu            everything that needs an NVIDIA GPU, in under 8 minutes
+
+Each leaves ``<name>.json`` and ``<name>.md`` in ``benchmarks/results/``, or in the folder given as ``--out``;
+with ``--quick`` it only shows that it works, and writes nothing unless it is told where. ``--help`` lists the
+rest.
+
+    problem.py      the sequence to compute, the float64 agreement that comes before any timing
+    peers.py        the implementations: gpulstm and those it is compared with
+    worker.py       the process that an implementation runs in; memory.py: what it used
+    team.py         starts the workers and lets them take turns
+    harness.py      percentiles, rows, result files, tables; facts.py: machine, versions, commit
+    suite.py, losses.py, cudnn.py, hardware.py, cublas.py      the parts of benchmarks.gpu
+"""

@@ -1,0 +1,175 @@
+"""Everything that needs an NVIDIA GPU, in one command and under 8 minutes.
+
+    python -m benchmarks.gpu                    # into benchmarks/results/: gpu.json and gpu.md
+    python -m benchmarks.gpu --out FOLDER --commit 1a2b3c
+    python -m benchmarks.gpu --only cudnn,losses
+    python -m benchmarks.gpu --quick            # tiny sizes: that every part works
+
+    hardware    small measurements: copy, launches, host time, one product of each shape
+    losses      the first 50 losses of the text lab beside the processor's
+    suite       the tests on the device cuda
+    cudnn       gpulstm's kernels beside cuDNN, eager and in a CUDA graph
+
+It runs in a checkout that was not installed. Each part is a process of its own with a limit of time; one that
+fails, dies or runs over is recorded with its error and whatever it had measured, and the next one begins.
+
+Exit code 0: every part passed. 1: some part failed. 2: wrong arguments, or no GPU can be reached.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cudnn, facts, harness
+from gpulstm import DeviceError, device
+
+LIMIT = 460  # seconds for everything
+# Part -> its limit in seconds, in the order they run; the last may take all that is left.
+PARTS = {"hardware": 60, "losses": 90, "suite": 150, "cudnn": LIMIT}
+GRACE = 10  # seconds beside a part's own limit, in which it may end by itself
+
+HARDWARE_COLUMNS = {
+    "measurement": "measurement", "what": "what", "dtype": "dtype", "B": "B", "H": "H",
+    "value": "value", "unit": "unit", "how": "how",
+}  # fmt: skip
+LOSS_COLUMNS = {
+    "step": "step", "cuda": "cuda float32", "cpu": "cpu float32", "cpu_float64": "cpu float64",
+    "difference": "cuda to cpu", "allowed": "allowed",
+}  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What came of one part."""
+
+    part: str
+    status: str  # passed, failed
+    seconds: float
+    error: str = ""
+    notes: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def line(self) -> dict[str, Any]:
+        """The part in one row."""
+        said = " / ".join(filter(None, (self.error, *self.notes)))
+        return {"part": self.part, "status": self.status, "seconds": self.seconds, "said": said}
+
+
+def run_part(name: str, command: Sequence[str], seconds: float, folder: Path) -> Outcome:
+    """Run one part to its end or its limit; whatever happens to it becomes the Outcome.
+
+    ``command`` is given ``--out FILE --seconds N``; its output is shown once it has ended.
+    """
+    file, log = folder / f"{name}.json", folder / f"{name}.log"
+    call = [*command, "--out", str(file), "--seconds", f"{seconds:.0f}"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    started = time.monotonic()
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            call, cwd=facts.ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            code, why = process.wait(seconds + GRACE), ""
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # the part and whatever it has started
+            code, why = process.wait(), f"stopped after {seconds + GRACE:.0f} s"
+    said = log.read_text(errors="replace")
+    print(said, flush=True)
+    left = _left_behind(file)
+    if code != 0 and not why:
+        tail = " / ".join(said.splitlines()[-5:])
+        why = "; ".join(left["failures"]) or f"ended with {code}: {tail}"
+    status = "failed" if why or code != 0 else "passed"
+    return Outcome(name, status, time.monotonic() - started, why, left["notes"], left["rows"])
+
+
+def _left_behind(file: Path) -> dict[str, list]:
+    empty: dict[str, list] = {"notes": [], "failures": [], "rows": []}
+    return empty | (harness.read(file) if file.exists() else {})
+
+
+def run_parts(
+    parts: Mapping[str, tuple[Sequence[str], float]], folder: Path, limit: float = LIMIT
+) -> list[Outcome]:  # fmt: skip
+    """Run the parts (name -> command, seconds) one after the other, also past one that fails, within the
+    limit."""
+    end, outcomes = time.monotonic() + limit, []
+    for name, (command, seconds) in parts.items():
+        left = end - time.monotonic() - GRACE
+        print(f"== {name}", flush=True)
+        if left < 1:
+            outcomes.append(Outcome(name, "failed", 0.0, "not begun: no time was left"))
+        else:
+            outcomes.append(run_part(name, command, min(seconds, left), folder))
+        print(
+            f"== {name}: {outcomes[-1].status} in {outcomes[-1].seconds:.0f} s {outcomes[-1].error}\n",
+            flush=True,
+        )
+    return outcomes
+
+
+def report(head: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
+    """The result as Markdown: how each part went, and the rows of those that have a table."""
+    lines = ["# gpulstm on a GPU\n"]
+    lines.append(
+        harness.table(
+            [outcome.line() for outcome in outcomes],
+            {"part": "part", "status": "status", "seconds": "s", "said": ""},
+        )
+    )
+    rows = {outcome.part: outcome.rows for outcome in outcomes if outcome.rows}
+    if "cudnn" in rows:
+        lines += ["## Beside cuDNN\n", harness.table(cudnn.side_by_side(rows["cudnn"]), cudnn.COLUMNS)]
+    if "losses" in rows:
+        lines += ["## First losses of the text lab\n", harness.table(rows["losses"], LOSS_COLUMNS)]
+    if "hardware" in rows:
+        lines += ["## Small measurements\n", harness.table(rows["hardware"], HARDWARE_COLUMNS)]
+    return "\n".join([*lines, harness.origin(head)])
+
+
+def main(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="the folder for gpu.json and gpu.md")
+    parser.add_argument("--only", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
+    parser.add_argument("--commit", default="", help="what to record where the checkout has no history")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; writes only where --out says")
+    options = parser.parse_args(given)
+    chosen = options.only.split(",")
+    if unknown := set(chosen) - set(PARTS):
+        parser.error(f"--only: want some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+    head = facts.facts(" ".join(["python -m benchmarks.gpu", *given]), options.commit)
+    try:
+        backend = device("cuda").backend
+    except DeviceError as error:
+        print(f"no GPU can be reached, so nothing was measured: {error}", file=sys.stderr)
+        return 2
+    head["machine"] |= facts.gpu(backend)
+    quick = ["--quick"] if options.quick else []
+    parts = {
+        name: ([sys.executable, "-m", f"benchmarks.{name}", *quick], seconds)
+        for name, seconds in PARTS.items()
+        if name in chosen
+    }
+    with tempfile.TemporaryDirectory(prefix="gpulstm-benchmark-") as folder:
+        outcomes = run_parts(parts, Path(folder))
+    text = report(head, outcomes)
+    print(text)
+    out = options.out or (None if options.quick else harness.RESULTS)
+    if out is not None:
+        rows = [{"part": outcome.part, **row} for outcome in outcomes for row in outcome.rows]
+        record = {**head, "parts": [outcome.line() for outcome in outcomes], "rows": rows}
+        harness.write_json(out / "gpu.json", record)
+        harness.write(out / "gpu.md", text)
+    return 0 if all(outcome.status == "passed" for outcome in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""The memory that this process uses, and the most it has used."""
+
+import sys
+from pathlib import Path
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def in_use() -> int:
+    """Bytes of memory resident now; where the system does not say, the most there has been."""
+    return _kilobytes("VmRSS") * 1024 if _STATUS.exists() else most()
+
+
+def most() -> int:
+    """The most bytes that were ever resident (since the last ``forget``, where there is one).
+
+    Linux's own count for this process is preferred to ru_maxrss, which a process inherits from the one that
+    started it.
+    """
+    if _STATUS.exists():
+        return _kilobytes("VmHWM") * 1024
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+def forget() -> None:
+    """Count the most from now on, where the system can (Linux); else what was used before still counts."""
+    try:
+        _RESET.write_text("5")
+    except OSError:
+        return
+
+
+def _kilobytes(name: str) -> int:
+    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1])

@@ -1,0 +1,131 @@
+"""The process that one implementation runs in: it is asked over a pipe, a line of JSON each way.
+
+    python -m benchmarks.worker         what team.py starts; not for people
+
+Its answers are ``{"ok": ...}``, ``{"missing": reason}`` where a library or a GPU is not there, and
+``{"error": ...}``. After each answer it truly sleeps: thread pools spin for a while after their last task,
+and what spins takes time from the process whose turn is next, so an answer waits until this process uses no
+more processor time.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+
+from benchmarks import memory, peers
+from benchmarks.problem import MODES, Problem, Shape, disagreement
+
+TINY = Shape(2, 2, 8, 8)
+CALLS_FOR_MEMORY = 3  # a step that keeps something for the next shows by the third
+QUIET = 0.05  # share of one core under which a process counts as asleep
+
+
+class Session:
+    """What a worker can be asked to do; one method a request."""
+
+    def __init__(self) -> None:
+        self.peer: peers.Peer | None = None
+        self.mode = ""
+
+    def reference(self, shape: str, file: str, device: str = "cpu") -> None:
+        """Compute the sequence in float64 and leave all its results in a file."""
+        problem = Problem.of(Shape.parse(shape))
+        peer = peers.PerGate(problem, device, "float64")
+        results = peer.host(peer.training())
+        np.savez(file, **dict(zip(MODES["training"], results, strict=True)))
+
+    def load(
+        self, peer: str, shape: str, mode: str, device: str, precision: str, reference: str
+    ) -> dict[str, Any]:
+        """Make an implementation ready: {path, note, error, worst, memory (bytes)}.
+
+        ``error`` is that of its last call against the reference, ``memory`` the most that three calls used
+        beside the library, the inputs and the parameters.
+        """
+        kind = peers.find(peer)
+        self.peer, self.mode = None, mode  # first, so that what the last one held is given back
+        warm = kind(Problem.of(TINY), device, precision)
+        getattr(warm, mode)()
+        del warm
+        self.peer = kind(Problem.of(Shape.parse(shape)), device, precision)
+        results, used = self._measure_memory()
+        host = dict(zip(MODES[mode], self.peer.host(results), strict=True))
+        with np.load(reference) as wanted:
+            error, worst = disagreement(host, wanted, mode)
+        return {
+            "path": self.peer.path,
+            "note": self.peer.note,
+            "error": error,
+            "worst": worst,
+            "memory": used,
+        }
+
+    def _measure_memory(self) -> tuple[tuple, int]:
+        on_gpu = self.peer.gpu_event() is not None
+        if on_gpu:
+            self.peer.free_device_memory()
+        memory.forget()
+        before = self.peer.device_memory() if on_gpu else memory.in_use()
+        results: tuple = ()
+        for _ in range(CALLS_FOR_MEMORY):
+            del results
+            results = getattr(self.peer, self.mode)()
+        after = self.peer.device_memory() if on_gpu else memory.most()
+        return results, max(0, after - before)
+
+    def block(self, seconds: float, least: int = 1) -> dict[str, list[float] | None]:
+        """Call for so many seconds, and at least so often, after one call that is not timed: {wall, gpu} in
+        ms."""
+        call = getattr(self.peer, self.mode)
+        call()
+        wall, gpu = [], []
+        end = time.perf_counter() + seconds
+        while len(wall) < least or time.perf_counter() < end:
+            start = time.perf_counter()
+            first = self.peer.gpu_event()
+            call()
+            if first is not None:
+                gpu.append(self.peer.elapsed(first, self.peer.gpu_event()))
+            wall.append(1e3 * (time.perf_counter() - start))
+        return {"wall": wall, "gpu": gpu or None}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request, ``{"do": name, ...arguments}``."""
+        try:
+            return {"ok": getattr(self, request.pop("do"))(**request)}
+        except ImportError as error:
+            return {"missing": str(error)}
+        except Exception as error:  # whatever it is, the process that asked decides what it means
+            return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+
+
+def fall_asleep(limit: float = 3.0) -> bool:
+    """Wait until this process uses no processor time; False when it still does after ``limit`` seconds."""
+    end = time.perf_counter() + limit
+    while time.perf_counter() < end:
+        used, since = time.process_time(), time.perf_counter()
+        time.sleep(0.01)
+        if time.process_time() - used < QUIET * (time.perf_counter() - since):
+            return True
+    return False
+
+
+def main() -> None:
+    # The answers' pipe is kept apart, so that a library that prints does no harm.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    session = Session()
+    for line in sys.stdin:
+        answer = session.answer(json.loads(line))
+        answer["asleep"] = fall_asleep()
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

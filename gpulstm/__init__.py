@@ -1,0 +1,110 @@
+"""gpulstm: LSTM networks for people who work with arrays, on NumPy and, through fused CUDA kernels, on CuPy.
+
+>>> import gpulstm as gl
+>>> lstm = gl.LSTM(input_size=8, hidden_size=64)
+>>> output, (h_n, c_n) = lstm(x)  # x (T, B, 8)
+"""
+
+import importlib
+from typing import Any
+
+from gpulstm import functional
+from gpulstm.backend import Device, as_dtype, device
+from gpulstm.clip import clip_grad_norm, clip_grad_value
+from gpulstm.errors import DeviceError, DTypeError, FormatError, GpulstmError, NoKernel, NotFinite, ShapeError
+from gpulstm.functional.explain import explain
+from gpulstm.nn import (
+    LSTM,
+    Dropout,
+    Embedding,
+    Linear,
+    LSTMCell,
+    Module,
+    Parameter,
+    Sequential,
+    binary_cross_entropy_with_logits,
+    concatenate,
+    cross_entropy,
+    exp,
+    huber,
+    log,
+    mse,
+    relu,
+    sigmoid,
+    stack,
+    tanh,
+)
+from gpulstm.optim import SGD, Adagrad, Adam, AdamW, RMSprop
+from gpulstm.random import manual_seed
+from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
+from gpulstm.tape import Tensor, no_grad, tensor
+
+__version__ = "0.1.0"
+
+_LATER = {"Trainer": "gpulstm.train", "data": "gpulstm.data", "io": "gpulstm.io", "labs": "gpulstm.labs"}
+
+
+def __getattr__(name: str) -> Any:
+    """What array code does not need is imported at its first use."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'gpulstm' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    return getattr(module, name) if name[0].isupper() else module
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "LSTM",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "ConstantLR",
+    "CosineWarmup",
+    "DTypeError",
+    "Device",
+    "DeviceError",
+    "Dropout",
+    "Embedding",
+    "FormatError",
+    "GpulstmError",
+    "LSTMCell",
+    "Linear",
+    "Module",
+    "NoKernel",
+    "NotFinite",
+    "Parameter",
+    "RMSprop",
+    "ReduceLROnPlateau",
+    "Sequential",
+    "ShapeError",
+    "StepLR",
+    "Tensor",
+    "Trainer",
+    "as_dtype",
+    "binary_cross_entropy_with_logits",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "concatenate",
+    "cross_entropy",
+    "data",
+    "device",
+    "exp",
+    "explain",
+    "functional",
+    "huber",
+    "io",
+    "labs",
+    "log",
+    "manual_seed",
+    "mse",
+    "no_grad",
+    "relu",
+    "sigmoid",
+    "stack",
+    "tanh",
+    "tensor",
+]

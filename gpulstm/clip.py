@@ -1,0 +1,125 @@
+"""Clipping gradients, by their norm over all parameters and by value."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm.errors import DTypeError, NotFinite, ShapeError
+from gpulstm.optim.optimizer import contiguous
+from gpulstm.optim.table import CHUNK, first_chunks, to_device
+from gpulstm.tape import Tensor
+
+SMALL = 1e-6  # beside the norm in the quotient, as in PyTorch
+# Elements in one product of NumPy's: below OpenBLAS's limit for using threads, so that the sum does not
+# depend on how many there are, and few enough that float32 sums are good to the last places.
+DOT = 1 << 13
+
+
+def clip_grad_norm(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
+) -> Array:
+    """Scale all gradients, in place, so that their 2-norm taken together is at most ``max_norm``.
+
+    As PyTorch's ``clip_grad_norm_``: g * min(1, max_norm / (norm + 1e-6)).
+
+    Returns the norm before scaling, float64 of shape () on the parameters' device; ``float(norm)`` brings it
+    to the host, nothing here does, save ``error_if_nonfinite``. Sums are made in a fixed order: two runs
+    agree bit for bit. An infinite norm makes finite gradients 0, a norm that is not a number makes all
+    gradients not a number, as in PyTorch; with ``error_if_nonfinite`` both raise NotFinite and leave the
+    gradients as they are.
+
+    Raises ShapeError for a max_norm below 0 and DeviceError when the gradients are on several devices.
+    """
+    if not max_norm >= 0:
+        raise ShapeError(f"max_norm: want a number from 0 up, got {max_norm}")
+    grads = _gradients(parameters)
+    backend = backend_of(*grads)
+    with backend:
+        clip = _clip_norm_kernel if backend.is_cuda else _clip_norm_numpy
+        return clip(backend, grads, float(max_norm), error_if_nonfinite)
+
+
+def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Bring every element of the gradients, in place, into [-clip_value, clip_value]; PyTorch's name has a _.
+
+    Raises ShapeError for a clip_value below 0.
+    """
+    if not clip_value >= 0:
+        raise ShapeError(f"clip_value: want a number from 0 up, got {clip_value}")
+    for grad in _gradients(parameters):
+        backend = backend_of(grad)
+        xp = backend.xp
+        with backend, np.errstate(over="ignore"):  # a clip_value that float16 cannot hold is infinite there
+            # Not clip, which has no bfloat16 in CuPy.
+            xp.maximum(xp.minimum(grad, clip_value, out=grad), -clip_value, out=grad)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Array]:
+    """The gradients that are there."""
+    grads = []
+    for p in [parameters] if isinstance(parameters, Tensor) else parameters:
+        if not isinstance(p, Tensor):
+            raise DTypeError(f"parameters: want Parameters, got {type(p).__name__}")
+        if p.grad is not None:
+            grads.append(p.grad)
+    return grads
+
+
+def _check_norm(norm: Array) -> None:
+    if not math.isfinite(value := float(norm)):
+        raise NotFinite(f"norm of the gradients: want a finite number, got {value}")
+
+
+def _clip_norm_numpy(
+    backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool
+) -> np.ndarray:
+    total = 0.0
+    with np.errstate(all="ignore"):  # what is not finite shows in the norm
+        for grad in grads:
+            flat = grad.reshape(-1)
+            for first in range(0, flat.size, DOT):
+                part = flat[first : first + DOT].astype(accumulator(flat.dtype), copy=False)
+                total += float(np.dot(part, part))
+        norm = np.sqrt(np.float64(total))
+        coefficient = max_norm / (norm + SMALL)
+        if error_if_nonfinite:
+            _check_norm(norm)
+        if not coefficient >= 1:
+            for grad in grads:
+                # Half types times a float32 scalar: the product is rounded once, to the gradient's type.
+                np.multiply(grad, accumulator(grad.dtype).type(coefficient), out=grad, casting="unsafe")
+    return np.asarray(norm)
+
+
+def _clip_norm_kernel(
+    backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool
+) -> Array:
+    """Two launches for the norm (one more for every further dtype), one for each dtype to scale."""
+    kernels = backend.kernels
+    assert kernels is not None
+    copies = [contiguous(backend.xp, grad) for grad in grads]
+    by_dtype: dict[np.dtype, list[Array]] = {}
+    for copy in copies:
+        by_dtype.setdefault(copy.dtype, []).append(copy)
+    tables = {}
+    for dtype, alike in by_dtype.items():
+        starts = first_chunks([grad.size for grad in alike])
+        arrays = np.array([(grad.data.ptr, grad.size) for grad in alike], np.int64)
+        tables[dtype] = (*to_device(backend, starts, arrays), len(alike), int(starts[-1]))
+    chunks = sum(blocks for *_, blocks in tables.values())
+    partial, result, done = backend.empty((chunks,), np.float64), backend.empty((2,), np.float64), 0
+    for dtype, (starts, arrays, count, blocks) in tables.items():
+        part = partial[done : done + blocks]
+        kernels("norm", "norm_partial", 0, starts, arrays, part, count, CHUNK, real=dtype, blocks=blocks)
+        done += blocks
+    kernels("norm", "norm_total", 0, partial, result, chunks, max_norm, real=np.float64, blocks=1)
+    if error_if_nonfinite:
+        _check_norm(result[0])
+    for dtype, (starts, arrays, count, blocks) in tables.items():
+        kernels("norm", "norm_scale", 0, starts, arrays, result, count, CHUNK, real=dtype, blocks=blocks)
+    for grad, copy in zip(grads, copies, strict=True):
+        if copy is not grad:
+            grad[...] = copy
+    return result[0]

@@ -1,0 +1,24 @@
+"""Pure functions on raw arrays of either library; each returns (value, pullback).
+
+``pullback`` takes the gradients of the outputs and returns those of the array arguments, or None.
+"""
+
+from gpulstm.functional.cross_entropy import cross_entropy
+from gpulstm.functional.dropout import dropout
+from gpulstm.functional.embedding import embedding
+from gpulstm.functional.explain import explain
+from gpulstm.functional.linear import linear
+from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, mse
+from gpulstm.functional.recurrent import recurrent
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "dropout",
+    "embedding",
+    "explain",
+    "huber",
+    "linear",
+    "mse",
+    "recurrent",
+]

@@ -1,0 +1,64 @@
+"""The checks that the functions of this folder share, made once at the edge: element types and indices."""
+
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import FLOATS, Array, backend_of
+from gpulstm.errors import DTypeError, ShapeError
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def check_floats(**arrays: Array | None) -> np.dtype:
+    """The floating dtype that all the arrays have in common; None is skipped.
+
+    Raises DTypeError, naming the argument, for another type or for two types.
+    """
+    first, dtype = "", None
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if array.dtype.name not in FLOATS:
+            raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {array.dtype.name}")
+        if dtype is None:
+            first, dtype = name, array.dtype
+        elif array.dtype != dtype:
+            got = array.dtype.name
+            raise DTypeError(f"{name}: want {dtype.name} as {first} has, got {got}; convert one with astype")
+    assert dtype is not None  # every caller has one array that is not optional
+    return dtype
+
+
+def check_shape(name: str, array: Array, want: tuple[int, ...], words: str) -> None:
+    """Raises ShapeError unless the array has the shape ``want``, described by ``words``."""
+    if array.shape != want:
+        raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
+
+
+def check_reduction(reduction: str) -> None:
+    """Raises ShapeError unless it is one of REDUCTIONS."""
+    if reduction not in REDUCTIONS:
+        raise ShapeError(f"reduction: want {', '.join(REDUCTIONS)}, got {reduction!r}")
+
+
+def check_indices(name: str, indices: Array, size: int, of: str, ignore: int | None = None) -> Array:
+    """The integer array as int64, every element in 0 <= index < size or equal to ``ignore``.
+
+    Raises DTypeError when these are no integers, and ShapeError naming one bad index and where it stands. On
+    CUDA this costs one reduction over the indices and one wait for the device: 8 bytes come back to the host.
+    """
+    if indices.dtype.kind not in "iu":
+        raise DTypeError(f"{name}: want integers, got {indices.dtype.name}")
+    xp = backend_of(indices).xp
+    indices = indices.astype(np.int64, copy=False)
+    if indices.size == 0:
+        return indices
+    used: Any = indices if ignore is None else xp.where(indices == ignore, 0, indices)
+    # Read as unsigned, a negative index is larger than any size: one maximum finds both ways out of range.
+    if int(used.view(np.uint64).max()) >= size:
+        host = backend_of(indices).to_numpy(used)
+        where = np.argwhere((host < 0) | (host >= size))[0].tolist()
+        bad, at = host[tuple(where)], where[0] if len(where) == 1 else tuple(where)
+        raise ShapeError(f"{name}: want 0 <= index < {size}, the {of}, got {bad} at {at}")
+    return indices

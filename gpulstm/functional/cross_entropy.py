@@ -1,0 +1,153 @@
+"""Softmax cross-entropy: on a GPU one fused kernel gives each row's loss and the gradient of its logits.
+
+For a row x of C logits with p = softmax(x), its class y, class weights w and label smoothing s (Szegedy et
+al. 2016):
+
+    loss = -(1 - s) w_y log p_y - s / C * sum_c w_c log p_c
+    dx_c = (1 - s) w_y (p_c - [c = y]) + s / C * (p_c * sum_k w_k - w_c)
+
+Ignored rows have no loss and no gradient. The mean divides by the sum of w_y over the rows that count.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm.errors import ShapeError
+from gpulstm.functional.checks import check_floats, check_indices, check_reduction, check_shape
+
+_CHUNK = 1 << 16  # logits worked on at once: with their exponentials they stay in a core's cache
+
+
+def cross_entropy(
+    logits: Array,
+    target: Array,
+    weight: Array | None = None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> tuple[Array, Callable]:
+    """``loss, pullback = cross_entropy(logits, target)``: PyTorch's ``cross_entropy`` for integer targets.
+
+    logits (N, C), (C,) or (N, C, d1, ...): the classes are axis 1, as in PyTorch. target: integers of the
+    logits' shape without that axis, each 0 <= target < C or ``ignore_index``. weight (C,) or None.
+    loss: () or, with reduction="none", target's shape. ``pullback(dloss)`` returns (dlogits, None, None).
+    The mean over no row at all, every target ignored, is nan, as in PyTorch; its gradient is zero.
+
+    Raises ShapeError for shapes that do not fit and for a target that is no class, naming it; DTypeError for
+    targets that are no integers. On CUDA the check of the targets waits once for the device.
+    """
+    backend = backend_of(logits, target, weight)
+    dtype = check_floats(logits=logits, weight=weight)
+    check_reduction(reduction)
+    if not 0 <= label_smoothing <= 1:
+        raise ShapeError(f"label_smoothing: want 0 <= label_smoothing <= 1, got {label_smoothing}")
+    if logits.ndim == 0:
+        raise ShapeError("logits: want (N, C), (C,) or (N, C, d1, ...), got ()")
+    axis = min(1, logits.ndim - 1)
+    C = logits.shape[axis]
+    want = logits.shape[:axis] + logits.shape[axis + 1 :]
+    check_shape("target", target, want, "logits' shape without its classes")
+    if C == 0 and target.size:
+        raise ShapeError(f"logits: want at least one class, got {logits.shape}")
+    if weight is not None:
+        check_shape("weight", weight, (C,), "(classes,)")
+    flat = check_indices("target", target, C, "classes of logits", ignore=ignore_index).reshape(-1)
+
+    by_row = backend.xp.moveaxis(logits, axis, -1)
+    rows = by_row.reshape(flat.size, C)
+    on_rows = _rows_cuda if backend.is_cuda else _rows_numpy
+    # Python's own numbers: NumPy's would have another width in the arithmetic or in a kernel's arguments.
+    ignore, smoothing = int(ignore_index), float(label_smoothing)
+    row_loss, row_weight, gradient = on_rows(backend, rows, flat, weight, ignore, smoothing)
+    loss, scale = _reduced(backend.xp, row_loss, row_weight, reduction)
+
+    def pullback(dloss: Array) -> tuple[Array, None, None]:
+        drow = scale * dloss.reshape(-1).astype(row_loss.dtype, copy=False)  # (rows,), or (1,) for all
+        dlogits = gradient(drow).reshape(by_row.shape)
+        return backend.xp.moveaxis(dlogits, -1, axis), None, None
+
+    shape = target.shape if reduction == "none" else ()
+    return loss.reshape(shape).astype(dtype, copy=False), pullback
+
+
+def _reduced(xp, row_loss: Array, row_weight: Array, reduction: str) -> tuple[Array, Array | float]:
+    """(the loss, what the gradient of the loss is multiplied by to give that of each row's)."""
+    if reduction == "none":
+        return row_loss, 1.0
+    total = xp.asarray(row_loss.sum())
+    if reduction == "sum":
+        return total, 1.0
+    count = xp.asarray(row_weight.sum())
+    with np.errstate(divide="ignore", invalid="ignore"):  # no row counts: 0 / 0
+        mean = xp.asarray(total / count)
+    return mean, 1 / xp.where(count == 0, xp.ones_like(count), count)
+
+
+def _rows_numpy(
+    backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
+) -> tuple[Array, Array, Callable]:
+    """(loss (rows,), weight of each row (rows,), gradient): gradient(drow) gives that of x; x (rows, C)."""
+    rows, C = x.shape
+    wide = accumulator(x.dtype)
+    w = np.ones(C, wide) if weight is None else weight.astype(wide, copy=False)
+    kept = target != ignore_index
+    y = np.where(kept, target, 0)  # an ignored row may name no class
+    row_weight = np.where(kept, w[y], wide.type(0))
+    spread = smoothing / max(C, 1)
+    exps, total, nll = (backend.empty(shape, wide) for shape in ((rows, C), (rows,), (rows,)))
+    smooth = np.zeros(rows, wide)
+    step = max(1, _CHUNK // max(C, 1))
+    for start in range(0, rows, step):
+        at = slice(start, start + step)
+        part, y_part = x[at].astype(wide, copy=False), y[at]
+        z = np.subtract(part, part.max(axis=1, keepdims=True), out=exps[at])
+        z_y = z[np.arange(len(y_part)), y_part]
+        if smoothing:
+            smooth[at] = -(z @ w)
+        np.exp(z, out=z)
+        total[at] = z @ np.ones(C, wide)  # a product: ten times as fast as a sum over short rows
+        log_total = np.log(total[at])
+        nll[at] = log_total - z_y
+        if smoothing:
+            smooth[at] += log_total * w.sum()
+    loss = np.where(kept, (1 - smoothing) * row_weight * nll + spread * smooth, wide.type(0))
+
+    def gradient(drow: np.ndarray) -> np.ndarray:
+        own, others = (1 - smoothing) * row_weight * drow, spread * drow  # (rows,)
+        dx = backend.empty((rows, C), wide)
+        np.multiply(exps, ((own + others * w.sum()) / total)[:, None], out=dx)
+        dx[np.arange(rows), y] -= own
+        if smoothing:
+            dx -= others[:, None] * w
+        dx[~kept] = 0  # whatever an ignored row's logits are
+        return dx.astype(x.dtype, copy=False)
+
+    return loss, row_weight, gradient
+
+
+def _rows_cuda(
+    backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
+) -> tuple[Array, Array, Callable]:
+    """As _rows_numpy, the gradient made in the same launch as the loss, to be scaled only."""
+    xp, (rows, C) = backend.xp, x.shape
+    wide = accumulator(x.dtype)
+    x, target = xp.ascontiguousarray(x), xp.ascontiguousarray(target)
+    weight = None if weight is None else xp.ascontiguousarray(weight)
+    loss, row_weight = backend.empty((rows,), wide), backend.empty((rows,), wide)
+    dx = backend.empty((rows, C), x.dtype)
+    lanes = 4 if C <= 16 else 32 if C <= 1024 else 512  # threads on a row
+    threads = max(lanes, 128)
+    assert backend.kernels is not None
+    backend.kernels(
+        "cross_entropy", "cross_entropy", rows * lanes,
+        x, target, weight, loss, row_weight, dx, rows, C, ignore_index, smoothing,
+        real=x.dtype, threads=threads, defines=(f"THREADS={threads}", f"LANES={lanes}"),
+    )  # fmt: skip
+
+    def gradient(drow: Array) -> Array:
+        return (dx.astype(wide, copy=False) * drow[:, None]).astype(x.dtype, copy=False)
+
+    return loss, row_weight, gradient

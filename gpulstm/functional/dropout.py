@@ -1,0 +1,85 @@
+"""Dropout whose mask is a function of a 64-bit seed alone: the same bits in NumPy and on a GPU, none kept.
+
+Element k of the array (in C order) belongs to word k // 4 of a SplitMix64 sequence (Steele, Lea & Flood 2014,
+"Fast splittable pseudorandom number generators"), which serves four elements with 16 bits each, lowest first.
+The backward pass makes the mask again from the seed.
+"""
+
+from collections.abc import Callable
+from typing import SupportsIndex
+
+import numpy as np
+
+from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm.errors import ShapeError
+from gpulstm.functional.checks import check_floats
+
+GAMMA = 0x9E3779B97F4A7C15  # the sequence's step: 2^64 divided by the golden ratio, made odd
+MASK = 2**64 - 1
+DRAWS = 4  # 16-bit draws in a word
+_CHUNK = 1 << 14  # words worked on at once: with their temporaries they stay in a core's cache
+
+
+def words(seed: int, first: int, steps: np.ndarray) -> np.ndarray:
+    """Words first, first + 1, ... of the sequence of ``seed``; steps: 0, GAMMA, 2 GAMMA, ... modulo 2^64."""
+    z = steps + np.uint64((seed + (first + 1) * GAMMA) & MASK)
+    shifted = z >> 30
+    z ^= shifted
+    z *= np.uint64(0xBF58476D1CE4E5B9)
+    np.right_shift(z, 27, out=shifted)
+    z ^= shifted
+    z *= np.uint64(0x94D049BB133111EB)
+    np.right_shift(z, 31, out=shifted)
+    z ^= shifted
+    return z
+
+
+def _apply_numpy(backend: Backend, x: np.ndarray, threshold: int, scale: float, seed: int) -> np.ndarray:
+    y = backend.empty(x.shape, x.dtype)
+    flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+    steps = np.arange(min(_CHUNK, -(-x.size // DRAWS)), dtype=np.uint64) * np.uint64(GAMMA)
+    factor = accumulator(x.dtype).type(scale)
+    for start in range(0, x.size, _CHUNK * DRAWS):
+        part = flat_x[start : start + _CHUNK * DRAWS]
+        z = words(seed, start // DRAWS, steps[: -(-part.size // DRAWS)])
+        draws = z.astype("<u8", copy=False).view("<u2")[: part.size]
+        flat_y[start : start + part.size] = part * ((draws >= threshold) * factor)
+    return y
+
+
+def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: int) -> Array:
+    x = backend.xp.ascontiguousarray(x)
+    y = backend.empty(x.shape, x.dtype)
+    signed = seed - 2**64 if seed >= 2**63 else seed  # the same 64 bits as a kernel's long long
+    assert backend.kernels is not None
+    backend.kernels(
+        "dropout", "dropout", -(-x.size // DRAWS), x, y, x.size, signed, threshold, scale, real=x.dtype
+    )  # fmt: skip
+    return y
+
+
+def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable]:
+    """``y, pullback = dropout(x, rate, seed)``: each element is 0 with that rate, else x / (1 - rate).
+
+    x (...) of any shape; ``seed`` is an integer, 0 <= seed < 2^64; the same seed gives the same mask on every
+    device and for every element type. The rate is met to 1/131072: an element is dropped when its 16-bit draw
+    is below round(65536 * rate). Rate 0 gives x itself, rate 1 zeros. ``pullback(dy)`` returns (dx,).
+    Raises ShapeError for a rate outside [0, 1] or a seed outside its range.
+    """
+    backend = backend_of(x)
+    check_floats(x=x)
+    if not 0 <= rate <= 1:
+        raise ShapeError(f"rate: want 0 <= rate <= 1, got {rate}")
+    # Python's own numbers: NumPy's would have another width in a kernel's arguments.
+    rate, bits = float(rate), seed.__index__()
+    if not 0 <= bits <= MASK:
+        raise ShapeError(f"seed: want 0 <= seed < 2**64, got {bits}")
+    if rate == 0:
+        return x, lambda dy: (dy,)
+    threshold, scale = round(rate * 65536), 0.0 if rate == 1 else 1 / (1 - rate)
+    apply = _apply_cuda if backend.is_cuda else _apply_numpy
+
+    def masked(a: Array) -> Array:
+        return apply(backend, a, threshold, scale, bits)
+
+    return masked(x), lambda dy: (masked(dy),)

@@ -1,0 +1,126 @@
+"""Losses of real-valued targets: mean squared error, Huber, binary cross-entropy. Classes: cross_entropy.py.
+
+All give PyTorch's numbers (``torch.nn.functional``). ``reduction`` is "mean" over all elements, "sum" or
+"none"; half types are computed in float32 and rounded once.
+"""
+
+from collections.abc import Callable
+
+from gpulstm.backend import Array, accumulator, backend_of
+from gpulstm.errors import ShapeError
+from gpulstm.functional.checks import check_floats, check_reduction, check_shape
+
+
+def _reduced(loss: Array, reduction: str, dtype) -> tuple[Array, Callable]:
+    """(the loss reduced and rounded to ``dtype``, the gradient of each element's loss from the result's)."""
+    xp = backend_of(loss).xp
+    if reduction == "none":
+        return loss.astype(dtype, copy=False), lambda dloss: dloss.astype(loss.dtype, copy=False)
+    # The mean of nothing is nan, as in PyTorch; 0 / 0 says so without NumPy's warning about an empty slice.
+    count = loss.size if reduction == "mean" else 1
+    total = loss.sum() / count if count else float("nan")
+    # One number, which broadcasts: no array of equal gradients is made.
+    return xp.asarray(total, dtype=dtype), lambda dloss: dloss.astype(loss.dtype, copy=False) / max(count, 1)
+
+
+def _checked(input: Array, target: Array, reduction: str) -> tuple[Array, Array]:
+    """Both in the type they are computed in."""
+    check_reduction(reduction)
+    wide = accumulator(check_floats(input=input, target=target))
+    check_shape("target", target, input.shape, "the shape of input")
+    return input.astype(wide, copy=False), target.astype(wide, copy=False)
+
+
+def mse(input: Array, target: Array, *, reduction: str = "mean") -> tuple[Array, Callable]:
+    """``loss, pullback = mse(input, target)``: (input - target)^2, PyTorch's ``mse_loss``.
+
+    input, target (...) of one shape -> loss () or (...). ``pullback(dloss)`` returns (dinput, dtarget).
+    Raises ShapeError for shapes that differ: nothing is broadcast.
+    """
+    backend_of(input, target)
+    x, t = _checked(input, target, reduction)
+    difference = x - t
+    loss, each = _reduced(difference * difference, reduction, input.dtype)
+
+    def pullback(dloss: Array) -> tuple[Array, Array]:
+        dinput = (2 * each(dloss) * difference).astype(input.dtype, copy=False)
+        return dinput, -dinput
+
+    return loss, pullback
+
+
+def huber(
+    input: Array, target: Array, *, delta: float = 1.0, reduction: str = "mean"
+) -> tuple[Array, Callable]:
+    """``loss, pullback = huber(input, target, delta=1.0)``: Huber 1964, PyTorch's ``huber_loss``.
+
+    With d = input - target: d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2).
+    input, target (...) of one shape -> loss () or (...). ``pullback(dloss)`` returns (dinput, dtarget).
+    Raises ShapeError for shapes that differ and for delta <= 0.
+    """
+    xp = backend_of(input, target).xp
+    if not delta > 0:
+        raise ShapeError(f"delta: want a number above 0, got {delta}")
+    delta = float(delta)  # a NumPy number would widen what it is compared with
+    x, t = _checked(input, target, reduction)
+    difference = x - t
+    slope = xp.clip(difference, -delta, delta)  # the loss's derivative, in both of its branches
+    loss, each = _reduced(slope * (difference - slope / 2), reduction, input.dtype)
+
+    def pullback(dloss: Array) -> tuple[Array, Array]:
+        dinput = (each(dloss) * slope).astype(input.dtype, copy=False)
+        return dinput, -dinput
+
+    return loss, pullback
+
+
+def binary_cross_entropy_with_logits(
+    input: Array,
+    target: Array,
+    weight: Array | None = None,
+    pos_weight: Array | None = None,
+    *,
+    reduction: str = "mean",
+) -> tuple[Array, Callable]:
+    """``loss, pullback = binary_cross_entropy_with_logits(input, target)``: logits and their probabilities.
+
+    loss = weight * (-pos_weight * target * log sigmoid(input) - (1 - target) * log(1 - sigmoid(input))),
+    written so that nothing overflows. input, target (...) of one shape -> loss () or (...); weight and
+    pos_weight broadcast to that shape and are None for 1. The mean is over the elements, not over the
+    weights, as in PyTorch.
+    ``pullback(dloss)`` returns (dinput, dtarget, None, None): the weights are constants.
+    Raises ShapeError for shapes that do not fit, DTypeError for types that differ.
+    """
+    xp = backend_of(input, target, weight, pos_weight).xp
+    check_floats(input=input, weight=weight, pos_weight=pos_weight)
+    x, t = _checked(input, target, reduction)
+    weight, pos_weight = _fitting("weight", weight, x), _fitting("pos_weight", pos_weight, x)
+    positive = t if pos_weight is None else pos_weight * t
+    small = xp.exp(-xp.abs(x))  # in (0, 1]
+    log_sigmoid = xp.minimum(x, 0) - xp.log1p(small)
+    loss = (1 - t) * x - (1 - t + positive) * log_sigmoid  # since log(1 - sigmoid(x)) = log sigmoid(x) - x
+    if weight is not None:
+        loss = weight * loss
+    loss, each = _reduced(loss, reduction, input.dtype)
+
+    def pullback(dloss: Array) -> tuple[Array, Array, None, None]:
+        d = each(dloss) if weight is None else each(dloss) * weight
+        sigmoid_minus = xp.where(x >= 0, small, 1) / (1 + small)  # sigmoid(-x) = 1 - sigmoid(x)
+        dinput = d * (1 - t - (1 - t + positive) * sigmoid_minus)
+        dtarget = d * (-x if pos_weight is None else (1 - pos_weight) * log_sigmoid - x)
+        return dinput.astype(input.dtype, copy=False), dtarget.astype(input.dtype, copy=False), None, None
+
+    return loss, pullback
+
+
+def _fitting(name: str, weight: Array | None, x: Array) -> Array | None:
+    """The weight in the type of x; raises ShapeError unless it broadcasts to the shape of x."""
+    if weight is None:
+        return None
+    # Axes are matched from the last; only sizes 1 and that of x fit, and no axis may be left over.
+    fits = weight.ndim <= x.ndim and all(
+        n in (1, m) for n, m in zip(weight.shape[::-1], x.shape[::-1], strict=False)
+    )
+    if not fits:
+        raise ShapeError(f"{name}: want a shape that broadcasts to {x.shape} = input's, got {weight.shape}")
+    return weight.astype(x.dtype, copy=False)

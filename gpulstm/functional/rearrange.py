@@ -1,0 +1,128 @@
+"""Arrays taken apart and put together: index, reshape, transpose, concatenate, stack."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.functional.embedding import embedding
+
+
+def index(a: Array, *, key: Any) -> tuple[Array, Callable]:
+    """``y, pullback = index(a, key=key)``: a[key], with NumPy's rules. ``pullback(dy)`` returns (da,).
+
+    Elements taken several times add up their gradients, in a fixed order. An index array that points outside
+    of a raises IndexError on NumPy; CuPy wraps it around.
+    """
+    backend = backend_of(a)
+    parts = key if isinstance(key, tuple) else (key,)
+    for part in parts:
+        backend_of(a, part if hasattr(part, "dtype") else None)
+    key = tuple(backend.asarray(part) if isinstance(part, list) else part for part in parts)
+    once = all(part is None or part is Ellipsis or _takes_once(part) for part in key)
+    y, shape, dtype = backend.xp.asarray(a[key]), a.shape, a.dtype
+
+    def pullback(dy: Array) -> tuple[Array]:
+        if once:
+            da = backend.zeros(shape, dtype)
+            da[key] = dy
+            return (da,)
+        # Which element each of y's is, by number; a table's gradient sums what came of each of its rows.
+        positions = backend.xp.arange(math.prod(shape)).reshape(shape)[key]
+        table = backend.zeros((math.prod(shape), 1), dtype)
+        _, gradient = embedding(positions.reshape(-1), table)
+        return (gradient(dy.reshape(-1, 1))[1].reshape(shape),)
+
+    return y, pullback
+
+
+def _takes_once(part: Any) -> bool:
+    """Whether this part of a key takes no element twice: a number, a slice, a mask."""
+    return isinstance(part, int | np.integer | slice) or getattr(part, "dtype", None) == np.bool_
+
+
+def reshape(a: Array, *, shape: tuple[int, ...]) -> tuple[Array, Callable]:
+    """``y, pullback = reshape(a, shape=shape)``: the same elements in C order; one size may be -1.
+
+    ``pullback(dy)`` returns (da,). Raises ShapeError for a shape of another number of elements.
+    """
+    before = a.shape
+    try:
+        y = a.reshape(shape)
+    except ValueError as error:
+        raise ShapeError(f"reshape: want a shape of as many elements as {before}, got {shape}") from error
+    return y, lambda dy: (dy.reshape(before),)
+
+
+def transpose(a: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, Callable]:
+    """``y, pullback = transpose(a, axes=axes)``: axis k of y is axis axes[k] of a; None reverses all.
+
+    ``pullback(dy)`` returns (da,). Raises ShapeError unless the axes are a permutation of all of them.
+    """
+    axes = tuple(reversed(range(a.ndim))) if axes is None else tuple(axes)
+    order = [axis % a.ndim for axis in axes if -a.ndim <= axis < a.ndim]
+    if len(axes) != a.ndim or sorted(order) != list(range(a.ndim)):
+        raise ShapeError(f"transpose: want the {a.ndim} axes of {a.shape} in some order, got {axes}")
+    inverse = sorted(range(a.ndim), key=order.__getitem__)
+    return a.transpose(order), lambda dy: (dy.transpose(inverse),)
+
+
+def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
+    """``y, pullback = concatenate(a, b, ..., axis=axis)``: one after another along an axis they have.
+
+    ``pullback(dy)`` returns (da, db, ...). Raises ShapeError for arrays that differ in a size other than that
+    of the axis, and DTypeError for different dtypes.
+    """
+    backend = _check_alike("concatenate", arrays)
+    ndim = arrays[0].ndim
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"axis: want an axis of {arrays[0].shape}, got {axis}")
+    axis %= ndim
+    sizes = [a.shape[axis] for a in arrays if a.ndim == ndim]
+    others = {(*a.shape[:axis], *a.shape[axis + 1 :]) for a in arrays}
+    if len(others) > 1 or len(sizes) < len(arrays):
+        raise ShapeError(
+            f"concatenate: want shapes alike but on axis {axis}, got {[a.shape for a in arrays]}"
+        )
+
+    def pullback(dy: Array) -> tuple[Array, ...]:
+        rest, parts, start = (slice(None),) * axis, [], 0
+        for size in sizes:
+            parts.append(dy[(*rest, slice(start, start + size))])
+            start += size
+        return tuple(parts)
+
+    return backend.xp.concatenate(arrays, axis=axis), pullback
+
+
+def stack(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
+    """``y, pullback = stack(a, b, ..., axis=axis)``: along a new axis, which is axis ``axis`` of y.
+
+    ``pullback(dy)`` returns (da, db, ...). Raises ShapeError for arrays of different shapes, DTypeError for
+    different dtypes.
+    """
+    backend = _check_alike("stack", arrays)
+    shape = arrays[0].shape
+    if not -len(shape) - 1 <= axis <= len(shape):
+        raise ShapeError(f"axis: want one of {len(shape) + 1} axes, got {axis}")
+    for a in arrays:
+        if a.shape != shape:
+            raise ShapeError(f"stack: want one shape, got {shape} and {a.shape}")
+    xp = backend.xp
+    return xp.stack(arrays, axis=axis), lambda dy: tuple(map(xp.asarray, xp.moveaxis(dy, axis, 0)))
+
+
+def _check_alike(name: str, arrays: tuple[Array, ...]) -> Backend:
+    """The backend of all arrays. Raises ShapeError for none, DTypeError for different dtypes."""
+    if not arrays:
+        raise ShapeError(f"{name}: want at least one array, got none")
+    backend = backend_of(*arrays)
+    for a in arrays:
+        if a.dtype != arrays[0].dtype:
+            raise DTypeError(
+                f"{name}: want {arrays[0].dtype} as the first, got {a.dtype}; convert with astype"
+            )
+    return backend

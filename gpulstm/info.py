@@ -1,0 +1,134 @@
+"""What ``gpulstm info`` prints: versions, devices, memory, and which kernels compile here."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import CPU, device, why_no_cuda
+from gpulstm.launch import REALS, kernel_files, options, source
+
+_ARCHITECTURE = "sm_80"  # what kernels are compiled for where no device names its own
+
+
+def lines() -> Iterator[str]:
+    """The report, line by line, as it is found out; what is missing or broken is a line, never an error."""
+    reason = _or_reason(why_no_cuda)  # has imported CuPy, if it can be
+    cupy = sys.modules.get("cupy")
+    for name, find in (
+        ("gpulstm", lambda: importlib.metadata.version("gpulstm")),
+        ("Python", lambda: f"{platform.python_version()} on {platform.platform()}"),
+        ("NumPy", lambda: f"{np.__version__} with {_blas()}"),
+        ("CuPy", lambda: cupy.__version__ if cupy else "not usable, see GPU"),
+        ("CUDA", lambda: _cuda(cupy)),
+        ("processor", lambda: f"{os.cpu_count()} cores, {_memory(CPU.memory())}"),
+    ):
+        yield f"{name:<10} {_or_reason(find)}"
+    if reason:
+        yield f"{'GPU':<10} none: {reason}"
+    else:
+        yield from _gpus(cupy)
+    compile_kernel, how = _compiler(cupy, works=not reason)
+    yield f"{'kernels':<10} {how}"
+    if compile_kernel is not None:
+        for file in kernel_files():
+            yield f"  {file:<14} {', '.join(_compiled(compile_kernel, file, real) for real in REALS)}"
+
+
+def _or_reason(find: Callable[[], str]) -> str:
+    try:
+        return find()
+    except Exception as error:  # the report goes on, whatever a broken install raises
+        return f"unknown: {_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0]}"
+
+
+def _blas() -> str:
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{blas['name']} {blas['version']}"
+
+
+def _memory(free_and_total: tuple[int, int]) -> str:
+    free, total = free_and_total
+    return f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free" if total else "memory unknown"
+
+
+def _cuda(cupy: Any) -> str:
+    if cupy is None:
+        return "unknown without CuPy"
+    runtime, driver = cupy.cuda.runtime.runtimeGetVersion(), cupy.cuda.runtime.driverGetVersion()
+    return f"runtime {_version(runtime)}, driver {f'for up to {_version(driver)}' if driver else 'not found'}"
+
+
+def _version(number: int) -> str:
+    """CUDA's 12040 as 12.4."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _gpus(cupy: Any) -> Iterator[str]:
+    for index in range(cupy.cuda.runtime.getDeviceCount()):
+        yield f"{f'cuda:{index}':<10} {_or_reason(functools.partial(_gpu, cupy, index))}"
+
+
+def _gpu(cupy: Any, index: int) -> str:
+    facts = cupy.cuda.runtime.getDeviceProperties(index)
+    memory = _memory(device(f"cuda:{index}").backend.memory())
+    return f"{facts['name'].decode()}, sm_{facts['major']}{facts['minor']}, {memory}"
+
+
+def _compiled(compile_kernel: Callable[[str, str], None], file: str, real: str) -> str:
+    try:
+        compile_kernel(file, real)
+    except Exception as error:  # a compiler's complaint comes as one of several exceptions
+        return f"{real} FAILS ({_one_line(error)})"
+    return real
+
+
+def _compiler(cupy: Any, works: bool) -> tuple[Callable[[str, str], None] | None, str]:
+    """What compiles a kernel here, or None, and a line that says so: through the device, or NVRTC alone."""
+    if works:
+
+        def on_device(file: str, real: str) -> None:
+            cupy.RawModule(code=source(file), options=options(real)).compile()
+
+        return on_device, "compile on this device for"
+    try:
+        nvrtc = cupy.cuda.nvrtc
+        version = nvrtc.getVersion()
+    except Exception as error:  # no CuPy, or no NVRTC beside it: another exception in every release
+        return (
+            None,
+            f"not compiled: NVRTC comes with {'CuPy' if cupy is None else 'a library'} ({_one_line(error)})",
+        )
+
+    def without_device(file: str, real: str) -> None:
+        include = [f"-I{folder}" for folder in _cuda_headers()]
+        program = nvrtc.createProgram(source(file), f"{file}.cu", (), ())
+        try:
+            nvrtc.compileProgram(program, (*options(real), f"-arch={_ARCHITECTURE}", *include))
+        except nvrtc.NVRTCError as error:
+            raise RuntimeError(nvrtc.getProgramLog(program).strip() or str(error)) from error
+        finally:
+            nvrtc.destroyProgram(program)
+
+    return (
+        without_device,
+        f"compile without a device, by NVRTC {'.'.join(map(str, version))} for {_ARCHITECTURE}, for",
+    )
+
+
+def _cuda_headers() -> list[Path]:
+    """The folders that may hold cuda_fp16.h: those of NVIDIA's wheels, and of a toolkit."""
+    wheels = [Path(entry) / "nvidia" for entry in sys.path]
+    folders = [wheel / part / "include" for wheel in wheels for part in ("cu13", "cuda_runtime")]
+    folders.append(Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "include")
+    return [folder for folder in folders if (folder / "cuda_fp16.h").is_file()]

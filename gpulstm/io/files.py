@@ -1,0 +1,157 @@
+"""Arrays in safetensors files: written whole or not at all, read without trust."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gpulstm.backend import as_dtype, backend_of
+from gpulstm.errors import DTypeError, FormatError
+
+HEADER_LENGTH = 8  # bytes; a little-endian number, the size of the JSON header that follows it
+LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
+_DTYPES = {
+    "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64",
+    "float16", "bfloat16", "float32", "float64",
+}  # fmt: skip
+
+
+def save_arrays(path: str | Path, arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write NumPy and CuPy arrays by name, and texts by key, as one safetensors file.
+
+    The file is replaced whole or not at all, see ``atomic_write``. The arrays are copied to the host, in C
+    order. The order of several metadata keys in the file is not fixed. Raises DTypeError for element types
+    that the format does not have, FormatError for the name ``__metadata__``, and OSError where the file
+    cannot be written.
+    """
+    from safetensors.numpy import save
+
+    if "__metadata__" in arrays:
+        raise FormatError("arrays: want names other than '__metadata__', which the format keeps for itself")
+    host = {name: _host(name, array) for name, array in arrays.items()}
+    data = save(host, metadata or None)  # an empty dict and no arrays: the library writes a broken header
+    atomic_write(path, lambda file: file.write(data))
+
+
+def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The arrays and the metadata of a safetensors file; nothing in it is run, bfloat16 comes as ml_dtypes'.
+
+    The header and every size in it are held against the size of the file before memory is taken. Raises
+    FormatError, saying what is wrong and where, for a file that is damaged or something else, DTypeError for
+    bfloat16 without the package ml_dtypes, and OSError where the file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with Path(path).open("rb"):
+        pass  # a folder or a file without permission is named in the system's words, not the library's
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as file:
+            names = list(file.keys())
+            if any(file.get_slice(name).get_dtype() == "BF16" for name in names):
+                as_dtype("bfloat16")  # imports ml_dtypes, which gives NumPy this type
+            return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise FormatError(f"{path}: not a whole safetensors file: {_fault(path) or error}") from error
+    except (AttributeError, KeyError) as error:  # how the library meets an element type that NumPy lacks
+        raise FormatError(f"{path}: want element types that NumPy knows, got others: {error}") from error
+
+
+def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write(file)`` make the file at ``path``: at every moment the old or the new one is there, whole.
+
+    The bytes go to a temporary file beside the target, to the disk, and only then under the target's name.
+    When anything fails, the error is raised, the old file is as it was and the temporary one is gone. A
+    symbolic link stays one: the file it leads to is replaced.
+    """
+    target = Path(os.path.realpath(path))
+    with _temporary(path, target) as (temporary, file):
+        with file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        if os.name == "posix":
+            _sync_folder(target.parent)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise OSError, saying why, if ``atomic_write(path, ...)`` could not work now; leaves nothing behind.
+
+    Call it before a long job whose result is to go there.
+    """
+    with _temporary(path, Path(os.path.realpath(path))) as (_, file):
+        file.write(b"\0")
+        file.flush()
+
+
+@contextmanager
+def _temporary(path: str | Path, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file in the target's folder, open for writing; deleted at the end unless it has another name by
+    then.
+
+    OSErrors, those of the body too, come out with the name of ``path`` and the reason.
+    """
+    temporary = target.parent / f".gpulstm-{secrets.token_hex(8)}.tmp"
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        file = temporary.open("xb")
+        try:
+            yield temporary, file
+        finally:
+            try:
+                file.close()
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the folder's entry for a new file to the disk, so that it is there after a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _host(name: str, array: Any) -> np.ndarray:
+    """The array on the host, in C order and of the machine's byte order."""
+    host = backend_of(array).to_numpy(array)
+    if host.dtype.name not in _DTYPES:
+        raise DTypeError(f"{name}: want one of {', '.join(sorted(_DTYPES))}, got {host.dtype.name}")
+    return host.astype(host.dtype.newbyteorder("="), order="C", copy=False)
+
+
+def _fault(path: str | Path) -> str:
+    """What is wrong with a file that the library refused, and where; empty if that is in the library's
+    words.
+    """
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < HEADER_LENGTH:
+            return f"want at least {HEADER_LENGTH} bytes, got {size}"
+        length = int.from_bytes(file.read(HEADER_LENGTH), "little")
+        if length > LARGEST_HEADER:
+            return f"want a header of at most {LARGEST_HEADER} bytes, got {length} as its length at byte 0"
+        if HEADER_LENGTH + length > size:
+            return f"want a header up to byte {HEADER_LENGTH + length}, got a file cut off at byte {size}"
+        header = file.read(length)
+    try:
+        entries = json.loads(header).items()
+        end = max((entry["data_offsets"][1] for name, entry in entries if name != "__metadata__"), default=0)
+        end += HEADER_LENGTH + length
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        return f"want a table of arrays at byte {HEADER_LENGTH}, got something else ({error})"
+    if end > size:
+        return f"want arrays up to byte {end}, as the header says, got a file cut off at byte {size}"
+    if end < size:
+        return f"want arrays up to byte {end}, as the header says, got a file of {size} bytes"
+    return ""

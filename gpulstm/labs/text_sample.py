@@ -1,0 +1,85 @@
+"""Text out: choosing the next token, and a generator that yields the text as the model makes it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpulstm.errors import ShapeError
+from gpulstm.labs.text_model import TextModel
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a token is chosen from logits (V,). Raises ShapeError for options out of range."""
+
+    temperature: float = 1.0  # divides the logits; 0 takes the largest
+    top_k: int | None = None  # among the k most likely (Fan, Lewis & Dauphin 2018)
+    top_p: float = 1.0  # then among the fewest whose probabilities reach p (Holtzman et al. 2020)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ShapeError(f"temperature: want a number from 0 up, got {self.temperature}")
+        if self.top_k is not None and self.top_k < 1:
+            raise ShapeError(f"top_k: want 1 or more, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ShapeError(f"top_p: want a share above 0 and at most 1, got {self.top_p}")
+
+    def __call__(self, logits: np.ndarray, generator: np.random.Generator) -> int:
+        """The number of the token."""
+        if self.temperature == 0:
+            return int(np.argmax(logits))
+        likely_first = np.argsort(-logits, kind="stable")[: self.top_k]
+        kept = logits[likely_first].astype(np.float64)
+        # Subtracted before it is divided: a tiny temperature gives -inf and a probability of 0, never inf -
+        # inf.
+        with np.errstate(over="ignore"):
+            p = np.exp((kept - kept[0]) / self.temperature)
+        cumulative = np.cumsum(p / p.sum())
+        enough = min(int(np.searchsorted(cumulative, self.top_p)) + 1, len(cumulative))
+        place = np.searchsorted(
+            cumulative[:enough], generator.random() * cumulative[enough - 1], side="right"
+        )
+        return int(likely_first[min(int(place), enough - 1)])  # the product may be rounded up to the last sum
+
+
+def sample(
+    model: TextModel,
+    prompt: str = "",
+    length: int = 500,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    seed: int | None = None,
+) -> Iterator[str]:
+    """Yield ``length`` tokens that the model writes after the prompt, one at a time; the prompt is not
+    repeated.
+
+    The model's state is carried from token to token. For the options see ``Choice``. One ``seed`` gives one
+    text on one device; None gives another each time. A word-level model never writes "<unk>". An empty prompt
+    stands for the end of a line.
+
+    Raises, before the first token, ShapeError for options out of range and FormatError for a prompt with
+    characters that the model has never seen.
+
+    >>> print("".join(sample(load_model("text.safetensors"), "The ", 80, seed=1)))  # doctest: +SKIP
+    """
+    if length < 0:
+        raise ShapeError(f"length: want 0 or more tokens, got {length}")
+    if seed is not None and seed < 0:
+        raise ShapeError(f"seed: want 0 or more, got {seed}")
+    choose = Choice(temperature, top_k, top_p)
+    return _continue(model, model.prompt(prompt), length, choose, np.random.default_rng(seed))
+
+
+def _continue(
+    model: TextModel, numbers: np.ndarray, length: int, choose: Choice, generator: np.random.Generator
+) -> Iterator[str]:
+    state = None
+    for _ in range(length):
+        logits, state = model.step(numbers, state)
+        number = choose(logits, generator)
+        yield model.vocabulary.tokens[number]
+        numbers = np.array([number])

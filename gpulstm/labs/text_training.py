@@ -1,0 +1,128 @@
+"""What a training run of the text lab is made of: its settings, its batches, its model and its loss."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpulstm import random
+from gpulstm.backend import Device, backend_of
+from gpulstm.data import Streams
+from gpulstm.errors import FormatError, ShapeError
+from gpulstm.labs.text_corpus import LEVELS, Corpus
+from gpulstm.labs.text_model import TextModel
+from gpulstm.nn import cross_entropy
+from gpulstm.optim import Adam
+from gpulstm.schedules import CosineWarmup
+from gpulstm.tape import Tensor
+from gpulstm.train import Trainer
+
+IGNORED = -100  # a target that counts for nothing
+# Validation reads the held-out text always in the same way, so that losses of different runs can be compared.
+HELD_OUT_STREAMS, HELD_OUT_WINDOW = 32, 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides what a training run computes; ``gpulstm text train --help`` explains each."""
+
+    level: str = "char"
+    vocabulary: int = 10_000  # most tokens at level "word"
+    embedding: int = 64
+    hidden: int = 256
+    layers: int = 1
+    dropout: float = 0.2
+    batch: int = 32  # streams of text side by side
+    window: int = 64  # tokens between two cuts of the tape
+    steps: int = 2000
+    lr: float = 5e-3
+    warmup: int = 100
+    clip: float = 1.0
+    seed: int = 0
+    dtype: str = "float32"
+    validate_every: int = 250
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ShapeError for a value out of range."""
+        if self.level not in LEVELS:
+            raise ShapeError(f"level: want one of {', '.join(LEVELS)}, got {self.level!r}")
+        if self.vocabulary < 2:
+            raise ShapeError(f"vocabulary: want at least 2 tokens, got {self.vocabulary}")
+        for name in (
+            "embedding",
+            "hidden",
+            "layers",
+            "batch",
+            "window",
+            "steps",
+            "validate_every",
+            "patience",
+        ):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise ShapeError(f"{name}: want at least 1, got {count}")
+        for name in ("warmup", "seed"):
+            if getattr(self, name) < 0:
+                raise ShapeError(f"{name}: want 0 or more, got {getattr(self, name)}")
+        for name in ("lr", "clip"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ShapeError(f"{name}: want a number above 0, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ShapeError(f"dropout: want 0 <= dropout < 1, got {self.dropout}")
+
+
+def streams(corpus: Corpus, settings: Settings) -> tuple[Streams, Streams]:
+    """The batches to train on, and those that predict every held-out token but the first once.
+
+    Raises FormatError for a text too short for the streams and windows asked for.
+    """
+    want = settings.batch * settings.window + 1
+    if corpus.train.size < want:
+        raise FormatError(
+            f"corpus: want at least {want:,} tokens to train on, for {settings.batch} streams of "
+            f"{settings.window}, got {corpus.train.size:,}; give more text, or a smaller batch or window"
+        )
+    held_out = min(HELD_OUT_STREAMS, corpus.held_out.size - 1)
+    return (
+        Streams(corpus.train, settings.batch, settings.window),
+        Streams(corpus.held_out, held_out, HELD_OUT_WINDOW, fill=IGNORED),
+    )
+
+
+def new_model(corpus: Corpus, settings: Settings, place: Device) -> TextModel:
+    """An untrained model; the seed decides its parameters and, through the default generator, its dropout."""
+    generator = random.manual_seed(settings.seed)
+    return TextModel(
+        corpus.vocabulary,
+        embedding=settings.embedding,
+        hidden=settings.hidden,
+        layers=settings.layers,
+        dropout=settings.dropout,
+        device=place,
+        dtype=settings.dtype,
+        generator=generator,
+    )
+
+
+def new_trainer(model: TextModel, settings: Settings) -> Trainer:
+    """What trains the model: Adam, its learning rate rising and then falling on a cosine, and clipping."""
+    optimizer = Adam(model.parameters(), lr=settings.lr, betas=(0.9, 0.99))
+    warmup = min(settings.warmup, settings.steps // 2)
+    schedule = CosineWarmup(optimizer, warmup, settings.steps, min_lr=settings.lr / 100)
+    return Trainer(
+        model, optimizer, language_loss, schedule=schedule, clip_norm=settings.clip, tokens=counted
+    )
+
+
+def language_loss(model: TextModel, batch: tuple[np.ndarray, np.ndarray], state: Any) -> tuple[Tensor, Any]:
+    """The mean cross-entropy in nats of a window (inputs, targets), each (T, B), and the state after it."""
+    backend = backend_of(model.linear.weight.data)
+    inputs, targets = (backend.asarray(part) for part in batch)
+    logits, state = model(inputs, state)
+    rows = logits.reshape(-1, logits.shape[-1])
+    return cross_entropy(rows, targets.reshape(-1), ignore_index=IGNORED), state
+
+
+def counted(batch: tuple[np.ndarray, np.ndarray]) -> int:
+    """How many targets of a window count."""
+    return int(np.count_nonzero(batch[1] != IGNORED))

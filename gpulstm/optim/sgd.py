@@ -1,0 +1,64 @@
+"""Stochastic gradient descent with momentum, dampening and Nesterov's look-ahead."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gpulstm.backend import Array
+from gpulstm.errors import ShapeError
+from gpulstm.optim.optimizer import Optimizer, check_option, with_decay
+
+
+class SGD(Optimizer):
+    """PyTorch's ``SGD``::
+
+        g = g + weight_decay * p
+        b = momentum * b + (1 - dampening) * g      b = g at the first step
+        p = p - lr * b
+
+    with g + momentum * b in place of b for nesterov, and g without momentum. Nesterov's form is that of
+    Sutskever et al. 2013. Raises ShapeError for numbers below 0, and for nesterov without momentum or with
+    dampening.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            parameters,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+        )
+
+    def _check_options(self, options: dict[str, Any]) -> None:
+        for name in ("lr", "momentum", "weight_decay", "dampening"):
+            check_option(name, options[name])
+        if options["nesterov"] and not (options["momentum"] > 0 and options["dampening"] == 0):
+            raise ShapeError(
+                "nesterov: want a momentum above 0 and no dampening, "
+                f"got momentum {options['momentum']} and dampening {options['dampening']}"
+            )
+
+    def _array_names(self, options: dict[str, Any]) -> tuple[str, ...]:
+        return ("momentum_buffer",) if options["momentum"] else ()
+
+    def _update(
+        self, xp: Any, options: dict[str, Any], p: Array, g: Array, state: dict[str, Any], s: Array, t: Array
+    ) -> None:
+        lr, momentum = float(options["lr"]), float(options["momentum"])
+        g = with_decay(xp, g, p, float(options["weight_decay"]), out=s)
+        if momentum:
+            b = state["momentum_buffer"]
+            xp.multiply(b, momentum, out=b)
+            xp.multiply(g, 1.0 if state["step"] == 1 else 1 - float(options["dampening"]), out=t)
+            xp.add(b, t, out=b)
+            g = xp.add(g, xp.multiply(b, momentum, out=t), out=s) if options["nesterov"] else b
+        xp.subtract(p, xp.multiply(g, lr, out=t), out=p)

@@ -1,0 +1,133 @@
+"""Every kernel compiles with NVRTC for real GPUs, on any machine, and keeps everything in registers.
+
+NVRTC needs no GPU. The text and options are those that launch.py gives CuPy, with what CuPy itself adds.
+"""
+
+import importlib.resources
+import re
+
+import pytest
+
+from gpulstm import launch
+from gpulstm.backend import as_dtype
+from tests.conftest import require, skip
+
+ARCHITECTURES = ("75", "80", "90", "100", "120")
+# The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py.
+VARIANTS = {
+    "cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")]
+}
+_FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
+_LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+
+
+@pytest.fixture(scope="module")
+def nvrtc():
+    """CuPy's binding of NVRTC, once it has found the library."""
+    library = require("cupy_backends.cuda.libs.nvrtc")
+    try:
+        library.getVersion()
+    except Exception as error:  # CuPy raises one of several exceptions where the library is missing
+        skip(f"NVRTC is not installed (pip install '.[nvrtc]'): {error}")
+    return library
+
+
+def headers():
+    """The folder of cuda_fp16.h, as CuPy finds it."""
+    return require("cuda.pathfinder").find_nvidia_header_directory("cudart")
+
+
+def compile_for(nvrtc, architecture, code, options):
+    """(cubin, log) of one compilation; raises RuntimeError with the log of one that fails."""
+    program = nvrtc.createProgram(code, "kernel.cu", (), ())
+    added = ("-ftz=true", f"-I{headers()}", f"-arch=sm_{architecture}", "--ptxas-options=-v")
+    try:
+        nvrtc.compileProgram(program, (*options, *added))
+        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
+    except nvrtc.NVRTCError as error:
+        raise RuntimeError(nvrtc.getProgramLog(program)) from error
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def local_bytes(log):
+    """{kernel: bytes of local memory, by stack frame or spilled registers} from ptxas's report."""
+    names, sizes = _FUNCTION.findall(log), _LOCAL.findall(log)
+    assert len(names) == len(sizes), f"ptxas's report reads otherwise than expected:\n{log}"
+    return {name: sum(map(int, size)) for name, size in zip(names, sizes, strict=True)}
+
+
+def entries(code):
+    return set(re.findall(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)", code))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("real", launch.REALS)
+@pytest.mark.parametrize("file", launch.kernel_files())
+def test_kernels_compile_and_spill_nothing(nvrtc, file, real, architecture):
+    code = launch.source(file)
+    cubin, log = compile_for(nvrtc, architecture, code, launch.options(as_dtype(real)))
+    used = local_bytes(log)
+    assert set(used) == entries(code) and used
+    assert all(name.encode() in cubin for name in used)
+    assert not any(used.values()), f"{file}.cu keeps values in local memory: {used}"
+
+
+@pytest.mark.parametrize("real", launch.REALS)
+@pytest.mark.parametrize(
+    "file, defines", [(file, defines) for file in VARIANTS for defines in VARIANTS[file]]
+)
+def test_variants_compile_and_spill_nothing(nvrtc, file, defines, real):
+    _, log = compile_for(nvrtc, "90", launch.source(file), launch.options(as_dtype(real), defines))
+    assert not any(local_bytes(log).values())
+
+
+def test_every_macro_that_callers_may_choose_has_variants():
+    for file in launch.kernel_files():
+        own = (importlib.resources.files("gpulstm.kernels") / f"{file}.cu").read_text(encoding="utf-8")
+        chosen = set(re.findall(r"#ifndef (\w+)", own))
+        for defines in VARIANTS.get(file, [()]):
+            assert {define.partition("=")[0] for define in defines} == chosen, (
+                f"{file}.cu has macros {chosen}"
+            )
+
+
+# -- the checks above can fail ----------------------------------------
+def test_a_run_time_index_into_registers_is_reported(nvrtc):
+    code = """extern "C" __global__ void indexed(float* x, long long n) {
+        float held[64];
+        for (int k = 0; k < 64; ++k) held[k] = x[k];
+        for (long long k = 0; k < n; ++k) x[k] = held[k * 7 % 64];
+    }"""
+    _, log = compile_for(nvrtc, "90", code, ())
+    assert local_bytes(log)["indexed"] >= 256
+
+
+def test_too_many_registers_are_reported(nvrtc):
+    sums = "\n".join(f"float a{k} = x[{k}] * x[n + {k}];" for k in range(200))
+    uses = " + ".join(f"a{k} * sinf(a{(k * 37 + 11) % 200})" for k in range(200))
+    code = f"""extern "C" __global__ void __launch_bounds__(1024) crowded(float* x, long long n) {{
+        {sums}
+        __syncthreads();
+        x[n] = {uses};
+    }}"""
+    _, log = compile_for(nvrtc, "90", code, ())
+    assert local_bytes(log)["crowded"] > 0
+
+
+@pytest.mark.parametrize("fault", ["missing semicolon", "unknown name", "const written"])
+def test_a_broken_kernel_is_refused(nvrtc, fault):
+    code = launch.source("lstm")
+    broken = {
+        "missing semicolon": code.replace("c[k] = c_new;", "c[k] = c_new"),
+        "unknown name": code.replace("tanh_(c_new)", "tanh_(c_neu)"),
+        "const written": code.replace("c[k] = c_new;", "c[k] = c_new, c_prev[k] = 0;"),
+    }[fault]
+    assert broken != code
+    with pytest.raises(RuntimeError, match=r"kernel.cu\(\d+\): error"):
+        compile_for(nvrtc, "90", broken, launch.options("float32"))
+
+
+def test_a_report_in_other_words_is_not_taken_for_a_good_one():
+    with pytest.raises(AssertionError, match="reads otherwise"):
+        local_bytes("ptxas info : Compiling entry function 'f' for 'sm_90'\nptxas info : all is well")
