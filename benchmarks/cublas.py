@@ -16,9 +16,9 @@ _DEFAULT_ALGORITHM = -1
 WORKSPACE = 32 << 20  # bytes; what cuBLAS takes for itself on the largest GPUs
 
 
-def loaded_library() -> str:
+def loaded_library(maps: Path = Path("/proc/self/maps")) -> str:
     """The path of the libcublas that this process has loaded; OSError where it has none."""
-    for line in Path("/proc/self/maps").read_text().splitlines():
+    for line in maps.read_text().splitlines():
         if "/libcublas.so" in line:
             return line.split(maxsplit=5)[5]
     raise OSError("this process has loaded no libcublas")

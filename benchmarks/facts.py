@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "onnxruntime", "ml
 CODE = ("gpulstm", "kernels", "benchmarks", ":!benchmarks/results")
 
 
-def facts(command: str, commit: str = "") -> dict[str, Any]:
-    """What every row of a result file has in common, to stand once at its head."""
+def facts(program: str, given: Sequence[str], commit: str = "") -> dict[str, Any]:
+    """What every row of a result file has in common, to stand once at its head.
+
+    The command is that given, but of files only the names: where they lay is nobody's business.
+    """
     return {
-        "command": command,
+        "command": " ".join(
+            ["python -m", program, *(Path(word).name if "/" in word else word for word in given)]
+        ),
         "machine": machine(),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "versions": versions(),

@@ -129,7 +129,11 @@ def report(head: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     if "cudnn" in rows:
         lines += ["## Beside cuDNN\n", harness.table(cudnn.side_by_side(rows["cudnn"]), cudnn.COLUMNS)]
     if "losses" in rows:
-        lines += ["## First losses of the text lab\n", harness.table(rows["losses"], LOSS_COLUMNS)]
+        digits = [
+            {key: f"{value:.7f}" if key.startswith("c") else value for key, value in row.items()}
+            for row in rows["losses"]
+        ]
+        lines += ["## First losses of the text lab\n", harness.table(digits, LOSS_COLUMNS)]
     if "hardware" in rows:
         lines += ["## Small measurements\n", harness.table(rows["hardware"], HARDWARE_COLUMNS)]
     return "\n".join([*lines, harness.origin(head)])
@@ -145,7 +149,7 @@ def main(given: Sequence[str]) -> int:
     chosen = options.only.split(",")
     if unknown := set(chosen) - set(PARTS):
         parser.error(f"--only: want some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
-    head = facts.facts(" ".join(["python -m benchmarks.gpu", *given]), options.commit)
+    head = facts.facts("benchmarks.gpu", given, options.commit)
     try:
         backend = device("cuda").backend
     except DeviceError as error:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cublas import Cublas
+from benchmarks.harness import rounded
 from benchmarks.part import Part, main
 from gpulstm import as_dtype
 
@@ -48,7 +49,7 @@ def row(
 ) -> dict:
     return {
         "measurement": measurement, "what": what, "dtype": dtype or None, "B": B or None, "H": H or None,
-        "value": value, "unit": unit, "how": how,
+        "value": rounded(value), "unit": unit, "how": how,
     }  # fmt: skip
 
 

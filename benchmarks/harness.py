@@ -28,6 +28,11 @@ FIELDS = (
 )  # fmt: skip
 
 
+def rounded(value: float) -> float:
+    """Five digits, more than any clock here is worth."""
+    return float(f"{value:.5g}")
+
+
 def percentiles(samples: Sequence[float]) -> tuple[float, float, float]:
     """(p20, p50, p80) with linear interpolation; raises ValueError without a sample or with one not
     finite."""
@@ -55,7 +60,7 @@ def sequence_row(
     if samples["gpu"]:
         row |= zip(("gpu_p20_ms", "gpu_p50_ms", "gpu_p80_ms"), percentiles(samples["gpu"]), strict=True)
     row["us_per_step"] = 1e3 * (row["gpu_p50_ms"] or row["p50_ms"]) / shape.T
-    return row
+    return {key: rounded(value) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def compare_with(rows: Iterable[dict[str, Any]], peer: str) -> None:
@@ -63,11 +68,11 @@ def compare_with(rows: Iterable[dict[str, Any]], peer: str) -> None:
     rows = list(rows)
     theirs = next((row for row in rows if row["implementation"] == peer), None)
     for row in rows if theirs is not None else ():
-        row["peer"], row["speed"] = peer, theirs["p50_ms"] / row["p50_ms"]
+        row["peer"], row["speed"] = peer, rounded(theirs["p50_ms"] / row["p50_ms"])
         if row["gpu_p50_ms"] and theirs["gpu_p50_ms"]:
-            row["gpu_speed"] = theirs["gpu_p50_ms"] / row["gpu_p50_ms"]
+            row["gpu_speed"] = rounded(theirs["gpu_p50_ms"] / row["gpu_p50_ms"])
         if theirs["memory_mib"]:
-            row["memory_ratio"] = row["memory_mib"] / theirs["memory_mib"]
+            row["memory_ratio"] = rounded(row["memory_mib"] / theirs["memory_mib"])
 
 
 def write(path: Path, text: str) -> None:
@@ -100,9 +105,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no infinity; and five digits are more than any clock here is worth."""
+    """JSON knows no infinity."""
     if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

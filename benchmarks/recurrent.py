@@ -1,7 +1,7 @@
 """One LSTM layer beside its peers: speed, memory and error, on the processor or on a GPU.
 
-    python -m benchmarks.recurrent                                 # every shape below, both modes; about 8 minutes
-    python -m benchmarks.recurrent --quick                         # that it works; seconds
+    python -m benchmarks.recurrent                    # every shape below, both modes; 8 minutes
+    python -m benchmarks.recurrent --quick            # that it works; seconds
     python -m benchmarks.recurrent --shapes 16,100,128,128 --peers torch --threads 1
     python -m benchmarks.recurrent --device cuda --precisions float32,bfloat16
 
@@ -45,7 +45,8 @@ SHAPES = (
 QUICK_SHAPES = ("1,10,16,16", "4,10,16,24")
 BUSY = 0.5  # processes running before the run, on average over a minute
 COLUMNS = {
-    "B": "B", "T": "T", "D": "D", "H": "H", "dtype": "dtype", "mode": "mode", "implementation": "implementation",
+    "B": "B", "T": "T", "D": "D", "H": "H", "dtype": "dtype", "mode": "mode",
+    "implementation": "implementation",
     "path": "path", "p20_ms": "p20 ms", "p50_ms": "p50 ms", "p80_ms": "p80 ms", "us_per_step": "µs a step",
     "speed": "speed beside torch", "memory_mib": "memory MiB", "memory_ratio": "memory beside torch",
     "error": "error to float64",
@@ -117,10 +118,11 @@ class Comparison:
             except WorkerFailed as error:
                 self._refuse(name, shape, mode, precision, str(error))
             else:
-                if loaded[name]["error"] <= AGREEMENT[precision]:
+                error, worst = loaded[name]["error"], loaded[name]["worst"]
+                if error <= AGREEMENT[precision]:
                     workers[name] = worker
                 else:
-                    why = f"{loaded[name]['worst']} is off by {loaded[name]['error']:.2g}, want at most {AGREEMENT[precision]:g}"
+                    why = f"{worst} is off by {error:.2g}, want at most {AGREEMENT[precision]:g}"
                     self._refuse(name, shape, mode, precision, why)
         timed = take_turns(workers, self.rounds, self.seconds)
         for name in [name for name in timed if "failed" in timed[name]]:
@@ -164,7 +166,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
             continue
         speeds = [row["speed"] for row in ours]
         memory = [row["memory_ratio"] for row in ours if row["memory_ratio"] is not None]
-        line = f"{mode}: speed beside torch {min(speeds):.2f} at least, {statistics.median(speeds):.2f} in the median"
+        median = statistics.median(speeds)
+        line = f"{mode}: speed beside torch {min(speeds):.2f} at least, {median:.2f} in the median"
         lines.append(line + (f"; memory beside torch {max(memory):.2f} at most" if memory else ""))
     return lines
 
@@ -179,7 +182,7 @@ def report(head: dict[str, Any], comparison: Comparison) -> str:
     lines += [f"{name} was left out: {why}\n" for name, why in comparison.missing.items()]
     if (head["load_before"] or 0) > BUSY:
         lines.append(
-            f"The machine was busy before the run, load {head['load_before']}: small differences mean nothing.\n"
+            f"The machine was busy before the run, load {head['load_before']}: trust no small difference.\n"
         )
     lines += [f"refused: {line}\n" for line in comparison.complaints()]
     return "\n".join([*lines, harness.origin(head)])
@@ -226,7 +229,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
 
 def main(given: Sequence[str]) -> int:
     options = arguments(given)
-    head = facts.facts(" ".join(["python -m benchmarks.recurrent", *given]))
+    head = facts.facts("benchmarks.recurrent", given)
     try:
         backend = device(options.device).backend
     except DeviceError as error:

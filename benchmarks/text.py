@@ -1,8 +1,8 @@
 """The text lab on a corpus, beside published figures.
 
-    python -m benchmarks.text --corpus input.txt            # one layer of 512 units; about half an hour on two cores
-    python -m benchmarks.text                               # the corpus that ships inside Python
-    python -m benchmarks.text --quick                       # that it works; seconds
+    python -m benchmarks.text --corpus input.txt        # one layer of 512 units; half an hour on two cores
+    python -m benchmarks.text                           # the corpus that ships inside Python
+    python -m benchmarks.text --quick                   # that it works; seconds
 
 The recipe is that of the character models it is compared with: 64 streams of 64 characters, Adam at 3e-3 with
 a warm-up and a cosine, the gradient's norm clipped to 1, 3,000 steps; the last tenth of the text is held out.
@@ -65,7 +65,8 @@ def run(
     return {
         "lab": "text", "corpus": name, "characters": len(text), "sha256": digest(text), "device": where,
         "val_loss": best["val_loss"], "bits": best["val_loss"] / math.log(2), "best_step": best["step"],
-        "last_val_loss": validated[-1]["val_loss"], "last_loss": records[-1]["loss"], "seconds": records[-1]["seconds"],
+        "last_val_loss": validated[-1]["val_loss"], "last_loss": records[-1]["loss"],
+        "seconds": records[-1]["seconds"],
         "tokens_per_second": settings.batch * settings.window * settings.steps / records[-1]["seconds"],
         **asdict(settings),
     }  # fmt: skip
@@ -77,7 +78,7 @@ def digest(text: str) -> str:
 
 def beside(row: dict[str, Any]) -> list[dict[str, Any]]:
     """The run among what others publish for the same corpus, the best first."""
-    how = f"one command, {row['layers']} layer(s) of {row['hidden']}, {row['steps']:,} steps, on {row['device']}"
+    how = f"LSTM, {row['layers']} layer(s) of {row['hidden']}, {row['steps']:,} steps, on {row['device']}"
     lines = [{"nats": row["val_loss"], "who": "gpulstm, this run", "how": how}]
     _, figures = PUBLISHED.get(row["sha256"], ("", ()))
     lines += [{"nats": nats, "who": who, "how": words} for nats, who, words in figures]
@@ -86,11 +87,14 @@ def beside(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def report(head: dict[str, Any], row: dict[str, Any]) -> str:
     """The result as Markdown."""
-    best = f"{row['val_loss']:.4f} nats a character ({row['bits']:.4f} bits) at step {row['best_step']:,}"
+    token = "character" if row["level"] == "char" else "token"
+    best = f"{row['val_loss']:.4f} nats a {token} ({row['bits']:.4f} bits) at step {row['best_step']:,}"
+    pace = f"{row['seconds']:,.0f} s, {row['tokens_per_second']:,.0f} {token}s a second"
+    shown = [{**line, "nats": f"{line['nats']:.4g}"} for line in beside(row)]
     lines = [
         f"# The text lab on {row['corpus']}\n",
-        f"Held-out loss: {best}, after {row['seconds']:,.0f} s in all at {row['tokens_per_second']:,.0f} characters a second.\n",
-        harness.table(beside(row), {"nats": "nats a character", "who": "who", "how": "how"}),
+        f"Held-out loss: {best}; {pace}.\n",
+        harness.table(shown, {"nats": f"nats a {token}", "who": "who", "how": "how"}),
         harness.origin(head),
     ]
     return "\n".join(lines)
@@ -118,7 +122,7 @@ def arguments(given: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
 
 
 def main(given: Sequence[str]) -> int:
-    head = facts.facts(" ".join(["python -m benchmarks.text", *given]))
+    head = facts.facts("benchmarks.text", given)
     try:
         options, settings = arguments(given)
         place = device(options.device)

@@ -103,10 +103,12 @@ class CupyBackend:
         return x.get()
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return self.xp.empty(shape, dtype)
+        with self.device:
+            return self.xp.empty(shape, dtype)
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return self.xp.zeros(shape, dtype)
+        with self.device:
+            return self.xp.zeros(shape, dtype)
 
     def synchronize(self) -> None:
         self.device.synchronize()
@@ -121,7 +123,7 @@ CPU = NumpyBackend()
 
 
 def _is_cupy(x: Any) -> bool:
-    return type(x).__module__.partition(".")[0] == "cupy"
+    return type(x).__module__ in ("cupy", "cupy._core.core")
 
 
 def _backend_of_one(x: Any) -> Backend:

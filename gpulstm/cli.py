@@ -90,10 +90,8 @@ def train(
         )
     except KeyboardInterrupt as stop:
         command = ["gpulstm", *sys.argv[1:], *([] if resume else ["--resume"])]
-        raise KeyboardInterrupt(
-            f"{stop or 'stopped before the first step'}\ngo on with: {shlex.join(command)}"
-        ) from stop
-    click.echo("\n" + "".join(text.sample(model, "", 400, seed=0)) + "\n")
+        raise KeyboardInterrupt(f"{stop or 'stopped'}\ngo on with: {shlex.join(command)}") from stop
+    click.echo("\n" + "".join(text.sample(model, "", 400, temperature=0.8, seed=0)) + "\n")
     click.echo(f"model: {out}\nlet it write: {shlex.join(['gpulstm', 'text', 'sample', out])}")
 
 

@@ -84,10 +84,12 @@ class Kernel:
     def _packed(self, arg: Any) -> Any:
         if arg is None:
             return np.uintp(0)
-        if isinstance(arg, int):
+        if isinstance(arg, int | np.integer):
             return np.int64(arg)
-        if isinstance(arg, float):
+        if isinstance(arg, float | np.floating):
             return np.float64(arg)
+        if isinstance(arg, np.ndarray):  # CuPy would take one of a single element for a pointer
+            raise DTypeError(f"{self.name}: want arrays on the GPU, got one of NumPy of shape {arg.shape}")
         if not arg.flags.c_contiguous:
             raise ShapeError(f"{self.name}: want C-contiguous arrays, got one of shape {arg.shape}, strides {arg.strides}")
         return arg

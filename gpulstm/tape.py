@@ -19,7 +19,6 @@ from gpulstm.functional import arithmetic, rearrange
 
 _recording: ContextVar[bool] = ContextVar("gpulstm_recording", default=True)
 _numbers = itertools.count()
-_DLPACK_CUDA = 2  # kDLCUDA of the DLPack specification
 
 
 class TapeError(GpulstmError, RuntimeError):
@@ -77,25 +76,24 @@ def _as_array(x: Any) -> Any:
 
 
 def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
-    """Call a function of raw arrays on Tensors, raw arrays, numbers or None, and remember its pullback.
+    """Call a function of raw arrays on Tensors, arrays of any library, numbers or None; keep its pullback.
 
     ``fn(*arrays, **static)`` returns (value, pullback), the value an array or a tuple of them; the result is
     a Tensor or a tuple of them. ``pullback(*cotangents)`` takes the gradient of each value (None for one that
     has none, where there are several) and returns that of each input, or None: new arrays or views of the
     cotangents, like the inputs in shape and dtype. Raises DeviceError for inputs on different devices.
     """
-    arrays = [x.data if isinstance(x, Tensor) else x for x in inputs]
+    arrays = [_raw(x) for x in inputs]
     backend = backend_of(*arrays)
     with backend:
         value, pullback = fn(*arrays, **static)
-    several = isinstance(value, tuple)
-    tensors = tuple(map(Tensor, value if several else (value,)))
+    tensors = tuple(map(Tensor, value if isinstance(value, tuple) else (value,)))
     if _recording.get() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
         node = _Node(getattr(fn, "__name__", repr(fn)), backend, pullback, inputs, len(tensors))
         for k, tensor in enumerate(tensors):
             if tensor.dtype.name in FLOATS:
                 tensor.requires_grad, tensor._source = True, (node, k)
-    return tensors if several else tensors[0]
+    return tensors if isinstance(value, tuple) else tensors[0]
 
 
 def _newest_first(root: _Node) -> list[_Node]:
@@ -200,7 +198,7 @@ class Tensor:
         with backend_of(self.data) as backend:
             if gradient is None or isinstance(gradient, int | float):
                 gradient = backend.xp.full(self.shape, 1 if gradient is None else gradient, self.dtype)
-            gradient = gradient.data if isinstance(gradient, Tensor) else gradient
+            gradient = _raw(gradient)
             backend_of(self.data, gradient)
             if gradient.shape != self.shape:
                 raise ShapeError(f"gradient: want {self.shape}, the tensor's shape, got {gradient.shape}")
@@ -224,9 +222,7 @@ class Tensor:
         return f"Tensor({values}, dtype={self.dtype.name}, device={self.device}{wanted})"
 
     def __len__(self) -> int:
-        if self.ndim == 0:
-            raise TypeError("len() of a tensor of no dimension")
-        return self.shape[0]
+        return len(self.data)
 
     def __iter__(self) -> Iterator["Tensor"]:
         return (self[k] for k in range(len(self)))
@@ -281,19 +277,21 @@ def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any =
     Memory is shared where it can be. ``device`` None means where x is, the processor for numbers and lists;
     ``dtype`` None that of x, float32 for Python's floats.
     """
-    x = x.data if isinstance(x, Tensor) else x
-    backend = _home(x) if device is None else find_device(device).backend
+    array = _raw(x)
+    home = backend_of(array) if hasattr(array, "dtype") else CPU
     if dtype is not None:
         dtype = as_dtype(dtype) if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
-    array = backend.asarray(x, dtype)
+    array = (home if device is None else find_device(device).backend).asarray(array, dtype)
     if dtype is None and not hasattr(x, "dtype") and array.dtype == np.float64:
         array = array.astype(np.float32)
     return Tensor(array, requires_grad)
 
 
-def _home(x: Any) -> Backend:
-    """The backend of the device that an array of any library is on; the processor for what is no array."""
-    if hasattr(x, "__dlpack_device__"):
+def _raw(x: Any) -> Any:
+    """The array of a Tensor or of another library, its memory shared; numbers, lists and None as they are."""
+    if isinstance(x, Tensor):
+        return x.data
+    if hasattr(x, "__dlpack_device__") and not isinstance(x, np.ndarray):
         kind, number = x.__dlpack_device__()
-        return find_device(f"cuda:{number}").backend if kind == _DLPACK_CUDA else CPU
-    return find_device("cuda").backend if hasattr(x, "__cuda_array_interface__") else CPU
+        return (find_device(f"cuda:{number}").backend if kind == 2 else CPU).asarray(x)  # 2: DLPack's kDLCUDA
+    return find_device("cuda").backend.asarray(x) if hasattr(x, "__cuda_array_interface__") else x

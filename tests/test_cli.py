@@ -24,6 +24,17 @@ TINY = [
 ENVIRONMENT = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
 
 
+def with_ctrl_c() -> None:
+    """A shell that runs the tests in the background lets them ignore Ctrl-C; these processes must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def start(*args, **options):
+    """A process under way, to be used as a context; its streams are text."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8", "env": ENVIRONMENT}
+    return subprocess.Popen(command(*args), preexec_fn=with_ctrl_c, **pipes | options)
+
+
 def command(*args):
     return [sys.executable, "-m", "gpulstm", *map(str, args)]
 
@@ -144,18 +155,9 @@ def test_sample_writes_after_the_prompt(trained):
 
 def test_text_comes_as_it_is_made(trained):
     """The first characters arrive while the process is still at work on the rest."""
-    process = subprocess.Popen(
-        command("text", "sample", trained[0], "--length", "100000000", "--seed", "1"),
-        stdout=subprocess.PIPE,
-        env=ENVIRONMENT,
-    )
-    assert process.stdout is not None
-    try:
+    with start("text", "sample", trained[0], "--length", "100000000", "--seed", "1") as process:
         assert len(process.stdout.read(50)) == 50 and process.poll() is None
-    finally:
         process.kill()
-        process.wait()
-        process.stdout.close()
 
 
 def test_standard_input_and_several_files(corpus, tmp_path):
@@ -178,62 +180,50 @@ def test_a_prompt_and_a_sample_that_the_terminal_cannot_show(trained):
 # -- stopping at any moment ----------------------------------------------------------------------------------
 
 
-def popen_train(corpus, folder, *extra):
+def start_training(corpus, folder, *extra):
     args = ["text", "train", corpus, *TINY, "--out", "m.safetensors", "--log", "log.jsonl", *extra]
-    return subprocess.Popen(
-        command(*args),
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-    )
+    return start(*args, cwd=folder)
+
+
+def interrupt_training(corpus, folder):
+    """Press Ctrl-C after the first line of progress; return the exit code and what went to standard error."""
+    with start_training(corpus, folder) as process:
+        process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
 
 
 def test_killed_at_random_moments_and_resumed_it_leaves_the_same_bytes(trained, corpus, tmp_path):
-    moments = random.Random(0)
-    killed = 0
-    for _ in range(200):
-        process = popen_train(corpus, tmp_path, "--resume")
-        assert process.stderr is not None
-        # From the first line of progress on: starting Python takes longer than the whole run.
-        process.stderr.readline()
-        time.sleep(moments.uniform(0, 0.08))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    moments, killed = random.Random(0), 0
+    for _ in range(6):
+        with start_training(corpus, tmp_path, "--resume") as process:
+            process.stdout.readline()  # starting Python takes longer than all the rest
+            time.sleep(moments.uniform(0, 0.3))
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
         killed += process.returncode == -signal.SIGKILL
-        if process.returncode == 0 or killed == 4:
-            break
-    process = popen_train(corpus, tmp_path, "--resume")
-    assert process.communicate()[1] is not None and process.returncode == 0
-    assert killed >= 1
+    with start_training(corpus, tmp_path, "--resume") as process:
+        process.communicate()
+    assert process.returncode == 0 and killed >= 1
     assert (tmp_path / "m.safetensors").read_bytes() == trained[0].read_bytes()
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(trained, corpus, tmp_path):
-    process = popen_train(corpus, tmp_path)
-    assert process.stderr is not None
-    process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    code, errors = interrupt_training(corpus, tmp_path)
+    assert code == 130 and "Traceback" not in errors, errors
     assert re.search(r"stopped after step \d+ of 60; saved: m.checkpoint.safetensors", errors)
     (line,) = [line for line in errors.splitlines() if line.startswith("go on with: ")]
     assert line.endswith("--log log.jsonl --resume")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "m.checkpoint.safetensors"]
-    process = popen_train(corpus, tmp_path, "--resume")
-    shown, _ = process.communicate()
+    with start_training(corpus, tmp_path, "--resume") as process:
+        shown, _ = process.communicate()
     assert process.returncode == 0 and "going on from m.checkpoint.safetensors" in shown
     assert (tmp_path / "m.safetensors").read_bytes() == trained[0].read_bytes()
 
 
 def test_resuming_with_other_options_or_another_text_is_refused(corpus, tmp_path):
-    process = popen_train(corpus, tmp_path)
-    process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    assert interrupt_training(corpus, tmp_path)[0] == 130
     args = ["text", "train", corpus, *TINY, "--out", "m.safetensors", "--resume"]
     refused(run(*args, "--hidden", "13", cwd=tmp_path), "hidden: want 12, as the run began, got 13")
     other = tmp_path / "other.txt"
@@ -243,26 +233,19 @@ def test_resuming_with_other_options_or_another_text_is_refused(corpus, tmp_path
 
 
 def test_ctrl_c_while_sampling_is_quiet(trained):
-    process = subprocess.Popen(
-        command("text", "sample", trained[0], "--length", "100000000"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
-    )  # fmt: skip
-    process.stdout.read(5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and b"Traceback" not in errors
+    with start("text", "sample", trained[0], "--length", "100000000") as process:
+        process.stdout.read(5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and errors.strip() == ""
 
 
 def test_a_reader_that_goes_away_is_quiet(trained):
-    process = subprocess.Popen(
-        command("text", "sample", trained[0], "--length", "100000000"),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT,
-    )  # fmt: skip
-    process.stdout.read(5)
-    process.stdout.close()
-    errors = process.stderr.read()
-    process.stderr.close()
-    assert process.wait(timeout=60) == 141 and errors == b""
+    with start("text", "sample", trained[0], "--length", "100000000") as process:
+        process.stdout.read(5)
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
 
 
 def test_a_loss_that_is_not_finite_exits_with_1_and_one_line(corpus, tmp_path):

@@ -122,7 +122,7 @@ def test_every_storage_type_computes(device, probes, rng, real):
 
 @on_gpus
 def test_reductions_over_a_block(device, probes, rng):
-    x = rng.integers(-500, 500, (4, 256)).astype(np.float64)
+    x = rng.integers(-500, 500, (32, 256)).astype(np.float64)
     outs = [device.empty(x.shape, np.float64) for _ in range(3)]
     device.kernels("probes", "totals", x.size, device.asarray(x), *outs, real=np.float64, shared=256 * 8)
     for out, want in zip(outs, (x.sum(axis=1), -x.min(axis=1), (x * x).sum(axis=1)), strict=True):

@@ -49,7 +49,7 @@ def _operands(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand, Call
     return a, b, lambda result: xp.asarray(result, dtype=dtype)
 
 
-def _undo_broadcast(x: Operand) -> Callable[[Array], Array | None]:
+def _undo_broadcast(x: Operand) -> Callable[[Array], Any]:
     """What turns a gradient of the broadcast shape into x's: sums over the axes that x was repeated on."""
     if not _is_float(x):
         return lambda gradient: None
@@ -149,8 +149,9 @@ def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
         dy = dy.reshape(full)
         dleft = undo_left(_products(backend, dy, right.swapaxes(-1, -2)))
         if right.ndim == 2:  # one product instead of one for each matrix of the stack, and no sum over them
-            rows = left.reshape(-1, left.shape[-1])
-            dright = product(backend, rows.T, dy.reshape(-1, dy.shape[-1]))
+            n = math.prod(left.shape[:-1])
+            rows, drows = left.reshape(n, left.shape[-1]), dy.reshape(n, dy.shape[-1])
+            dright = product(backend, rows.T, drows)
         else:
             dright = undo_right(_products(backend, left.swapaxes(-1, -2), dy))
         return dleft.reshape(a.shape), dright.reshape(b.shape)

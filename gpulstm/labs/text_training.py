@@ -34,7 +34,7 @@ class Settings:
     dropout: float = 0.2
     batch: int = 32  # streams of text side by side
     window: int = 64  # tokens between two cuts of the tape
-    steps: int = 2000
+    steps: int = 1500
     lr: float = 5e-3
     warmup: int = 100
     clip: float = 1.0

@@ -11,18 +11,24 @@ from gpulstm.backend import Device, backend_of
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional import rearrange
 from gpulstm.nn.initial import Initial
-from gpulstm.nn.module import Module, check_rate, check_sizes
+from gpulstm.nn.module import Module, check_flags, check_rate, check_sizes
 from gpulstm.random import draw_seed
-from gpulstm.tape import Tensor, apply
+from gpulstm.tape import Tensor, apply, tensor
 
 
 def as_tensor(x: Any, name: str) -> Tensor:
-    """A Tensor, or a raw array as one; raises DTypeError, naming the argument, for anything else."""
+    """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for anything else."""
     if isinstance(x, Tensor):
         return x
-    if not hasattr(x, "dtype"):
+    if not any(hasattr(x, name) for name in ("dtype", "__dlpack__", "__cuda_array_interface__")):
         raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
-    return Tensor(x)
+    return tensor(x)
+
+
+def _on_host(lengths: Any) -> Any:
+    """Lengths of any library and device as NumPy's, so that not every layer waits for the device; lists as they are."""
+    is_array = hasattr(lengths, "dtype") or hasattr(lengths, "__dlpack__")
+    return tensor(lengths).numpy() if is_array else lengths
 
 
 class LSTM(Module):
@@ -70,6 +76,7 @@ class LSTM(Module):
     ) -> None:
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_rate("dropout", dropout)
+        check_flags(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
         if isinstance(proj_size, bool) or not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
             raise ShapeError(f"proj_size: want an integer, 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size!r}")
         if dropout > 0 and num_layers == 1:
@@ -114,8 +121,10 @@ class LSTM(Module):
         elif self.batch_first:
             x = x.transpose(1, 0, 2)
         h_0, c_0 = self._check_states(hx, x.shape[1], batched)
+        lengths = _on_host(lengths)
 
-        h_n, c_n = [], []
+        h_n: list[Tensor] = []
+        c_n: list[Tensor] = []
         for layer in range(self.num_layers):
             if layer > 0 and self.dropout and self.training:
                 x = apply(functional.dropout, x, rate=self.dropout, seed=draw_seed(self.generator))

@@ -1,11 +1,11 @@
 """What a layer is: an object whose attributes hold parameters and other layers, and which can be called."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpulstm.backend import Array, Device, as_dtype, backend_of
+from gpulstm.backend import FLOATS, Array, Device, as_dtype, backend_of
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.tape import Tensor
@@ -20,8 +20,15 @@ class Parameter(Tensor):
         super().__init__(data, requires_grad=True)
 
 
+class Loaded(NamedTuple):
+    """What ``load_state_dict`` passed over, under PyTorch's names."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class Module:
-    """Base of every layer. A subclass sets its parameters and sub-layers as attributes, or lists of layers, in
+    """Base of every layer. A subclass sets its parameters and sub-layers as attributes, or lists of them, in
     ``__init__`` and computes in ``forward``."""
 
     training = True
@@ -47,14 +54,35 @@ class Module:
         for name, child in self.named_children():
             yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter) of this layer and all below it, each parameter once, in the order of the attributes."""
-        seen: set[int] = set()
+    def modules(self) -> Iterator["Module"]:
+        """This layer and all below it."""
+        return (module for _, module in self.named_modules())
+
+    def children(self) -> Iterator["Module"]:
+        """The layers directly in this one."""
+        return (child for _, child in self.named_children())
+
+    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(attribute, parameter) of this layer alone; those of a list are attribute.0, attribute.1, ..."""
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter):
+                yield name, value
+            elif isinstance(value, list | tuple):
+                yield from ((f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Parameter))
+
+    def _all_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter) of this layer and all below it, a shared one under each of its names."""
         for prefix, module in self.named_modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Parameter) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield f"{prefix}.{name}" if prefix else name, value
+            for name, parameter in module.own_parameters():
+                yield f"{prefix}.{name}" if prefix else name, parameter
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter) of this layer and all below it, each once, in the order of the attributes."""
+        seen: set[int] = set()
+        for name, parameter in self._all_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield name, parameter
 
     def parameters(self) -> Iterator[Parameter]:
         """The parameters of this layer and all below it."""
@@ -66,34 +94,40 @@ class Module:
         return backend_of(next((p.data for p in self.parameters()), None)).name
 
     def state_dict(self) -> dict[str, Array]:
-        """The parameters' arrays by name, not copied: what is trained later shows in them."""
-        return {name: parameter.data for name, parameter in self.named_parameters()}
+        """The parameters' arrays by name, not copied: what is trained later shows in them.
 
-    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
-        """Take the values of ``state``: arrays of any library under this module's names.
-
-        Raises ShapeError that lists everything that does not fit, and then changes nothing. With
-        ``strict=False`` names that one side lacks are passed over.
+        A shared parameter stands under each of its names, as in PyTorch.
         """
-        own = dict(self.named_parameters())
+        return {name: parameter.data for name, parameter in self._all_parameters()}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Loaded:
+        """Take the values of ``state``: arrays of any library, PyTorch's too, under this module's names.
+
+        They are copied into the parameters' own arrays, whose type and device stay. Raises ShapeError that lists
+        everything that does not fit, and then changes nothing. With ``strict=False`` names that one side lacks
+        are passed over; the answer tells which.
+        """
+        own = dict(self._all_parameters())
+        passed = Loaded([name for name in own if name not in state], [name for name in state if name not in own])
         wrong = []
         if strict:
-            wrong += [f"missing {name}" for name in own if name not in state]
-            wrong += [f"unexpected {name}" for name in state if name not in own]
+            wrong += [f"missing {name}" for name in passed.missing_keys]
+            wrong += [f"unexpected {name}" for name in passed.unexpected_keys]
         new = {}
-        for name in own.keys() & state.keys():
+        for name in (name for name in own if name in state):
             target = own[name].data
-            value = state[name].data if isinstance(state[name], Tensor) else state[name]
-            value = backend_of(target).asarray(value)
+            value = backend_of(target).asarray(_exportable(state[name]))
             if value.shape != target.shape:
                 wrong.append(f"{name}: want {target.shape}, got {value.shape}")
-            elif value.dtype.kind in "cOSU":
+            elif value.dtype.name not in FLOATS and value.dtype.kind not in "iub":
                 wrong.append(f"{name}: want real numbers, got {value.dtype}")
             new[name] = value
         if wrong:
-            raise ShapeError(f"state of {type(self).__name__}: " + "; ".join(sorted(wrong)))
+            raise ShapeError(f"state of {type(self).__name__}: " + "; ".join(wrong))
         for name, value in new.items():
-            own[name].data[...] = value
+            with backend_of(value):
+                own[name].data[...] = value
+        return passed
 
     def to(self, device: "str | Device | None" = None, dtype: Any = None) -> "Module":
         """Move the parameters to a device and give them a type; either may be given alone, also by position.
@@ -144,7 +178,7 @@ class Module:
 
 
 class Sequential(Module):
-    """Layers one after the other: each gets what the one before gives. A recurrent layer passes on its output alone."""
+    """Layers one after the other: each gets what the one before gives, of a recurrent layer its output alone."""
 
     def __init__(self, *layers: Module) -> None:
         for layer in layers:
@@ -173,6 +207,14 @@ class Sequential(Module):
         return iter(self.layers)
 
 
+def _exportable(value: Any) -> Any:
+    """What another library, or NumPy, can read: PyTorch's tensors without their gradient, bfloat16 widened."""
+    if isinstance(value, Tensor):
+        return value.data
+    value = value.detach() if hasattr(value, "detach") else value
+    return value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
+
+
 def _is_dtype(value: Any) -> bool:
     return not isinstance(value, str) or value.startswith(("float", "bfloat"))
 
@@ -188,3 +230,10 @@ def check_rate(name: str, rate: Any) -> None:
     """Raises ShapeError unless 0 <= rate <= 1."""
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
         raise ShapeError(f"{name}: want a number from 0 to 1, the part that is dropped, got {rate!r}")
+
+
+def check_flags(**flags: Any) -> None:
+    """Raises DTypeError, naming the argument, unless each is True or False; catches arguments in a wrong place."""
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise DTypeError(f"{name}: want True or False, got {flag!r}")

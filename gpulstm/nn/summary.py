@@ -4,14 +4,15 @@ from gpulstm.nn.module import Module
 
 
 def table(model: Module) -> str:
-    """A line for each layer that has no layers inside: its name and type, its output shape, its parameters.
+    """A line for each layer that has parameters of its own or no layers inside: name and type, output shape,
+    number of parameters. "..." in a shape stands for the axes that the data decides.
 
-    The output shape is that of one sequence: None stands for the sizes that the data decides.
+    A parameter that layers share counts in the line of each, and once in the totals.
     """
     rows = [
         (f"{name or type(model).__name__.lower()} ({type(layer).__name__})", _output(layer), f"{_count(layer):,}")
         for name, layer in model.named_modules()
-        if not list(layer.named_children())
+        if list(layer.own_parameters()) or not list(layer.children())
     ]
     head = ("Layer (type)", "Output shape", "Param #")
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(3)]
@@ -34,7 +35,7 @@ def table(model: Module) -> str:
 
 
 def _count(layer: Module) -> int:
-    return sum(p.size for p in layer.parameters())
+    return sum(p.size for _, p in layer.own_parameters())
 
 
 def _output(layer: Module) -> str:
