@@ -11,7 +11,8 @@ rest.
     problem.py      the sequence to compute, the float64 agreement that comes before any timing
     peers.py        the implementations: gpulstm and those it is compared with
     worker.py       the process that an implementation runs in; memory.py: what it used
-    team.py         starts the workers and lets them take turns
+    team.py         starts the workers and lets them take turns; comparison.py: what they are asked for
     harness.py      percentiles, rows, result files, tables; facts.py: machine, versions, commit
-    suite.py, losses.py, cudnn.py, hardware.py, cublas.py      the parts of benchmarks.gpu
+    part.py         what the parts of benchmarks.gpu share: suite.py, losses.py, cudnn.py, hardware.py
+    clock.py        how hardware.py measures; products.py and cublas.py: its matrix products
 """

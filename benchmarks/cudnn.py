@@ -14,20 +14,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import facts
+from benchmarks.comparison import Comparison, show
 from benchmarks.part import Part, main
 from benchmarks.problem import Shape
-from benchmarks.recurrent import Comparison, show
 from benchmarks.team import Team
 
 PEERS = ("gpulstm", "torch", "torch graph")
 PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
-T = 100
-SHAPES = tuple(Shape(B, T, H, H) for H in (128, 256, 512, 1024) for B in (1, 16, 64, 128))
+# The last two are long: the first has published figures (FlashRNN's plot, on an H100).
+SHAPES = (
+    *(Shape(B, 100, H, H) for H in (128, 256, 512, 1024) for B in (1, 16, 64, 128)),
+    Shape(16, 1024, 768, 768),
+    Shape(64, 512, 512, 512),
+)
 ROUNDS, SECONDS = 2, 0.03  # an eager sequence takes milliseconds, and a GPU's times are steady
 PACE = 0.9  # share of the part's time after which nothing new is begun
 
 COLUMNS = {
-    "B": "B", "H": "H", "precision": "precision", "mode": "mode",
+    "B": "B", "T": "T", "H": "H", "precision": "precision", "mode": "mode",
     "ours_gpu": "gpulstm GPU ms", "ours_wall": "wall ms", "ours_us": "µs a step",
     "eager_gpu": "cuDNN GPU ms", "eager_wall": "wall ms",
     "graph_gpu": "cuDNN graph GPU ms", "graph_us": "µs a step",

@@ -8,12 +8,10 @@
     product         one recurrent product, (B, H) by (H, 4H), as gpulstm asks for it, queued ahead of the GPU
     product graph   the same product through cuBLAS as nodes of a graph
 
-Every row: measurement, what, dtype, B, H, value, unit, and how it was taken. Values are medians of several
-takes.
+Every row: measurement, what, dtype, B, H, value, unit, and how it was taken. Values are medians of 7 takes.
 """
 
 import itertools
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,53 +19,17 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.clock import capture, gpu_ms, host_seconds, median_of, queue_behind, repeat, row
 from benchmarks.cublas import Cublas
-from benchmarks.harness import rounded
 from benchmarks.part import Part, main
-from gpulstm import as_dtype
+from benchmarks.products import Factors, product, product_graph
 
-TAKES = 7
 GRAPH_NODES = 1000
 LAUNCHES = 200  # queued at once: fewer than a stream holds before the host has to wait
 DTYPES = ("float32", "float16", "bfloat16")
 HIDDEN, BATCH = (128, 256, 512, 1024, 2048), (1, 16, 64, 128, 256)
-AGREE = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}
 
 EMPTY = 'extern "C" __global__ void empty() {}'
-# Keeps the GPU busy, a multiplication waiting for the one before it, so that the host can queue work behind
-# it.
-OCCUPY = """
-extern "C" __global__ void occupy(double* x, long long steps) {
-    double value = x[0];
-    for (long long k = 0; k < steps; ++k) value = value * 0.999 + 0.001;
-    x[0] = value;
-}"""
-
-
-def row(
-    measurement: str, what: str, value: float, unit: str, how: str, dtype: str = "", B: int = 0, H: int = 0
-) -> dict:
-    return {
-        "measurement": measurement, "what": what, "dtype": dtype or None, "B": B or None, "H": H or None,
-        "value": rounded(value), "unit": unit, "how": how,
-    }  # fmt: skip
-
-
-def gpu_ms(backend: Any, call: Callable[[], None], stream: Any = None) -> float:
-    """Milliseconds of the GPU from before the call's work to its end."""
-    cuda = backend.xp.cuda
-    start, stop = cuda.Event(), cuda.Event()
-    start.record(stream)
-    call()
-    stop.record(stream)
-    stop.synchronize()
-    return cuda.get_elapsed_time(start, stop)
-
-
-def median_of(take: Callable[[], float], takes: int = TAKES) -> float:
-    """The median, after one take that does not count."""
-    take()
-    return statistics.median(take() for _ in range(takes))
 
 
 def copy(backend: Any, nbytes: int) -> Iterator[dict]:
@@ -87,48 +49,18 @@ def empty_kernel(backend: Any) -> Callable[[], None]:
     return lambda: function((1,), (32,), ())
 
 
-def capture(stream: Any, work: Callable[[], None]) -> Any:
-    """A graph of what ``work`` launches; the stream may not be the default one."""
-    with stream:
-        stream.begin_capture()
-        try:
-            work()
-        finally:
-            graph = stream.end_capture()
-    return graph
-
-
 def launches(backend: Any, count: int, nodes: int) -> Iterator[dict]:
     """Empty kernels one after the other."""
     launch = empty_kernel(backend)
     launch()
-    queued = queue_behind(backend, launch, count)
-    yield row(
-        "launch", "empty kernel from a stream, queued", queued, "µs", f"{count} queued ahead, GPU events"
-    )
-    eager = median_of(lambda: gpu_ms(backend, lambda: repeat(launch, nodes)))
-    yield row(
-        "launch",
-        "empty kernel from a stream, as launched",
-        1e3 * eager / nodes,
-        "µs",
-        f"{nodes} in a row, GPU events",
-    )
+    us = queue_behind(backend, launch, count)
+    yield row("launch", "empty kernel from a stream, queued ahead", us, "µs", f"{count} in a row, GPU events")
+    us = 1e3 * median_of(lambda: gpu_ms(backend, lambda: repeat(launch, nodes))) / nodes
+    yield row("launch", "empty kernel from a stream, as launched", us, "µs", f"{nodes} in a row, GPU events")
     stream = backend.xp.cuda.Stream(non_blocking=True)
     graph = capture(stream, lambda: repeat(launch, nodes))
-    in_graph = median_of(lambda: gpu_ms(backend, lambda: graph.launch(stream), stream))
-    yield row(
-        "launch",
-        "empty kernel in a graph",
-        1e3 * in_graph / nodes,
-        "µs",
-        f"a chain of {nodes} nodes, GPU events",
-    )
-
-
-def repeat(call: Callable[[], None], count: int) -> None:
-    for _ in range(count):
-        call()
+    us = 1e3 * median_of(lambda: gpu_ms(backend, lambda: graph.launch(stream), stream)) / nodes
+    yield row("launch", "empty kernel in a graph", us, "µs", f"a chain of {nodes} nodes, GPU events")
 
 
 def host(backend: Any, count: int) -> Iterator[dict]:
@@ -152,118 +84,10 @@ def host(backend: Any, count: int) -> Iterator[dict]:
         "matmul into an array given": lambda: xp.matmul(h, w.T, out=zr),
         "an empty array": lambda: backend.empty((B, 4 * H), real),
     }
+    how = f"{count} calls, the wall's clock, not waiting for the GPU"
     for what, call in calls.items():
         seconds = median_of(lambda call=call: host_seconds(backend, lambda: repeat(call, count)))
-        yield row(
-            "host",
-            what,
-            1e6 * seconds / count,
-            "µs",
-            f"{count} calls, the wall's clock, not waiting for the GPU",
-        )
-
-
-def host_seconds(backend: Any, call: Callable[[], None]) -> float:
-    """Seconds until the call returns, begun with nothing queued and left with nothing queued."""
-    backend.synchronize()
-    start = time.perf_counter()
-    call()
-    seconds = time.perf_counter() - start
-    backend.synchronize()
-    return seconds
-
-
-def queue_behind(backend: Any, call: Callable[[], None], count: int) -> float:
-    """Microseconds of the GPU for one of ``count`` calls that all wait in its queue, so that no host holds
-    them up.
-
-    They are queued behind a kernel that keeps the GPU busy; when it was done before the last was queued, it
-    is given twice as long. Raises RuntimeError when that never suffices.
-    """
-    cuda = backend.xp.cuda
-    busy, cell = backend.xp.RawModule(code=OCCUPY).get_function("occupy"), backend.zeros((1,), np.float64)
-    steps = 1 << 16
-    taken = []
-    while len(taken) <= TAKES:
-        busy((1,), (1,), (cell, np.int64(steps)))
-        start, stop = cuda.Event(), cuda.Event()
-        start.record()
-        repeat(call, count)
-        stop.record()
-        in_time = not start.done  # the GPU had not come to the first call when the last was queued
-        stop.synchronize()
-        if in_time:
-            taken.append(1e3 * cuda.get_elapsed_time(start, stop) / count)
-        elif steps > 1 << 34:
-            raise RuntimeError("the queue was never filled before the GPU got to it")
-        else:
-            steps *= 2
-    return statistics.median(taken[1:])
-
-
-class Factors:
-    """h (B, H) and w (4H, H) in numbers that every dtype holds exactly, and h @ w' in float64."""
-
-    def __init__(self, B: int, H: int) -> None:
-        generator = np.random.default_rng(B * H)
-        self.B, self.H = B, H
-        self.h, self.w = (
-            generator.integers(-127, 128, shape, dtype=np.int8).astype(np.float32) / 128
-            for shape in ((B, H), (4 * H, H))
-        )
-        self.product = self.h.astype(np.float64) @ self.w.T.astype(np.float64)
-
-    def on(self, backend: Any, dtype: str) -> tuple[Any, Any, Any]:
-        """(h, w, z): z (B, 4H), to be written, is NaN, so that what is not written shows."""
-        arrays = self.h, self.w, np.full((self.B, 4 * self.H), np.nan, np.float32)
-        on_device = tuple(backend.asarray(array.astype(as_dtype(dtype))) for array in arrays)
-        backend.synchronize()
-        return on_device
-
-
-def check(backend: Any, z: Any, want: np.ndarray, precision: str) -> None:
-    """Raises ValueError for a product that is not what was asked for: it would not be worth timing."""
-    error = np.abs(backend.to_numpy(z).astype(np.float64) - want).max() / np.abs(want).max()
-    if not error <= AGREE[precision]:
-        raise ValueError(f"the product is off by {error:.1e}, want at most {AGREE[precision]:g}")
-
-
-def product(backend: Any, factors: Factors, dtype: str, count: int) -> Iterator[dict]:
-    """As gpulstm's time loop asks for it: cupy.matmul into an array."""
-    h, w, z = factors.on(backend, dtype)
-    w_t = w.T
-    backend.xp.matmul(h, w_t, out=z)
-    check(backend, z, factors.product, dtype)
-    value = queue_behind(backend, lambda: backend.xp.matmul(h, w_t, out=z), count)
-    how = f"{count} queued ahead, GPU events"
-    yield row("product", "cupy.matmul from a stream", value, "µs", how, dtype, factors.B, factors.H)
-
-
-def product_graph(
-    backend: Any, factors: Factors, precision: str, count: int, cublas: Cublas
-) -> Iterator[dict]:
-    """Through cuBLAS itself, as a chain of nodes."""
-    tf32 = precision == "tf32"
-    h, w, z = factors.on(backend, "float32" if tf32 else precision)
-    cublas.step(h, w, z, tf32)  # what a first call sets up may not be captured
-    backend.synchronize()
-    check(backend, z, factors.product, precision)
-    graph = capture(cublas.stream, lambda: repeat(lambda: cublas.step(h, w, z, tf32), count))
-    z.fill(np.nan)
-    backend.synchronize()
-    ms = median_of(lambda: gpu_ms(backend, lambda: graph.launch(cublas.stream), cublas.stream))
-    check(backend, z, factors.product, precision)
-    how = f"a chain of {count} nodes, GPU events"
-    yield row(
-        "product graph",
-        "cublasGemmEx in a graph",
-        1e3 * ms / count,
-        "µs",
-        how,
-        precision,
-        factors.B,
-        factors.H,
-    )
+        yield row("host", what, 1e6 * seconds / count, "µs", how)
 
 
 def work(part: Part, backend: Any) -> None:
@@ -289,9 +113,8 @@ def work(part: Part, backend: Any) -> None:
         for dtype in DTYPES:
             attempt(f"product {B} {H} {dtype}", product, factors, dtype, count // 2)
         for precision in (*DTYPES, "tf32") if cublas is not None else ():
-            attempt(
-                f"product graph {B} {H} {precision}", product_graph, factors, precision, count // 2, cublas
-            )
+            what = f"product graph {B} {H} {precision}"
+            attempt(what, product_graph, factors, precision, count // 2, cublas)
     part.note(f"{len(part.rows)} small measurements")
 
 

@@ -34,8 +34,7 @@ def rounded(value: float) -> float:
 
 
 def percentiles(samples: Sequence[float]) -> tuple[float, float, float]:
-    """(p20, p50, p80) with linear interpolation; raises ValueError without a sample or with one not
-    finite."""
+    """(p20, p50, p80), interpolated; raises ValueError without a sample or with one that is not finite."""
     if not samples or not all(math.isfinite(sample) for sample in samples):
         raise ValueError(f"samples: want at least one, all finite, got {list(samples)[:5]}")
     p20, p50, p80 = np.percentile(samples, (20, 50, 80)).tolist()
@@ -91,8 +90,7 @@ def write(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a result file: the head's keys one a line, and the rows one a line. What is not finite becomes
-    null."""
+    """Write a result file, the rows one a line. What is not finite becomes null."""
     rows = record.get("rows", [])
     head = json.dumps(_finite({**record, "rows": []}), indent=1)
     lines = ",\n  ".join(json.dumps(_finite(row)) for row in rows)

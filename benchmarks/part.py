@@ -1,5 +1,4 @@
-"""What the parts of benchmarks.gpu have in common: each is a command of its own that leaves one file of
-results.
+"""What the parts of benchmarks.gpu have in common: each is a command of its own that leaves one file.
 
     python -m benchmarks.<part> --out FILE [--seconds N] [--quick]
 

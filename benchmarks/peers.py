@@ -31,6 +31,10 @@ class Peer:
     def training(self) -> tuple:
         raise NotImplementedError
 
+    def learn_path(self) -> None:
+        """Set ``path`` and ``note`` where they are not known before; may compute."""
+        return
+
     def host(self, results: tuple) -> list[np.ndarray]:
         """The results as NumPy arrays, half precision widened to float32."""
         return [np.asarray(result) for result in results]
@@ -67,6 +71,8 @@ class Gpulstm(Peer):
         )
         self.parameters = [dict(self.layer.named_parameters())[name] for name in names]
         self.x, self.dy = (self.backend.asarray(array.astype(dtype)) for array in (problem.x, problem.dy))
+
+    def learn_path(self) -> None:
         with gl.explain() as runs:
             self.inference()
         self.path, self.note = runs[0].path, runs[0].why_not_faster
@@ -105,8 +111,7 @@ class Gpulstm(Peer):
 
 
 class PerGate(Peer):
-    """The LSTM as small programs write it: a product for every gate, fresh arrays, gradients added step by
-    step.
+    """The LSTM as small programs write it: a product for every gate, fresh arrays, gradients step by step.
 
     In float64 it is the reference that every implementation is held against; it shares no code with gpulstm.
     It runs on NumPy or, for the reference on a GPU, on CuPy.
@@ -196,8 +201,7 @@ SERVES = {
 
 
 def find(name: str) -> type[Peer]:
-    """The implementation of that name; ImportError where its library is missing, KeyError for an unknown
-    name."""
+    """The implementation of that name; ImportError where its library is missing."""
     if name in ("torch", "torch graph"):
         from benchmarks import torch_peer
 

@@ -17,8 +17,8 @@ OUTPUTS = ("y", "h_n", "c_n")
 GRADIENTS = ("dw_ih", "dw_hh", "db_ih", "db_hh")
 MODES = {"inference": OUTPUTS, "training": OUTPUTS + GRADIENTS}
 
-# precision -> the largest error that still counts as the same function. Two exchanged gates or a lost bias give 0.2
-# and more on these problems; the error itself stands in every row.
+# precision -> the largest error that still counts as the same function. Two exchanged gates or a lost bias
+# give 0.2 and more on these problems; the error itself stands in every row.
 AGREEMENT = {
     "float64": 1e-10,
     "float32": 1e-4,  # sums of up to 10^4 terms of 2^-24, through 100 steps; measured 6e-7

@@ -18,20 +18,16 @@ Exit code 0: all was measured. 1: something was refused or failed. 2: wrong argu
 """
 
 import argparse
-import itertools
-import statistics
 import sys
-import tempfile
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import facts, harness
+from benchmarks.comparison import Comparison, show, summary
 from benchmarks.peers import SERVES
-from benchmarks.problem import AGREEMENT, MODES, Shape
-from benchmarks.team import Missing, Team, WorkerFailed, take_turns
+from benchmarks.problem import AGREEMENT, Shape
+from benchmarks.team import Team
 from gpulstm import DeviceError, device
 
 SHAPES = (
@@ -51,125 +47,6 @@ COLUMNS = {
     "speed": "speed beside torch", "memory_mib": "memory MiB", "memory_ratio": "memory beside torch",
     "error": "error to float64",
 }  # fmt: skip
-
-
-@dataclass
-class Comparison:
-    """What to compare and how long, and what came of it."""
-
-    device: str
-    peers: Sequence[str]
-    rounds: int = 8
-    seconds: float = 0.5  # of one block
-    end: float = float("inf")  # time.monotonic() after which nothing new is begun
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    refused: list[dict[str, Any]] = field(
-        default_factory=list
-    )  # what disagreed, failed, or was not begun in time
-    missing: dict[str, str] = field(default_factory=dict)  # implementation -> why it is not here
-
-    def run(
-        self, team: Team, shapes: Sequence[Shape], precisions: Sequence[str],
-        keep: Callable[[list[dict[str, Any]]], None],
-    ) -> None:  # fmt: skip
-        """Measure every precision, shape and mode, and give the rows of each to ``keep`` as they come.
-
-        Memory on the processor wants a new process for each; on a GPU the library's pool is emptied instead.
-        """
-        references: dict[Shape, str] = {}
-        with tempfile.TemporaryDirectory(prefix="gpulstm-benchmark-") as folder:
-            for precision, shape, mode in itertools.product(precisions, shapes, MODES):
-                if time.monotonic() > self.end:
-                    self._refuse("all", shape, mode, precision, "not begun: no time was left")
-                    continue
-                if shape not in references:
-                    file = str(Path(folder) / f"{shape}.npz")
-                    team.worker("reference").ask("reference", shape=str(shape), file=file, device=self.device)
-                    references[shape] = file
-                if self.device == "cpu":
-                    team.dismiss()
-                rows = self._compare(team, shape, mode, precision, references[shape])
-                self.rows += rows
-                keep(rows)
-
-    def _compare(
-        self, team: Team, shape: Shape, mode: str, precision: str, reference: str
-    ) -> list[dict[str, Any]]:
-        """All implementations of one sequence: load each, refuse what disagrees, and time the others in
-        turn."""
-        workers, loaded = {}, {}
-        for name in self.peers:
-            serves = SERVES[name]
-            if mode not in serves.modes or precision not in serves.precisions or name in self.missing:
-                continue
-            worker = team.worker(name, tf32=precision == "tf32")
-            try:
-                loaded[name] = worker.ask(
-                    "load",
-                    peer=name,
-                    shape=str(shape),
-                    mode=mode,
-                    device=self.device,
-                    precision=precision,
-                    reference=reference,
-                )
-            except Missing as error:
-                self.missing[name] = str(error)
-            except WorkerFailed as error:
-                self._refuse(name, shape, mode, precision, str(error))
-            else:
-                error, worst = loaded[name]["error"], loaded[name]["worst"]
-                if error <= AGREEMENT[precision]:
-                    workers[name] = worker
-                else:
-                    why = f"{worst} is off by {error:.2g}, want at most {AGREEMENT[precision]:g}"
-                    self._refuse(name, shape, mode, precision, why)
-        timed = take_turns(workers, self.rounds, self.seconds)
-        for name in [name for name in timed if "failed" in timed[name]]:
-            self._refuse(name, shape, mode, precision, timed.pop(name)["failed"])
-        rows = [
-            harness.sequence_row(name, shape, mode, self.device, precision, loaded[name], samples)
-            for name, samples in timed.items()
-        ]
-        harness.compare_with(rows, "torch")
-        return rows
-
-    def _refuse(self, name: str, shape: Shape, mode: str, precision: str, why: str) -> None:
-        self.refused.append(
-            {"implementation": name, "shape": str(shape), "mode": mode, "precision": precision, "why": why}
-        )
-
-    def complaints(self) -> list[str]:
-        """A line for each thing that was refused."""
-        return [" ".join(f"{value}" for value in refusal.values()) for refusal in self.refused]
-
-
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Say what was just measured, a line for each row."""
-    for row in rows:
-        what = (
-            ",".join(str(row[key]) for key in ("B", "T", "D", "H"))
-            + f" {'tf32' if row['tf32'] else row['dtype']}"
-        )
-        time = f"{row['p50_ms']:.3g} ms" + (f", GPU {row['gpu_p50_ms']:.3g} ms" if row["gpu_p50_ms"] else "")
-        print(f"{what} {row['mode']}: {row['implementation']} {time}, error {row['error']:.1e}", flush=True)
-
-
-def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """gpulstm beside torch over all shapes, a line for each mode."""
-    lines = []
-    for mode in MODES:
-        ours = [
-            row for row in rows if row["implementation"] == "gpulstm" and row["mode"] == mode and row["speed"]
-        ]
-        if not ours:
-            continue
-        speeds = [row["speed"] for row in ours]
-        memory = [row["memory_ratio"] for row in ours if row["memory_ratio"] is not None]
-        median = statistics.median(speeds)
-        line = f"{mode}: speed beside torch {min(speeds):.2f} at least, {median:.2f} in the median"
-        lines.append(line + (f"; memory beside torch {max(memory):.2f} at most" if memory else ""))
-    return lines
 
 
 def report(head: dict[str, Any], comparison: Comparison) -> str:
@@ -200,7 +77,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         "--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure"
     )
     parser.add_argument(
-        "--peers", default="torch,onnxruntime,numpy", help="beside gpulstm: some of " + ", ".join(SERVES)
+        "--peers", default=",".join(SERVES), help="beside gpulstm: some of these, those that the device has"
     )
     parser.add_argument(
         "--threads", type=int, default=facts.cores(), help="of each implementation (all cores)"

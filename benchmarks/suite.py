@@ -2,7 +2,7 @@
 
     python -m benchmarks.suite --out FILE
 
-Runs every test that takes a device, on the device ``cuda`` alone (the others need none, and run elsewhere).
+Runs every test that takes a device, on the device ``cuda`` alone: the others need no GPU, and some want none.
 """
 
 import os
@@ -16,19 +16,25 @@ from typing import Any
 from benchmarks.facts import ROOT
 from benchmarks.part import Part, main
 
-# "cuda" is a parameter in the names of the tests wanted; the tests of the emulated CUDA have it in theirs.
-CHOICE = "cuda and not emulated"
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """What makes this module a plug-in of pytest: keep the tests whose fixture ``device`` is cuda."""
+    chosen = [
+        item for item in items if hasattr(item, "callspec") and item.callspec.params.get("device") == "cuda"
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
 
 
-def command(paths: Iterable[str] = ("tests",), choice: str = CHOICE) -> list[str]:
+def command(paths: Iterable[str] = ("tests",)) -> list[str]:
     """The call of pytest: quiet, one line for each failure at the end, nothing left in the checkout."""
-    options = ["-q", "--tb=short", "-rfE", "--color=no", "-p", "no:cacheprovider"]
-    return [sys.executable, "-m", "pytest", *options, "-k", choice, *paths]
+    options = ["-q", "--tb=short", "-rfE", "--color=no", "-p", "no:cacheprovider", "-p", "benchmarks.suite"]
+    return [sys.executable, "-m", "pytest", *options, *paths]
 
 
 def environment() -> dict[str, str]:
-    """cuda alone; a test may be skipped for want of an oracle; the checkout is found from any folder; and of
-    pytest's plug-ins only those that the project names, which are none."""
+    """What the tests run in: cuda alone, oracles may be missing, the checkout is found from any folder, and
+    pytest loads no plug-in that merely happens to be installed."""
     kept = {name: value for name, value in os.environ.items() if name != "CI"}
     path = os.pathsep.join(filter(None, (str(ROOT), kept.get("PYTHONPATH"))))
     return {**kept, "GPULSTM_TEST_DEVICES": "cuda", "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}

@@ -50,8 +50,7 @@ class Worker:
         self.restless = 0  # answers after which the process did not fall asleep
 
     def ask(self, do: str, patience: float = PATIENCE, **arguments: Any) -> Any:
-        """The result of a request. Raises Missing or WorkerFailed; after the latter the process may be
-        gone."""
+        """The result of a request. Raises Missing, or WorkerFailed: then the process may be gone."""
         assert self.process.stdin is not None and self.process.stdout is not None
         alarm = threading.Timer(patience, self.process.kill)
         alarm.start()
@@ -97,11 +96,10 @@ class Team:
         self.dismiss()
 
     def worker(self, name: str, tf32: bool = False) -> Worker:
-        """The process of that name; a new one where it has ended. ``tf32`` is a setting of a whole
-        process."""
+        """The process of that name, a new one where it has ended; ``tf32`` is set for a whole process."""
         key = name, tf32
         if key in self._workers and self._workers[key].process.poll() is not None:
-            self._end(key)
+            self.end(*key)
         if key not in self._workers:
             self._workers[key] = Worker(self.threads, tf32)
         return self._workers[key]
@@ -109,10 +107,11 @@ class Team:
     def dismiss(self) -> None:
         """End all processes."""
         for key in list(self._workers):
-            self._end(key)
+            self.end(*key)
 
-    def _end(self, key: tuple[str, bool]) -> None:
-        worker = self._workers.pop(key)
+    def end(self, name: str, tf32: bool = False) -> None:
+        """End one process: what has failed may be in no state to go on."""
+        worker = self._workers.pop((name, tf32))
         worker.close()
         self.restless += worker.restless
 

@@ -93,8 +93,11 @@ class TorchGraph(Torch):
         return results
 
     def _capture(self, call: Any) -> tuple[Any, tuple]:
-        """As PyTorch's notes on CUDA graphs have it: warm up on a side stream, then capture with no gradients
-        set, so that they are made in the graph's own memory and every replay writes them anew."""
+        """Warm up on a side stream, then capture, as PyTorch's notes on CUDA graphs have it.
+
+        No gradients are set at that time, so that they are made in the graph's own memory and every replay
+        writes them anew.
+        """
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

@@ -37,7 +37,7 @@ from gpulstm.nn import (
 from gpulstm.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from gpulstm.random import manual_seed
 from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
-from gpulstm.tape import Tensor, no_grad, tensor
+from gpulstm.tape import TapeError, Tensor, apply, no_grad, tensor
 
 __version__ = "0.1.0"
 
@@ -82,8 +82,10 @@ __all__ = [
     "Sequential",
     "ShapeError",
     "StepLR",
+    "TapeError",
     "Tensor",
     "Trainer",
+    "apply",
     "as_dtype",
     "binary_cross_entropy_with_logits",
     "clip_grad_norm",

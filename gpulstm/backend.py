@@ -95,7 +95,11 @@ class CupyBackend:
         with self.device:
             if _is_cupy(x) and x.device.id != self.index:
                 x = x.copy()  # CuPy copies to the current device
-            elif not isinstance(x, np.ndarray) and not hasattr(x, "__cuda_array_interface__") and hasattr(x, "__dlpack__"):
+            elif (
+                not isinstance(x, np.ndarray)
+                and not hasattr(x, "__cuda_array_interface__")
+                and hasattr(x, "__dlpack__")
+            ):
                 x = np.from_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CPU else self.xp.from_dlpack(x)
             return self.xp.asarray(x, dtype=dtype)
 

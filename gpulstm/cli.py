@@ -54,9 +54,7 @@ def text_lab() -> None:
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 @click.option("--validate-every", default=DEFAULT.validate_every, help="Steps between validations.")
 @click.option("--patience", type=int, help="Stop after so many validations without a better one.")
-@click.option(
-    "--out", default="text.safetensors", help="Where the model goes; its checkpoint stands beside it."
-)
+@click.option("--out", default="text.safetensors", help="Where the model goes; its checkpoint stands beside it.")
 @click.option("--checkpoint-every", default=250, help="Steps between checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint, if there is one.")
 @click.option("--log", help="A file for the losses, one JSON object a line.")
@@ -111,18 +109,17 @@ def _check_apart(files: tuple[str, ...], **targets: str | None) -> None:
 @click.argument("model")
 @click.option("--prompt", default="", help="What the text begins with.")
 @click.option("--length", default=500, help="Tokens to write after the prompt.")
-@click.option(
-    "--temperature", default=0.8, help="Lower is safer, higher is bolder; 0 takes the likeliest token."
-)
+@click.option("--temperature", default=0.8, help="Lower is safer, higher is bolder; 0 takes the likeliest token.")
 @click.option("--top-k", type=int, help="Choose among the K likeliest tokens.")
-@click.option(
-    "--top-p", default=1.0, help="Choose among the likeliest tokens that together reach this probability."
-)
+@click.option("--top-p", default=1.0, help="Choose among the likeliest tokens that together reach this probability.")
 @click.option("--seed", type=int, help="Same seed, same text.  [default: another text each time]")
 @click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N.")
 def sample(model: str, prompt: str, device: str, **options: Any) -> None:
     """Let a MODEL that `gpulstm text train` made write text, printed as it is made."""
-    pieces = text.sample(text.load_model(model, device), prompt, **options)
+    writer = text.load_model(model, device)
+    pieces = text.sample(writer, prompt, **options)
+    if unseen := writer.unseen(prompt):  # at level "char" that was an error
+        click.echo(f"gpulstm: never seen, so read as <unk>: {unseen}", err=True)
     click.echo(prompt, nl=False)
     for piece in pieces:
         click.echo(piece, nl=False)

@@ -15,11 +15,10 @@ SMALL = 1e-6  # beside the norm in the quotient, as in PyTorch
 # Elements in one product of NumPy's: below OpenBLAS's limit for using threads, so that the sum does not
 # depend on how many there are, and few enough that float32 sums are good to the last places.
 DOT = 1 << 13
+THREADS = 256  # of a block that sums; kernels/norm.cu has the same number
 
 
-def clip_grad_norm(
-    parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False
-) -> Array:
+def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False) -> Array:
     """Scale all gradients, in place, so that their 2-norm taken together is at most ``max_norm``.
 
     As PyTorch's ``clip_grad_norm_``: g * min(1, max_norm / (norm + 1e-6)).
@@ -72,9 +71,7 @@ def _check_norm(norm: Array) -> None:
         raise NotFinite(f"norm of the gradients: want a finite number, got {value}")
 
 
-def _clip_norm_numpy(
-    backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool
-) -> np.ndarray:
+def _clip_norm_numpy(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> np.ndarray:
     total = 0.0
     with np.errstate(all="ignore"):  # what is not finite shows in the norm
         for grad in grads:
@@ -93,9 +90,7 @@ def _clip_norm_numpy(
     return np.asarray(norm)
 
 
-def _clip_norm_kernel(
-    backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool
-) -> Array:
+def _clip_norm_kernel(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> Array:
     """Two launches for the norm (one more for every further dtype), one for each dtype to scale."""
     kernels = backend.kernels
     assert kernels is not None
@@ -112,9 +107,21 @@ def _clip_norm_kernel(
     partial, result, done = backend.empty((chunks,), np.float64), backend.empty((2,), np.float64), 0
     for dtype, (starts, arrays, count, blocks) in tables.items():
         part = partial[done : done + blocks]
-        kernels("norm", "norm_partial", 0, starts, arrays, part, count, CHUNK, real=dtype, blocks=blocks)
+        kernels(
+            "norm",
+            "norm_partial",
+            0,
+            starts,
+            arrays,
+            part,
+            count,
+            CHUNK,
+            real=dtype,
+            blocks=blocks,
+            threads=THREADS,
+        )
         done += blocks
-    kernels("norm", "norm_total", 0, partial, result, chunks, max_norm, real=np.float64, blocks=1)
+    kernels("norm", "norm_total", 0, partial, result, chunks, max_norm, real=np.float64, blocks=1, threads=THREADS)
     if error_if_nonfinite:
         _check_norm(result[0])
     for dtype, (starts, arrays, count, blocks) in tables.items():

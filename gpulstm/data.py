@@ -84,9 +84,7 @@ class Passes:
         if not isinstance(state_dict, dict) or state_dict.keys() != mine.keys():
             raise FormatError(f"state of batches: want {sorted(mine)}, got {state_dict!r:.80}")
         if state_dict["batches"] != self._batches:
-            raise FormatError(
-                f"state of batches: want one of {self._batches} batches, got {state_dict['batches']}"
-            )
+            raise FormatError(f"state of batches: want one of {self._batches} batches, got {state_dict['batches']}")
         position, seed = state_dict["position"], state_dict["seed"]
         if position is not None and not (isinstance(position, int) and 0 <= position <= self._batches):
             raise FormatError(f"state of batches: want a position from 0 to {self._batches}, got {position}")
@@ -99,9 +97,7 @@ class Passes:
             try:
                 set_generator_state(self.generator, state_dict["generator"])
             except (ValueError, TypeError, KeyError) as error:
-                raise FormatError(
-                    f"state of batches: want a state of {self.generator}, got another"
-                ) from error
+                raise FormatError(f"state of batches: want a state of {self.generator}, got another") from error
         self._position, self._seed, self._restored = position, seed, position is not None
 
 
@@ -281,9 +277,7 @@ def _check_holds(dtype: np.dtype, fill: float) -> None:
     try:
         np.full((), fill, dtype)
     except OverflowError as error:
-        raise DTypeError(
-            f"fill: want a number that the targets' type {dtype} can hold, got {fill}"
-        ) from error
+        raise DTypeError(f"fill: want a number that the targets' type {dtype} can hold, got {fill}") from error
 
 
 def _side_by_side(x: Array, streams: int, fill: float | None) -> Array:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import CPU, device, why_no_cuda
+from gpulstm.backend import CPU, as_dtype, device, why_no_cuda
 from gpulstm.launch import REALS, kernel_files, options, source
 
 _ARCHITECTURE = "sm_80"  # what kernels are compiled for where no device names its own
@@ -94,36 +94,33 @@ def _compiled(compile_kernel: Callable[[str, str], None], file: str, real: str) 
 
 
 def _compiler(cupy: Any, works: bool) -> tuple[Callable[[str, str], None] | None, str]:
-    """What compiles a kernel here, or None, and a line that says so: through the device, or NVRTC alone."""
+    """What compiles a kernel file for a storage type here, or None, and the words that say so."""
     if works:
-
-        def on_device(file: str, real: str) -> None:
-            cupy.RawModule(code=source(file), options=options(real)).compile()
-
-        return on_device, "compile on this device for"
+        return functools.partial(_compile_on_device, cupy), "compile on this device for"
+    if cupy is None:
+        return None, "not compiled: that takes CuPy, and NVRTC beside it"
     try:
         nvrtc = cupy.cuda.nvrtc
-        version = nvrtc.getVersion()
-    except Exception as error:  # no CuPy, or no NVRTC beside it: another exception in every release
-        return (
-            None,
-            f"not compiled: NVRTC comes with {'CuPy' if cupy is None else 'a library'} ({_one_line(error)})",
-        )
+        version = ".".join(map(str, nvrtc.getVersion()))
+    except Exception as error:  # another one in every release
+        return None, f"not compiled: NVRTC does not load ({_one_line(error)})"
+    how = f"compile without a device, by NVRTC {version} for {_ARCHITECTURE}, for"
+    return functools.partial(_compile_by_nvrtc, nvrtc), how
 
-    def without_device(file: str, real: str) -> None:
-        include = [f"-I{folder}" for folder in _cuda_headers()]
-        program = nvrtc.createProgram(source(file), f"{file}.cu", (), ())
-        try:
-            nvrtc.compileProgram(program, (*options(real), f"-arch={_ARCHITECTURE}", *include))
-        except nvrtc.NVRTCError as error:
-            raise RuntimeError(nvrtc.getProgramLog(program).strip() or str(error)) from error
-        finally:
-            nvrtc.destroyProgram(program)
 
-    return (
-        without_device,
-        f"compile without a device, by NVRTC {'.'.join(map(str, version))} for {_ARCHITECTURE}, for",
-    )
+def _compile_on_device(cupy: Any, file: str, real: str) -> None:
+    cupy.RawModule(code=source(file), options=options(as_dtype(real))).compile()
+
+
+def _compile_by_nvrtc(nvrtc: Any, file: str, real: str) -> None:
+    include = [f"-I{folder}" for folder in _cuda_headers()]
+    program = nvrtc.createProgram(source(file), f"{file}.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, (*options(as_dtype(real)), f"-arch={_ARCHITECTURE}", *include))
+    except nvrtc.NVRTCError as error:
+        raise RuntimeError(nvrtc.getProgramLog(program).strip() or str(error)) from error
+    finally:
+        nvrtc.destroyProgram(program)
 
 
 def _cuda_headers() -> list[Path]:

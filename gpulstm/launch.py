@@ -61,9 +61,7 @@ class Kernel:
         self._max_shared = attributes["MaxSharedMemoryPerBlock"] - function.shared_size_bytes
         self._wave_blocks = _WAVES * attributes["MultiProcessorCount"]
 
-    def __call__(
-        self, size: int, *args: Any, threads: int = 256, blocks: int | None = None, shared: int = 0
-    ) -> None:
+    def __call__(self, size: int, *args: Any, threads: int = 256, blocks: int | None = None, shared: int = 0) -> None:
         """Launch with ``size`` elements for a grid-stride loop, or with an exact number of ``blocks``.
 
         Arrays pass their pointer, integers a ``long long``, floats a ``double``, None a null pointer. Raises
@@ -91,7 +89,9 @@ class Kernel:
         if isinstance(arg, np.ndarray):  # CuPy would take one of a single element for a pointer
             raise DTypeError(f"{self.name}: want arrays on the GPU, got one of NumPy of shape {arg.shape}")
         if not arg.flags.c_contiguous:
-            raise ShapeError(f"{self.name}: want C-contiguous arrays, got one of shape {arg.shape}, strides {arg.strides}")
+            raise ShapeError(
+                f"{self.name}: want C-contiguous arrays, got one of shape {arg.shape}, strides {arg.strides}"
+            )
         return arg
 
 
@@ -113,7 +113,14 @@ class Launcher:
         return self._kernels[key]
 
     def __call__(
-        self, file: str, entry: str, size: int, *args: Any, real: Any, defines: tuple[str, ...] = (), **limits: Any
+        self,
+        file: str,
+        entry: str,
+        size: int,
+        *args: Any,
+        real: Any,
+        defines: tuple[str, ...] = (),
+        **limits: Any,
     ) -> None:
         """Look up and launch; ``limits`` are Kernel's threads=, blocks=, shared=."""
         self.kernel(file, entry, real, defines)(size, *args, **limits)

@@ -15,9 +15,7 @@ def check_plot(path: str | Path) -> None:
 
     ending = Path(path).suffix.removeprefix(".").lower()
     if ending not in (known := FigureCanvasAgg.get_supported_filetypes()):
-        raise FormatError(
-            f"{path}: want a picture ending in one of .{', .'.join(sorted(known))}, got {ending!r}"
-        )
+        raise FormatError(f"{path}: want a picture ending in one of .{', .'.join(sorted(known))}, got {ending!r}")
 
 
 def plot_losses(records: list[dict[str, Any]], path: str | Path, unit: str = "nats") -> None:

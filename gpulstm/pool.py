@@ -55,7 +55,12 @@ class _Block:
         self._size, self._memory = size, POOL.take(size)
         address = self._memory.ctypes.data
         address += -address % ALIGNMENT
-        self.__array_interface__ = {"version": 3, "shape": (size,), "typestr": "|u1", "data": (address, False)}
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, False),
+        }
 
     def __del__(self) -> None:
         POOL.give_back(self._size, self._memory)

@@ -57,7 +57,7 @@ def set_generator_state(generator: np.random.Generator, state: dict[str, Any]) -
     before = bits.state
     try:
         bits.state = _arrays(state)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         bits.state = before
         raise FormatError(f"generator state: want what generator_state gave, got others: {error}") from error
 

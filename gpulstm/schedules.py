@@ -39,9 +39,7 @@ class Schedule:
         _check_keys(state_dict, self.state_dict())
         base_lrs = [float(lr) for lr in state_dict["base_lrs"]]
         if len(base_lrs) != len(self.base_lrs):
-            raise FormatError(
-                f"schedule state: want {len(self.base_lrs)} base_lrs, one a group, got {len(base_lrs)}"
-            )
+            raise FormatError(f"schedule state: want {len(self.base_lrs)} base_lrs, one a group, got {len(base_lrs)}")
         self.k, self.base_lrs = int(state_dict["k"]), base_lrs
         self._apply()
 
@@ -96,9 +94,7 @@ class CosineWarmup(Schedule):
     Raises ShapeError unless 0 <= warmup_steps < total_steps and 0 <= min_lr <= lr of every group.
     """
 
-    def __init__(
-        self, optimizer: Optimizer, warmup_steps: int, total_steps: int, min_lr: float = 0.0
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, warmup_steps: int, total_steps: int, min_lr: float = 0.0) -> None:
         _check_count("warmup_steps", warmup_steps, 0)
         _check_count("total_steps", total_steps, warmup_steps + 1)
         _check_number("min_lr", min_lr)
@@ -181,10 +177,8 @@ class ReduceLROnPlateau:
     def _is_better(self, metric: float) -> bool:
         sign = 1 if self._mode == "max" else -1
         best = -sign * math.inf if self.best is None else self.best
-        if self._threshold_mode == "rel":
-            bar = best * (1 + sign * self._threshold)
-        else:
-            bar = best + sign * self._threshold
+        relative, absolute = best * (1 + sign * self._threshold), best + sign * self._threshold
+        bar = relative if self._threshold_mode == "rel" else absolute
         return metric > bar if sign > 0 else metric < bar
 
     def _reduce(self) -> None:

@@ -278,13 +278,13 @@ def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any =
     ``dtype`` None that of x, float32 for Python's floats.
     """
     array = _raw(x)
-    home = backend_of(array) if hasattr(array, "dtype") else CPU
     if dtype is not None:
         dtype = as_dtype(dtype) if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype)
-    array = (home if device is None else find_device(device).backend).asarray(array, dtype)
-    if dtype is None and not hasattr(x, "dtype") and array.dtype == np.float64:
-        array = array.astype(np.float32)
-    return Tensor(array, requires_grad)
+    if not hasattr(array, "dtype"):
+        array = np.asarray(array)
+        dtype = np.dtype(np.float32) if dtype is None and array.dtype == np.float64 else dtype
+    backend = backend_of(array) if device is None else find_device(device).backend
+    return Tensor(backend.asarray(array, dtype), requires_grad)
 
 
 def _raw(x: Any) -> Any:

@@ -48,9 +48,8 @@ extern "C" __global__ void adam(
     ACC new_share1 = (ACC)(1 - numbers[2]), new_share2 = (ACC)(1 - numbers[3]);
     ACC step_size = (ACC)numbers[4], eps = (ACC)numbers[5];
 
-    long long first = (chunk - first_chunk[a]) * chunk_size, size = arrays[5];
-    long long last = size - first < chunk_size ? size : first + chunk_size;
-    for (long long k = first + threadIdx.x; k < last; k += blockDim.x) {
+    long long first = (chunk - first_chunk[a]) * chunk_size, end = first + chunk_size, size = arrays[5];
+    for (long long k = first + threadIdx.x; k < end && k < size; k += blockDim.x) {
         ACC p = keep * load(param[k]);
         ACC g = load(grad[k]) + l2 * p;
         ACC m = exp_avg[k], v = exp_avg_sq[k];

@@ -35,10 +35,9 @@ extern "C" __global__ void norm_partial(
     __shared__ ACC scratch[THREADS];
     long long chunk = blockIdx.x, a = array_of(first_chunk, count, chunk);
     const REAL* __restrict__ grad = (const REAL*)arrays[2 * a];
-    long long first = (chunk - first_chunk[a]) * chunk_size, size = arrays[2 * a + 1];
-    long long last = size - first < chunk_size ? size : first + chunk_size;
+    long long first = (chunk - first_chunk[a]) * chunk_size, end = first + chunk_size, size = arrays[2 * a + 1];
     ACC sum = 0;
-    for (long long k = first + threadIdx.x; k < last; k += THREADS) {
+    for (long long k = first + threadIdx.x; k < end && k < size; k += THREADS) {
         ACC g = load(grad[k]);
         sum += g * g;
     }
@@ -70,12 +69,12 @@ extern "C" __global__ void norm_scale(
     const long long* __restrict__ first_chunk, const long long* __restrict__ arrays,
     const double* __restrict__ result, long long count, long long chunk_size)
 {
-    if (result[1] == 1) return;
-    ACC coefficient = (ACC)result[1];
+    double scale = result[1];
+    if (scale == 1) return;
+    ACC coefficient = (ACC)scale;
     long long chunk = blockIdx.x, a = array_of(first_chunk, count, chunk);
     REAL* grad = (REAL*)arrays[2 * a];
-    long long first = (chunk - first_chunk[a]) * chunk_size, size = arrays[2 * a + 1];
-    long long last = size - first < chunk_size ? size : first + chunk_size;
-    for (long long k = first + threadIdx.x; k < last; k += blockDim.x)
+    long long first = (chunk - first_chunk[a]) * chunk_size, end = first + chunk_size, size = arrays[2 * a + 1];
+    for (long long k = first + threadIdx.x; k < end && k < size; k += blockDim.x)
         grad[k] = store(coefficient * load(grad[k]));
 }

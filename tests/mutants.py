@@ -28,7 +28,12 @@ ROOT = Path(__file__).parents[1]
 TESTS = {
     "gpulstm/cells/lstm.py": ["tests/test_recurrent.py"],
     "kernels/lstm.cu": ["tests/test_recurrent.py"],
-    "kernels/common.cuh": ["tests/test_recurrent.py", "tests/test_losses.py", "tests/test_optim.py", "tests/test_clip.py"],
+    "kernels/common.cuh": [
+        "tests/test_recurrent.py",
+        "tests/test_losses.py",
+        "tests/test_optim.py",
+        "tests/test_clip.py",
+    ],
     "kernels/cross_entropy.cu": ["tests/test_losses.py"],
     "kernels/dropout.cu": ["tests/test_dropout.py"],
     "kernels/embedding.cu": ["tests/test_embedding.py"],
@@ -41,7 +46,8 @@ SWAPS = {
     "<": "<=", "<=": "<", ">": ">=", ">=": ">", "==": "!=", "!=": "==", "&&": "||", "||": "&&",
     "i": "f", "f": "g", "g": "o", "o": "i", "di": "df", "df": "dg", "dg": "do", "do": "di",
     "z_i": "z_f", "z_f": "z_g", "z_g": "z_o", "z_o": "z_i", "scale": "shift", "shift": "scale",
-    "tanh_c": "c", "c": "c_prev", "c_prev": "c", "c_new": "tanh_c", "h_prev": "h", "dh_all": "dc_all", "dc_all": "dh_all",
+    "tanh_c": "c", "c": "c_prev", "c_prev": "c", "c_new": "tanh_c", "h_prev": "h",
+    "dh_all": "dc_all", "dc_all": "dh_all",
     "dh": "dy", "dy": "dh", "held": "dh", "zx": "zr", "zr": "zx", "b_ih": "b_hh", "b_hh": "b_ih",
     "j": "b", "b": "j", "B": "H", "H": "B", "sigmoid": "tanh_", "tanh_": "sigmoid",
     "dc_prev": "dc", "scale_g": "shift_g", "shift_g": "scale_g",
@@ -144,12 +150,19 @@ def survives(mutant: Mutant, base: Path, device: str) -> bool:
         (copy / mutant.file).write_text(mutant.planted())
         # An installed gpulstm must not serve the kernels: the copy's own lie where launch.py looks first.
         (copy / "gpulstm" / "kernels").symlink_to(copy / "kernels")
-        environment = {**os.environ, "PYTHONPATH": str(copy), "GPULSTM_TEST_DEVICES": device, "OPENBLAS_NUM_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(copy),
+            "GPULSTM_TEST_DEVICES": device,
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         environment.pop("CI", None)
         tests = [copy / test for test in TESTS[mutant.file]]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
         try:
-            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
+            done = subprocess.run(
+                command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300
+            )
         except subprocess.TimeoutExpired:
             return False
         if done.returncode not in (0, 1):

@@ -39,7 +39,11 @@ def upward_imports(source: str, module: str) -> list[str]:
     """The imports of gpulstm in ``source``, a file of top-level part ``module``, that go up (inside functions too)."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "gpulstm":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.level == 0
+            and (node.module or "").split(".")[0] == "gpulstm"
+        ):
             parts = node.module.split(".")
             targets = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -98,7 +102,9 @@ def test_every_cell_has_its_equations_its_kernel_and_its_cases():
 
 
 @pytest.mark.parametrize(
-    "path", [*modules(), *(ROOT / "kernels").glob("*.cu*"), *(ROOT / "tests").rglob("*.py")], ids=lambda p: p.name
+    "path",
+    [*modules(), *(ROOT / "kernels").glob("*.cu*"), *(ROOT / "tests").rglob("*.py")],
+    ids=lambda p: p.name,
 )
 def test_every_file_opens_with_what_it_is_for(path):
     text = path.read_text()
@@ -118,7 +124,17 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    build = ["-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", copy / "dist", copy]
+    build = [
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "--wheel-dir",
+        copy / "dist",
+        copy,
+    ]
     done = subprocess.run([sys.executable, *build], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (path,) = (copy / "dist").glob("*.whl")
@@ -138,7 +154,12 @@ def test_kernels_are_found_in_an_installed_wheel(wheel, tmp_path):
     code = "import gpulstm.launch as l; print(l.__file__, *l.kernel_files()); l.source('lstm')"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     printed = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert printed.stdout.split() == [str(tmp_path / "gpulstm" / "launch.py"), *kernel_files()]
 
@@ -147,7 +168,10 @@ def test_kernels_are_found_in_a_checkout_that_is_not_installed(tmp_path):
     for name in ("gpulstm", "kernels"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     # -S leaves out site-packages, and with it any installed gpulstm; NumPy's folder comes back by hand.
-    code = f"import sys; sys.path.append({str(Path(np.__file__).parents[1])!r})\nimport gpulstm.launch as l\nprint(l.source('lstm')[:2])"
+    site = str(Path(np.__file__).parents[1])
+    code = f"import sys; sys.path.append({site!r}); import gpulstm.launch as l; print(l.source('lstm')[:2])"
     command = [sys.executable, "-S", "-c", code]
-    printed = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    printed = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True
+    )
     assert printed.stdout.strip() == "//", printed.stderr

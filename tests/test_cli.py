@@ -93,7 +93,8 @@ def test_info_tells_what_is_here():
     for line in ("gpulstm", "Python", "NumPy", "CuPy", "CUDA", "processor", "kernels"):
         assert re.search(rf"^{line} +\S", done.stdout, re.MULTILINE), line
     assert re.search(r"^(GPU +none: \S|cuda:0 +\S)", done.stdout, re.MULTILINE)
-    assert "FAILS" not in done.stdout
+    if "not compiled" not in done.stdout:
+        assert re.search(r"^  lstm +float32", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,15 @@ def test_standard_input_and_several_files(corpus, tmp_path):
     assert f"{len(PROSE) + 2 + 30 * 25:,} characters" in done.stdout
 
 
+def test_words_of_a_prompt_that_are_unknown_are_named(corpus, tmp_path):
+    model = tmp_path / "words.safetensors"
+    done = run("text", "train", corpus, *TINY, "--level", "word", "--steps", "2", "--out", model)
+    assert done.returncode == 0 and "perplexity" in done.stdout, done.stderr
+    done = run("text", "sample", model, "--prompt", "It isn't zyxw", "--length", "3", "--device", "cpu")
+    assert done.returncode == 0 and done.stdout.startswith("It isn't zyxw")
+    assert done.stderr == "gpulstm: never seen, so read as <unk>: ' zyxw'\n"
+
+
 def test_a_prompt_and_a_sample_that_the_terminal_cannot_show(trained):
     done = run(
         "text", "sample", trained[0], "--length", "5", env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
@@ -225,7 +235,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(trained, corpus, tmp_
 def test_resuming_with_other_options_or_another_text_is_refused(corpus, tmp_path):
     assert interrupt_training(corpus, tmp_path)[0] == 130
     args = ["text", "train", corpus, *TINY, "--out", "m.safetensors", "--resume"]
-    refused(run(*args, "--hidden", "13", cwd=tmp_path), "hidden: want 12, as the run began, got 13")
+    refused(run(*args, "--hidden", "13", cwd=tmp_path), "hidden: want 12, as it began, got 13")
     other = tmp_path / "other.txt"
     other.write_text(PROSE + "More.")
     args[2] = other
@@ -379,3 +389,29 @@ def test_a_plot_without_matplotlib_is_refused_before_training(corpus, tmp_path):
     environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
     done = run("text", "train", corpus, *TINY, "--plot", "loss.png", cwd=tmp_path, env=environment)
     refused(done, "plot: want matplotlib", "gpulstm[plot]")
+
+
+def test_info_on_a_machine_with_a_device(emulated, monkeypatch):
+    from gpulstm import info
+
+    monkeypatch.setattr(info, "kernel_files", lambda: ["dropout"])
+    shown = list(info.lines())
+    (gpu,) = [line for line in shown if line.startswith("cuda:0 ")]
+    assert "GiB free" in gpu and "unknown" not in gpu
+    assert shown[-2:] == [
+        "kernels    compile on this device for",
+        "  dropout        float32, float64, float16, bfloat16",
+    ]
+
+
+def test_info_names_the_kernel_that_does_not_compile(monkeypatch):
+    from gpulstm import info
+
+    def compile_kernel(file, real):
+        if (file, real) == ("adam", "float16"):
+            raise RuntimeError("adam.cu(3): error: no such word\nand more")
+
+    monkeypatch.setattr(info, "_compiler", lambda cupy, works: (compile_kernel, "compile here for"))
+    (line,) = [line for line in info.lines() if line.startswith("  adam ")]
+    fault = "float16 FAILS (RuntimeError: adam.cu(3): error: no such word)"
+    assert line == f"  adam           float32, float64, {fault}, bfloat16"

@@ -178,11 +178,22 @@ def test_extreme_logits(device, dtype):
     np.testing.assert_allclose(wrong, [2e4, 2e4 + math.log(2), inf, inf, 2e30], rtol=1e-6)
 
 
+@pytest.mark.parametrize("C", [3, 17, 40, 1030])
+def test_the_largest_logit_may_stand_anywhere(device, C):
+    """A row's maximum that misses one class overflows as soon as that class is the largest by far."""
+    target = np.arange(C)[-50:]
+    logits = np.where(np.arange(C) == target[:, None], np.float32(1e4), np.float32(0))
+    loss, dlogits, _ = run(device, logits, target, {"reduction": "none"}, np.ones(len(target), np.float32))
+    np.testing.assert_array_equal(loss, 0)
+    np.testing.assert_array_equal(dlogits, 0)
+
+
 def test_logits_that_are_not_numbers_show(device):
-    logits = np.array([[0.0, math.nan, 1.0], [0.0, 1.0, 2.0]])
-    loss, dlogits, _ = run(device, logits, np.array([0, 0]), {"reduction": "none"}, np.ones(2))
-    assert np.isnan(loss[0]) and np.isfinite(loss[1])
-    assert np.isnan(dlogits[0]).all() and np.isfinite(dlogits[1]).all()
+    inf = math.inf
+    logits = np.array([[0, math.nan, 1], [inf, 1, 2], [inf, 1, 2], [-inf, -inf, -inf], [0, 1, 2]])
+    loss, dlogits, _ = run(device, logits, np.array([0, 0, 1, 2, 0]), {"reduction": "none"}, np.ones(5))
+    np.testing.assert_array_equal(np.isnan(loss), [True] * 4 + [False])
+    np.testing.assert_array_equal(np.isnan(dlogits), [[True] * 3] * 4 + [[False] * 3])
 
 
 def test_arrays_need_not_be_contiguous(device):

@@ -21,9 +21,18 @@ def address(array: np.ndarray) -> int:
 
 
 def test_arrays_are_ordinary_and_aligned():
-    for shape, dtype in (((3, LARGE), np.float32), ((LARGE,), np.float64), ((7, LARGE), np.uint8), ((2, 3), np.float32)):
+    for shape, dtype in (
+        ((3, LARGE), np.float32),
+        ((LARGE,), np.float64),
+        ((7, LARGE), np.uint8),
+        ((2, 3), np.float32),
+    ):
         array = pool.empty(shape, dtype)
-        assert (array.shape, array.dtype) == (shape, dtype) and array.flags.c_contiguous and array.flags.writeable
+        assert (
+            (array.shape, array.dtype) == (shape, dtype)
+            and array.flags.c_contiguous
+            and array.flags.writeable
+        )
         array[...] = 1
         assert array.sum() == array.size
     assert address(pool.empty((LARGE,), np.float32)) % pool.ALIGNMENT == 0

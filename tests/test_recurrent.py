@@ -21,11 +21,17 @@ def run(backend, case, given, cotangents, path="auto", dtype=np.float64):
     def there(array):
         if array is None:
             return None
-        return backend.asarray(array)[...].astype(dtype, order="K") if case.strided else backend.asarray(array, dtype)
+        return (
+            backend.asarray(array)[...].astype(dtype, order="K")
+            if case.strided
+            else backend.asarray(array, dtype)
+        )
 
     lengths = None if case.lengths is None else np.array(case.lengths)
     with backend:
-        outputs, pullback = functional.recurrent(*map(there, given), lengths=lengths, reverse=case.reverse, path=path)
+        outputs, pullback = functional.recurrent(
+            *map(there, given), lengths=lengths, reverse=case.reverse, path=path
+        )
         gradients = pullback(*map(there, cotangents))
     return [None if a is None else backend.to_numpy(a) for a in (*outputs, *gradients)]
 
@@ -164,7 +170,9 @@ def test_arguments_are_left_as_they_were(device, rng):
 
 def test_input_gradient_can_be_left_out(device, rng):
     given, cotangents = arguments(SEQUENCES[0], rng)
-    _, pullback = functional.recurrent(*(None if a is None else device.asarray(a) for a in given), input_gradient=False)
+    _, pullback = functional.recurrent(
+        *(None if a is None else device.asarray(a) for a in given), input_gradient=False
+    )
     gradients = pullback(*map(device.asarray, cotangents))
     assert gradients[0] is None and gradients[3] is not None
 
@@ -216,9 +224,19 @@ def test_a_path_that_cannot_serve_says_why(device, rng):
         (2, np.zeros((2, 5)), ShapeError, r"c0: want \(3, 5\) = \(batch, hidden\), got \(2, 5\)"),
         (3, np.zeros((20, 3)), ShapeError, r"w_ih: want \(20, 4\) = \(gates\*hidden, input\), got \(20, 3\)"),
         (4, np.zeros((19, 5)), ShapeError, r"w_hh: want \(4 \* hidden, hidden\), got \(19, 5\)"),
-        (4, np.zeros((20, 6)), ShapeError, r"w_hh: want \(20, 5\) = \(gates\*hidden, output\), got \(20, 6\)"),
+        (
+            4,
+            np.zeros((20, 6)),
+            ShapeError,
+            r"w_hh: want \(20, 5\) = \(gates\*hidden, output\), got \(20, 6\)",
+        ),
         (5, np.zeros(5), ShapeError, r"b_ih: want \(20,\) = \(gates\*hidden,\), got \(5,\)"),
-        (6, np.zeros(20, np.float32), DTypeError, "b_hh: want float64, the type of x, got float32; convert one"),
+        (
+            6,
+            np.zeros(20, np.float32),
+            DTypeError,
+            "b_hh: want float64, the type of x, got float32; convert one",
+        ),
         (7, np.zeros((2, 4)), ShapeError, r"w_hh: want \(20, 2\)"),
     ],
 )

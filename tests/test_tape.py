@@ -82,7 +82,7 @@ def test_the_check_of_gradients_sees_a_fault(monkeypatch, rng, fault):
         check_expression(backend, x, w)
 
 
-# -- the graph -------------------------------------------------------------------------------------------------
+# -- the graph -----------------------------------------------------------------------------------------------
 def test_a_tensor_used_often_adds_up(leaf):
     x = leaf([1.0, 2.0])
     y = x * x
@@ -101,7 +101,7 @@ def test_a_chain_of_ten_thousand(leaf):
 
 def test_a_long_chain_is_dropped_without_backward():
     y = gl.tensor(1.0, requires_grad=True)
-    for _ in range(100_000):
+    for _ in range(50_000):
         y = -y
     del y
     gc.collect()
@@ -164,7 +164,7 @@ def test_raw_arrays_numbers_and_none_are_inputs_too(device, leaf):
     np.testing.assert_array_equal(device.to_numpy(x.grad), np.full((2, 3), 4.0))
 
 
-# -- memory ----------------------------------------------------------------------------------------------------
+# -- memory --------------------------------------------------------------------------------------------------
 def test_pullbacks_are_freed_as_they_run():
     class Kept:
         pass
@@ -177,13 +177,12 @@ def test_pullbacks_are_freed_as_they_run():
 
         def pullback(dy, kept=kept):
             order.append(f"{name} runs")
-            return dy * 1, None
+            return (dy * 1,)
 
         return a * 1, pullback
 
     x = gl.tensor([1.0], requires_grad=True)
-    y = apply(step, apply(step, x, "first"), "second")
-    loss = y.sum()
+    loss = apply(step, apply(step, x, name="first"), name="second")
     loss.backward()
     assert order == ["second runs", "second freed", "first runs", "first freed"]
 
@@ -192,13 +191,8 @@ def test_what_no_pullback_needs_is_not_held():
     x = gl.tensor(np.ones(3), requires_grad=True)
     y = x + 1
     held = weakref.ref(y.data)
-    z = y * 2
+    loss = (y + 1).sum()
     del y
-    assert held() is not None or z is not None  # multiply holds what it needs
-    z = x + 1
-    held = weakref.ref(z.data)
-    loss = (z + 1).sum()
-    del z
     assert held() is None
     loss.backward()
     np.testing.assert_array_equal(x.grad, np.ones(3))
@@ -282,14 +276,14 @@ def test_gradients_are_arrays_also_without_an_axis(device, leaf):
     assert float(x.grad) == 10
 
 
-# -- backward, misused -----------------------------------------------------------------------------------------
+# -- backward, misused ---------------------------------------------------------------------------------------
 def test_a_second_backward_is_refused_before_anything_changes(leaf):
     x, w = leaf((3,)), leaf((3,))
     shared = x * 2
     first, second = shared.sum(), (shared * w).sum()
     first.backward()
     before = gl.Tensor(x.grad).numpy().copy()
-    with pytest.raises(TapeError, match="got a multiply that was, and is freed; compute the loss again"):
+    with pytest.raises(TapeError, match="got a sum that was, and is freed; compute the loss again"):
         first.backward()
     with pytest.raises(TapeError, match="add losses up and call backward once"):
         second.backward()
@@ -342,10 +336,10 @@ def test_a_wrong_pullback_is_named(leaf):
             y.sum().backward()
 
 
-# -- requires_grad ---------------------------------------------------------------------------------------------
+# -- requires_grad -------------------------------------------------------------------------------------------
 def test_requires_grad_is_for_floats_and_leaves(device, leaf):
     counts = device.asarray(np.array([1, 2]))
-    with pytest.raises(DTypeError, match="requires_grad: want one of float32, .* got int64"):
+    with pytest.raises(DTypeError, match=r"requires_grad: want one of float32, .* got int64"):
         gl.Tensor(counts, requires_grad=True)
     t = gl.Tensor(counts)
     with pytest.raises(DTypeError, match="got int64"):
@@ -413,7 +407,7 @@ def test_no_grad_holds_in_one_thread():
     assert seen == [True, False]
 
 
-# -- devices ---------------------------------------------------------------------------------------------------
+# -- devices -------------------------------------------------------------------------------------------------
 def test_tensors_on_different_devices_are_named(emulated):
     here, there = gl.tensor([1.0, 2.0], requires_grad=True), gl.tensor([1.0, 2.0], device="cuda")
     other = gl.tensor([1.0, 2.0], device="cuda:1")
@@ -436,7 +430,7 @@ def test_functions_and_pullbacks_run_on_the_device_of_their_inputs(emulated):
         assert x.grad.device.id == int(name[-1])
 
 
-# -- element types ---------------------------------------------------------------------------------------------
+# -- element types -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_numbers_take_the_tensors_type(device, dtype):
     dtype = gl.as_dtype(dtype)
@@ -491,14 +485,14 @@ def test_arrays_on_either_side(device, leaf):
         x + None
 
 
-# -- what a tensor is like -------------------------------------------------------------------------------------
+# -- what a tensor is like -----------------------------------------------------------------------------------
 def test_facts(device):
     x = gl.Tensor(device.asarray(np.arange(6.0).reshape(2, 3)), requires_grad=True)
     assert (x.shape, x.ndim, x.size, x.dtype, x.device) == ((2, 3), 2, 6, np.float64, device.name)
     assert len(x) == 2 and [row.numpy().tolist() for row in x] == [[0, 1, 2], [3, 4, 5]]
     assert x[1, 2].item() == 5.0 and float(x[1, 1]) == 4.0 and bool(x[0, 1]) and not x[0, 0]
     assert isinstance(x.numpy(), np.ndarray) and x.T.shape == (3, 2)
-    assert list(x)[0].requires_grad and not x.detach().requires_grad and x.detach().data is x.data
+    assert x[0].requires_grad and not x.detach().requires_grad and x.detach().data is x.data
     for many in (x, x[:0]):
         with pytest.raises(ShapeError, match=r"item: want a tensor of one element, got shape \(\d, 3\)"):
             many.item()
@@ -540,7 +534,7 @@ def test_leaves_are_copied_and_pickled(device):
         assert x.grad is None
 
 
-# -- gl.tensor -------------------------------------------------------------------------------------------------
+# -- gl.tensor -----------------------------------------------------------------------------------------------
 def test_tensor_of_lists_and_numbers():
     assert gl.tensor([1.0, 2.0]).dtype == gl.tensor(1.5).dtype == np.float32
     assert gl.tensor([1, 2]).dtype == np.int64 and gl.tensor([True]).dtype == np.bool_

@@ -4,6 +4,8 @@ import json
 import math
 import pickle
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -58,8 +60,9 @@ def test_characters_are_numbered_by_code_point():
 
 def test_words_are_numbered_by_frequency_and_rare_ones_are_unknown():
     pieces = split("b a a once b a c c twice twice twice twice", "word")
-    vocabulary = Vocabulary.of(pieces, "word", 4)
+    vocabulary = Vocabulary.of(pieces, "word", 100)
     assert vocabulary.tokens == ["<unk>", " twice", " a", " c"]
+    assert Vocabulary.of(pieces, "word", 3).tokens == ["<unk>", " twice", " a"]
     assert vocabulary.encode([" a", " once", "b", " c"]).tolist() == [2, 0, 0, 3]
 
 
@@ -408,3 +411,10 @@ def test_a_text_shorter_than_its_windows_is_refused():
         FormatError, match="want at least 2,049 tokens to train on, for 32 streams of 64, got 90; give more"
     ):
         lab.train("0123456789" * 10, device="cpu", progress=False)
+
+
+def test_the_lab_is_reached_from_the_package_and_imports_little():
+    heavy = "{'cupy', 'tqdm', 'click', 'safetensors', 'matplotlib', 'ml_dtypes'}"
+    code = f"import sys, gpulstm as gl; gl.labs.text.train, gl.Trainer; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

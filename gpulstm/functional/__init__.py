@@ -1,7 +1,8 @@
 """Pure functions on raw arrays of either library; each returns (value, pullback).
 
 ``pullback`` takes the gradients of the outputs and returns those of the array arguments, or None. Arrays on a
-GPU that is not the current one need ``with gl.device("cuda:1").backend:`` around both calls; Tensors see to it.
+GPU that is not the current one need ``with gl.device("cuda:1").backend:`` around both calls; Tensors see to
+it.
 """
 
 from gpulstm.functional.cross_entropy import cross_entropy

@@ -86,6 +86,7 @@ def _reduced(xp, row_loss: Array, row_weight: Array, reduction: str) -> tuple[Ar
     return mean, 1 / xp.where(count == 0, xp.ones_like(count), count)
 
 
+@np.errstate(invalid="ignore")  # a row of infinities has no softmax: nan, as in PyTorch, and no warning
 def _rows_numpy(
     backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
 ) -> tuple[Array, Array, Callable]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Run:
-    """One sequence computed: the path taken, its shape (T, B, D, H), and why no faster path served it ("" if none is)."""
+    """One sequence computed: the path taken, its shape (T, B, D, H), and why no faster one served it, or ""."""
 
     cell: str
     path: str

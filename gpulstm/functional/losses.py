@@ -49,9 +49,7 @@ def mse(input: Array, target: Array, *, reduction: str = "mean") -> tuple[Array,
     return loss, pullback
 
 
-def huber(
-    input: Array, target: Array, *, delta: float = 1.0, reduction: str = "mean"
-) -> tuple[Array, Callable]:
+def huber(input: Array, target: Array, *, delta: float = 1.0, reduction: str = "mean") -> tuple[Array, Callable]:
     """``loss, pullback = huber(input, target, delta=1.0)``: Huber 1964, PyTorch's ``huber_loss``.
 
     With d = input - target: d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2).
@@ -118,9 +116,7 @@ def _fitting(name: str, weight: Array | None, x: Array) -> Array | None:
     if weight is None:
         return None
     # Axes are matched from the last; only sizes 1 and that of x fit, and no axis may be left over.
-    fits = weight.ndim <= x.ndim and all(
-        n in (1, m) for n, m in zip(weight.shape[::-1], x.shape[::-1], strict=False)
-    )
+    fits = weight.ndim <= x.ndim and all(n in (1, m) for n, m in zip(weight.shape[::-1], x.shape[::-1], strict=False))
     if not fits:
         raise ShapeError(f"{name}: want a shape that broadcasts to {x.shape} = input's, got {weight.shape}")
     return weight.astype(x.dtype, copy=False)

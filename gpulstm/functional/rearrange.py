@@ -84,9 +84,7 @@ def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     sizes = [a.shape[axis] for a in arrays if a.ndim == ndim]
     others = {(*a.shape[:axis], *a.shape[axis + 1 :]) for a in arrays}
     if len(others) > 1 or len(sizes) < len(arrays):
-        raise ShapeError(
-            f"concatenate: want shapes alike but on axis {axis}, got {[a.shape for a in arrays]}"
-        )
+        raise ShapeError(f"concatenate: want shapes alike but on axis {axis}, got {[a.shape for a in arrays]}")
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         rest, parts, start = (slice(None),) * axis, [], 0
@@ -122,7 +120,5 @@ def _check_alike(name: str, arrays: tuple[Array, ...]) -> Backend:
     backend = backend_of(*arrays)
     for a in arrays:
         if a.dtype != arrays[0].dtype:
-            raise DTypeError(
-                f"{name}: want {arrays[0].dtype} as the first, got {a.dtype}; convert with astype"
-            )
+            raise DTypeError(f"{name}: want {arrays[0].dtype} as the first, got {a.dtype}; convert with astype")
     return backend

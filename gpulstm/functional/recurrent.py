@@ -13,6 +13,7 @@ from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of
 from gpulstm.cells import CELLS
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
+from gpulstm.functional.linear import product
 from gpulstm.functional.steps import PATHS, Sequence, Steps, choose
 
 Pullback = Callable[..., tuple]
@@ -66,17 +67,17 @@ def recurrent(
         raise NoKernel(f"cell: want one of {', '.join(CELLS)}, got {cell!r}")
     _check_arrays(*arrays, gates=len(CELLS[cell].gates))
     if x.dtype.itemsize == 2 and not backend.is_cuda:
-        wide = [None if a is None else a.astype(np.float32) for a in arrays]
-        outputs, pullback = recurrent(
-            *wide, extra, cell=cell, lengths=lengths, reverse=reverse, path=path, input_gradient=input_gradient
-        )
+        options: dict[str, Any] = {"cell": cell, "lengths": lengths, "reverse": reverse, "path": path}
+        wide = (*_widened(arrays), extra)
+        outputs, pullback = recurrent(*wide, input_gradient=input_gradient, **options)
         return _narrowed(outputs, x.dtype), lambda *d: _narrowed(pullback(*_widened(d)), x.dtype)
 
     T, B, D = x.shape
     device_lengths, shortest = _check_lengths(lengths, backend, T, B)
-    seq = Sequence(backend, CELLS[cell], x.dtype, T, B, w_hh.shape[0] // len(CELLS[cell].gates), reverse, device_lengths, shortest)
+    H = w_hh.shape[0] // len(CELLS[cell].gates)
+    seq = Sequence(backend, CELLS[cell], x.dtype, T, B, H, reverse, device_lengths, shortest)
     path, why = choose(path, seq.cell, backend, x.dtype)
-    record(Run(cell, path, backend.name, x.dtype.name, (T, B, D, seq.H), reverse, why))
+    record(Run(cell, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
     return _Loop(seq, PATHS[path], input_gradient).run(*arrays, extra)
 
 
@@ -109,7 +110,7 @@ class _Loop:
         self.hs[first] = 0 if h0 is None else h0
         self.cs[first] = 0 if c0 is None else c0
         self.h_before, self.h_after = self.hs[seq.before : T + seq.before], self.hs[seq.after : T + seq.after]
-        self.cell_out = None if w_hr is None else be.empty((T, B, H), seq.dtype)  # o * tanh(c), to be projected
+        self.cell_out: Any = None if w_hr is None else be.empty((T, B, H), seq.dtype)  # o * tanh(c), to be projected
         h_prev, h = (self.h_before, self.h_after) if w_hr is None else (None, self.cell_out)
         self.steps = self.make_steps(seq, gates, h_prev, h, self.cs, [b for b in (b_ih, b_hh) if b is not None], extra)
 
@@ -144,8 +145,8 @@ class _Loop:
             dc[...] = dc_n
         dz = be.empty((T, B, w_hh.shape[0]), seq.dtype)
         dz_rows = list(dz)
-        if w_hr is not None:
-            dhs, dcell = be.empty((T, B, P), seq.dtype), be.empty((B, H), seq.dtype)
+        # With a projection: the gradient of h at every step, and of what it was projected from.
+        dhs, dcell = be.empty((T if w_hr is not None else 0, B, P), seq.dtype), be.empty((B, H), seq.dtype)
 
         for t in reversed(self.times):
             if w_hr is None:
@@ -160,16 +161,17 @@ class _Loop:
             dh += held
         has_h0, has_c0, has_b_ih, has_b_hh = self.given
         dz = dz.reshape(T * B, w_hh.shape[0])
-        db = _column_sums(be, dz) if has_b_ih or has_b_hh else None
+        # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
+        db = product(be, xp.ones((1, T * B), seq.dtype), dz)[0]
         return (
-            _product(be, dz, w_ih).reshape(T, B, w_ih.shape[1]) if self.input_gradient else None,
+            product(be, dz, w_ih).reshape(T, B, w_ih.shape[1]) if self.input_gradient else None,
             dh if has_h0 else None,
             dc.astype(seq.dtype, copy=False) if has_c0 else None,
-            _product(be, dz.T, self.x),
-            _product(be, dz.T, self.h_before.reshape(T * B, P)),
+            product(be, dz.T, self.x),
+            product(be, dz.T, self.h_before.reshape(T * B, P)),
             db if has_b_ih else None,
             db.copy() if has_b_hh else None,
-            None if w_hr is None else _product(be, dhs.reshape(T * B, P).T, self.cell_out.reshape(T * B, H)),
+            None if w_hr is None else product(be, dhs.reshape(T * B, P).T, self.cell_out.reshape(T * B, H)),
         )
 
     def _project(self, t: int, w_hr: Array) -> None:
@@ -192,18 +194,6 @@ class _Loop:
             if ended is not None:
                 held[ended] = dh_t[ended]
                 dh_t[ended] = 0
-
-
-def _product(backend: Backend, a: Array, b: Array) -> Array:
-    """a @ b in pooled memory."""
-    out = backend.empty((a.shape[0], b.shape[1]), a.dtype)
-    backend.xp.matmul(a, b, out=out)
-    return out
-
-
-def _column_sums(backend: Backend, a: Array) -> Array:
-    """Sums over the rows, as a product: float32 accumulation for half types, and all cores."""
-    return _product(backend, backend.xp.ones((1, a.shape[0]), a.dtype), a)[0]
 
 
 def _widened(arrays: tuple) -> list:

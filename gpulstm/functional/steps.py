@@ -39,7 +39,7 @@ class Sequence:
 
     def ended(self, t: int) -> Array | None:
         """(B,) bool: the sequences that ended before step t, or None when none did."""
-        return None if t < self.shortest else self.lengths <= t
+        return None if self.lengths is None or t < self.shortest else self.lengths <= t
 
 
 class _Steps:

@@ -14,9 +14,8 @@ from gpulstm.labs.text_corpus import Vocabulary, split
 from gpulstm.nn import LSTM, Dropout, Embedding, Linear, Module
 from gpulstm.tape import Tensor, no_grad
 
-HEADER = (
-    "gpulstm"  # the one key of the header: several would be written in an order that changes from run to run
-)
+# The one key of the header: several would be written in an order that changes from run to run.
+HEADER = "gpulstm"
 KIND, VERSION = "text model", 1
 State = tuple[Any, Any]  # (h, c), each (layers, B, hidden)
 
@@ -50,15 +49,19 @@ class TextModel(Module):
         output, state = self.lstm(self.embedding(tokens), state)
         return self.linear(self.dropout(output)), state
 
+    def unseen(self, text: str) -> str:
+        """The characters or words of the text that the model has never seen, quoted; empty without any."""
+        return self.vocabulary.unseen(split(text, self.vocabulary.level))
+
     def prompt(self, text: str) -> np.ndarray:
         """The numbers (N,) that a text begins from, at least one: an empty prompt stands for the end of a
         line.
 
         Raises FormatError naming the characters that the model has never seen; unseen words become "<unk>".
         """
-        pieces = split(text, self.vocabulary.level)
-        if self.vocabulary.level == "char" and (unseen := self.vocabulary.unseen(pieces)):
+        if self.vocabulary.level == "char" and (unseen := self.unseen(text)):
             raise FormatError(f"prompt: want characters the model has seen, got {unseen}")
+        pieces = split(text, self.vocabulary.level)
         if not pieces:
             pieces = ["\n"] if not self.vocabulary.unseen(["\n"]) else self.vocabulary.tokens[:1]
         return self.vocabulary.encode(pieces)

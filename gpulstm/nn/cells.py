@@ -17,9 +17,9 @@ from gpulstm.tape import Tensor, apply
 class LSTMCell(Module):
     """One step of an LSTM, as ``torch.nn.LSTMCell``: ``h, c = cell(x, (h, c))``.
 
-    x (B, input_size) or (input_size,), h and c (B, hidden_size) or (hidden_size,), zeros without. Parameters are
-    weight_ih (4H, D), weight_hh (4H, H), bias_ih and bias_hh (4H,), gates in the order i, f, g, o, starting as
-    U(-1/sqrt(H), 1/sqrt(H)). Raises ShapeError or DTypeError for arguments that do not fit.
+    x (B, input_size) or (input_size,), h and c (B, hidden_size) or (hidden_size,), zeros without. Parameters
+    are weight_ih (4H, D), weight_hh (4H, H), bias_ih and bias_hh (4H,), gates in the order i, f, g, o, all
+    starting as U(-1/sqrt(H), 1/sqrt(H)). Raises ShapeError or DTypeError for arguments that do not fit.
     """
 
     def __init__(
@@ -51,11 +51,15 @@ class LSTMCell(Module):
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(f"x: want (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
         leading = x.shape[:-1]
-        h, c = (None, None) if hx is None else (self._state(name, s, leading) for name, s in zip(("h", "c"), hx, strict=True))
-        _, h, c = apply(
-            functional.recurrent, x.reshape(1, *(leading or (1,)), self.input_size), h, c,
-            self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, path=self.path, input_gradient=x.requires_grad,
-        )  # fmt: skip
+        h, c = (
+            (None, None)
+            if hx is None
+            else (self._state(name, s, leading) for name, s in zip(("h", "c"), hx, strict=True))
+        )
+        parameters = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
+        wanted = x.requires_grad
+        x = x.reshape(1, *(leading or (1,)), self.input_size)  # one step
+        _, h, c = apply(functional.recurrent, x, h, c, *parameters, path=self.path, input_gradient=wanted)
         return h.reshape(*leading, self.hidden_size), c.reshape(*leading, self.hidden_size)
 
     def _state(self, name: str, state: Any, leading: tuple[int, ...]) -> Tensor:

@@ -11,9 +11,10 @@ from gpulstm.tape import Tensor, apply
 
 
 class Dropout(Module):
-    """In training each element is zeroed with probability p and the rest scaled by 1/(1-p), as ``torch.nn.Dropout``.
+    """In training each element is zeroed with probability p, and the rest scaled by 1 / (1 - p).
 
-    Every call draws a fresh seed from ``generator``, by default the one that ``gl.manual_seed`` starts.
+    As ``torch.nn.Dropout``. Every call draws a fresh seed from ``generator``, by default the one that
+    ``gl.manual_seed`` starts.
     """
 
     def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None) -> None:

@@ -13,7 +13,7 @@ from gpulstm.tape import Tensor, apply
 
 
 class Embedding(Module):
-    """A table of vectors, as ``torch.nn.Embedding``: weight (num_embeddings, embedding_dim) starts as N(0, 1).
+    """A table of vectors, as ``torch.nn.Embedding``: weight (num_embeddings, embedding_dim) begins N(0, 1).
 
     The row ``padding_idx`` starts as zeros and is not learnt.
     """
@@ -29,7 +29,9 @@ class Embedding(Module):
     ) -> None:
         check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ShapeError(f"padding_idx: want -{num_embeddings} <= padding_idx < {num_embeddings}, got {padding_idx}")
+            raise ShapeError(
+                f"padding_idx: want -{num_embeddings} <= padding_idx < {num_embeddings}, got {padding_idx}"
+            )
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         initial = Initial(device, dtype, generator)
         values = initial.normal(num_embeddings, embedding_dim)
@@ -43,7 +45,7 @@ class Embedding(Module):
         return self.embedding_dim
 
     def forward(self, ids: Any) -> Tensor:
-        """ids (...), integers below num_embeddings in an array, a Tensor or a list -> (..., embedding_dim)."""
+        """ids (...), integers below num_embeddings in an array, Tensor or list -> (..., embedding_dim)."""
         if isinstance(ids, list | tuple | int):
             ids = backend_of(self.weight.data).asarray(np.asarray(ids))
         return apply(functional.embedding, ids, self.weight, padding_idx=self.padding_idx)

@@ -17,16 +17,18 @@ from gpulstm.tape import Tensor, apply, tensor
 
 
 def as_tensor(x: Any, name: str) -> Tensor:
-    """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for anything else."""
+    """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for no array."""
     if isinstance(x, Tensor):
         return x
     if not any(hasattr(x, name) for name in ("dtype", "__dlpack__", "__cuda_array_interface__")):
-        raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
+        raise DTypeError(
+            f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor"
+        )
     return tensor(x)
 
 
 def _on_host(lengths: Any) -> Any:
-    """Lengths of any library and device as NumPy's, so that not every layer waits for the device; lists as they are."""
+    """Lengths as a NumPy array, so that not every layer waits for the device; lists as they are."""
     is_array = hasattr(lengths, "dtype") or hasattr(lengths, "__dlpack__")
     return tensor(lengths).numpy() if is_array else lengths
 
@@ -51,10 +53,10 @@ class LSTM(Module):
     down to t; h_n is each direction's state after its last step. For a bidirectional layer of one level
     ``h_n[0]`` equals ``output[lengths - 1, b, :P]`` and ``h_n[1]`` equals ``output[0, b, P:]``.
 
-    Parameters are PyTorch's: weight_ih_l{k} (4H, D or K*P), weight_hh_l{k} (4H, P), bias_ih_l{k}, bias_hh_l{k}
-    (4H,), weight_hr_l{k} (P, H) with proj_size, suffix _reverse for the backward direction, gates in the order
-    i, f, g, o, all starting as U(-1/sqrt(H), 1/sqrt(H)). ``dropout`` acts on the output of every layer but the
-    last, in training. ``path`` chooses how sequences are computed (see ``gl.explain``).
+    Parameters are PyTorch's: weight_ih_l{k} (4H, D or K*P), weight_hh_l{k} (4H, P), bias_ih_l{k} and
+    bias_hh_l{k} (4H,), weight_hr_l{k} (P, H) with proj_size, suffix _reverse for the backward direction,
+    gates in the order i, f, g, o, all starting as U(-1/sqrt(H), 1/sqrt(H)). ``dropout`` acts on the output of
+    every layer but the last, in training. ``path`` chooses how sequences are computed (see ``gl.explain``).
 
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, naming them.
     """
@@ -78,9 +80,13 @@ class LSTM(Module):
         check_rate("dropout", dropout)
         check_flags(bias=bias, batch_first=batch_first, bidirectional=bidirectional)
         if isinstance(proj_size, bool) or not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
-            raise ShapeError(f"proj_size: want an integer, 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size!r}")
+            raise ShapeError(
+                f"proj_size: want an integer, 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size!r}"
+            )
         if dropout > 0 and num_layers == 1:
-            warnings.warn("dropout acts between layers, and this LSTM has one: it changes nothing", stacklevel=2)
+            warnings.warn(
+                "dropout acts between layers, and this LSTM has one: it changes nothing", stacklevel=2
+            )
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         self.bidirectional, self.proj_size, self.path = bidirectional, proj_size, path
@@ -109,7 +115,9 @@ class LSTM(Module):
         shapes += [("bias_ih", (gates,)), ("bias_hh", (gates,))] if self.bias else []
         return shapes + ([("weight_hr", (self.proj_size, self.hidden_size))] if self.proj_size else [])
 
-    def forward(self, x: Any, hx: tuple[Any, Any] | None = None, lengths: Any = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(
+        self, x: Any, hx: tuple[Any, Any] | None = None, lengths: Any = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """See the class."""
         x = as_tensor(x, "x")
         self._check_input(x)
@@ -147,7 +155,10 @@ class LSTM(Module):
 
         if not batched:
             x = x.reshape(x.shape[0], x.shape[2])
-            return x, (self._stacked(h_n, (x.shape[1] // len(self._suffixes),)), self._stacked(c_n, (self.hidden_size,)))
+            return x, (
+                self._stacked(h_n, (x.shape[1] // len(self._suffixes),)),
+                self._stacked(c_n, (self.hidden_size,)),
+            )
         return x.transpose(1, 0, 2) if self.batch_first else x, (self._stacked(h_n), self._stacked(c_n))
 
     def _stacked(self, states: list[Tensor], unbatched: tuple[int, ...] | None = None) -> Tensor:
@@ -167,27 +178,39 @@ class LSTM(Module):
                 f"x: want {weight.dtype}, the type of the weights, got {x.dtype}; "
                 f"convert it with x.astype('{weight.dtype}') or the layer with layer.to('{x.dtype}')"
             )
-        if 0 in x.shape[:-1] and x.shape[0 if x.ndim == 2 else int(self.batch_first)] == 0:
+        if x.shape[0 if x.ndim == 2 else int(self.batch_first)] == 0:
             raise ShapeError(f"x: want at least one step, got {x.shape}")
 
-    def _check_states(self, hx: tuple[Any, Any] | None, B: int, batched: bool) -> tuple[Tensor | None, Tensor | None]:
+    def _check_states(
+        self, hx: tuple[Any, Any] | None, B: int, batched: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
         if hx is None:
             return None, None
         if not isinstance(hx, tuple | list) or len(hx) != 2:
             raise ShapeError(f"hx: want a pair (h_0, c_0), got {type(hx).__name__}")
         rows, checked = self.num_layers * len(self._suffixes), []
-        for name, state, width in zip(("h_0", "c_0"), hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True):
+        for name, state, width in zip(
+            ("h_0", "c_0"), hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True
+        ):
             state = as_tensor(state, name)
             want = (rows, B, width) if batched else (rows, width)
             if state.shape != want:
-                words = "(layers*directions, batch, units)" if batched else "(layers*directions, units) as x is one sequence"
+                words = (
+                    "(layers*directions, batch, units)"
+                    if batched
+                    else "(layers*directions, units) as x is one sequence"
+                )
                 raise ShapeError(f"{name}: want {want} = {words}, got {state.shape}")
             checked.append(state if batched else state.reshape(rows, 1, width))
         return checked[0], checked[1]
 
     def extra_repr(self) -> str:
         options = [f"{self.input_size}, {self.hidden_size}"]
-        defaults = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False,
-                    "proj_size": 0, "path": "auto"}  # fmt: skip
-        options += [f"{name}={getattr(self, name)}" for name, usual in defaults.items() if getattr(self, name) != usual]
+        defaults: dict[str, Any] = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
+        defaults |= {"bidirectional": False, "proj_size": 0, "path": "auto"}
+        options += [
+            f"{name}={getattr(self, name)}"
+            for name, usual in defaults.items()
+            if getattr(self, name) != usual
+        ]
         return ", ".join(options)

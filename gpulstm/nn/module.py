@@ -8,7 +8,7 @@ import numpy as np
 from gpulstm.backend import FLOATS, Array, Device, as_dtype, backend_of
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.tape import Tensor
+from gpulstm.tape import Tensor, tensor
 
 
 class Parameter(Tensor):
@@ -41,7 +41,7 @@ class Module:
         raise TypeError(f"{type(self).__name__} has no forward method")
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """(attribute, layer) of the layers directly in this one; those of a list are attribute.0, attribute.1, ..."""
+        """(attribute, layer) of the layers directly in this one; those of a list are attribute.0, ..."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
@@ -63,12 +63,14 @@ class Module:
         return (child for _, child in self.named_children())
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(attribute, parameter) of this layer alone; those of a list are attribute.0, attribute.1, ..."""
+        """(attribute, parameter) of this layer alone; those of a list are attribute.0 and so on."""
         for name, value in vars(self).items():
             if isinstance(value, Parameter):
                 yield name, value
             elif isinstance(value, list | tuple):
-                yield from ((f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Parameter))
+                yield from (
+                    (f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Parameter)
+                )
 
     def _all_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, parameter) of this layer and all below it, a shared one under each of its names."""
@@ -103,30 +105,31 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Loaded:
         """Take the values of ``state``: arrays of any library, PyTorch's too, under this module's names.
 
-        They are copied into the parameters' own arrays, whose type and device stay. Raises ShapeError that lists
-        everything that does not fit, and then changes nothing. With ``strict=False`` names that one side lacks
-        are passed over; the answer tells which.
+        They are copied into the parameters' own arrays, whose type and device stay. Raises ShapeError that
+        lists everything that does not fit, and then changes nothing. With ``strict=False`` names that one
+        side lacks are passed over; the answer tells which.
         """
         own = dict(self._all_parameters())
-        passed = Loaded([name for name in own if name not in state], [name for name in state if name not in own])
+        passed = Loaded(
+            [name for name in own if name not in state], [name for name in state if name not in own]
+        )
         wrong = []
         if strict:
             wrong += [f"missing {name}" for name in passed.missing_keys]
             wrong += [f"unexpected {name}" for name in passed.unexpected_keys]
         new = {}
         for name in (name for name in own if name in state):
-            target = own[name].data
-            value = backend_of(target).asarray(_exportable(state[name]))
-            if value.shape != target.shape:
-                wrong.append(f"{name}: want {target.shape}, got {value.shape}")
+            value, want = _array(state[name]), own[name].shape
+            if value.shape != want:
+                wrong.append(f"{name}: want {want}, got {value.shape}")
             elif value.dtype.name not in FLOATS and value.dtype.kind not in "iub":
                 wrong.append(f"{name}: want real numbers, got {value.dtype}")
             new[name] = value
         if wrong:
             raise ShapeError(f"state of {type(self).__name__}: " + "; ".join(wrong))
         for name, value in new.items():
-            with backend_of(value):
-                own[name].data[...] = value
+            with backend_of(own[name].data) as backend:
+                own[name].data[...] = backend.asarray(value)
         return passed
 
     def to(self, device: "str | Device | None" = None, dtype: Any = None) -> "Module":
@@ -168,7 +171,11 @@ class Module:
         children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         if not children:
             return f"{type(self).__name__}({self.extra_repr()})"
-        return f"{type(self).__name__}(\n  " + "\n  ".join([*filter(None, [self.extra_repr()]), *children]) + "\n)"
+        return (
+            f"{type(self).__name__}(\n  "
+            + "\n  ".join([*filter(None, [self.extra_repr()]), *children])
+            + "\n)"
+        )
 
     def summary(self) -> None:
         """Print the layers with their output shapes and numbers of parameters."""
@@ -178,7 +185,7 @@ class Module:
 
 
 class Sequential(Module):
-    """Layers one after the other: each gets what the one before gives, of a recurrent layer its output alone."""
+    """Layers in a row: each gets what the one before gives, of a recurrent layer its output alone."""
 
     def __init__(self, *layers: Module) -> None:
         for layer in layers:
@@ -207,12 +214,12 @@ class Sequential(Module):
         return iter(self.layers)
 
 
-def _exportable(value: Any) -> Any:
-    """What another library, or NumPy, can read: PyTorch's tensors without their gradient, bfloat16 widened."""
-    if isinstance(value, Tensor):
-        return value.data
-    value = value.detach() if hasattr(value, "detach") else value
-    return value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value
+def _array(value: Any) -> Array:
+    """An array of any library, where it is; of PyTorch's tensors also those that NumPy could not read."""
+    if not isinstance(value, Tensor) and hasattr(value, "detach"):
+        value = value.detach()  # what requires a gradient is not handed out
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # no loss: it is wider
+    return tensor(value).data
 
 
 def _is_dtype(value: Any) -> bool:
@@ -233,7 +240,7 @@ def check_rate(name: str, rate: Any) -> None:
 
 
 def check_flags(**flags: Any) -> None:
-    """Raises DTypeError, naming the argument, unless each is True or False; catches arguments in a wrong place."""
+    """Raises DTypeError, naming the argument, unless each is True or False."""
     for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise DTypeError(f"{name}: want True or False, got {flag!r}")

@@ -10,7 +10,11 @@ def table(model: Module) -> str:
     A parameter that layers share counts in the line of each, and once in the totals.
     """
     rows = [
-        (f"{name or type(model).__name__.lower()} ({type(layer).__name__})", _output(layer), f"{_count(layer):,}")
+        (
+            f"{name or type(model).__name__.lower()} ({type(layer).__name__})",
+            _output(layer),
+            f"{_count(layer):,}",
+        )
         for name, layer in model.named_modules()
         if list(layer.own_parameters()) or not list(layer.children())
     ]
@@ -31,7 +35,9 @@ def table(model: Module) -> str:
         )
     ]
     rule = "─" * (sum(widths) + 4)
-    return "\n".join([f'Model: "{type(model).__name__}"', rule, line(head), rule, *map(line, rows), rule, *totals])
+    return "\n".join(
+        [f'Model: "{type(model).__name__}"', rule, line(head), rule, *map(line, rows), rule, *totals]
+    )
 
 
 def _count(layer: Module) -> int:

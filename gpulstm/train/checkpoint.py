@@ -12,9 +12,8 @@ from gpulstm.errors import FormatError
 from gpulstm.io.files import load_arrays, save_arrays
 from gpulstm.tape import Tensor
 
-HEADER = (
-    "gpulstm"  # the one key of the header: several would be written in an order that changes from run to run
-)
+# The one key of the header: several would be written in an order that changes from run to run.
+HEADER = "gpulstm"
 KIND, VERSION = "checkpoint", 1
 
 
@@ -75,9 +74,8 @@ def _mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _pack(tree: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
-    """A value JSON can hold: containers as {"dict": ...}, {"list": ...}, {"tuple": ...}, arrays as {"array":
-    its name}
-    and Tensors as {"tensor": its name}."""
+    """The nest as a value JSON can hold: {"dict": [[key, value], ...]}, {"list": [...]}, {"tuple": [...]},
+    and {"array": name} or {"tensor": name} for what goes into ``arrays``."""
     if isinstance(tree, dict):
         return {"dict": [[key, _pack(value, f"{name}/{key}", arrays)] for key, value in tree.items()]}
     if isinstance(tree, list | tuple):

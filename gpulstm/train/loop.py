@@ -14,7 +14,7 @@ import numpy as np
 from gpulstm import random
 from gpulstm.backend import Array, backend_of
 from gpulstm.clip import clip_grad_norm, clip_grad_value
-from gpulstm.errors import FormatError, NotFinite, ShapeError
+from gpulstm.errors import FormatError, GpulstmError, NotFinite, ShapeError
 from gpulstm.train import checkpoint
 from gpulstm.train.interrupt import Interrupt
 from gpulstm.train.plan import Memory, Plan
@@ -32,8 +32,7 @@ class Run:
     ) -> None:
         self.trainer, self.batches, self.validation, self.plan = trainer, batches, validation, plan
         self.memory = Memory()
-        # A schedule that goes by the validation loss is stepped after each validation, any other after each
-        # step.
+        # A schedule that goes by the validation loss is stepped after each validation, not after each step.
         self._schedule_waits = getattr(trainer.schedule, "needs_metric", False)
         if self._schedule_waits and validation is None:
             raise ShapeError(
@@ -48,7 +47,7 @@ class Run:
         """Run to the end; see Trainer.fit."""
         file = self.plan.checkpoint
         if resume and file is not None and file.exists():
-            self._restore(checkpoint.load(file))
+            self._resume(file)
         memory, self._clock = self.memory, time.perf_counter()
         self._first_step, self._first_seconds = memory.step, memory.seconds
         self.trainer.model.train()
@@ -170,7 +169,8 @@ class Run:
         if not self._unread:
             return
         backend = backend_of(*self._unread)
-        values = backend.to_numpy(backend.xp.stack(self._unread)).astype(np.float64).tolist()
+        with backend:
+            values = backend.to_numpy(backend.xp.stack(self._unread)).astype(np.float64).tolist()
         self._unread = []
         for step, value in enumerate(values, self.memory.step - len(values) + 1):
             if not math.isfinite(value):
@@ -194,7 +194,9 @@ class Run:
         self._read_losses()
         self._tick(training=True)
         for name, values in self.trainer.model.state_dict().items():
-            if not backend_of(values).xp.isfinite(values).all():
+            with (backend := backend_of(values)):
+                finite = backend.xp.isfinite(values).all()
+            if not finite:
                 raise NotFinite(
                     f"{name}: want finite numbers, got others after step {self.memory.step}; {self._good()}"
                 )
@@ -205,19 +207,25 @@ class Run:
         self._saved_step = self.memory.step
         self._tick(training=False)
 
+    def _resume(self, file: Path) -> None:
+        """Go on from a checkpoint; raises FormatError for one that is not of this run."""
+        tree = checkpoint.load(file)
+        try:
+            self._restore(tree)
+        except (GpulstmError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{file}: want a checkpoint of this run: {error}") from error
+
     def _restore(self, tree: dict[str, Any]) -> None:
-        """Go on from a checkpoint; the notes are compared before anything is changed."""
-        file, had, have = self.plan.checkpoint, tree["notes"], self.plan.notes
+        """The notes are compared before anything is changed."""
+        had, have = tree["notes"], self.plan.notes
         for name in sorted(had.keys() | have.keys()):
             if had.get(name) != have.get(name):
-                raise FormatError(
-                    f"{file}: {name}: want {had.get(name)}, as the run began, got {have.get(name)}"
-                )
+                raise FormatError(f"{name}: want {had.get(name)}, as it began, got {have.get(name)}")
         parts = self._parts()
-        if missing := (parts.keys() | {"run", "generator"}) - tree.keys():
-            raise FormatError(
-                f"{file}: want a checkpoint of this run, got one without {', '.join(sorted(missing))}"
-            )
+        missing = (parts.keys() | {"run", "generator"}) - tree.keys()
+        missing |= {field.name for field in fields(Memory)} - tree.get("run", {}).keys()
+        if missing:
+            raise FormatError(f"it has no {', '.join(sorted(missing))}")
         for name, part in parts.items():
             part.load_state_dict(tree[name])
         random.set_generator_state(self.trainer.generator, tree["generator"])

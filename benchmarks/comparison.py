@@ -1,0 +1,152 @@
+"""Runs implementations side by side: the same sequences, checked against float64, timed in turn.
+
+Why an implementation is refused, left out or cut short stands beside the rows; nothing is dropped in silence.
+"""
+
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+from benchmarks.peers import SERVES
+from benchmarks.problem import AGREEMENT, MODES, Shape
+from benchmarks.team import Missing, Team, WorkerFailed, take_turns
+
+
+@dataclass
+class Comparison:
+    """What to compare and how long, and what came of it."""
+
+    device: str
+    peers: Sequence[str]
+    rounds: int = 8
+    seconds: float = 0.5  # of one block
+    end: float = float("inf")  # time.monotonic() after which nothing new is begun
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    # What disagreed, failed, or was not begun in time.
+    refused: list[dict[str, Any]] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)  # implementation -> why it is not here
+
+    def run(
+        self, team: Team, shapes: Sequence[Shape], precisions: Sequence[str],
+        keep: Callable[[list[dict[str, Any]]], None],
+    ) -> None:  # fmt: skip
+        """Measure every precision, shape and mode, and give the rows of each to ``keep`` as they come.
+
+        Memory on the processor wants a new process for each; on a GPU the library's pool is emptied instead.
+        """
+        references: dict[Shape, str] = {}
+        with tempfile.TemporaryDirectory(prefix="gpulstm-benchmark-") as folder:
+            for precision, shape, mode in itertools.product(precisions, shapes, MODES):
+                case = {"shape": str(shape), "mode": mode, "precision": precision}
+                if time.monotonic() > self.end:
+                    self._refuse("all", "not begun: no time was left", case)
+                    continue
+                try:
+                    if shape not in references:
+                        file = str(Path(folder) / f"{shape}.npz")
+                        self._reference(team, shape, file)
+                        references[shape] = file
+                except WorkerFailed as error:
+                    self._refuse("all", f"there is no reference: {error}", case)
+                    continue
+                rows = self._compare(team, shape, case, references[shape])
+                self.rows += rows
+                keep(rows)
+
+    def _reference(self, team: Team, shape: Shape, file: str) -> None:
+        try:
+            team.worker("reference").ask("reference", shape=str(shape), file=file, device=self.device)
+        except WorkerFailed:
+            team.end("reference")
+            raise
+
+    def _compare(
+        self, team: Team, shape: Shape, case: dict[str, str], reference: str
+    ) -> list[dict[str, Any]]:
+        """The rows of one sequence: load the implementations, and time in turn those that agree."""
+        if self.device == "cpu":
+            team.dismiss()
+        tf32 = case["precision"] == "tf32"
+        loaded = self._load(team, case, tf32, reference)
+        timed = take_turns({name: team.worker(name, tf32) for name in loaded}, self.rounds, self.seconds)
+        for name in [name for name in timed if "failed" in timed[name]]:
+            self._refuse(name, timed.pop(name)["failed"], case)
+            team.end(name, tf32)
+        rows = [
+            harness.sequence_row(
+                name, shape, case["mode"], self.device, case["precision"], loaded[name], samples
+            )
+            for name, samples in timed.items()
+        ]
+        harness.compare_with(rows, "torch")
+        return rows
+
+    def _load(
+        self, team: Team, case: dict[str, str], tf32: bool, reference: str
+    ) -> dict[str, dict[str, Any]]:
+        """What the implementations that are here and agree say of themselves, by name."""
+        loaded = {}
+        for name in self.peers:
+            serves = SERVES[name]
+            serving = case["mode"] in serves.modes and case["precision"] in serves.precisions
+            if not serving or name in self.missing:
+                continue
+            try:
+                worker = team.worker(name, tf32)
+                said = worker.ask("load", peer=name, device=self.device, reference=reference, **case)
+            except Missing as error:
+                self.missing[name] = str(error)
+                continue
+            except WorkerFailed as error:
+                self._refuse(name, str(error), case)
+                team.end(name, tf32)
+                continue
+            allowed = AGREEMENT[case["precision"]]
+            if said["error"] <= allowed:
+                loaded[name] = said
+            else:
+                self._refuse(
+                    name, f"{said['worst']} is off by {said['error']:.2g}, want at most {allowed:g}", case
+                )
+        return loaded
+
+    def _refuse(self, name: str, why: str, case: dict[str, str]) -> None:
+        self.refused.append({"implementation": name, **case, "why": why})
+
+    def complaints(self) -> list[str]:
+        """A line for each thing that was refused."""
+        return [" ".join(f"{value}" for value in refusal.values()) for refusal in self.refused]
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Say what was just measured, a line for each row."""
+    for row in rows:
+        what = (
+            ",".join(str(row[key]) for key in ("B", "T", "D", "H"))
+            + f" {'tf32' if row['tf32'] else row['dtype']}"
+        )
+        time = f"{row['p50_ms']:.3g} ms" + (f", GPU {row['gpu_p50_ms']:.3g} ms" if row["gpu_p50_ms"] else "")
+        print(f"{what} {row['mode']}: {row['implementation']} {time}, error {row['error']:.1e}", flush=True)
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """gpulstm beside torch over all shapes, a line for each mode."""
+    lines = []
+    for mode in MODES:
+        ours = [
+            row for row in rows if row["implementation"] == "gpulstm" and row["mode"] == mode and row["speed"]
+        ]
+        if not ours:
+            continue
+        speeds = [row["speed"] for row in ours]
+        memory = [row["memory_ratio"] for row in ours if row["memory_ratio"] is not None]
+        median = statistics.median(speeds)
+        line = f"{mode}: speed beside torch {min(speeds):.2f} at least, {median:.2f} in the median"
+        lines.append(line + (f"; memory beside torch {max(memory):.2f} at most" if memory else ""))
+    return lines

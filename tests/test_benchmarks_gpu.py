@@ -1,0 +1,499 @@
+"""Every part of benchmarks.gpu: going on past what fails, and the parts themselves on the emulated CUDA."""
+
+import inspect
+import itertools
+import math
+import re
+import shutil
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpulstm import DeviceError, backend, device
+from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, results_of, sequence_row
+from tests.conftest import require
+from tests.emulated_cuda.raw import RawKernel
+
+from benchmarks import (  # isort: skip
+    clock, cublas, cudnn, facts, gpu, hardware, harness, losses, part, peers, products,
+    recurrent, suite,
+)  # fmt: skip
+from benchmarks.problem import MODES, Problem, Shape  # isort: skip
+
+
+@pytest.fixture(autouse=True)
+def _devices_as_before():
+    yield
+    backend._forget_devices()
+
+
+# -- the GPU's parts, one after the other
+# -------------------------------------------------------------------------------
+def scripted(code: str) -> list[str]:
+    """A part that is a line of Python; it finds its --out FILE in sys.argv[2]."""
+    return [sys.executable, "-c", "import sys, json, time, pathlib\nout = pathlib.Path(sys.argv[2])\n" + code]
+
+
+def test_a_part_that_fails_costs_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "GRACE", 1)
+    wrote = "out.write_text(json.dumps({'notes': ['so far'], 'failures': %s, 'rows': [{'k': 1}]}))\n"
+    parts = {
+        "raises": (scripted("raise ValueError('planted')"), 20),
+        "dies": (scripted("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), 20),
+        "hangs": (scripted(wrote % "[]" + "time.sleep(60)"), 1),
+        "complains": (scripted(wrote % "['one test failed']" + "sys.exit(1)"), 20),
+        "works": (scripted(wrote % "[]"), 20),
+    }
+    started = time.monotonic()
+    outcomes = {outcome.part: outcome for outcome in gpu.run_parts(parts, tmp_path)}
+    assert time.monotonic() - started < 40
+    assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(parts, "failed") | {
+        "works": "passed"
+    }
+    assert "planted" in outcomes["raises"].error and "-9" in outcomes["dies"].error
+    assert outcomes["hangs"].error == "stopped after 2 s" and outcomes["hangs"].rows == [{"k": 1}]
+    assert outcomes["complains"].error == "one test failed" and outcomes["works"].rows == [{"k": 1}]
+    head = facts.facts("benchmarks.gpu", [])
+    markdown = gpu.report(head, list(outcomes.values()))
+    assert "| hangs | failed |" in markdown and "| works | passed |" in markdown and "so far" in markdown
+
+
+def test_no_part_is_begun_when_time_is_over(tmp_path):
+    (outcome,) = gpu.run_parts({"late": (scripted("pass"), 20)}, tmp_path, limit=gpu.GRACE + 0.5)
+    assert outcome.status == "failed" and "no time was left" in outcome.error
+
+
+def test_all_parts_fit_into_8_minutes():
+    assert gpu.LIMIT + gpu.GRACE <= 8 * 60
+    *others, last = gpu.PARTS.values()
+    assert gpu.LIMIT - sum(others) - gpu.GRACE * len(gpu.PARTS) >= 100 and last == gpu.LIMIT
+
+
+def test_without_a_gpu_the_reason_is_said(monkeypatch, capsys):
+    def refuse(name):
+        raise DeviceError("device 'cuda' cannot be used: no NVIDIA driver was found")
+
+    for module, arguments in ((gpu, []), (recurrent, ["--device", "cuda"]), (part, [])):
+        monkeypatch.setattr(module, "device", refuse)
+        code = module.main(arguments, "x", None) if module is part else module.main(arguments)
+        assert code == 2 and "no NVIDIA driver was found" in capsys.readouterr().err
+
+
+def test_the_whole_command(tmp_path, emulated_gpu, monkeypatch):
+    def one_row(name, command, seconds, folder):
+        assert command[1:] == ["-m", f"benchmarks.{name}", "--quick"]
+        rows = {
+            "cudnn": [sequence_row("gpulstm", 1.0, gpu=2.0)],
+            "losses": losses.rows_of([1.0], [1.0], [1.0]),
+        }
+        return gpu.Outcome(
+            name, "failed" if name == "suite" else "passed", 1.0, "", ["done"], rows.get(name, [])
+        )
+
+    monkeypatch.setattr(gpu, "run_part", one_row)
+    assert gpu.main(["--quick", "--out", str(tmp_path), "--commit", "abc"]) == 1
+    record = harness.read(tmp_path / "gpu.json")
+    assert [line["part"] for line in record["parts"]] == list(gpu.PARTS) and record["commit"] == "abc"
+    assert record["machine"]["gpu"] == "emulated CUDA device"
+    assert [row["part"] for row in record["rows"]] == ["losses", "cudnn"]
+    assert "## Beside cuDNN" in (tmp_path / "gpu.md").read_text()
+    assert gpu.main(["--quick", "--only", "losses,cudnn"]) == 0
+
+
+# -- the tests as a part
+# ----------------------------------------------------------------------------------------------
+def suite_of(tmp_path: Path, source: str) -> part.Part:
+    file = tmp_path / "test_planted.py"
+    file.write_text(source)
+    done = part.Part(None, 60, quick=True)
+    suite.run_tests(done, [*suite.command([str(file)]), "--rootdir", str(tmp_path)], suite.environment())
+    return done
+
+
+def test_failures_of_the_suite_are_kept_by_name(tmp_path):
+    done = suite_of(
+        tmp_path,
+        "import pytest\n"
+        "@pytest.mark.parametrize('device', ['cpu', 'cuda'])\n"
+        "@pytest.mark.parametrize('right', [True, False])\n"
+        "def test_planted(device, right): assert right and device == 'cuda'\n"
+        "def test_cuda(): assert 0\n",
+    )
+    (row,) = done.rows
+    assert (row["exit"], row["passed"], row["failed"], row["deselected"]) == ("1", 1, 1, 3)
+    assert len(done.failures) == 1 and "test_planted.py::test_planted[False-cuda]" in done.failures[0]
+    assert "1 failed, 1 passed" in done.notes[0]
+
+
+@pytest.mark.parametrize(
+    "source", ["def test_cuda(): pass\n", "import nowhere_to_be_found\n", "syntax error\n"]
+)
+def test_a_suite_that_tests_nothing_has_failed(tmp_path, source):
+    assert suite_of(tmp_path, source).failures
+
+
+def test_a_suite_that_hangs_is_stopped(tmp_path):
+    done = part.Part(None, 1, quick=True)
+    suite.run_tests(
+        done,
+        [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"],
+        suite.environment(),
+    )
+    assert done.rows[0]["exit"].startswith("stopped after") and "begun" in done.failures[0]
+
+
+def test_the_suite_takes_the_tests_of_one_device_alone(monkeypatch):
+    monkeypatch.setenv("CI", "true")
+    environment = suite.environment()
+    assert environment["GPULSTM_TEST_DEVICES"] == "cuda" and "CI" not in environment
+    files = ["tests/test_recurrent.py", "tests/test_emulated_cuda.py"]
+    done = subprocess.run(
+        [*suite.command(files), "--collect-only"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    names = [line for line in done.stdout.splitlines() if "::" in line]
+    assert len(names) > 20, done.stdout + done.stderr
+    assert all(re.search(r"[\[-]cuda[\]-]", name) and "test_recurrent" in name for name in names)
+
+
+# -- the losses as a part
+# -------------------------------------------------------------------------------------------------
+def test_losses_that_differ_by_rounding_agree_and_others_do_not(monkeypatch):
+    exact = [4.0, 3.0, 2.0]
+    rows = losses.rows_of([4.0000001, 3.0, 2.0], [4.0, 3.00001, 2.0], exact)
+    assert rows[0]["allowed"] == losses.FLOOR and rows[1]["allowed"] == pytest.approx(
+        4 * 1e-5 / 3 + losses.FLOOR
+    )
+    assert rows[2]["allowed"] == rows[1]["allowed"] and rows[0]["difference"] == pytest.approx(2.5e-8)
+
+    settings = losses.Settings()
+    for cuda, agrees in (
+        (exact, True),
+        ([4.0, 3.0, 2.0001], False),
+        ([4.0, math.nan, 2.0], False),
+        ([4.1, 3.0, 2.0], False),
+    ):
+        monkeypatch.setattr(
+            losses,
+            "first_losses",
+            lambda text, s, where, steps, cuda=cuda: cuda if where == "cuda" else exact,
+        )
+        done = part.Part(None, 60, quick=True)
+        losses.compare(done, "cuda", "", settings, 3)
+        assert bool(done.failures) is not agrees
+        assert ("agree to float32 accuracy" in done.notes[0]) is agrees
+
+
+def test_losses_on_the_emulated_gpu(emulated_gpu, tmp_path, capsys):
+    assert part.main(["--quick", "--out", str(tmp_path / "losses.json")], "losses", losses.work) == 0
+    record = harness.read(tmp_path / "losses.json")
+    assert [row["step"] for row in record["rows"]] == [1, 2, 3, 4, 5] and not record["failures"]
+    assert len({row["cuda"] for row in record["rows"]}) == 5
+    assert any(row["cpu"] != row["cpu_float64"] for row in record["rows"])
+
+
+# -- cuDNN as a part
+# ------------------------------------------------------------------------------------------------------
+def test_lines_beside_cudnn():
+    ours = sequence_row("gpulstm", 4.0, gpu=3.0, gpu_speed=2.0)
+    rows = [ours, sequence_row("torch", 8.0, gpu=6.0), sequence_row("torch graph", 2.0, gpu=1.5)]
+    (line,) = cudnn.side_by_side(rows)
+    assert set(cudnn.COLUMNS) <= line.keys()
+    assert (line["precision"], line["ours_gpu"], line["eager_gpu"], line["graph_gpu"]) == (
+        "tf32",
+        3.0,
+        6.0,
+        1.5,
+    )
+    assert (line["speed"], line["graph_speed"], line["ours_us"]) == (2.0, 0.5, 500.0)
+    other = sequence_row("gpulstm", 4.0, gpu=3.0) | {"B": 9}
+    assert len(cudnn.side_by_side([*rows, other])) == 2
+
+
+def test_cudnn_shapes_are_those_planned_for():
+    pairs = {(shape.H, shape.B) for shape in cudnn.SHAPES if shape.T == 100}
+    assert pairs == set(itertools.product((128, 256, 512, 1024), (1, 16, 64, 128)))
+    assert Shape(16, 1024, 768, 768) in cudnn.SHAPES
+    assert set(cudnn.PRECISIONS) == {"float32", "tf32", "float16", "bfloat16"}
+
+
+def test_gpulstm_on_the_emulated_gpu_where_torch_is_missing(emulated_gpu, monkeypatch, capsys):
+    find = peers.find
+
+    def without_torch(name):
+        if name.startswith("torch"):
+            raise ImportError("No module named 'torch'")
+        return find(name)
+
+    monkeypatch.setattr(peers, "find", without_torch)
+    monkeypatch.setattr(cudnn, "Team", lambda threads: HereTeam())
+    done = part.Part(None, 600, quick=True)
+    cudnn.work(done, emulated_gpu)
+    assert not done.failures
+    assert len(done.rows) == len(cudnn.PRECISIONS) * len(MODES)
+    assert all(
+        row["path"] == "kernel" and row["gpu_p50_ms"] > 0 and row["device"] == "cuda" for row in done.rows
+    )
+    assert {row["dtype"] for row in done.rows} == {"float32", "float16", "bfloat16"}
+    assert "torch is not here, so nothing is set beside it: No module named 'torch'" in done.notes
+
+
+@pytest.mark.oracle
+def test_a_captured_torch_layer_gives_what_the_eager_one_gives(monkeypatch):
+    """The capture itself needs a GPU; here torch's part of it is exchanged for what does the work at once."""
+    torch, torch_peer = require("torch"), __import__("benchmarks.torch_peer").torch_peer
+    threads, called = torch.get_num_threads(), []
+
+    class Context:
+        def __init__(self, *arguments):
+            called.append("stream" if arguments == ("a stream",) else "graph")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+    class Graph:
+        def replay(self):
+            called.append("replay")
+
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {"Stream": lambda: stream, "current_stream": lambda: stream, "stream": Context, "graph": Context}
+    for name, fake in (fakes | {"CUDAGraph": Graph}).items():
+        assert hasattr(torch.cuda, name)
+        monkeypatch.setattr(torch.cuda, name, fake)
+    eager, captured = (
+        kind(Problem.of(SHAPE), "cpu", "float32") for kind in (torch_peer.Torch, torch_peer.TorchGraph)
+    )
+    for mode in MODES:
+        got, want = results_of(captured, mode), results_of(eager, mode)
+        for name in MODES[mode]:
+            np.testing.assert_array_equal(got[name], want[name])
+    results_of(captured, "training")
+    assert called.count("replay") == 3 and called.count("graph") == 4  # two side streams, two captures
+    torch.set_num_threads(threads)
+
+
+# -- the small measurements as a part
+# ----------------------------------------------------------------------------------
+class Event:
+    """cupy.cuda.Event where every launch has ended when it returns; the GPU is never ahead of the host."""
+
+    done = False
+
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.at = None
+
+    def record(self, stream=None):
+        self.at = time.perf_counter()
+
+    def synchronize(self):
+        assert self.at is not None
+
+
+class Stream:
+    """cupy.cuda.Stream that captures: between begin and end, launches are kept and not run."""
+
+    null, ptr, kept, on = None, 4711, None, None
+
+    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
+        assert non_blocking  # the legacy default stream cannot be captured, nor one that waits for it
+
+    def __enter__(self):
+        Stream.on = self
+        return self
+
+    def __exit__(self, *exception):
+        Stream.on = None
+
+    def synchronize(self):
+        pass
+
+    def begin_capture(self, mode=None):
+        assert Stream.on is self
+        Stream.kept = []
+
+    def end_capture(self):
+        kept, Stream.kept = Stream.kept, None
+        return types.SimpleNamespace(launch=lambda stream=None: [launch() for launch in kept])
+
+
+@pytest.fixture
+def emulated_gpu(emulated, monkeypatch):
+    """The emulated GPU with what timing and graphs need beside; its Backend."""
+    for name, fake in (("Event", Event), ("Stream", Stream), ("get_elapsed_time", elapsed)):
+        monkeypatch.setattr(emulated.cuda, name, fake, raising=False)
+    for kind, name in ((RawKernel, "__call__"), (cublas.Cublas, "_call")):
+        original = getattr(kind, name)
+
+        def call(self, *arguments, original=original, **options):
+            if Stream.kept is None:
+                original(self, *arguments, **options)
+            else:
+                Stream.kept.append(lambda: original(self, *arguments, **options))
+
+        monkeypatch.setattr(kind, name, call)
+    return device("cuda").backend
+
+
+def elapsed(start: Event, stop: Event) -> float:
+    return 1e3 * (stop.at - start.at)
+
+
+def test_copy_launch_and_host_on_the_emulated_gpu(emulated_gpu):
+    rows = [
+        *hardware.copy(emulated_gpu, 1 << 12),
+        *hardware.launches(emulated_gpu, 3, 4),
+        *hardware.host(emulated_gpu, 2),
+    ]  # fmt: skip
+    assert [row["measurement"] for row in rows] == ["copy"] + ["launch"] * 3 + ["host"] * 5
+    assert all(row["value"] > 0 and row["unit"] in ("GB/s", "µs") and row["how"] for row in rows)
+
+
+def test_a_copy_that_does_not_copy_is_not_timed(emulated_gpu, monkeypatch):
+    monkeypatch.setattr(emulated_gpu.xp, "copyto", lambda target, source: target.fill(1))
+    with pytest.raises(ValueError, match="not the source"):
+        list(hardware.copy(emulated_gpu, 1 << 12))
+
+
+def test_work_that_was_not_queued_in_time_is_not_counted(emulated_gpu, monkeypatch):
+    late = iter([True, True, *[False] * 100])
+    monkeypatch.setattr(Event, "done", property(lambda self: next(late)))
+    calls = []
+    assert clock.queue_behind(emulated_gpu, lambda: calls.append(1), 3) > 0
+    assert len(calls) == 3 * (2 + clock.TAKES + 1)
+    monkeypatch.setattr(clock, "OCCUPY", clock.OCCUPY.replace("k < steps", "k < 1"))
+    monkeypatch.setattr(Event, "done", True)
+    with pytest.raises(RuntimeError, match="never filled"):
+        clock.queue_behind(emulated_gpu, lambda: None, 3)
+
+
+@pytest.mark.parametrize("dtype", hardware.DTYPES)
+def test_products_on_the_emulated_gpu(emulated_gpu, dtype):
+    factors = products.Factors(3, 8)
+    (row,) = products.product(emulated_gpu, factors, dtype, 2)
+    assert (row["dtype"], row["B"], row["H"], row["unit"]) == (dtype, 3, 8, "µs") and row["value"] > 0
+    factors.product[1, 2] += 1
+    with pytest.raises(ValueError, match="the product is off"):
+        list(products.product(emulated_gpu, factors, dtype, 2))
+
+
+# cuBLAS's few functions as the header declares them, on the processor: what ctypes is told must fit.
+FAKE_CUBLAS = """
+#include <cstddef>
+struct Handle { void* stream; void* workspace; size_t bytes; };
+extern "C" int cublasCreate_v2(Handle** handle) { *handle = new Handle{}; return 0; }
+extern "C" int cublasSetStream_v2(Handle* handle, void* stream) { handle->stream = stream; return 0; }
+extern "C" int cublasSetWorkspace_v2(Handle* handle, void* at, size_t bytes) {
+    handle->workspace = at; handle->bytes = bytes; return 0;
+}
+extern "C" int cublasGemmEx(Handle* handle, int transa, int transb, int m, int n, int k, const void* alpha,
+                            const void* A, int a_type, int lda, const void* B, int b_type, int ldb,
+                            const void* beta, void* C, int c_type, int ldc, int compute, int algorithm) {
+    if (!handle->stream || !handle->workspace || handle->bytes < (1 << 20)) return 1;
+    if (a_type || b_type || c_type || (compute != 68 && compute != 77) || algorithm != -1) return 15;
+    for (int col = 0; col < n; ++col)
+        for (int row = 0; row < m; ++row) {
+            float sum = 0;
+            for (int at = 0; at < k; ++at)
+                sum += ((const float*)A)[transa ? at + row * lda : row + at * lda]
+                     * ((const float*)B)[transb ? col + at * ldb : at + col * ldb];
+            float* c = (float*)C + row + (size_t)col * ldc;
+            float before = *(const float*)beta;
+            *c = *(const float*)alpha * sum + (before ? before * *c : 0);
+        }
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def fake_cublas(tmp_path) -> str:
+    (tmp_path / "cublas.cpp").write_text(FAKE_CUBLAS)
+    library = tmp_path / "libcublas.so"
+    compiler = shutil.which("g++") or "g++"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cublas.cpp")], check=True
+    )
+    return str(library)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32"])
+def test_products_in_a_graph_on_the_emulated_gpu(emulated_gpu, fake_cublas, precision):
+    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True), fake_cublas)
+    (row,) = products.product_graph(emulated_gpu, products.Factors(3, 8), precision, 2, made)
+    assert (row["dtype"], row["B"], row["H"]) == (precision, 3, 8) and row["value"] > 0
+    with pytest.raises(RuntimeError, match="cublasGemmEx failed with status 15"):
+        list(products.product_graph(emulated_gpu, products.Factors(3, 8), "float16", 2, made))
+
+
+def test_a_graph_that_computes_nothing_is_not_timed(emulated_gpu, fake_cublas, monkeypatch):
+    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True), fake_cublas)
+    monkeypatch.setattr(Stream, "end_capture", lambda self: types.SimpleNamespace(launch=lambda stream: None))
+    monkeypatch.setattr(Stream, "kept", None)
+    try:
+        with pytest.raises(ValueError, match="the product is off"):
+            list(products.product_graph(emulated_gpu, products.Factors(3, 8), "float32", 2, made))
+    finally:
+        Stream.kept = None
+
+
+@pytest.fixture
+def no_cublas(monkeypatch):
+    def loaded_library():
+        raise OSError("this process has loaded no libcublas")
+
+    monkeypatch.setattr(cublas, "loaded_library", loaded_library)
+
+
+def test_small_measurements_go_on_without_cublas(emulated_gpu, no_cublas, tmp_path, capsys):
+    assert part.main(["--quick", "--out", str(tmp_path / "hardware.json")], "hardware", hardware.work) == 1
+    record = harness.read(tmp_path / "hardware.json")
+    assert record["failures"] == ["cuBLAS: this process has loaded no libcublas"]
+    assert len(record["rows"]) == 1 + 3 + 5 + len(hardware.DTYPES)
+
+
+def test_the_loaded_library_is_found(tmp_path):
+    maps = tmp_path / "maps"
+    line = "7f00-7f01 r-xp 00000000 08:01 42                         "
+    maps.write_text(f"{line}/lib/libc.so.6\n{line}/a folder/libcublasLt.so.13\n")
+    with pytest.raises(OSError, match="no libcublas"):
+        cublas.loaded_library(maps)
+    maps.write_text(f"{maps.read_text()}{line}/a folder/libcublas.so.13\n")
+    assert cublas.loaded_library(maps) == "/a folder/libcublas.so.13"
+
+
+def test_a_measurement_that_breaks_costs_no_other(emulated_gpu, no_cublas, monkeypatch, capsys):
+    monkeypatch.setattr(hardware, "copy", lambda *arguments: 1 / 0)
+    done = part.Part(None, 60, quick=True)
+    hardware.work(done, emulated_gpu)
+    assert done.failures[0].startswith("copy: ZeroDivisionError") and len(done.rows) == 3 + 5 + len(
+        hardware.DTYPES
+    )
+    late = part.Part(None, -1, quick=True)
+    hardware.work(late, emulated_gpu)
+    assert not late.rows and "no time was left" in late.failures[0]
+
+
+# -- against the real CuPy, which imports without a GPU
+# ------------------------------------------------------------------
+def test_what_the_benchmarks_use_of_cupy_is_there():
+    cupy = require("cupy")
+    cuda = cupy.cuda
+    for fake, real in ((Event, cuda.Event), (Stream, cuda.Stream)):
+        for name in ("__init__", "record", "synchronize", "begin_capture", "end_capture"):
+            if name in vars(fake):
+                assert list(inspect.signature(getattr(real, name)).parameters) == list(
+                    inspect.signature(getattr(fake, name)).parameters
+                ), f"{real.__name__}.{name}"
+    assert hasattr(cuda.Event, "done") and hasattr(cuda.Graph, "launch") and callable(cuda.get_elapsed_time)
+    assert {"total_bytes", "free_all_blocks"} <= set(dir(cupy.get_default_memory_pool()))
+    runtime = cuda.runtime
+    assert cublas._STORED == {
+        "float32": runtime.CUDA_R_32F, "float16": runtime.CUDA_R_16F, "bfloat16": runtime.CUDA_R_16BF
+    }  # fmt: skip
