@@ -66,9 +66,7 @@ class Comparison:
             team.end("reference")
             raise
 
-    def _compare(
-        self, team: Team, shape: Shape, case: dict[str, str], reference: str
-    ) -> list[dict[str, Any]]:
+    def _compare(self, team: Team, shape: Shape, case: dict[str, str], reference: str) -> list[dict[str, Any]]:
         """The rows of one sequence: load the implementations, and time in turn those that agree."""
         if self.device == "cpu":
             team.dismiss()
@@ -79,17 +77,13 @@ class Comparison:
             self._refuse(name, timed.pop(name)["failed"], case)
             team.end(name, tf32)
         rows = [
-            harness.sequence_row(
-                name, shape, case["mode"], self.device, case["precision"], loaded[name], samples
-            )
+            harness.sequence_row(name, shape, case["mode"], self.device, case["precision"], loaded[name], samples)
             for name, samples in timed.items()
         ]
         harness.compare_with(rows, "torch")
         return rows
 
-    def _load(
-        self, team: Team, case: dict[str, str], tf32: bool, reference: str
-    ) -> dict[str, dict[str, Any]]:
+    def _load(self, team: Team, case: dict[str, str], tf32: bool, reference: str) -> dict[str, dict[str, Any]]:
         """What the implementations that are here and agree say of themselves, by name."""
         loaded = {}
         for name in self.peers:
@@ -111,9 +105,7 @@ class Comparison:
             if said["error"] <= allowed:
                 loaded[name] = said
             else:
-                self._refuse(
-                    name, f"{said['worst']} is off by {said['error']:.2g}, want at most {allowed:g}", case
-                )
+                self._refuse(name, f"{said['worst']} is off by {said['error']:.2g}, want at most {allowed:g}", case)
         return loaded
 
     def _refuse(self, name: str, why: str, case: dict[str, str]) -> None:
@@ -127,10 +119,7 @@ class Comparison:
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Say what was just measured, a line for each row."""
     for row in rows:
-        what = (
-            ",".join(str(row[key]) for key in ("B", "T", "D", "H"))
-            + f" {'tf32' if row['tf32'] else row['dtype']}"
-        )
+        what = ",".join(str(row[key]) for key in ("B", "T", "D", "H")) + f" {'tf32' if row['tf32'] else row['dtype']}"
         time = f"{row['p50_ms']:.3g} ms" + (f", GPU {row['gpu_p50_ms']:.3g} ms" if row["gpu_p50_ms"] else "")
         print(f"{what} {row['mode']}: {row['implementation']} {time}, error {row['error']:.1e}", flush=True)
 
@@ -139,9 +128,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
     """gpulstm beside torch over all shapes, a line for each mode."""
     lines = []
     for mode in MODES:
-        ours = [
-            row for row in rows if row["implementation"] == "gpulstm" and row["mode"] == mode and row["speed"]
-        ]
+        ours = [row for row in rows if row["implementation"] == "gpulstm" and row["mode"] == mode and row["speed"]]
         if not ours:
             continue
         speeds = [row["speed"] for row in ours]

@@ -62,9 +62,7 @@ def side_by_side(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(lines.values())
 
 
-def compare(
-    part: Part, team: Team, comparison: Comparison, shapes: Sequence[Shape], precisions: Sequence[str]
-) -> None:
+def compare(part: Part, team: Team, comparison: Comparison, shapes: Sequence[Shape], precisions: Sequence[str]) -> None:
     """Measure precision by precision, so that what time does not allow is the rarest; keep all rows."""
 
     def keep(rows: list[dict[str, Any]]) -> None:

@@ -19,11 +19,9 @@ def facts(program: str, given: Sequence[str], commit: str = "") -> dict[str, Any
     The command is that given, but of files only the names: where they lay is nobody's business.
     """
     return {
-        "command": " ".join(
-            ["python -m", program, *(Path(word).name if "/" in word else word for word in given)]
-        ),
+        "command": " ".join(["python -m", program, *(Path(word).name if "/" in word else word for word in given)]),
         "machine": machine(),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_before": _load(),
         "versions": versions(),
         "commit": commit or git_commit(),
     }
@@ -42,6 +40,14 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(memory / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _load() -> float | None:
+    """Processes that wanted a core in the last minute, on average; None where the system does not say."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):
+        return None
 
 
 def _processor() -> str:

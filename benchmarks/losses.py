@@ -54,9 +54,7 @@ def compare(part: Part, where: str, text: str, settings: Settings, steps: int) -
     """Run all three and keep the rows; a step that is off fails the part."""
     assert settings.dropout > 0  # the masks are a part of what must agree
     exact = first_losses(text, replace(settings, dtype="float64"), "cpu", steps)
-    rows = rows_of(
-        first_losses(text, settings, where, steps), first_losses(text, settings, "cpu", steps), exact
-    )
+    rows = rows_of(first_losses(text, settings, where, steps), first_losses(text, settings, "cpu", steps), exact)
     part.add(*rows)
     off = [row for row in rows if not row["difference"] <= row["allowed"]]  # so that NaN is off
     for row in off[:3]:

@@ -9,7 +9,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 def in_use() -> int:
     """Bytes of memory resident now; where the system does not say, the most there has been."""
-    return _kilobytes("VmRSS") * 1024 if _STATUS.exists() else most()
+    return _of_status("VmRSS") or most()
 
 
 def most() -> int:
@@ -18,8 +18,8 @@ def most() -> int:
     Linux's own count for this process is preferred to ru_maxrss, which a process inherits from the one that
     started it.
     """
-    if _STATUS.exists():
-        return _kilobytes("VmHWM") * 1024
+    if kept := _of_status("VmHWM"):
+        return kept
     import resource
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -41,6 +41,7 @@ def forget() -> None:
         return
 
 
-def _kilobytes(name: str) -> int:
-    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith(f"{name}:"))
-    return int(line.split()[1])
+def _of_status(name: str) -> int:
+    """Bytes, from Linux's account of this process; 0 where there is none."""
+    lines = _STATUS.read_text().splitlines() if _STATUS.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)

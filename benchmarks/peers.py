@@ -66,9 +66,7 @@ class Gpulstm(Peer):
         self.layer = gl.LSTM(shape.D, shape.H, device=device, dtype=dtype)
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         given = (problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh)
-        self.layer.load_state_dict(
-            {name: array.astype(dtype) for name, array in zip(names, given, strict=True)}
-        )
+        self.layer.load_state_dict({name: array.astype(dtype) for name, array in zip(names, given, strict=True)})
         self.parameters = [dict(self.layer.named_parameters())[name] for name in names]
         self.x, self.dy = (self.backend.asarray(array.astype(dtype)) for array in (problem.x, problem.dy))
 

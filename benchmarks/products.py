@@ -50,9 +50,7 @@ def product(backend: Any, factors: Factors, dtype: str, count: int) -> Iterator[
     yield row("product", "cupy.matmul from a stream", value, "µs", how, dtype, factors.B, factors.H)
 
 
-def product_graph(
-    backend: Any, factors: Factors, precision: str, count: int, cublas: Cublas
-) -> Iterator[dict]:
+def product_graph(backend: Any, factors: Factors, precision: str, count: int, cublas: Cublas) -> Iterator[dict]:
     """Through cuBLAS itself, as a chain of nodes."""
     tf32 = precision == "tf32"
     h, w, z = factors.on(backend, "float32" if tf32 else precision)

@@ -58,37 +58,25 @@ def report(head: dict[str, Any], comparison: Comparison) -> str:
     lines.append(harness.table(comparison.rows, COLUMNS))
     lines += [f"{name} was left out: {why}\n" for name, why in comparison.missing.items()]
     if (head["load_before"] or 0) > BUSY:
-        lines.append(
-            f"The machine was busy before the run, load {head['load_before']}: trust no small difference.\n"
-        )
+        lines.append(f"The machine was busy before the run, load {head['load_before']}: trust no small difference.\n")
     lines += [f"refused: {line}\n" for line in comparison.complaints()]
     return "\n".join([*lines, harness.origin(head)])
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.recurrent", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="tiny shapes, seconds; writes only where --out says"
-    )
-    parser.add_argument(
-        "--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure"
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.recurrent", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, seconds; writes only where --out says")
+    parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure")
     parser.add_argument(
         "--peers", default=",".join(SERVES), help="beside gpulstm: some of these, those that the device has"
     )
-    parser.add_argument(
-        "--threads", type=int, default=facts.cores(), help="of each implementation (all cores)"
-    )
+    parser.add_argument("--threads", type=int, default=facts.cores(), help="of each implementation (all cores)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precisions", default="float32", help="some of " + ", ".join(AGREEMENT))
     parser.add_argument("--out", type=Path, help="the folder for recurrent-<device>.json and .md")
     options = parser.parse_args(given)
-    options.shapes = options.shapes or [
-        Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)
-    ]
+    options.shapes = options.shapes or [Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)]
     options.peers = ["gpulstm", *(name for name in options.peers.split(",") if name and name != "gpulstm")]
     options.precisions = options.precisions.split(",")
     for what, known, names in (
@@ -129,9 +117,7 @@ def main(given: Sequence[str]) -> int:
             "refused": comparison.refused,
         }
         record["answers_without_sleep"] = team.restless
-        harness.write_json(
-            options.out / f"recurrent-{options.device}.json", {**record, "rows": comparison.rows}
-        )
+        harness.write_json(options.out / f"recurrent-{options.device}.json", {**record, "rows": comparison.rows})
         harness.write(options.out / f"recurrent-{options.device}.md", text)
     return 1 if comparison.refused else 0
 

@@ -19,9 +19,7 @@ from benchmarks.part import Part, main
 
 def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
     """What makes this module a plug-in of pytest: keep the tests whose fixture ``device`` is cuda."""
-    chosen = [
-        item for item in items if hasattr(item, "callspec") and item.callspec.params.get("device") == "cuda"
-    ]
+    chosen = [item for item in items if hasattr(item, "callspec") and item.callspec.params.get("device") == "cuda"]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = chosen
 
@@ -67,9 +65,7 @@ def counted(lines: list[str]) -> dict[str, int]:
     for line in reversed(lines):
         found = re.findall(r"(\d+) (passed|failed|errors?|skipped|deselected|xfailed|warnings?)\b", line)
         if found:
-            return {
-                word.rstrip("s") if word.startswith(("err", "warn")) else word: int(n) for n, word in found
-            }
+            return {word.rstrip("s") if word.startswith(("err", "warn")) else word: int(n) for n, word in found}
     return {}
 
 

@@ -29,9 +29,7 @@ class Torch(Peer):
         with torch.no_grad():
             for parameter, array in zip(self.layer.parameters(), given, strict=True):
                 parameter.copy_(torch.from_numpy(array))
-        self.x, self.dy = (
-            torch.from_numpy(array).to(self.device, dtype) for array in (problem.x, problem.dy)
-        )
+        self.x, self.dy = (torch.from_numpy(array).to(self.device, dtype) for array in (problem.x, problem.dy))
 
     def inference(self) -> tuple:
         with torch.no_grad():
@@ -46,10 +44,7 @@ class Torch(Peer):
 
     def host(self, results: tuple) -> list[np.ndarray]:
         return [
-            result.detach()
-            .cpu()
-            .to(torch.float64 if result.dtype == torch.float64 else torch.float32)
-            .numpy()
+            result.detach().cpu().to(torch.float64 if result.dtype == torch.float64 else torch.float32).numpy()
             for result in results
         ]
 

@@ -39,9 +39,7 @@ class Session:
         results = peer.host(peer.training())
         np.savez(file, **dict(zip(MODES["training"], results, strict=True)))
 
-    def load(
-        self, peer: str, shape: str, mode: str, device: str, precision: str, reference: str
-    ) -> dict[str, Any]:
+    def load(self, peer: str, shape: str, mode: str, device: str, precision: str, reference: str) -> dict[str, Any]:
         """Make an implementation ready: {path, note, error, worst, memory (bytes)}.
 
         ``error`` is that of its last call against the reference, ``memory`` the most that three calls used
@@ -53,9 +51,7 @@ class Session:
         getattr(warm, mode)()
         del warm
         self.peer = kind(Problem.of(Shape.parse(shape)), device, precision)
-        results, used = (
-            self._measure_memory()
-        )  # before anything else: what was computed once leaves memory behind
+        results, used = self._measure_memory()  # before anything else: what was computed once leaves memory behind
         self.peer.learn_path()
         host = dict(zip(MODES[mode], self.peer.host(results), strict=True))
         with np.load(reference) as wanted:

@@ -1,5 +1,6 @@
 """Clipping gradients, by their norm over all parameters and by value."""
 
+import functools
 import math
 from collections.abc import Iterable
 
@@ -92,8 +93,8 @@ def _clip_norm_numpy(backend: Backend, grads: list[Array], max_norm: float, erro
 
 def _clip_norm_kernel(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> Array:
     """Two launches for the norm (one more for every further dtype), one for each dtype to scale."""
-    kernels = backend.kernels
-    assert kernels is not None
+    assert backend.kernels is not None
+    launch = functools.partial(backend.kernels, "norm", threads=THREADS)
     copies = [contiguous(backend.xp, grad) for grad in grads]
     by_dtype: dict[np.dtype, list[Array]] = {}
     for copy in copies:
@@ -107,25 +108,13 @@ def _clip_norm_kernel(backend: Backend, grads: list[Array], max_norm: float, err
     partial, result, done = backend.empty((chunks,), np.float64), backend.empty((2,), np.float64), 0
     for dtype, (starts, arrays, count, blocks) in tables.items():
         part = partial[done : done + blocks]
-        kernels(
-            "norm",
-            "norm_partial",
-            0,
-            starts,
-            arrays,
-            part,
-            count,
-            CHUNK,
-            real=dtype,
-            blocks=blocks,
-            threads=THREADS,
-        )
+        launch("norm_partial", 0, starts, arrays, part, count, CHUNK, real=dtype, blocks=blocks)
         done += blocks
-    kernels("norm", "norm_total", 0, partial, result, chunks, max_norm, real=np.float64, blocks=1, threads=THREADS)
+    launch("norm_total", 0, partial, result, chunks, max_norm, real=np.float64, blocks=1)
     if error_if_nonfinite:
         _check_norm(result[0])
     for dtype, (starts, arrays, count, blocks) in tables.items():
-        kernels("norm", "norm_scale", 0, starts, arrays, result, count, CHUNK, real=dtype, blocks=blocks)
+        launch("norm_scale", 0, starts, arrays, result, count, CHUNK, real=dtype, blocks=blocks)
     for grad, copy in zip(grads, copies, strict=True):
         if copy is not grad:
             grad[...] = copy

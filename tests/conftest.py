@@ -28,9 +28,7 @@ NAMED = tuple(filter(None, os.environ.get("GPULSTM_TEST_DEVICES", "").replace(" 
 # For @pytest.mark.parametrize("device", GPUS, indirect=True).
 GPUS = tuple(name for name in NAMED or ALL_DEVICES if name != "cpu")
 if unknown := set(NAMED) - set(ALL_DEVICES):
-    raise pytest.UsageError(
-        f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}"
-    )
+    raise pytest.UsageError(f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}")
 
 
 def skip(reason: str, allowed_in_ci: bool = False) -> None:

@@ -21,9 +21,7 @@ def lstm(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, lengths=None, reverse=False):
         for t in reversed(steps) if reverse else steps:
             z = []
             for row in range(4 * H):
-                total = sum(w_ih[row, d] * x[t, b, d] for d in range(D)) + sum(
-                    w_hh[row, p] * h[p] for p in range(P)
-                )
+                total = sum(w_ih[row, d] * x[t, b, d] for d in range(D)) + sum(w_hh[row, p] * h[p] for p in range(P))
                 z.append(total + (0.0 if b_ih is None else b_ih[row]) + (0.0 if b_hh is None else b_hh[row]))
             out = []
             for unit in range(H):
@@ -31,11 +29,7 @@ def lstm(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr, lengths=None, reverse=False):
                 candidate, output_gate = math.tanh(z[2 * H + unit]), _sigmoid(z[3 * H + unit])
                 c[unit] = forget_gate * c[unit] + input_gate * candidate
                 out.append(output_gate * math.tanh(c[unit]))
-            h = (
-                out
-                if w_hr is None
-                else [sum(w_hr[p, unit] * out[unit] for unit in range(H)) for p in range(P)]
-            )
+            h = out if w_hr is None else [sum(w_hr[p, unit] * out[unit] for unit in range(H)) for p in range(P)]
             y[t, b] = h
         h_n[b], c_n[b] = h, c
     return y, h_n, c_n

@@ -160,9 +160,7 @@ def survives(mutant: Mutant, base: Path, device: str) -> bool:
         tests = [copy / test for test in TESTS[mutant.file]]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
         try:
-            done = subprocess.run(
-                command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300
-            )
+            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
         except subprocess.TimeoutExpired:
             return False
         if done.returncode not in (0, 1):

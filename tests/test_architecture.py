@@ -39,11 +39,7 @@ def upward_imports(source: str, module: str) -> list[str]:
     """The imports of gpulstm in ``source``, a file of top-level part ``module``, that go up (inside functions too)."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if (
-            isinstance(node, ast.ImportFrom)
-            and node.level == 0
-            and (node.module or "").split(".")[0] == "gpulstm"
-        ):
+        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == "gpulstm":
             parts = node.module.split(".")
             targets = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
         elif isinstance(node, ast.Import):
@@ -171,7 +167,5 @@ def test_kernels_are_found_in_a_checkout_that_is_not_installed(tmp_path):
     site = str(Path(np.__file__).parents[1])
     code = f"import sys; sys.path.append({site!r}); import gpulstm.launch as l; print(l.source('lstm')[:2])"
     command = [sys.executable, "-S", "-c", code]
-    printed = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True
-    )
+    printed = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
     assert printed.stdout.strip() == "//", printed.stderr

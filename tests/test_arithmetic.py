@@ -219,18 +219,14 @@ def test_elements_taken_often_add_up_the_same_way_every_time(device, rng):
 
 @pytest.mark.parametrize("shape", [(4, 6), (-1,), (2, -1, 3), (24, 1)], ids=str)
 def test_reshape(device, rng, shape):
-    check(
-        device, rearrange.reshape, lambda a: a.reshape(shape), [rng.standard_normal((2, 3, 4))], shape=shape
-    )
+    check(device, rearrange.reshape, lambda a: a.reshape(shape), [rng.standard_normal((2, 3, 4))], shape=shape)
     transposed = rng.standard_normal((4, 3, 2)).T
     check(device, rearrange.reshape, lambda a: a.reshape(shape), [transposed], shape=shape)
 
 
 @pytest.mark.parametrize("axes", [None, (1, 2, 0), (2, 0, 1), (0, -1, 1), [0, 1, 2]], ids=str)
 def test_transpose(device, rng, axes):
-    check(
-        device, rearrange.transpose, lambda a: a.transpose(axes), [rng.standard_normal((2, 3, 4))], axes=axes
-    )
+    check(device, rearrange.transpose, lambda a: a.transpose(axes), [rng.standard_normal((2, 3, 4))], axes=axes)
 
 
 def test_transpose_of_no_axes(device):
@@ -312,15 +308,9 @@ def test_every_function_keeps_the_element_type(device, dtype):
     row = x[0]
     calls = [(getattr(arithmetic, name), (x, row), {}) for name in BINARY]
     calls += [
-        (getattr(arithmetic, name), (x, number), {})
-        for name in BINARY
-        for number in (2, 2.5, True, np.float64(2.5))
+        (getattr(arithmetic, name), (x, number), {}) for name in BINARY for number in (2, 2.5, True, np.float64(2.5))
     ]
-    calls += [
-        (getattr(arithmetic, name), (number, x), {})
-        for name in BINARY
-        for number in (2, 2.5, np.float64(2.5))
-    ]
+    calls += [(getattr(arithmetic, name), (number, x), {}) for name in BINARY for number in (2, 2.5, np.float64(2.5))]
     calls += [(getattr(arithmetic, name), (x,), {}) for name in (*UNARY, "sum", "mean")]
     calls += [
         (arithmetic.matmul, (x, x.T), {}),
@@ -390,9 +380,7 @@ def test_what_does_not_fit_is_named(device):
     refused(DTypeError, "str", arithmetic.add, x, "2")
     refused(ShapeError, r"matmul: want .* got \(2, 3\) @ \(4, 3\)", arithmetic.matmul, x, y)
     refused(ShapeError, r"matmul: want .* got \(2, 3\) @ \(\)", arithmetic.matmul, x, x[0, 0])
-    refused(
-        ShapeError, "stacks that broadcast", arithmetic.matmul, x[None].repeat(2, 0), y.T[None].repeat(3, 0)
-    )
+    refused(ShapeError, "stacks that broadcast", arithmetic.matmul, x[None].repeat(2, 0), y.T[None].repeat(3, 0))
     refused(DTypeError, "b: want float32 as a has, got float64", arithmetic.matmul, x, wide.T)
     refused(DTypeError, "a: want float32, .* got int64", arithmetic.tanh, x.astype(np.int64))
     refused(DTypeError, "a: want float32, .* got int64", arithmetic.mean, x.astype(np.int64))

@@ -131,9 +131,7 @@ def test_arrays_move_between_devices(emulated):
 def test_memory_is_new_and_of_the_kind_asked_for(device):
     for make in (device.empty, device.zeros):
         x = make((3, 4), np.float32)
-        assert (
-            x.shape == (3, 4) and x.dtype == np.float32 and x.flags.c_contiguous and backend_of(x) is device
-        )
+        assert x.shape == (3, 4) and x.dtype == np.float32 and x.flags.c_contiguous and backend_of(x) is device
     assert not device.to_numpy(device.zeros((3, 4), np.float16)).any()
     big = device.zeros((300, 1000), np.float32)  # from the pool on NumPy
     big += 1
@@ -264,9 +262,7 @@ def test_asking_for_cuda_raises_the_reason(broken, name):
         backend.device(name)
 
 
-@pytest.mark.parametrize(
-    "failure", ["raise ImportError('libcudart.so.13: cannot open')", "import no_such_dependency"]
-)
+@pytest.mark.parametrize("failure", ["raise ImportError('libcudart.so.13: cannot open')", "import no_such_dependency"])
 def test_a_cupy_that_does_not_import_is_reported_not_swallowed(tmp_path, monkeypatch, failure):
     (tmp_path / "cupy").mkdir()
     (tmp_path / "cupy" / "__init__.py").write_text(failure)

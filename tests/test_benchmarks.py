@@ -86,13 +86,8 @@ def test_a_table():
 
 
 def test_facts_say_machine_versions_and_commit():
-    head = facts.facts(
-        "benchmarks.text", ["--corpus", "/some/folder/book.txt", "--hidden", "5"], commit="abc"
-    )
-    assert (
-        head["command"] == "python -m benchmarks.text --corpus book.txt --hidden 5"
-        and head["commit"] == "abc"
-    )
+    head = facts.facts("benchmarks.text", ["--corpus", "/some/folder/book.txt", "--hidden", "5"], commit="abc")
+    assert head["command"] == "python -m benchmarks.text --corpus book.txt --hidden 5" and head["commit"] == "abc"
     assert head["machine"]["cores"] >= 1 and head["machine"]["processor"]
     assert head["versions"]["numpy"] == np.__version__ and head["versions"]["python"]
     assert re.fullmatch(r"unknown|[0-9a-f]{40}(-dirty)?", facts.git_commit())
@@ -234,9 +229,7 @@ def test_what_is_not_installed_is_left_out_and_named(monkeypatch):
     assert compared.missing == {"torch": "No module named 'torch'"} and not compared.refused
     head = facts.facts("benchmarks.recurrent", []) | {"load_before": 3.0}
     markdown = recurrent.report(head, compared)
-    assert (
-        "torch was left out: No module named 'torch'" in markdown and "trust no small difference" in markdown
-    )
+    assert "torch was left out: No module named 'torch'" in markdown and "trust no small difference" in markdown
 
 
 def test_what_time_does_not_allow_is_named():
@@ -246,10 +239,7 @@ def test_what_time_does_not_allow_is_named():
 
 
 def test_a_summary_gives_the_least_the_median_and_the_most():
-    rows = [
-        sequence_row("gpulstm", 1.0, speed=speed, memory_ratio=ratio)
-        for speed, ratio in ((0.5, 1.0), (0.9, 1.4))
-    ]
+    rows = [sequence_row("gpulstm", 1.0, speed=speed, memory_ratio=ratio) for speed, ratio in ((0.5, 1.0), (0.9, 1.4))]
     assert summary([*rows, sequence_row("torch", 1.0, speed=0.1)]) == [
         "training: speed beside torch 0.50 at least, 0.70 in the median; memory beside torch 1.40 at most"
     ]
@@ -303,9 +293,7 @@ def test_a_process_that_spins_is_not_asleep():
 # -- the commands
 # ------------------------------------------------------------------------------------------------------
 def test_recurrent_as_a_command(tmp_path):
-    done = run(
-        "recurrent", "--quick", "--threads", 1, "--peers", "numpy", "--shapes", SHAPE, "--out", tmp_path
-    )
+    done = run("recurrent", "--quick", "--threads", 1, "--peers", "numpy", "--shapes", SHAPE, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     record = harness.read(tmp_path / "recurrent-cpu.json")
     assert {
@@ -321,10 +309,7 @@ def test_recurrent_as_a_command(tmp_path):
     assert record["threads"] == 1 and not record["refused"] and record["answers_without_sleep"] == 0
     assert [row["implementation"] for row in record["rows"]] == ["gpulstm", "numpy"] * 2
     assert all(tuple(row) == harness.FIELDS for row in record["rows"])
-    assert (
-        "| 3 | 6 | 5 | 4 | float32 | training | gpulstm | inplace |"
-        in (tmp_path / "recurrent-cpu.md").read_text()
-    )
+    assert "| 3 | 6 | 5 | 4 | float32 | training | gpulstm | inplace |" in (tmp_path / "recurrent-cpu.md").read_text()
 
 
 @pytest.mark.oracle
@@ -409,11 +394,7 @@ def test_every_file_says_what_it_is_for_and_leaves_cupy_to_the_backend(path):
         assert ("__main__" in path.read_text()) == (f"python -m benchmarks.{path.stem}" in docstring)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = (
-                [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else [alias.name for alias in node.names]
-            )
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert "cupy" not in {name.split(".")[0] for name in names}
 
 

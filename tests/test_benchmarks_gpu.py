@@ -91,9 +91,7 @@ def test_the_whole_command(tmp_path, emulated_gpu, monkeypatch):
             "cudnn": [sequence_row("gpulstm", 1.0, gpu=2.0)],
             "losses": losses.rows_of([1.0], [1.0], [1.0]),
         }
-        return gpu.Outcome(
-            name, "failed" if name == "suite" else "passed", 1.0, "", ["done"], rows.get(name, [])
-        )
+        return gpu.Outcome(name, "failed" if name == "suite" else "passed", 1.0, "", ["done"], rows.get(name, []))
 
     monkeypatch.setattr(gpu, "run_part", one_row)
     assert gpu.main(["--quick", "--out", str(tmp_path), "--commit", "abc"]) == 1
@@ -130,9 +128,7 @@ def test_failures_of_the_suite_are_kept_by_name(tmp_path):
     assert "1 failed, 1 passed" in done.notes[0]
 
 
-@pytest.mark.parametrize(
-    "source", ["def test_cuda(): pass\n", "import nowhere_to_be_found\n", "syntax error\n"]
-)
+@pytest.mark.parametrize("source", ["def test_cuda(): pass\n", "import nowhere_to_be_found\n", "syntax error\n"])
 def test_a_suite_that_tests_nothing_has_failed(tmp_path, source):
     assert suite_of(tmp_path, source).failures
 
@@ -165,9 +161,7 @@ def test_the_suite_takes_the_tests_of_one_device_alone(monkeypatch):
 def test_losses_that_differ_by_rounding_agree_and_others_do_not(monkeypatch):
     exact = [4.0, 3.0, 2.0]
     rows = losses.rows_of([4.0000001, 3.0, 2.0], [4.0, 3.00001, 2.0], exact)
-    assert rows[0]["allowed"] == losses.FLOOR and rows[1]["allowed"] == pytest.approx(
-        4 * 1e-5 / 3 + losses.FLOOR
-    )
+    assert rows[0]["allowed"] == losses.FLOOR and rows[1]["allowed"] == pytest.approx(4 * 1e-5 / 3 + losses.FLOOR)
     assert rows[2]["allowed"] == rows[1]["allowed"] and rows[0]["difference"] == pytest.approx(2.5e-8)
 
     settings = losses.Settings()
@@ -235,9 +229,7 @@ def test_gpulstm_on_the_emulated_gpu_where_torch_is_missing(emulated_gpu, monkey
     cudnn.work(done, emulated_gpu)
     assert not done.failures
     assert len(done.rows) == len(cudnn.PRECISIONS) * len(MODES)
-    assert all(
-        row["path"] == "kernel" and row["gpu_p50_ms"] > 0 and row["device"] == "cuda" for row in done.rows
-    )
+    assert all(row["path"] == "kernel" and row["gpu_p50_ms"] > 0 and row["device"] == "cuda" for row in done.rows)
     assert {row["dtype"] for row in done.rows} == {"float32", "float16", "bfloat16"}
     assert "torch is not here, so nothing is set beside it: No module named 'torch'" in done.notes
 
@@ -267,9 +259,7 @@ def test_a_captured_torch_layer_gives_what_the_eager_one_gives(monkeypatch):
     for name, fake in (fakes | {"CUDAGraph": Graph}).items():
         assert hasattr(torch.cuda, name)
         monkeypatch.setattr(torch.cuda, name, fake)
-    eager, captured = (
-        kind(Problem.of(SHAPE), "cpu", "float32") for kind in (torch_peer.Torch, torch_peer.TorchGraph)
-    )
+    eager, captured = (kind(Problem.of(SHAPE), "cpu", "float32") for kind in (torch_peer.Torch, torch_peer.TorchGraph))
     for mode in MODES:
         got, want = results_of(captured, mode), results_of(eager, mode)
         for name in MODES[mode]:
@@ -355,6 +345,23 @@ def test_copy_launch_and_host_on_the_emulated_gpu(emulated_gpu):
     assert all(row["value"] > 0 and row["unit"] in ("GB/s", "µs") and row["how"] for row in rows)
 
 
+def test_values_are_for_one_call_in_the_units_they_name(emulated_gpu, fake_cublas, monkeypatch):
+    monkeypatch.setattr(emulated_gpu.xp.cuda, "get_elapsed_time", lambda start, stop: 6.0)  # ms, whatever is measured
+    monkeypatch.setattr(hardware, "host_seconds", lambda backend, call: 6e-3)
+    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True), fake_cublas)
+    factors = products.Factors(3, 8)
+    copied, queued, launched, in_graph, *host = [
+        *hardware.copy(emulated_gpu, 6_000_000),
+        *hardware.launches(emulated_gpu, 3, 4),
+        *hardware.host(emulated_gpu, 2),
+        *products.product(emulated_gpu, factors, "float32", 5),
+        *products.product_graph(emulated_gpu, factors, "float32", 6, made),
+    ]
+    assert (copied["value"], copied["unit"]) == (2.0, "GB/s")  # 6 MB read and 6 MB written in 6 ms
+    assert [row["value"] for row in (queued, launched, in_graph)] == [2000.0, 1500.0, 1500.0]
+    assert [row["value"] for row in host] == [3000.0] * 5 + [1200.0, 1000.0]
+
+
 def test_a_copy_that_does_not_copy_is_not_timed(emulated_gpu, monkeypatch):
     monkeypatch.setattr(emulated_gpu.xp, "copyto", lambda target, source: target.fill(1))
     with pytest.raises(ValueError, match="not the source"):
@@ -417,9 +424,7 @@ def fake_cublas(tmp_path) -> str:
     (tmp_path / "cublas.cpp").write_text(FAKE_CUBLAS)
     library = tmp_path / "libcublas.so"
     compiler = shutil.which("g++") or "g++"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cublas.cpp")], check=True
-    )
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cublas.cpp")], check=True)
     return str(library)
 
 
@@ -472,9 +477,7 @@ def test_a_measurement_that_breaks_costs_no_other(emulated_gpu, no_cublas, monke
     monkeypatch.setattr(hardware, "copy", lambda *arguments: 1 / 0)
     done = part.Part(None, 60, quick=True)
     hardware.work(done, emulated_gpu)
-    assert done.failures[0].startswith("copy: ZeroDivisionError") and len(done.rows) == 3 + 5 + len(
-        hardware.DTYPES
-    )
+    assert done.failures[0].startswith("copy: ZeroDivisionError") and len(done.rows) == 3 + 5 + len(hardware.DTYPES)
     late = part.Part(None, -1, quick=True)
     hardware.work(late, emulated_gpu)
     assert not late.rows and "no time was left" in late.failures[0]

@@ -130,9 +130,7 @@ def test_train_tells_what_it_does_and_leaves_a_model(trained):
     ):
         assert words in done.stdout, words
     assert "let it write: gpulstm text sample m.safetensors" in done.stdout
-    assert re.search(
-        r"step +15/60  loss \d\.\d+  validation \d\.\d+  [\d,]+ tokens/s  0:\d\d left", done.stderr
-    )
+    assert re.search(r"step +15/60  loss \d\.\d+  validation \d\.\d+  [\d,]+ tokens/s  0:\d\d left", done.stderr)
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 60 and records[-1]["val_loss"] < records[0]["loss"]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -148,10 +146,7 @@ def test_sample_writes_after_the_prompt(trained):
     assert run("text", "sample", model, *options).stdout == done.stdout
     for extra in (["--temperature", "0"], ["--top-k", "1"], ["--top-p", "0.0001"]):
         likeliest = run("text", "sample", model, *options, *extra).stdout
-        assert (
-            likeliest
-            == run("text", "sample", model, *options[:-4], "--temperature", "0", "--device", "cpu").stdout
-        )
+        assert likeliest == run("text", "sample", model, *options[:-4], "--temperature", "0", "--device", "cpu").stdout
 
 
 def test_text_comes_as_it_is_made(trained):
@@ -164,9 +159,7 @@ def test_text_comes_as_it_is_made(trained):
 def test_standard_input_and_several_files(corpus, tmp_path):
     other = tmp_path / "other.txt"
     other.write_bytes(b"\xef\xbb\xbf" + "Ein Satz mit ä, ö und ü.\r\n".encode() * 30)
-    done = run(
-        "text", "train", "-", other, *TINY, "--steps", "2", "--out", tmp_path / "m.safetensors", input=PROSE
-    )
+    done = run("text", "train", "-", other, *TINY, "--steps", "2", "--out", tmp_path / "m.safetensors", input=PROSE)
     assert done.returncode == 0, done.stderr
     assert f"{len(PROSE) + 2 + 30 * 25:,} characters" in done.stdout
 
@@ -181,9 +174,7 @@ def test_words_of_a_prompt_that_are_unknown_are_named(corpus, tmp_path):
 
 
 def test_a_prompt_and_a_sample_that_the_terminal_cannot_show(trained):
-    done = run(
-        "text", "sample", trained[0], "--length", "5", env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
-    )
+    done = run("text", "sample", trained[0], "--length", "5", env={**ENVIRONMENT, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0, done.stderr
 
 
@@ -227,8 +218,9 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(trained, corpus, tmp_
     assert line.endswith("--log log.jsonl --resume")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "m.checkpoint.safetensors"]
     with start_training(corpus, tmp_path, "--resume") as process:
-        shown, _ = process.communicate()
+        shown, progress = process.communicate()
     assert process.returncode == 0 and "going on from m.checkpoint.safetensors" in shown
+    assert "60/60" in progress and "15/60" not in progress  # it was seen before the key was pressed
     assert (tmp_path / "m.safetensors").read_bytes() == trained[0].read_bytes()
 
 
@@ -291,9 +283,7 @@ def test_texts_that_cannot_be_used(tmp_path, content, words):
 
 
 def test_texts_that_cannot_be_read(tmp_path):
-    refused(
-        run("text", "train", "missing.txt", *TINY, cwd=tmp_path), "missing.txt: No such file or directory"
-    )
+    refused(run("text", "train", "missing.txt", *TINY, cwd=tmp_path), "missing.txt: No such file or directory")
     refused(run("text", "train", ".", *TINY, cwd=tmp_path), ".: Is a directory")
 
 
@@ -320,9 +310,7 @@ def test_texts_that_cannot_be_read(tmp_path):
 def test_train_options_that_cannot_be_used(tmp_path, corpus, options, words):
     (tmp_path / "prose.txt").write_text(PROSE)
     refused(run("text", "train", "prose.txt", *TINY, *options, cwd=tmp_path), *words)
-    assert [p.name for p in tmp_path.iterdir()] == [
-        "prose.txt"
-    ]  # found out before anything is trained or written
+    assert [p.name for p in tmp_path.iterdir()] == ["prose.txt"]  # found out before anything is trained or written
 
 
 def test_cuda_without_a_gpu_gives_the_reason(trained, tmp_path):

@@ -92,9 +92,7 @@ def test_a_single_column_and_drop_last():
 
 
 def test_batches_refuse():
-    with pytest.raises(
-        ShapeError, match=r"columns: want at least one, and all of one length, got lengths \[3, 2\]"
-    ):
+    with pytest.raises(ShapeError, match=r"columns: want at least one, and all of one length, got lengths \[3, 2\]"):
         Batches(np.ones(3), np.ones(2), batch_size=1)
     with pytest.raises(ShapeError, match=r"got lengths \[\]"):
         Batches(batch_size=1)
@@ -169,9 +167,7 @@ def test_streams_have_every_target_once(device, N, streams, window):
 def test_streams_without_fill_leave_out_the_end(device, N, streams, left_out):
     got = [host(device, batch) for batch in Streams(device.asarray(np.arange(N)), streams, 3)]
     assert sorted(np.concatenate([y.ravel() for _, y in got])) == list(range(1, N - left_out))
-    np.testing.assert_array_equal(
-        np.concatenate([y for _, y in got]), np.concatenate([x for x, _ in got]) + 1
-    )
+    np.testing.assert_array_equal(np.concatenate([y for _, y in got]), np.concatenate([x for x, _ in got]) + 1)
 
 
 def test_streams_of_vectors_with_targets(device):
@@ -228,9 +224,7 @@ def test_streams_refused():
         Streams(np.arange(5), 5, 1)
     with pytest.raises(ShapeError, match="streams: want a whole number from 1 up, got 0"):
         Streams(np.arange(5), 0, 1)
-    with pytest.raises(
-        DTypeError, match="fill: want a number that the targets' type uint8 can hold, got -100"
-    ):
+    with pytest.raises(DTypeError, match="fill: want a number that the targets' type uint8 can hold, got -100"):
         Streams(np.arange(6, dtype=np.uint8), 2, 1, fill=-100)
 
 
@@ -243,9 +237,7 @@ def all_kinds(generator=None):
     return {
         "batches": lambda: Batches(data, batch_size=7),
         "shuffled batches": lambda: Batches(data, batch_size=7, generator=generator or rng(3)),
-        "sequences": lambda: Batches(
-            [data[:k] for k in range(9)], batch_size=2, generator=generator or rng(3)
-        ),
+        "sequences": lambda: Batches([data[:k] for k in range(9)], batch_size=2, generator=generator or rng(3)),
         "windows": lambda: Windows(data, 3, 2),
         "shuffled windows": lambda: Windows(data, 3, 2, generator=generator or rng(3)),
         "streams": lambda: Streams(data, 4, 2),
@@ -254,9 +246,7 @@ def all_kinds(generator=None):
 
 def passes(batches, count):
     """So many batches, pass after pass."""
-    return list(
-        itertools.islice(itertools.chain.from_iterable(iter(batches) for _ in itertools.count()), count)
-    )
+    return list(itertools.islice(itertools.chain.from_iterable(iter(batches) for _ in itertools.count()), count))
 
 
 @pytest.mark.parametrize("kind", all_kinds())

@@ -243,9 +243,7 @@ def test_own_memory_is_given_without_a_copy():
     assert float(x[1, 1]) == 2
     described = x.T.__cuda_array_interface__
     assert (
-        described["data"] == (x.data.ptr, False)
-        and described["strides"] == (4, 12)
-        and described["typestr"] == "<f4"
+        described["data"] == (x.data.ptr, False) and described["strides"] == (4, 12) and described["typestr"] == "<f4"
     )
 
 
@@ -430,9 +428,7 @@ def test_raw_modules_are_made_as_cupys(cupy):
     assert _plain(_described(cupy.RawModule.get_function.__doc__)) == _plain(
         inspect.signature(xp.RawModule.get_function)
     )
-    assert _plain(_described(cupy.RawModule.compile.__doc__)) == _plain(
-        inspect.signature(xp.RawModule.compile)
-    )
+    assert _plain(_described(cupy.RawModule.compile.__doc__)) == _plain(inspect.signature(xp.RawModule.compile))
     # Both are made without compiling, and compile at the first use.
     for library in (cupy, xp):
         library.RawModule(code="this is no C++", options=("-DREAL=float",))
@@ -442,6 +438,4 @@ def test_raw_modules_are_made_as_cupys(cupy):
 
 def test_a_comparison_of_signatures_can_fail(cupy):
     assert _plain(inspect.signature(xp.sum)) != _plain(inspect.signature(np.sum))
-    assert _plain(_described("f(self, int axis=-1, kind=None)")) != _plain(
-        _described("f(self, axis=0, kind=None)")
-    )
+    assert _plain(_described("f(self, int axis=-1, kind=None)")) != _plain(_described("f(self, axis=0, kind=None)"))

@@ -147,9 +147,7 @@ def test_floats_round_to_the_nearest_half_ties_to_even(rng, dtype, header, name)
         ties = (finite[1:] + finite[:-1]) / 2  # exact in float32
         near = [np.nextafter(ties, np.float32(way)) for way in (-np.inf, np.inf)]
         any_bits = rng.integers(0, 2**32, 100_000, np.uint32).view(np.float32)
-        x = np.concatenate([halves, ties, *near, any_bits, [65519.0, 65520.0, 3.4e38, 1e-45]]).astype(
-            np.float32
-        )
+        x = np.concatenate([halves, ties, *near, any_bits, [65519.0, 65520.0, 3.4e38, 1e-45]]).astype(np.float32)
         want = x.astype(dtype)
     y = xp.empty(x.size, dtype)
     narrow((64,), (256,), (xp.asarray(x), y, x.size))
@@ -199,9 +197,7 @@ def test_an_element_that_is_not_written_shows():
 
 
 def test_shared_memory_begins_as_nan_in_every_block():
-    keep = kernel(
-        "float* y", "__shared__ float kept[2]; y[blockIdx.x] = kept[threadIdx.x]; kept[threadIdx.x] = 1;"
-    )
+    keep = kernel("float* y", "__shared__ float kept[2]; y[blockIdx.x] = kept[threadIdx.x]; kept[threadIdx.x] = 1;")
     y = xp.zeros(8, np.float32)
     keep((8,), (1,), (y,))
     assert np.isnan(y.get()).all()
@@ -231,9 +227,7 @@ def test_a_barrier_that_not_all_threads_reach_is_caught(body, message):
     y = xp.zeros(1, np.float32)
     with pytest.raises(KernelFault, match=message):
         diverging((2,), (8,), (y,))
-    test_blocks_meet_at_barriers_and_share_memory(
-        np.random.default_rng(0), "__shared__ REAL", 0
-    )  # nothing is stuck
+    test_blocks_meet_at_barriers_and_share_memory(np.random.default_rng(0), "__shared__ REAL", 0)  # nothing is stuck
 
 
 @pytest.mark.parametrize("missing", ["first", "in the loop"])
@@ -304,9 +298,7 @@ def test_restricted_pointers_that_overlap_are_caught():
     with pytest.raises(KernelFault, match="x and y share memory"):
         restricted((1,), (10,), (x[:10], x[9:19], 10))
     kernel(*SCALE)((1,), (10,), (x, x, 2.0, 20))  # in place is well where nothing says otherwise
-    both_read = kernel(
-        "const float* __restrict__ a, const float* __restrict__ b, float* y", "y[0] = a[0] + b[0];"
-    )
+    both_read = kernel("const float* __restrict__ a, const float* __restrict__ b, float* y", "y[0] = a[0] + b[0];")
     both_read((1,), (1,), (x, x, xp.empty(1, np.float32)))
 
 

@@ -47,9 +47,7 @@ def assert_same(got, want):
 def test_there_and_back(device, tmp_path):
     arrays = some_arrays()
     metadata = {"vocabulary": json.dumps(["a", "ü", '"', "\n"]), "": "", "empty": ""}
-    save_arrays(
-        tmp_path / "file", {name: device.xp.asarray(array) for name, array in arrays.items()}, metadata
-    )
+    save_arrays(tmp_path / "file", {name: device.xp.asarray(array) for name, array in arrays.items()}, metadata)
     got, texts = load_arrays(tmp_path / "file")
     assert_same(got, arrays)
     assert texts == metadata

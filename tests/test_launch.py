@@ -77,9 +77,7 @@ def launched_sizes(device, size, **limits):
 def test_kernels_are_found_as_package_data():
     folder = importlib.resources.files("gpulstm.kernels")
     names = launch.kernel_files()
-    assert {"lstm", "cross_entropy", "embedding", "adam", "dropout", "norm"} <= set(
-        names
-    ) and "common" not in names
+    assert {"lstm", "cross_entropy", "embedding", "adam", "dropout", "norm"} <= set(names) and "common" not in names
     for name in names:
         text, own = launch.source(name), (folder / f"{name}.cu").read_text(encoding="utf-8")
         assert '#include "common.cuh"' not in text and "#define FOR_EACH" in text
@@ -161,9 +159,11 @@ def test_nothing_to_do_launches_nothing(device, probes):
 
 @on_gpus
 def test_macros_make_another_kernel(device, probes):
-    assert [
-        launched_sizes(device, 1, defines=defines)[2] for defines in ((), ("CHOICE=4",), ("CHOICE=7",))
-    ] == [-1, 4, 7]
+    assert [launched_sizes(device, 1, defines=defines)[2] for defines in ((), ("CHOICE=4",), ("CHOICE=7",))] == [
+        -1,
+        4,
+        7,
+    ]
 
 
 @on_gpus
@@ -213,9 +213,7 @@ def test_limits_of_the_kernel_count_beside_the_devices(device, probes):
     np.testing.assert_array_equal(device.to_numpy(y), np.arange(64))
     with pytest.raises(NoKernel, match="small: want at most 64 threads in a block on this device, got 65"):
         small(65, y, threads=65)
-    free = (
-        device.device.attributes["MaxSharedMemoryPerBlock"] - 800
-    )  # what __shared__ double kept[100] leaves
+    free = device.device.attributes["MaxSharedMemoryPerBlock"] - 800  # what __shared__ double kept[100] leaves
     with pytest.raises(
         NoKernel, match=f"small: want at most {free} bytes of shared memory on this device, got {free + 1}"
     ):
@@ -227,14 +225,10 @@ def test_limits_of_the_kernel_count_beside_the_devices(device, probes):
 def test_an_array_with_gaps_is_refused(device, probes, view):
     x, y = device.zeros((6, 4), np.float32), device.zeros((6, 4), np.float32)
     for given in ((view(x), y), (x, view(y))):
-        with pytest.raises(
-            ShapeError, match=r"probes.cu scale: want C-contiguous arrays, got one of shape \(\d, \d\)"
-        ):
+        with pytest.raises(ShapeError, match=r"probes.cu scale: want C-contiguous arrays, got one of shape \(\d, \d\)"):
             device.kernels("probes", "scale", 4, *given, 1.0, 4, real=np.float32)
     with device:
-        device.kernels(
-            "probes", "scale", 4, x[2], y[3], 1.0, 4, real=np.float32
-        )  # a row of an array has none
+        device.kernels("probes", "scale", 4, x[2], y[3], 1.0, 4, real=np.float32)  # a row of an array has none
 
 
 @on_gpus

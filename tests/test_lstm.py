@@ -71,9 +71,7 @@ def draw(options, call, rng):
     batch = (B,) if call["batched"] else ()
     x = rng.standard_normal((*leading, options["input_size"]))
     states = (
-        (rng.standard_normal((rows, *batch, P)), rng.standard_normal((rows, *batch, H)))
-        if call["states"]
-        else None
+        (rng.standard_normal((rows, *batch, P)), rng.standard_normal((rows, *batch, H))) if call["states"] else None
     )
     shapes = ((*leading, P * (2 if options["bidirectional"] else 1)), (rows, *batch, P), (rows, *batch, H))
     return (
@@ -93,9 +91,7 @@ def torch_run(torch, layer, options, call, x, states, cotangents):
     else:
         batch_axis = 0 if options["batch_first"] else 1
         kept = torch.tensor(np.flatnonzero(lengths))
-        shapes = [
-            d.shape for d in draw(options, {**call, "through": [True] * 3}, np.random.default_rng(0))[2]
-        ]
+        shapes = [d.shape for d in draw(options, {**call, "through": [True] * 3}, np.random.default_rng(0))[2]]
         output, h_n, c_n = (torch.zeros(s, dtype=x.dtype) for s in shapes)
         if states is not None:  # an empty sequence hands its states back
             h_n, c_n = states
@@ -107,9 +103,7 @@ def torch_run(torch, layer, options, call, x, states, cotangents):
                 enforce_sorted=False,
             )
             part, (h, c) = layer(packed, states and tuple(s.index_select(1, kept) for s in states))
-            part, _ = torch.nn.utils.rnn.pad_packed_sequence(
-                part, options["batch_first"], total_length=call["T"]
-            )
+            part, _ = torch.nn.utils.rnn.pad_packed_sequence(part, options["batch_first"], total_length=call["T"])
             output = output.index_copy(batch_axis, kept, part)
             h_n, c_n = h_n.index_copy(1, kept, h), c_n.index_copy(1, kept, c)
     outputs = (output, h_n, c_n)
@@ -118,16 +112,12 @@ def torch_run(torch, layer, options, call, x, states, cotangents):
         total.backward()
     gradients = {name: p.grad for name, p in layer.named_parameters()}
     gradients |= {"x": x.grad} | ({} if states is None else {"h_0": states[0].grad, "c_0": states[1].grad})
-    return [o.detach().numpy() for o in outputs], {
-        n: None if g is None else g.numpy() for n, g in gradients.items()
-    }
+    return [o.detach().numpy() for o in outputs], {n: None if g is None else g.numpy() for n, g in gradients.items()}
 
 
 def gpulstm_run(device, layer, call, x, states, cotangents):
     x = gl.Tensor(device.asarray(x), requires_grad=True)
-    states = (
-        None if states is None else tuple(gl.Tensor(device.asarray(s), requires_grad=True) for s in states)
-    )
+    states = None if states is None else tuple(gl.Tensor(device.asarray(s), requires_grad=True) for s in states)
     output, (h_n, c_n) = layer(x, states, lengths=call["lengths"])
     outputs = (output, h_n, c_n)
     loss_of(outputs, [None if d is None else device.asarray(d) for d in cotangents]).backward()
@@ -162,9 +152,7 @@ def test_outputs_and_gradients_are_torchs(device, number):
 
 
 @pytest.mark.oracle
-@pytest.mark.parametrize(
-    "fault", ["swap two gates", "drop c_n", "zero one gradient", "other direction", "drop a bias"]
-)
+@pytest.mark.parametrize("fault", ["swap two gates", "drop c_n", "zero one gradient", "other direction", "drop a bias"])
 def test_the_comparison_sees_a_fault(fault):
     import torch
 
@@ -177,15 +165,11 @@ def test_the_comparison_sees_a_fault(fault):
     ours = gl.LSTM(**options, device="cpu", dtype="float64")
     state = {name: value.numpy().copy() for name, value in theirs.state_dict().items()}
     if fault == "swap two gates":
-        state["weight_ih_l0"] = state["weight_ih_l0"][
-            [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
-        ]
+        state["weight_ih_l0"] = state["weight_ih_l0"][[*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]]
     elif fault == "drop a bias":
         state["bias_hh_l0_reverse"][:] = 0
     elif fault == "other direction":
-        state = {
-            n: state[n.removesuffix("_reverse") if n.endswith("_reverse") else n + "_reverse"] for n in state
-        }
+        state = {n: state[n.removesuffix("_reverse") if n.endswith("_reverse") else n + "_reverse"] for n in state}
     ours.load_state_dict(state)
     options |= {"batch_first": False}
     want, want_gradients = torch_run(torch, theirs, options, call, x, states, cotangents)
@@ -208,12 +192,8 @@ def test_layers_and_directions_are_first_principles_stacked(device, rng):
     for level in range(2):
         parts = []
         for suffix in ("", "_reverse"):
-            weights = [
-                state[f"{n}_l{level}{suffix}"] for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            ]
-            part, h, c = first_principles.lstm(
-                y, None, None, *weights, None, lengths=lengths, reverse=bool(suffix)
-            )
+            weights = [state[f"{n}_l{level}{suffix}"] for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            part, h, c = first_principles.lstm(y, None, None, *weights, None, lengths=lengths, reverse=bool(suffix))
             parts.append(part)
             last_h.append(h)
             last_c.append(c)
@@ -318,9 +298,7 @@ def test_what_a_layer_says_of_bad_arguments():
     ):
         with pytest.raises(ShapeError, match=message):
             gl.LSTM(*arguments, device="cpu")
-    with pytest.raises(
-        ShapeError, match="proj_size: want an integer, 0 <= proj_size < hidden_size = 4, got 4"
-    ):
+    with pytest.raises(ShapeError, match="proj_size: want an integer, 0 <= proj_size < hidden_size = 4, got 4"):
         gl.LSTM(3, 4, proj_size=4, device="cpu")
     with pytest.raises(ShapeError, match="dropout: want a number from 0 to 1"):
         gl.LSTM(3, 4, num_layers=2, dropout=1.5, device="cpu")
@@ -337,9 +315,7 @@ def test_what_a_layer_says_of_bad_input(device, rng):
     refused(ShapeError, r"x: want \(T, B, D\), or \(T, D\) for a single sequence, got \(3,\)", zeros(3))
     refused(ShapeError, r"x: want 3 = input_size in the last axis, got \(5, 2, 4\)", zeros((5, 2, 4)))
     refused(ShapeError, r"x: want at least one step, got \(0, 2, 3\)", zeros((0, 2, 3)))
-    refused(
-        DTypeError, r"x.astype\('float64'\) or the layer with layer.to\('float32'\)", x.astype(np.float32)
-    )
+    refused(DTypeError, r"x.astype\('float64'\) or the layer with layer.to\('float32'\)", x.astype(np.float32))
     refused(DTypeError, "x: want an array or a Tensor, got list; make one with gl.tensor", [[1.0, 2.0, 3.0]])
     refused(
         ShapeError,
@@ -347,9 +323,7 @@ def test_what_a_layer_says_of_bad_input(device, rng):
         x,
         (zeros((1, 4)),) * 2,
     )
-    refused(
-        ShapeError, r"h_0: want \(1, 4\).*one sequence, got \(1, 1, 4\)", x[:, 0], (zeros((1, 1, 4)),) * 2
-    )
+    refused(ShapeError, r"h_0: want \(1, 4\).*one sequence, got \(1, 1, 4\)", x[:, 0], (zeros((1, 1, 4)),) * 2)
     refused(ShapeError, r"hx: want a pair \(h_0, c_0\), got", x, zeros((1, 2, 4)))
     refused(ShapeError, "lengths: want 0 <= length <= 5, the steps of x, got 1..6", x, lengths=[1, 6])
     refused(ShapeError, "lengths: want None with a single sequence", x[:, 0], lengths=[5])
@@ -467,9 +441,7 @@ def test_gradients_through_one_output_are_central_differences(device, rng, throu
         differences = central_differences(lambda v: loss(exact, v, np.asarray).item(), values)
         assert_gradient(x.grad, differences, "x")
         for name in ("weight_ih_l0", "weight_hh_l0_reverse", "bias_hh_l1", "weight_hr_l1_reverse"):
-            differences = central_differences(
-                lambda _: loss(exact, values, np.asarray).item(), parameters[name].data
-            )
+            differences = central_differences(lambda _: loss(exact, values, np.asarray).item(), parameters[name].data)
             assert_gradient(dict(layer.named_parameters())[name].grad, differences, name)
             assert np.abs(differences).max() > 1e-4, name  # a gradient of zeros would be no test
 
@@ -609,9 +581,7 @@ def test_a_layer_on_a_second_gpu(emulated, rng):
     """Everything runs on the layer's own device, also while another one is current."""
     layer = gl.LSTM(3, 4, num_layers=2, bidirectional=True, dropout=0.5, batch_first=True, device="cuda:1")
     x = gl.tensor(rng.standard_normal((2, 5, 3)).astype(np.float32), device="cuda:1", requires_grad=True)
-    states = tuple(
-        gl.tensor(np.ones((4, 2, 4), np.float32), device="cuda:1", requires_grad=True) for _ in "hc"
-    )
+    states = tuple(gl.tensor(np.ones((4, 2, 4), np.float32), device="cuda:1", requires_grad=True) for _ in "hc")
     optimizer = gl.SGD(layer.parameters(), lr=0.1)
     for _ in range(2):
         output, (h_n, c_n) = layer(x, states, lengths=[5, 2])

@@ -69,9 +69,7 @@ def test_names_are_torchs():
             super().__init__()
             self.embedding = torch.nn.Embedding(7, 4)
             linear = torch.nn.Linear
-            self.blocks = torch.nn.ModuleList(
-                [linear(4, 4), torch.nn.Sequential(torch.nn.Dropout(0.5), linear(4, 4))]
-            )
+            self.blocks = torch.nn.ModuleList([linear(4, 4), torch.nn.Sequential(torch.nn.Dropout(0.5), linear(4, 4))])
             self.scale = torch.nn.Parameter(torch.ones(4))
             self.shifts = torch.nn.ParameterList([torch.zeros(4), torch.zeros(4)])
             self.out = linear(4, 7, bias=False)
@@ -355,9 +353,7 @@ def test_embedding_starts_as_torch_does(rng):
 
 def test_embedding_says_what_does_not_fit(device):
     layer = gl.Embedding(6, 3, device=device.name)
-    with pytest.raises(
-        ShapeError, match=r"ids: want 0 <= index < 6, the rows of the table, got 6 at \(0, 1\)"
-    ):
+    with pytest.raises(ShapeError, match=r"ids: want 0 <= index < 6, the rows of the table, got 6 at \(0, 1\)"):
         layer(device.asarray(np.array([[0, 6]])))
     with pytest.raises(DTypeError, match="ids: want integers, got float32"):
         layer(device.xp.zeros(3, np.float32))

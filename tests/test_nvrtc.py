@@ -14,9 +14,7 @@ from tests.conftest import require, skip
 
 ARCHITECTURES = ("75", "80", "90", "100", "120")
 # The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py.
-VARIANTS = {
-    "cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")]
-}
+VARIANTS = {"cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")]}
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
 _LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -74,9 +72,7 @@ def test_kernels_compile_and_spill_nothing(nvrtc, file, real, architecture):
 
 
 @pytest.mark.parametrize("real", launch.REALS)
-@pytest.mark.parametrize(
-    "file, defines", [(file, defines) for file in VARIANTS for defines in VARIANTS[file]]
-)
+@pytest.mark.parametrize("file, defines", [(file, defines) for file in VARIANTS for defines in VARIANTS[file]])
 def test_variants_compile_and_spill_nothing(nvrtc, file, defines, real):
     _, log = compile_for(nvrtc, "90", launch.source(file), launch.options(as_dtype(real), defines))
     assert not any(local_bytes(log).values())
@@ -87,9 +83,7 @@ def test_every_macro_that_callers_may_choose_has_variants():
         own = (importlib.resources.files("gpulstm.kernels") / f"{file}.cu").read_text(encoding="utf-8")
         chosen = set(re.findall(r"#ifndef (\w+)", own))
         for defines in VARIANTS.get(file, [()]):
-            assert {define.partition("=")[0] for define in defines} == chosen, (
-                f"{file}.cu has macros {chosen}"
-            )
+            assert {define.partition("=")[0] for define in defines} == chosen, f"{file}.cu has macros {chosen}"
 
 
 # -- the checks above can fail ----------------------------------------

@@ -28,11 +28,7 @@ def test_arrays_are_ordinary_and_aligned():
         ((2, 3), np.float32),
     ):
         array = pool.empty(shape, dtype)
-        assert (
-            (array.shape, array.dtype) == (shape, dtype)
-            and array.flags.c_contiguous
-            and array.flags.writeable
-        )
+        assert (array.shape, array.dtype) == (shape, dtype) and array.flags.c_contiguous and array.flags.writeable
         array[...] = 1
         assert array.sum() == array.size
     assert address(pool.empty((LARGE,), np.float32)) % pool.ALIGNMENT == 0

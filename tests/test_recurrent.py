@@ -21,17 +21,11 @@ def run(backend, case, given, cotangents, path="auto", dtype=np.float64):
     def there(array):
         if array is None:
             return None
-        return (
-            backend.asarray(array)[...].astype(dtype, order="K")
-            if case.strided
-            else backend.asarray(array, dtype)
-        )
+        return backend.asarray(array)[...].astype(dtype, order="K") if case.strided else backend.asarray(array, dtype)
 
     lengths = None if case.lengths is None else np.array(case.lengths)
     with backend:
-        outputs, pullback = functional.recurrent(
-            *map(there, given), lengths=lengths, reverse=case.reverse, path=path
-        )
+        outputs, pullback = functional.recurrent(*map(there, given), lengths=lengths, reverse=case.reverse, path=path)
         gradients = pullback(*map(there, cotangents))
     return [None if a is None else backend.to_numpy(a) for a in (*outputs, *gradients)]
 
@@ -170,9 +164,7 @@ def test_arguments_are_left_as_they_were(device, rng):
 
 def test_input_gradient_can_be_left_out(device, rng):
     given, cotangents = arguments(SEQUENCES[0], rng)
-    _, pullback = functional.recurrent(
-        *(None if a is None else device.asarray(a) for a in given), input_gradient=False
-    )
+    _, pullback = functional.recurrent(*(None if a is None else device.asarray(a) for a in given), input_gradient=False)
     gradients = pullback(*map(device.asarray, cotangents))
     assert gradients[0] is None and gradients[3] is not None
 

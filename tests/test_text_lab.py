@@ -138,9 +138,7 @@ def test_tokens_come_as_often_as_the_options_say(options, want):
 
 def test_an_impossible_token_is_never_chosen():
     logits = np.array([-np.inf, 0.0, 0.0])
-    assert (
-        frequencies(Choice(), logits)[0] == 0 and Choice(temperature=0)(logits, np.random.default_rng()) == 1
-    )
+    assert frequencies(Choice(), logits)[0] == 0 and Choice(temperature=0)(logits, np.random.default_rng()) == 1
 
 
 @pytest.mark.parametrize(
@@ -221,11 +219,7 @@ def test_words_are_sampled_without_the_unknown_one():
 
 def test_a_model_file_gives_the_model_back(file, model, device):
     loaded = load_model(file, Device(device.name, device))
-    assert (
-        not loaded.training
-        and loaded.config == model.config
-        and loaded.vocabulary.tokens == model.vocabulary.tokens
-    )
+    assert not loaded.training and loaded.config == model.config and loaded.vocabulary.tokens == model.vocabulary.tokens
     for name, array in model.state_dict().items():
         assert np.array_equal(device.to_numpy(loaded.state_dict()[name]), array)
 
@@ -308,9 +302,7 @@ def test_damaged_and_foreign_files_are_refused(file, tmp_path):
         with pytest.raises(FormatError):
             load_model(file)
     save_arrays(file, {"a": np.zeros(3)})
-    with pytest.raises(
-        FormatError, match="want a gpulstm text model, got a safetensors file of something else"
-    ):
+    with pytest.raises(FormatError, match="want a gpulstm text model, got a safetensors file of something else"):
         load_model(file)
 
 
@@ -333,11 +325,7 @@ def test_training_learns_and_leaves_the_best_model(tmp_path):
     assert not model.training and not lab.checkpoint_path(out).exists()
     assert write(load_model(out, "cpu"), "It", 20, seed=1) == write(model, "It", 20, seed=1)
     facts = "\n".join(said)
-    assert (
-        "2,640 characters, vocabulary of 29" in facts
-        and "nats a character" in facts
-        and "device: cpu" in facts
-    )
+    assert "2,640 characters, vocabulary of 29" in facts and "nats a character" in facts and "device: cpu" in facts
 
 
 def test_the_validation_loss_counts_every_held_out_token_but_the_first():
@@ -364,8 +352,7 @@ def test_the_validation_loss_counts_every_held_out_token_but_the_first():
 def test_a_seed_gives_one_model():
     def bits(settings):
         return {
-            n: a.tobytes()
-            for n, a in lab.train(PROSE, settings, device="cpu", progress=False).state_dict().items()
+            n: a.tobytes() for n, a in lab.train(PROSE, settings, device="cpu", progress=False).state_dict().items()
         }
 
     from dataclasses import replace
@@ -379,9 +366,7 @@ def test_training_by_words(tmp_path):
     from dataclasses import replace
 
     said = []
-    model = lab.train(
-        PROSE, replace(TINY, level="word", steps=20), device="cpu", progress=False, say=said.append
-    )
+    model = lab.train(PROSE, replace(TINY, level="word", steps=20), device="cpu", progress=False, say=said.append)
     assert any("perplexity" in line for line in said) and any("words and signs" in line for line in said)
     assert write(model, "It isn't", 5, seed=1)
 

@@ -137,9 +137,7 @@ def _sabotaged(z, c_prev, fault):
         gradient[2, 1] += 0.01
         return gradient
     result = _gates(z, c_prev, fault)
-    return (
-        result if fault == "wrong shape" else result[:, H:] + (np.nan if fault in ("NaN", "infinity") else 0)
-    )
+    return result if fault == "wrong shape" else result[:, H:] + (np.nan if fault in ("NaN", "infinity") else 0)
 
 
 def test_central_differences_leave_x_as_it_was(rng):

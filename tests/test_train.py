@@ -47,9 +47,7 @@ def series(backend, steps=200):
     return backend.asarray(wave[:, None].astype(np.float32))
 
 
-def new_run(
-    backend=CPU, loss=forecast_loss, make_schedule=lambda optimizer: CosineWarmup(optimizer, 5, STEPS)
-):
+def new_run(backend=CPU, loss=forecast_loss, make_schedule=lambda optimizer: CosineWarmup(optimizer, 5, STEPS)):
     """A fresh (trainer, batches, validation), the same every time, as a new process would make it."""
     generator = random.manual_seed(11)
     model = Forecast(Device(backend.name, backend), generator)
@@ -72,9 +70,7 @@ def bits(trainer):
 
 
 def without_clock(records):
-    return [
-        {k: v for k, v in record.items() if k not in ("seconds", "tokens_per_second")} for record in records
-    ]
+    return [{k: v for k, v in record.items() if k not in ("seconds", "tokens_per_second")} for record in records]
 
 
 class Stopped(Exception):
@@ -255,9 +251,7 @@ FIELDS = ("step", "drawn", "state", "losses", "best_loss", "best_model", "worse"
 def test_whatever_a_checkpoint_forgets_is_seen(tmp_path, patient, monkeypatch, forgotten):
     """Sabotage: with one part as a fresh run has it, the run does not end as one that is never stopped."""
     file, fresh = tmp_path / "run.safetensors", tmp_path / "fresh.safetensors"
-    with pytest.raises(
-        Stopped
-    ):  # within a pass, within a record, after one of two validations without a better loss
+    with pytest.raises(Stopped):  # within a pass, within a record, after one of two validations without a better loss
         fit(new_patient_run(loss=stopping_at(20)), **PATIENT, checkpoint=file)
     trainer, batches, validation = new_patient_run()
     unstarted = loop.Run(trainer, batches, validation, loop.Plan(40, 6, 2, True, fresh, 19, 5, {}))
@@ -369,9 +363,7 @@ def pressing_ctrl_c_at(step, times=1):
 
 def test_ctrl_c_saves_and_the_run_goes_on_with_the_same_bits(tmp_path, whole):
     file, before = tmp_path / "run.safetensors", signal.getsignal(signal.SIGINT)
-    with pytest.raises(
-        KeyboardInterrupt, match=rf"stopped after step 7 of {STEPS}; saved: .*run.safetensors"
-    ):
+    with pytest.raises(KeyboardInterrupt, match=rf"stopped after step 7 of {STEPS}; saved: .*run.safetensors"):
         fit(new_run(loss=pressing_ctrl_c_at(7)), checkpoint=file)
     assert signal.getsignal(signal.SIGINT) is before
     assert checkpoint.load(file)["run"]["step"] == 7
@@ -381,9 +373,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_with_the_same_bits(tmp_path, whole):
 
 
 def test_ctrl_c_without_a_checkpoint_says_so_and_a_second_one_stops_at_once():
-    with pytest.raises(
-        KeyboardInterrupt, match="after step 2 of 23; saved: nothing: no checkpoint was asked for"
-    ):
+    with pytest.raises(KeyboardInterrupt, match="after step 2 of 23; saved: nothing: no checkpoint was asked for"):
         fit(new_run(loss=pressing_ctrl_c_at(2)))
     trainer, batches, _ = new_run(loss=pressing_ctrl_c_at(2, times=2))
     with pytest.raises(KeyboardInterrupt) as stop:
@@ -489,9 +479,7 @@ def test_gradients_are_clipped_by_norm_and_by_value():
         trainer = Trainer(trainer.model, SGD(trainer.model.parameters(), lr=1.0), forecast_loss, **clips)
         before = [p.data.copy() for p in trainer.model.parameters()]
         trainer.fit(batches, 1, **PLAN)
-        return np.concatenate(
-            [(b - p.data).ravel() for b, p in zip(before, trainer.model.parameters(), strict=True)]
-        )
+        return np.concatenate([(b - p.data).ravel() for b, p in zip(before, trainer.model.parameters(), strict=True)])
 
     free = step()
     assert np.linalg.norm(step(clip_norm=1e-3)) == pytest.approx(1e-3, rel=1e-2)

@@ -52,9 +52,7 @@ def _checked(got: Any, want: Any, name: str, same_dtype: bool = True) -> tuple[n
     assert not same_dtype or got.dtype == want.dtype, f"{name}: want dtype {want.dtype}, got {got.dtype}"
     wide = got.astype(np.float64), want.astype(np.float64)
     for side, array in zip(("got", "want"), wide, strict=True):
-        assert np.isfinite(array).all(), (
-            f"{name}: {side} has {np.count_nonzero(~np.isfinite(array))} values not finite"
-        )
+        assert np.isfinite(array).all(), f"{name}: {side} has {np.count_nonzero(~np.isfinite(array))} values not finite"
     return wide
 
 
@@ -67,24 +65,18 @@ def assert_close(got: Any, want: Any, name: str = "array", rtol: float | None = 
     tolerance = RELATIVE[_host(want).dtype.name] if rtol is None else rtol
     got, want = _checked(got, want, name)
     error, scale = _largest(got - want), max(_largest(want), np.finfo(np.float64).tiny)
-    assert error <= tolerance * scale, (
-        f"{name}: relative error {error / scale:.2e}, want at most {tolerance:.0e}"
-    )
+    assert error <= tolerance * scale, f"{name}: relative error {error / scale:.2e}, want at most {tolerance:.0e}"
 
 
 def assert_ratio(kernel: Any, plain: Any, reference: Any, name: str = "array") -> None:
     """The ratio rule: ``kernel`` in any dtype, ``plain`` NumPy's float32 run, ``reference`` in float64."""
     dtype = _host(kernel).dtype.name
-    assert _host(reference).dtype == np.float64, (
-        f"{name}: want a float64 reference, got {_host(reference).dtype}"
-    )
+    assert _host(reference).dtype == np.float64, f"{name}: want a float64 reference, got {_host(reference).dtype}"
     kernel, reference = _checked(kernel, reference, name, same_dtype=False)
     plain, _ = _checked(plain, reference, name, same_dtype=False)
     error, plain_error = _largest(kernel - reference), _largest(plain - reference)
     allowed = FACTOR * plain_error + ULPS[dtype] * _EPSILON[dtype] * _largest(reference)
-    assert error <= allowed, (
-        f"{name}: error {error:.2e}, want at most {allowed:.2e} (NumPy's is {plain_error:.2e})"
-    )
+    assert error <= allowed, f"{name}: error {error:.2e}, want at most {allowed:.2e} (NumPy's is {plain_error:.2e})"
 
 
 def assert_gradient(got: Any, differences: Any, name: str = "gradient") -> None:

@@ -43,9 +43,7 @@ def _read_text(file: str | Path) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FormatError(
-            f"{name}: want UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}"
-        ) from error
+        raise FormatError(f"{name}: want UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}") from error
     if not text.strip():
         raise FormatError(f"{name}: want text, got {'white space only' if text else 'an empty file'}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -80,9 +78,7 @@ class Vocabulary:
         if level == "char" and list(tokens) != sorted(tokens):
             raise FormatError("vocabulary: want characters in the order of their code points")
         if level == "word" and (tokens[0] != UNKNOWN or len(tokens) < 2):
-            raise FormatError(
-                f"vocabulary: want {UNKNOWN!r} and then words met more than once, got {tokens[:3]}"
-            )
+            raise FormatError(f"vocabulary: want {UNKNOWN!r} and then words met more than once, got {tokens[:3]}")
         self.level = level
         self.tokens = list(tokens)
         self._numbers = {token: number for number, token in enumerate(self.tokens)}
@@ -148,9 +144,7 @@ class Corpus:
 
     def __str__(self) -> str:
         tokens = (
-            ""
-            if self.vocabulary.level == "char"
-            else f"{self.train.size + self.held_out.size:,} words and signs, "
+            "" if self.vocabulary.level == "char" else f"{self.train.size + self.held_out.size:,} words and signs, "
         )
         return (
             f"{self.characters:,} characters, {tokens}vocabulary of {len(self.vocabulary):,}; "

@@ -122,13 +122,9 @@ def _header(path: str | Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         header = None
     if not isinstance(header, dict) or header.get("kind") != KIND:
         kind = header.get("kind") if isinstance(header, dict) else None
-        raise FormatError(
-            f"{path}: want a gpulstm {KIND}, got {kind or 'a safetensors file of something else'}"
-        )
+        raise FormatError(f"{path}: want a gpulstm {KIND}, got {kind or 'a safetensors file of something else'}")
     if header.get("version") != VERSION:
-        raise FormatError(
-            f"{path}: want version {VERSION} of a gpulstm {KIND}, got {header.get('version')!r}"
-        )
+        raise FormatError(f"{path}: want version {VERSION} of a gpulstm {KIND}, got {header.get('version')!r}")
     return header
 
 

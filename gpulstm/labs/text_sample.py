@@ -38,9 +38,7 @@ class Choice:
             p = np.exp((kept - kept[0]) / self.temperature)
         cumulative = np.cumsum(p / p.sum())
         enough = min(int(np.searchsorted(cumulative, self.top_p)) + 1, len(cumulative))
-        place = np.searchsorted(
-            cumulative[:enough], generator.random() * cumulative[enough - 1], side="right"
-        )
+        place = np.searchsorted(cumulative[:enough], generator.random() * cumulative[enough - 1], side="right")
         return int(likely_first[min(int(place), enough - 1)])  # the product may be rounded up to the last sum
 
 

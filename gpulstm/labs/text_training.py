@@ -109,9 +109,7 @@ def new_trainer(model: TextModel, settings: Settings) -> Trainer:
     optimizer = Adam(model.parameters(), lr=settings.lr, betas=(0.9, 0.99))
     warmup = min(settings.warmup, settings.steps // 2)
     schedule = CosineWarmup(optimizer, warmup, settings.steps, min_lr=settings.lr / 100)
-    return Trainer(
-        model, optimizer, language_loss, schedule=schedule, clip_norm=settings.clip, tokens=counted
-    )
+    return Trainer(model, optimizer, language_loss, schedule=schedule, clip_norm=settings.clip, tokens=counted)
 
 
 def language_loss(model: TextModel, batch: tuple[np.ndarray, np.ndarray], state: Any) -> tuple[Tensor, Any]:

@@ -72,6 +72,4 @@ def binary_cross_entropy_with_logits(
     input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
 ) -> Tensor:
     """Sigmoid cross-entropy from logits, as ``torch.nn.functional.binary_cross_entropy_with_logits``."""
-    return apply(
-        functional.binary_cross_entropy_with_logits, input, target, weight, pos_weight, reduction=reduction
-    )
+    return apply(functional.binary_cross_entropy_with_logits, input, target, weight, pos_weight, reduction=reduction)

@@ -13,9 +13,7 @@ from gpulstm.random import default_generator
 class Initial:
     """Draws parameters for one layer, on one device, of one type, from one generator."""
 
-    def __init__(
-        self, device: "str | Device | None", dtype: Any, generator: np.random.Generator | None
-    ) -> None:
+    def __init__(self, device: "str | Device | None", dtype: Any, generator: np.random.Generator | None) -> None:
         self.backend = find_device("auto" if device is None else device).backend
         self.dtype = as_dtype(np.float32 if dtype is None else dtype)
         self.generator = generator or default_generator()

@@ -21,9 +21,7 @@ def as_tensor(x: Any, name: str) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if not any(hasattr(x, name) for name in ("dtype", "__dlpack__", "__cuda_array_interface__")):
-        raise DTypeError(
-            f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor"
-        )
+        raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
     return tensor(x)
 
 
@@ -84,9 +82,7 @@ class LSTM(Module):
                 f"proj_size: want an integer, 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size!r}"
             )
         if dropout > 0 and num_layers == 1:
-            warnings.warn(
-                "dropout acts between layers, and this LSTM has one: it changes nothing", stacklevel=2
-            )
+            warnings.warn("dropout acts between layers, and this LSTM has one: it changes nothing", stacklevel=2)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout = bias, batch_first, dropout
         self.bidirectional, self.proj_size, self.path = bidirectional, proj_size, path
@@ -181,9 +177,7 @@ class LSTM(Module):
         if x.shape[0 if x.ndim == 2 else int(self.batch_first)] == 0:
             raise ShapeError(f"x: want at least one step, got {x.shape}")
 
-    def _check_states(
-        self, hx: tuple[Any, Any] | None, B: int, batched: bool
-    ) -> tuple[Tensor | None, Tensor | None]:
+    def _check_states(self, hx: tuple[Any, Any] | None, B: int, batched: bool) -> tuple[Tensor | None, Tensor | None]:
         if hx is None:
             return None, None
         if not isinstance(hx, tuple | list) or len(hx) != 2:
@@ -208,9 +202,5 @@ class LSTM(Module):
         options = [f"{self.input_size}, {self.hidden_size}"]
         defaults: dict[str, Any] = {"num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0}
         defaults |= {"bidirectional": False, "proj_size": 0, "path": "auto"}
-        options += [
-            f"{name}={getattr(self, name)}"
-            for name, usual in defaults.items()
-            if getattr(self, name) != usual
-        ]
+        options += [f"{name}={getattr(self, name)}" for name, usual in defaults.items() if getattr(self, name) != usual]
         return ", ".join(options)

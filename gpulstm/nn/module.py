@@ -68,9 +68,7 @@ class Module:
             if isinstance(value, Parameter):
                 yield name, value
             elif isinstance(value, list | tuple):
-                yield from (
-                    (f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Parameter)
-                )
+                yield from ((f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Parameter))
 
     def _all_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(name, parameter) of this layer and all below it, a shared one under each of its names."""
@@ -110,9 +108,7 @@ class Module:
         side lacks are passed over; the answer tells which.
         """
         own = dict(self._all_parameters())
-        passed = Loaded(
-            [name for name in own if name not in state], [name for name in state if name not in own]
-        )
+        passed = Loaded([name for name in own if name not in state], [name for name in state if name not in own])
         wrong = []
         if strict:
             wrong += [f"missing {name}" for name in passed.missing_keys]
@@ -171,11 +167,7 @@ class Module:
         children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
         if not children:
             return f"{type(self).__name__}({self.extra_repr()})"
-        return (
-            f"{type(self).__name__}(\n  "
-            + "\n  ".join([*filter(None, [self.extra_repr()]), *children])
-            + "\n)"
-        )
+        return f"{type(self).__name__}(\n  " + "\n  ".join([*filter(None, [self.extra_repr()]), *children]) + "\n)"
 
     def summary(self) -> None:
         """Print the layers with their output shapes and numbers of parameters."""

@@ -35,9 +35,7 @@ def table(model: Module) -> str:
         )
     ]
     rule = "─" * (sum(widths) + 4)
-    return "\n".join(
-        [f'Model: "{type(model).__name__}"', rule, line(head), rule, *map(line, rows), rule, *totals]
-    )
+    return "\n".join([f'Model: "{type(model).__name__}"', rule, line(head), rule, *map(line, rows), rule, *totals])
 
 
 def _count(layer: Module) -> int:

@@ -37,9 +37,7 @@ class Optimizer:
 
     def __init__(self, parameters: Iterable[Any], **defaults: Any) -> None:
         if isinstance(parameters, Tensor | dict):
-            raise DTypeError(
-                f"parameters: want a list of Parameters or of groups, got {type(parameters).__name__}"
-            )
+            raise DTypeError(f"parameters: want a list of Parameters or of groups, got {type(parameters).__name__}")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []  # of every parameter, in the order of the groups
@@ -79,9 +77,7 @@ class Optimizer:
             if not isinstance(p, Tensor):
                 raise DTypeError(f"parameter {k}: want a Parameter, got {type(p).__name__}")
             if id(p) in seen:
-                raise ShapeError(
-                    f"parameter {k}: want every Parameter once, got one of shape {p.shape} again"
-                )
+                raise ShapeError(f"parameter {k}: want every Parameter once, got one of shape {p.shape} again")
             seen.add(id(p))
         self.param_groups.append({"params": params, **options})
         self.state += [{} for _ in params]
@@ -194,14 +190,10 @@ class Optimizer:
 
     def _check_known(self, options: dict[str, Any]) -> None:
         if unknown := options.keys() - self.defaults.keys():
-            raise ShapeError(
-                f"options: want some of {', '.join(self.defaults)}, got {', '.join(sorted(unknown))}"
-            )
+            raise ShapeError(f"options: want some of {', '.join(self.defaults)}, got {', '.join(sorted(unknown))}")
         self._check_options(options)
 
-    def _checked_state_dict(
-        self, state_dict: dict[str, Any]
-    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _checked_state_dict(self, state_dict: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The options of every group and the state of every parameter, copied to its device."""
         try:
             saved = [dict(group) for group in state_dict["param_groups"]]
@@ -214,24 +206,18 @@ class Optimizer:
             raise FormatError(f"optimiser state: want groups of {want} parameters, got {sizes}")
         for options in saved:
             if options.keys() != self.defaults.keys():
-                raise FormatError(
-                    f"optimiser state: want the options {sorted(self.defaults)}, got {sorted(options)}"
-                )
+                raise FormatError(f"optimiser state: want the options {sorted(self.defaults)}, got {sorted(options)}")
             self._check_options(options)
         options_of = [options for options, size in zip(saved, sizes, strict=True) for _ in range(size)]
         if by_number and not 0 <= min(by_number) <= max(by_number) < len(options_of):
-            raise FormatError(
-                f"optimiser state: want parameters 0 to {len(options_of) - 1}, got {sorted(by_number)}"
-            )
+            raise FormatError(f"optimiser state: want parameters 0 to {len(options_of) - 1}, got {sorted(by_number)}")
         slots = zip(self._slots(), options_of, strict=True)
         return saved, [
             self._checked_state(k, slot.parameter.data, by_number[k], options) if k in by_number else {}
             for k, (slot, options) in enumerate(slots)
         ]
 
-    def _checked_state(
-        self, k: int, data: Array, saved: dict[str, Any], options: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _checked_state(self, k: int, data: Array, saved: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
         want = ["step", *self._array_names(options)]
         if not saved.keys() >= set(want):
             raise FormatError(f"state of parameter {k}: want {want}, got {sorted(saved)}")

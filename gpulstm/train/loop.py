@@ -70,15 +70,11 @@ class Run:
                 self._record(self._validate())
             elif self._due(self.plan.log_every):
                 self._record(None)
-            if self.plan.checkpoint is not None and (
-                interrupt.asked or self._due(self.plan.checkpoint_every)
-            ):
+            if self.plan.checkpoint is not None and (interrupt.asked or self._due(self.plan.checkpoint_every)):
                 self._save(self.plan.checkpoint)
             if interrupt.asked and not self._finished():
                 saved = self.plan.checkpoint or "nothing: no checkpoint was asked for"
-                raise KeyboardInterrupt(
-                    f"stopped after step {self.memory.step} of {self.plan.steps}; saved: {saved}"
-                )
+                raise KeyboardInterrupt(f"stopped after step {self.memory.step} of {self.plan.steps}; saved: {saved}")
 
     def _finished(self) -> bool:
         patience = self.plan.patience
@@ -125,9 +121,7 @@ class Run:
         memory, value = self.memory, self.trainer.evaluate(self.validation or ())
         self._tick(training=False)
         if not math.isfinite(value):
-            raise NotFinite(
-                f"validation loss: want a finite number, got {value} at step {memory.step}; {self._good()}"
-            )
+            raise NotFinite(f"validation loss: want a finite number, got {value} at step {memory.step}; {self._good()}")
         if self._schedule_waits:
             self.trainer.schedule.step(value)
         memory.worse += 1

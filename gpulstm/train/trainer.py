@@ -99,9 +99,7 @@ class Trainer:
         another model or run; ShapeError for counts below 1; OSError where a file cannot be written.
         """
         file = None if checkpoint is None else Path(checkpoint)
-        plan = Plan(
-            steps, validate_every, patience, keep_best, file, checkpoint_every, log_every, notes or {}
-        )
+        plan = Plan(steps, validate_every, patience, keep_best, file, checkpoint_every, log_every, notes or {})
         return Run(self, batches, validation, plan).go(resume, log, progress)
 
     def evaluate(self, batches: Iterable[Any]) -> float:

@@ -24,9 +24,7 @@ class ndarray:
     __array_priority__ = 100
     __hash__ = None
 
-    def __new__(
-        cls, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C"
-    ):
+    def __new__(cls, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C"):
         if memptr is not None or strides is not None:
             raise NotImplementedError("the stand-in makes no array from a pointer")
         return empty(shape, dtype, order)
@@ -65,9 +63,7 @@ class ndarray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self._block.device  # kDLCUDA
 
-    def __dlpack__(
-        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
-    ):
+    def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None):
         if dl_device == (1, 0):  # the consumer asked for a copy in host memory
             return self.get().__dlpack__()
         if dl_device not in (None, self.__dlpack_device__()):
@@ -172,9 +168,7 @@ class ndarray:
         if not basic:
             places = np.arange(self.size).reshape(self.shape)[parts]
             if np.unique(places).size < places.size:
-                raise IndexError(
-                    "an element is assigned twice in one call; which value stays is undefined on a GPU"
-                )
+                raise IndexError("an element is assigned twice in one call; which value stays is undefined on a GPU")
         _check_device(self)
         with np.errstate(all="ignore"):
             self._array[parts] = value
@@ -250,9 +244,7 @@ def new(array: np.ndarray, order: str = "C") -> ndarray:
 
 
 # -- calling NumPy ----------------------------------------
-def run(
-    function: Any, args: tuple, kwargs: dict[str, Any] | None = None, order: str = "C", views: bool = False
-) -> Any:
+def run(function: Any, args: tuple, kwargs: dict[str, Any] | None = None, order: str = "C", views: bool = False) -> Any:
     """Call a NumPy function on the memory of stand-in arrays; its arrays come back as stand-in arrays.
 
     ``views``: the function only looks at its argument in another way, which needs no kernel.

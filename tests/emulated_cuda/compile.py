@@ -28,9 +28,7 @@ _DYNAMIC = re.compile(r"extern\s+EMULATED_SHARED\s+([^;\[]*?)\b(\w+)\s*\[\s*\]\s
 class CompileException(Exception):
     """cupy.cuda.compiler.CompileException: the compiler's log is the message."""
 
-    def __init__(
-        self, msg: str, source: str, name: str, options: tuple[str, ...], backend: str = "nvrtc"
-    ) -> None:
+    def __init__(self, msg: str, source: str, name: str, options: tuple[str, ...], backend: str = "nvrtc") -> None:
         self._msg, self.source, self.name, self.options, self.backend = msg, source, name, options, backend
         super().__init__()
 
@@ -98,9 +96,7 @@ def _flags(code: str, options: tuple[str, ...]) -> list[str]:
         if option.startswith("-D") or option.lstrip("-").startswith("std="):
             flags.append("-" + option.lstrip("-"))
         elif not option.startswith(_IGNORED):
-            raise CompileException(
-                f"nvrtc: error: invalid value for --gpu-options ({option})", code, "", options
-            )
+            raise CompileException(f"nvrtc: error: invalid value for --gpu-options ({option})", code, "", options)
     return flags
 
 

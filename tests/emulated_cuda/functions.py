@@ -108,9 +108,7 @@ def _transpose(self: np.ndarray, axes: tuple) -> np.ndarray:
     return self.transpose(*axes)
 
 
-def _astype(
-    self: np.ndarray, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
-):
+def _astype(self: np.ndarray, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True):
     return self.astype(dtype, order=order, copy=copy)
 
 
@@ -185,8 +183,7 @@ def from_dlpack(array, *, device=None, copy=None):
     kind, number = array.__dlpack_device__()
     if kind != 2:
         raise TypeError(
-            "CPU arrays cannot be directly imported to CuPy. "
-            "Use `cupy.array(numpy.from_dlpack(input))` instead."
+            "CPU arrays cannot be directly imported to CuPy. Use `cupy.array(numpy.from_dlpack(input))` instead."
         )
     memory = np.from_dlpack(_HostCapsule(array))
     return _at(memory.ctypes.data, memory.shape, memory.dtype, memory.strides, (array, memory), number)
@@ -211,9 +208,7 @@ def _from_cuda_array_interface(obj: Any) -> ndarray:
     return _at(described["data"][0], shape, dtype, described.get("strides"), obj, devices.current())
 
 
-def _at(
-    address: int, shape: tuple, dtype: np.dtype, strides: tuple | None, owner: object, device: int
-) -> ndarray:
+def _at(address: int, shape: tuple, dtype: np.dtype, strides: tuple | None, owner: object, device: int) -> ndarray:
     """The memory at an address, which ``owner`` keeps alive, as a stand-in array."""
     if 0 in shape:
         return empty(shape, dtype)
@@ -222,9 +217,7 @@ def _at(
     else:
         extent = dtype.itemsize + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     buffer = (ctypes.c_char * extent).from_address(address)
-    return wrapped(
-        np.ndarray(shape, dtype, buffer=buffer, strides=strides), ForeignBlock(buffer, owner, device)
-    )
+    return wrapped(np.ndarray(shape, dtype, buffer=buffer, strides=strides), ForeignBlock(buffer, owner, device))
 
 
 # -- the tables, filled ----------------------------------------

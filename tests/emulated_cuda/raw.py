@@ -52,9 +52,7 @@ class RawModule:
         if code is None or path is not None or name_expressions or enable_cooperative_groups:
             raise NotImplementedError('the stand-in compiles plain extern "C" text only')
         if not isinstance(options, tuple):
-            raise TypeError(
-                f"Argument 'options' has incorrect type (expected tuple, got {type(options).__name__})"
-            )
+            raise TypeError(f"Argument 'options' has incorrect type (expected tuple, got {type(options).__name__})")
         self.code, self.options, self.backend = code, options, backend
 
     def compile(self, log_stream: Any = None) -> None:
@@ -82,9 +80,7 @@ class RawKernel:
         self._types = parameters().decode().split(";")[:-1]
         self.shared_size_bytes = _static_shared(library)
 
-    def __call__(
-        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0
-    ) -> None:
+    def __call__(self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0) -> None:
         grid, block = (tuple(max(1, n) for n in (*sizes, 1, 1)[:3]) for sizes in (grid, block))
         self._check_limits(grid, block, shared_mem)
         values = self._packed(args)
@@ -124,9 +120,7 @@ class RawKernel:
             if kind.split()[1] not in (arg.dtype.name, "void"):
                 raise KernelFault(f"{self.name}: {name}: want {want}, got {arg.dtype}")
             if arg._block.device != devices.current():
-                raise KernelFault(
-                    f"{self.name}: {name} lives on device {arg._block.device}, not the current one"
-                )
+                raise KernelFault(f"{self.name}: {name} lives on device {arg._block.device}, not the current one")
             return np.uintp(pointer(arg))
         packed = {bool: np.bool_, int: np.int64, float: np.float64}.get(type(arg), lambda same: same)(arg)
         if not isinstance(packed, np.generic) or packed.dtype.name != kind:
@@ -140,9 +134,7 @@ class _Watch:
     def __init__(self, kernel: RawKernel, args: tuple) -> None:
         self._name = kernel.name
         self._extents = []  # (parameter, first byte, byte after the last, may be written, restricted, array)
-        described = zip(
-            args, kernel._types, kernel._kernel.parameters, kernel._kernel.restricted, strict=True
-        )
+        described = zip(args, kernel._types, kernel._kernel.parameters, kernel._kernel.restricted, strict=True)
         for arg, kind, name, restricted in described:
             if isinstance(arg, ndarray) and arg.size:
                 low, high = np.lib.array_utils.byte_bounds(arg._array)
@@ -155,9 +147,7 @@ class _Watch:
         for one, other in itertools.combinations(self._extents, 2):
             overlap = one[1] < other[2] and other[1] < one[2]
             if overlap and (one[3] or other[3]) and (one[4] or other[4]):
-                raise KernelFault(
-                    f"{self._name}: {one[0]} and {other[0]} share memory, but one is __restrict__"
-                )
+                raise KernelFault(f"{self._name}: {one[0]} and {other[0]} share memory, but one is __restrict__")
 
     def check(self) -> None:
         for block in self._blocks.values():
