@@ -34,6 +34,7 @@ from gpulstm import DeviceError, device
 LIMIT = 460  # seconds for everything
 # Part -> its limit in seconds, in the order they run; the last may take all that is left.
 PARTS = {"hardware": 50, "losses": 60, "suite": 200, "cudnn": LIMIT}
+SHOWN = 5  # errors of a part in the table; the JSON has all
 GRACE = 10  # seconds beside a part's own limit, in which it may end by itself
 
 HARDWARE_COLUMNS = {
@@ -48,19 +49,24 @@ LOSS_COLUMNS = {
 
 @dataclass
 class Outcome:
-    """What came of one part."""
+    """What came of one part; it failed if there are errors."""
 
     part: str
-    status: str  # passed, failed
     seconds: float
-    error: str = ""
+    errors: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def line(self) -> dict[str, Any]:
-        """The part in one row."""
-        said = " / ".join(filter(None, (self.error, *self.notes)))
-        return {"part": self.part, "status": self.status, "seconds": self.seconds, "said": said}
+    @property
+    def status(self) -> str:
+        return "failed" if self.errors else "passed"
+
+    def line(self, most: int | None = None) -> dict[str, Any]:
+        """The part in one row, with at most so many errors."""
+        shown = self.errors[:most]
+        rest = [f"and {len(self.errors) - len(shown)} more"] if len(self.errors) > len(shown) else []
+        said = " / ".join([*shown, *rest, *self.notes])
+        return {"part": self.part, "status": self.status, "seconds": harness.rounded(self.seconds), "said": said}
 
 
 def run_part(name: str, command: Sequence[str], seconds: float, folder: Path) -> Outcome:
@@ -71,24 +77,27 @@ def run_part(name: str, command: Sequence[str], seconds: float, folder: Path) ->
     file, log = folder / f"{name}.json", folder / f"{name}.log"
     call = [*command, "--out", str(file), "--seconds", f"{seconds:.0f}"]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-    started = time.monotonic()
+    started, errors = time.monotonic(), []
     with log.open("w") as output:
         process = subprocess.Popen(
             call, cwd=facts.ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
         )
         try:
-            code, why = process.wait(seconds + GRACE), ""
+            code = process.wait(seconds + GRACE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # the part and whatever it has started
-            code, why = process.wait(), f"stopped after {seconds + GRACE:.0f} s"
+            code = 0
+            errors.append(f"stopped after {seconds + GRACE:.0f} s")
+        finally:
+            if process.poll() is None:  # out of time, or Ctrl-C
+                os.killpg(process.pid, signal.SIGKILL)  # the part and whatever it has started
+                process.wait()
     said = log.read_text(errors="replace")
     print(said, flush=True)
     left = _left_behind(file)
-    if code != 0 and not why:
-        tail = " / ".join(said.splitlines()[-5:])
-        why = "; ".join(left["failures"]) or f"ended with {code}: {tail}"
-    status = "failed" if why or code != 0 else "passed"
-    return Outcome(name, status, time.monotonic() - started, why, left["notes"], left["rows"])
+    errors += left["failures"]
+    if code != 0 and not errors:
+        errors.append(f"ended with {code}: {' / '.join(said.splitlines()[-5:])}")
+    return Outcome(name, time.monotonic() - started, errors, left["notes"], left["rows"])
 
 
 def _left_behind(file: Path) -> dict[str, list]:
@@ -105,25 +114,18 @@ def run_parts(
         left = end - time.monotonic() - GRACE
         print(f"== {name}", flush=True)
         if left < 1:
-            outcomes.append(Outcome(name, "failed", 0.0, "not begun: no time was left"))
+            outcomes.append(Outcome(name, 0.0, ["not begun: no time was left"]))
         else:
             outcomes.append(run_part(name, command, min(seconds, left), folder))
-        print(
-            f"== {name}: {outcomes[-1].status} in {outcomes[-1].seconds:.0f} s {outcomes[-1].error}\n",
-            flush=True,
-        )
+        print(f"== {name}: {outcomes[-1].status} in {outcomes[-1].seconds:.0f} s\n", flush=True)
     return outcomes
 
 
 def report(head: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
     """The result as Markdown: how each part went, and the rows of those that have a table."""
     lines = ["# gpulstm on a GPU\n"]
-    lines.append(
-        harness.table(
-            [outcome.line() for outcome in outcomes],
-            {"part": "part", "status": "status", "seconds": "s", "said": ""},
-        )
-    )
+    columns = {"part": "part", "status": "status", "seconds": "s", "said": ""}
+    lines.append(harness.table([outcome.line(SHOWN) for outcome in outcomes], columns))
     rows = {outcome.part: outcome.rows for outcome in outcomes if outcome.rows}
     if "cudnn" in rows:
         lines += ["## Beside cuDNN\n", harness.table(cudnn.side_by_side(rows["cudnn"]), cudnn.COLUMNS)]

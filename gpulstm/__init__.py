@@ -41,7 +41,13 @@ from gpulstm.tape import TapeError, Tensor, apply, no_grad, tensor
 
 __version__ = "0.1.0"
 
-_LATER = {"Trainer": "gpulstm.train", "data": "gpulstm.data", "io": "gpulstm.io", "labs": "gpulstm.labs"}
+_LATER = {
+    "Trainer": "gpulstm.train",
+    "data": "gpulstm.data",
+    "io": "gpulstm.io",
+    "labs": "gpulstm.labs",
+    "plot": "gpulstm.plot",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -104,6 +110,7 @@ __all__ = [
     "manual_seed",
     "mse",
     "no_grad",
+    "plot",
     "relu",
     "sigmoid",
     "stack",

@@ -172,8 +172,8 @@ def why_no_cuda() -> str:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return "CuPy is not installed (pip install 'gpulstm[cuda13]', or [cuda12] for an older driver)"
         return f"CuPy is installed but does not import: {_first_line(error)}"
-    runtime = cupy.cuda.runtime
     try:
+        runtime = cupy.cuda.runtime
         driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
         if driver == 0:
             return "no NVIDIA driver was found"

@@ -150,7 +150,7 @@ def _run(arguments: list[str]) -> int:
         place = error.ctx.command_path if error.ctx else "gpulstm"
         return _fail(f"{error.format_message()} (see {place} --help)", 2)
     except BrokenPipeError:
-        # Python flushes the stream once more at exit: give it somewhere to go.
+        # Python may flush the stream once more at exit: give that somewhere to go, as its documentation advises.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except KeyboardInterrupt as stop:

@@ -44,7 +44,10 @@ class Schedule:
         self._apply()
 
     def _apply(self) -> None:
-        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self.base_lrs):
+            raise ShapeError(f"groups: want {len(self.base_lrs)}, as when the schedule was made, got {len(groups)}")
+        for group, base_lr in zip(groups, self.base_lrs, strict=True):
             group["lr"] = self.rate(base_lr, self.k)
 
 

@@ -14,18 +14,6 @@
 
 #include "common.cuh"
 
-// The array that chunk belongs to: the last one that begins no later. first_chunk (count + 1) is sorted; an
-// array without elements has no chunk and is passed over.
-__device__ inline long long array_of(const long long* first_chunk, long long count, long long chunk) {
-    long long low = 0, high = count;
-    while (high - low > 1) {
-        long long middle = (low + high) / 2;
-        if (first_chunk[middle] <= chunk) low = middle;
-        else high = middle;
-    }
-    return low;
-}
-
 // first_chunk (count + 1)  number of each array's first chunk of chunk_size elements; at the end that of all chunks
 // arrays      (count, 6)   addresses of p and g (REAL), m, v and the largest v (ACC; 0 without AMSGrad), and the
 //                          size; no two arrays may overlap

@@ -1,4 +1,5 @@
-// What every kernel shares: storage and accumulation types, the grid-stride loop, block-wide reductions.
+// What every kernel shares: storage and accumulation types, the grid-stride loop, block-wide reductions, and
+// the search for a chunk's array.
 //
 // REAL is the type arrays are stored in, ACC the type sums are made in: float for float, __half and
 // __nv_bfloat16; double for double. Both come as macros from launch.py.
@@ -63,4 +64,17 @@ __device__ inline ACC block_max(ACC v, ACC* scratch) {
     ACC largest = scratch[0];
     __syncthreads();
     return largest;
+}
+
+// Kernels over many arrays at once cut each into chunks, one for a block. This is the array that a chunk
+// belongs to: the last one that begins no later. first_chunk (count + 1) is sorted; an
+// array without elements has no chunk and is passed over.
+__device__ inline long long array_of(const long long* first_chunk, long long count, long long chunk) {
+    long long low = 0, high = count;
+    while (high - low > 1) {
+        long long middle = (low + high) / 2;
+        if (first_chunk[middle] <= chunk) low = middle;
+        else high = middle;
+    }
+    return low;
 }

@@ -152,7 +152,7 @@ def test_products_of_arrays_that_are_not_contiguous(device, rng):
     assert_close(db, np.einsum("abi,abj->ij", left.T, want))
 
 
-@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2), (2, 0, 1), ()], ids=str)
+@pytest.mark.parametrize("axis", [None, 0, 1, -1, -3, (0, 2), (2, 0, 1), ()], ids=str)
 @pytest.mark.parametrize("keepdims", [False, True])
 @pytest.mark.parametrize("name", ["sum", "mean"])
 def test_reductions(device, rng, name, axis, keepdims):
@@ -224,7 +224,7 @@ def test_reshape(device, rng, shape):
     check(device, rearrange.reshape, lambda a: a.reshape(shape), [transposed], shape=shape)
 
 
-@pytest.mark.parametrize("axes", [None, (1, 2, 0), (2, 0, 1), (0, -1, 1), [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("axes", [None, (1, 2, 0), (2, 0, 1), (0, -1, 1), (-3, 2, 1), [0, 1, 2]], ids=str)
 def test_transpose(device, rng, axes):
     check(device, rearrange.transpose, lambda a: a.transpose(axes), [rng.standard_normal((2, 3, 4))], axes=axes)
 
@@ -233,7 +233,7 @@ def test_transpose_of_no_axes(device):
     check(device, rearrange.transpose, lambda a: a, [np.array(2.0)])
 
 
-@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("axis", [0, 1, -1, -3])
 def test_concatenate(device, rng, axis):
     sizes = [(2, 3, 4)] * 3
     shapes = [tuple(n + k if i == axis % 3 else n for i, n in enumerate(s)) for k, s in enumerate(sizes)]
@@ -377,6 +377,7 @@ def test_what_does_not_fit_is_named(device):
     refused(ShapeError, r"add: want shapes that broadcast, got \(2, 3\) and \(4, 3\)", arithmetic.add, x, y)
     refused(DTypeError, "multiply: want one dtype, got float32 and float64", arithmetic.multiply, x, wide)
     refused(DTypeError, "divide: want arrays or numbers, got NoneType", arithmetic.divide, x, None)
+    refused(DTypeError, "divide: want arrays or numbers, got NoneType", arithmetic.divide, None, x)
     refused(DTypeError, "str", arithmetic.add, x, "2")
     refused(ShapeError, r"matmul: want .* got \(2, 3\) @ \(4, 3\)", arithmetic.matmul, x, y)
     refused(ShapeError, r"matmul: want .* got \(2, 3\) @ \(\)", arithmetic.matmul, x, x[0, 0])
@@ -390,13 +391,16 @@ def test_what_does_not_fit_is_named(device):
     refused(ShapeError, r"transpose: want the 2 axes .* got \(0, 0\)", rearrange.transpose, x, axes=(0, 0))
     refused(ShapeError, r"got \(0, 1, 2\)", rearrange.transpose, x, axes=(0, 1, 2))
     refused(ShapeError, r"got \(0, 2\)", rearrange.transpose, x, axes=(0, 2))
+    refused(ShapeError, r"got \(1, 2\)", rearrange.transpose, x, axes=(1, 2))
     refused(ShapeError, "alike but on axis 1", rearrange.concatenate, x, y, axis=1)
     refused(ShapeError, "alike but on axis 0", rearrange.concatenate, x, y[0])
+    refused(ShapeError, "alike but on axis 0", rearrange.concatenate, x, y.T)
     refused(ShapeError, r"axis: want an axis of \(2, 3\), got 2", rearrange.concatenate, x, x, axis=2)
     refused(ShapeError, "concatenate: want at least one array, got none", rearrange.concatenate)
     refused(DTypeError, "concatenate: want float32 as the first, got float64", rearrange.concatenate, x, wide)
     refused(ShapeError, r"stack: want one shape, got \(2, 3\) and \(4, 3\)", rearrange.stack, x, y)
     refused(ShapeError, "axis: want one of 3 axes, got 3", rearrange.stack, x, x, axis=3)
+    refused(ShapeError, "axis: want one of 3 axes, got -4", rearrange.stack, x, x, axis=-4)
     refused(ShapeError, "stack: want at least one array, got none", rearrange.stack)
     refused(IndexError, "out of bounds", rearrange.index, x, key=(2,))
 

@@ -39,13 +39,27 @@ def scripted(code: str) -> list[str]:
     return [sys.executable, "-c", "import sys, json, time, pathlib\nout = pathlib.Path(sys.argv[2])\n" + code]
 
 
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or dead and waiting for its parent to notice."""
+    for _ in range(50):
+        state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+        if not state or state.startswith("Z"):
+            return True
+        time.sleep(0.1)
+    return False
+
+
 def test_a_part_that_fails_costs_no_other(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gpu, "GRACE", 1)
     wrote = "out.write_text(json.dumps({'notes': ['so far'], 'failures': %s, 'rows': [{'k': 1}]}))\n"
+    child = (
+        "import subprocess; child = subprocess.Popen(['sleep', '60'])\n"
+        "out.with_suffix('.pid').write_text(str(child.pid))\n"
+    )
     parts = {
         "raises": (scripted("raise ValueError('planted')"), 20),
         "dies": (scripted("import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), 20),
-        "hangs": (scripted(wrote % "[]" + "time.sleep(60)"), 1),
+        "hangs": (scripted(wrote % "[]" + child + "time.sleep(60)"), 1),
         "complains": (scripted(wrote % "['one test failed']" + "sys.exit(1)"), 20),
         "works": (scripted(wrote % "[]"), 20),
     }
@@ -55,17 +69,29 @@ def test_a_part_that_fails_costs_no_other(tmp_path, monkeypatch, capsys):
     assert {name: outcome.status for name, outcome in outcomes.items()} == dict.fromkeys(parts, "failed") | {
         "works": "passed"
     }
-    assert "planted" in outcomes["raises"].error and "-9" in outcomes["dies"].error
-    assert outcomes["hangs"].error == "stopped after 2 s" and outcomes["hangs"].rows == [{"k": 1}]
-    assert outcomes["complains"].error == "one test failed" and outcomes["works"].rows == [{"k": 1}]
+    assert "planted" in outcomes["raises"].errors[0] and "-9" in outcomes["dies"].errors[0]
+    assert outcomes["hangs"].errors == ["stopped after 2 s"] and outcomes["hangs"].rows == [{"k": 1}]
+    assert outcomes["complains"].errors == ["one test failed"] and outcomes["works"].rows == [{"k": 1}]
+    assert ended(int((tmp_path / "hangs.pid").read_text())), "what the part had started was left behind"
     head = facts.facts("benchmarks.gpu", [])
     markdown = gpu.report(head, list(outcomes.values()))
     assert "| hangs | failed |" in markdown and "| works | passed |" in markdown and "so far" in markdown
 
 
+def test_a_table_shows_some_of_the_errors_and_says_how_many_there_are():
+    outcome = gpu.Outcome("suite", 1.0, ["a", "b", "c"], ["note"])
+    assert outcome.line(2)["said"] == "a / b / and 1 more / note" and outcome.line()["said"] == "a / b / c / note"
+
+
 def test_no_part_is_begun_when_time_is_over(tmp_path):
     (outcome,) = gpu.run_parts({"late": (scripted("pass"), 20)}, tmp_path, limit=gpu.GRACE + 0.5)
-    assert outcome.status == "failed" and "no time was left" in outcome.error
+    assert outcome.status == "failed" and "no time was left" in outcome.errors[0]
+
+
+def test_a_part_has_no_more_time_than_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu, "GRACE", 1)
+    (outcome,) = gpu.run_parts({"hangs": (scripted("time.sleep(60)"), 60)}, tmp_path, limit=3)
+    assert outcome.errors == ["stopped after 3 s"] and outcome.seconds < 20
 
 
 def test_all_parts_fit_into_8_minutes():
@@ -91,7 +117,7 @@ def test_the_whole_command(tmp_path, emulated_gpu, monkeypatch):
             "cudnn": [sequence_row("gpulstm", 1.0, gpu=2.0)],
             "losses": losses.rows_of([1.0], [1.0], [1.0]),
         }
-        return gpu.Outcome(name, "failed" if name == "suite" else "passed", 1.0, "", ["done"], rows.get(name, []))
+        return gpu.Outcome(name, 1.0, ["planted"] if name == "suite" else [], ["done"], rows.get(name, []))
 
     monkeypatch.setattr(gpu, "run_part", one_row)
     assert gpu.main(["--quick", "--out", str(tmp_path), "--commit", "abc"]) == 1
@@ -128,7 +154,14 @@ def test_failures_of_the_suite_are_kept_by_name(tmp_path):
     assert "1 failed, 1 passed" in done.notes[0]
 
 
-@pytest.mark.parametrize("source", ["def test_cuda(): pass\n", "import nowhere_to_be_found\n", "syntax error\n"])
+ALL_SKIPPED = (
+    "import pytest\n@pytest.mark.parametrize('device', ['cuda'])\ndef test_it(device): pytest.skip('no oracle')\n"
+)
+
+
+@pytest.mark.parametrize(
+    "source", [ALL_SKIPPED, "def test_cuda(): pass\n", "import nowhere_to_be_found\n", "syntax error\n"]
+)
 def test_a_suite_that_tests_nothing_has_failed(tmp_path, source):
     assert suite_of(tmp_path, source).failures
 
@@ -265,6 +298,7 @@ def test_a_captured_torch_layer_gives_what_the_eager_one_gives(monkeypatch):
         for name in MODES[mode]:
             np.testing.assert_array_equal(got[name], want[name])
     results_of(captured, "training")
+    assert not eager.inference()[0].requires_grad and eager.training()[0].requires_grad
     assert called.count("replay") == 3 and called.count("graph") == 4  # two side streams, two captures
     torch.set_num_threads(threads)
 

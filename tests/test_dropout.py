@@ -58,6 +58,15 @@ def test_mask_is_the_definitions(device, seed, rate):
         np.testing.assert_array_equal(device.to_numpy(dx), 2 * x * factor)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_draw_at_the_threshold_is_kept(device, seed):
+    x = device.xp.ones(4, np.float32)
+    for part in range(4):
+        draw = split_mix(seed, 1)[0] >> 16 * part & 0xFFFF
+        assert device.to_numpy(dropout(x, draw / 65536, seed)[0])[part] != 0
+        assert device.to_numpy(dropout(x, (draw + 1) / 65536, seed)[0])[part] == 0
+
+
 def test_mask_of_a_large_array(device):
     size = 3 * 65536 + 7  # several chunks in NumPy, several rounds of the grid in the kernel
     y, _ = dropout(device.xp.ones(size, np.float32), 0.3, 77)

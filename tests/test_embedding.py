@@ -87,7 +87,7 @@ def test_the_kernel_sums_a_frequent_id_in_pieces(emulated):
     np.testing.assert_array_equal(backend.to_numpy(dtable), np.float32(1 + 62 * 64 * 2.0**-24))
 
 
-@pytest.mark.parametrize("padding_idx", [0, 4, -1, np.int32(2)])
+@pytest.mark.parametrize("padding_idx", [0, 4, -1, -5, np.int32(2)])
 def test_padding_gets_no_gradient(device, padding_idx):
     rng = np.random.default_rng(0)
     ids, table, dy = rng.integers(0, 5, (6, 50)), rng.standard_normal((5, 3)), rng.standard_normal((6, 50, 3))

@@ -79,7 +79,7 @@ def test_the_safetensors_library_reads_what_is_written(tmp_path):
 
 def test_bfloat16_is_read_by_a_fresh_process(tmp_path):
     """NumPy knows the type only once ml_dtypes is imported; without the package the message says so."""
-    save_arrays(tmp_path / "file", {"x": np.ones(2, BFLOAT16)})
+    save_arrays(tmp_path / "file", {"w": np.ones(1), "x": np.ones(2, BFLOAT16)})
     code = "import sys; {} from gpulstm.io import load_arrays; print(load_arrays(sys.argv[1])[0]['x'].dtype)"
     run = [sys.executable, "-c", code.format(""), tmp_path / "file"]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout == "bfloat16\n"
@@ -358,3 +358,12 @@ def test_files_that_cannot_be_read(tmp_path):
         load_arrays(tmp_path / "none")
     with pytest.raises(IsADirectoryError):
         load_arrays(tmp_path)
+
+
+def test_a_pipe_is_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for attempt in (lambda: check_writable(pipe), lambda: atomic_write(pipe, lambda file: file.write(b"x"))):
+        with pytest.raises(OSError, match="pipe cannot be written: it is a device or a pipe"):
+            attempt()
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]

@@ -183,7 +183,7 @@ def test_delta_may_be_numpys(device):
 @pytest.mark.parametrize("name", ["weight", "pos_weight"])
 def test_weights_must_fit(device, name):
     x = device.xp.zeros((2, 3), np.float32)
-    for shape in ((2,), (1, 2, 3), (3, 2)):
+    for shape in ((2,), (1, 2, 3), (3, 2), (3, 3)):
         with pytest.raises(ShapeError, match=rf"{name}: want a shape that broadcasts to \(2, 3\)"):
             binary_cross_entropy_with_logits(x, x, **{name: device.xp.ones(shape, np.float32)})
     with pytest.raises(DTypeError, match=f"{name}: want float32 as input has, got float64"):

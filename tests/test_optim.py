@@ -135,6 +135,11 @@ def test_pytorch_gives_the_same_numbers(device, name, options):
         oracle.step()
     for k, (p, tensor) in enumerate(zip(params, theirs, strict=True)):
         assert_close(p.data, tensor.detach().numpy(), f"parameter {k}", rtol=1e-12)
+        for key, array in optimiser.state[k].items():
+            if key == "step" and name != "SGD":
+                assert array == oracle.state[tensor]["step"]
+            elif key != "step":
+                assert_close(array, oracle.state[tensor][key].numpy(), f"{key} of parameter {k}", rtol=1e-12)
 
 
 @pytest.mark.oracle
@@ -372,6 +377,30 @@ def test_groups_and_the_learning_rate(device):
     assert all(p.grad is None for p in params)
     optimiser.step()
     assert [float(p.data[0]) for p in params] == [-0.25, 0.25, -0.25]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "want"),
+    [
+        ("SGD", {"momentum": 0.5, "dampening": 0.25}, {"momentum_buffer": 0.5 * 2 + 0.75 * -4}),
+        ("Adagrad", {"initial_accumulator_value": 1.0}, {"sum": 1.0 + 4 + 16}),
+        (
+            "RMSprop",
+            {"alpha": 0.5, "centered": True},
+            {"square_avg": 0.5 * 2 + 0.5 * 16, "grad_avg": 0.5 * 1 - 0.5 * 4},
+        ),
+        ("Adam", {"betas": (0.5, 0.75)}, {"exp_avg": 0.5 * 1 - 0.5 * 4, "exp_avg_sq": 0.75 * 1 + 0.25 * 16}),
+        ("Adam", {"betas": (0.5, 0.0), "amsgrad": True}, {"exp_avg_sq": 16.0, "max_exp_avg_sq": 16.0}),
+    ],
+)
+def test_states_by_hand(device, name, options, want):
+    params = parameters(device, [np.ones(1)])
+    optimiser = getattr(optim, name)(params, **options)
+    for gradient in (2.0, -4.0):
+        give(device, params, [np.array([gradient])])
+        optimiser.step()
+    assert optimiser.state[0]["step"] == 2
+    assert {key: float(optimiser.state[0][key][0]) for key in want} == want
 
 
 def test_equal_gradients_do_not_break_centered_rmsprop(device):

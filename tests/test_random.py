@@ -21,6 +21,7 @@ def test_manual_seed_starts_the_default_generator_anew():
     third = [random.draw_seed()]
     assert first == second and first[0] != third[0]
     assert np.random.Generator(np.random.PCG64(7)).integers(2**64, dtype=np.uint64) == first[0]
+    assert gl.manual_seed(0).random() == np.random.default_rng(0).random()
     with pytest.raises(ShapeError, match="seed: want an integer from 0 up, got -1"):
         gl.manual_seed(-1)
 
@@ -71,3 +72,10 @@ def test_what_is_no_state_is_refused_and_changes_nothing(state):
     with pytest.raises(FormatError, match="generator state: want"):
         random.set_generator_state(generator, state)
     assert generator.random() == twin.random()
+
+
+def test_a_state_of_another_kind_is_named():
+    generator = np.random.default_rng(1)
+    for state, got in (({}, "dict"), (3, "int"), ({"bit_generator": "MT19937"}, "MT19937")):
+        with pytest.raises(FormatError, match=f"want that of a PCG64, got {got}"):
+            random.set_generator_state(generator, state)

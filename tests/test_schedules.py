@@ -17,6 +17,7 @@ SCHEDULES = [
     (ConstantLR, {}),
     (ConstantLR, {"factor": 0.5, "total_iters": 3}),
     (ConstantLR, {"factor": 1}),
+    (StepLR, {"step_size": 3, "gamma": 0}),
     (StepLR, {"step_size": 4}),
     (StepLR, {"step_size": 1, "gamma": 0.9}),
     (CosineWarmup, {"warmup_steps": 5, "total_steps": 20, "min_lr": 0.01}),
@@ -128,9 +129,11 @@ def test_pytorch_reduces_at_the_same_metrics(options):
         ({"patience": 0, "threshold": 2.0, "threshold_mode": "abs"}, [8, 7, 5, 4], [1, 3]),
         ({"patience": 0, "mode": "max", "threshold": 0.5}, [1, 1.4, 1.6, 2.5], [1]),
         ({"patience": 0, "mode": "max", "threshold": 0.5, "threshold_mode": "abs"}, [-1, -0.6, -0.4], [1]),
-        ({"patience": 0}, [float("nan"), float("nan"), 1], [0, 1]),
+        ({"patience": 0, "threshold": 0}, [3, 3, 2.9, 2.9], [1, 3]),  # an equal metric is no better
+        ({"patience": 0, "threshold": 0, "mode": "max"}, [3, 3, 3.1, 3.1], [1, 3]),
+        ({"patience": 1}, [math.nan, math.nan, 1, math.nan, math.nan], [1, 4]),
         ({"patience": 0, "min_lr": 0.002}, [1, 1, 1, 1], [1, 2]),
-        ({"patience": 0, "eps": 0.006}, [1, 1, 1, 1], [1]),
+        ({"patience": 0, "eps": 0.005}, [1, 1, 1, 1], [1]),
     ],
 )
 def test_a_plateau(options, metrics, reductions):
@@ -143,6 +146,31 @@ def test_a_plateau(options, metrics, reductions):
             before = opt.lr
             found.append(number)
     assert found == reductions
+
+
+def test_the_edges_of_the_options():
+    """What is just in range: a change by eps is too small, min_lr may be the rate itself, a factor may be 0."""
+    opt = SGD([Tensor(np.ones(1), requires_grad=True)], lr=0.5)
+    for eps, want in ((0.25, 0.5), (0.249, 0.25)):
+        schedule = ReduceLROnPlateau(opt, patience=0, factor=0.5, eps=eps)
+        schedule.step(1.0)
+        schedule.step(1.0)
+        assert opt.lr == want
+    assert run(CosineWarmup(opt, 0, 3, min_lr=0.25), 5).tolist() == [[0.25]] * 5
+    schedule = ReduceLROnPlateau(opt, patience=0, factor=0)
+    schedule.step(1.0)
+    schedule.step(1.0)
+    assert opt.lr == 0
+    opt.lr = 0.5
+    assert run(ConstantLR(opt, factor=0, total_iters=1), 2).tolist() == [[0.0], [0.5]]
+
+
+def test_groups_added_after_the_schedule():
+    opt = optimiser()
+    schedule = StepLR(opt, 2)
+    opt.add_param_group({"params": [Tensor(np.ones(1), requires_grad=True)]})
+    with pytest.raises(ShapeError, match="groups: want 2, as when the schedule was made, got 3"):
+        schedule.step()
 
 
 @pytest.mark.parametrize("stop", [0, 1, 7])

@@ -101,6 +101,8 @@ def _temporary(path: str | Path, target: Path) -> Iterator[tuple[Path, BinaryIO]
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EINVAL, "it is a device or a pipe, which a file would replace")
         file = temporary.open("xb")
         try:
             yield temporary, file
