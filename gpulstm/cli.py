@@ -159,7 +159,7 @@ def _run(arguments: list[str]) -> int:
     except NotFinite as error:
         return _fail(str(error), 1)
     except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        what = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
         return _fail(what, 2)
     except (GpulstmError, MemoryError) as error:
         return _fail(str(error) or "out of memory", 2)
