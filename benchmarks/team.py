@@ -39,7 +39,7 @@ def result(do: str, answer: dict[str, Any]) -> Any:
 
 
 class Worker:
-    """One process. ``ask`` sends a request of worker.Session and waits for its answer."""
+    """One process. ``ask`` sends a request of worker.Service and waits for its answer."""
 
     def __init__(self, threads: int, tf32: bool = False) -> None:
         environment = {**os.environ, **dict.fromkeys(THREADS, str(threads)), "CUPY_TF32": str(int(tf32))}

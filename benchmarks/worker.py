@@ -25,7 +25,7 @@ CALLS_FOR_MEMORY = 3  # a step that keeps something for the next shows by the th
 QUIET = 0.05  # share of one core under which a process counts as asleep
 
 
-class Session:
+class Service:
     """What a worker can be asked to do; one method a request."""
 
     def __init__(self) -> None:
@@ -125,9 +125,9 @@ def main() -> None:
     # The answers' pipe is kept apart, so that a library that prints does no harm.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    session = Session()
+    service = Service()
     for line in sys.stdin:
-        answer = session.answer(json.loads(line))
+        answer = service.answer(json.loads(line))
         answer["asleep"] = fall_asleep()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -66,8 +66,9 @@ class _Node:
                     continue
                 if (got := (gradient.shape, gradient.dtype)) != self.likes[k]:
                     raise ShapeError(f"pullback of {self.name}: want gradient {k} {self.likes[k]}, got {got}")
-                others = [g for g in (*cotangents, *gradients[:k], *gradients[k + 1 :]) if g is not None]
-                yield target, gradient, any(bool(backend.xp.may_share_memory(gradient, g)) for g in others)
+                others = (*cotangents, *gradients[:k], *gradients[k + 1 :])
+                near = [g for g in others if g is not None and backend_of(g) is backend]
+                yield target, gradient, any(bool(backend.xp.may_share_memory(gradient, g)) for g in near)
 
 
 def _as_array(x: Any) -> Any:

@@ -55,12 +55,12 @@ class HereTeam:
 
     class Worker:
         def __init__(self) -> None:
-            self.session = worker.Session()
+            self.service = worker.Service()
             self.asked: list[str] = []
 
         def ask(self, do: str, **arguments):
             self.asked.append(do)
-            return team.result(do, json.loads(json.dumps(self.session.answer({"do": do, **arguments}))))
+            return team.result(do, json.loads(json.dumps(self.service.answer({"do": do, **arguments}))))
 
 
 def comparison(device: str = "cpu", names: tuple = ("gpulstm", "numpy"), **changes) -> Comparison:

@@ -8,7 +8,6 @@ import math
 import re
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -273,21 +272,17 @@ def test_memory_is_all_that_a_sequence_needs(tmp_path, mode):
     assert 0.9 * 4 * floats < used < 3 * 4 * floats + (4 << 20)
 
 
-def test_a_process_that_spins_is_not_asleep():
-    assert worker.fall_asleep(limit=10)
-    stop = threading.Event()
+def test_a_process_that_spins_is_not_asleep(monkeypatch):
+    clock = time.perf_counter
+    for share, asleep in ((0.0, True), (0.01, True), (0.2, False), (1.0, False), (2.0, False)):  # of one core
+        monkeypatch.setattr(worker.time, "process_time", lambda share=share: share * clock())
+        assert worker.fall_asleep(limit=0.1) is asleep
 
-    def spin():
-        while not stop.is_set():
-            pass
 
-    thread = threading.Thread(target=spin)
-    thread.start()
-    try:
-        assert not worker.fall_asleep(limit=0.2)
-    finally:
-        stop.set()
-        thread.join()
+def test_a_process_is_waited_for_until_its_threads_have_stopped(monkeypatch):
+    clock, end = time.perf_counter, time.perf_counter() + 0.1
+    monkeypatch.setattr(worker.time, "process_time", lambda: min(clock(), end))
+    assert worker.fall_asleep(limit=20) and clock() >= end
 
 
 # -- the commands

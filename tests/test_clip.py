@@ -224,6 +224,8 @@ def test_values(device, dtype):
     assert float(params[2].grad) == 0.5 and params[0].grad.dtype == dtype
     clip_grad_value(params[0], 1e30)
     np.testing.assert_array_equal(device.to_numpy(params[0].grad).astype(np.float64), want)
+    clip_grad_value(params[2], 0)
+    assert float(params[2].grad) == 0
 
 
 def test_bad_arguments(emulated):

@@ -86,9 +86,11 @@ def test_batches_of_sequences():
     np.testing.assert_array_equal(got[1][1], [3])
 
 
-def test_a_single_column_and_drop_last():
-    got = list(Batches(np.arange(7), batch_size=3, drop_last=True))
-    np.testing.assert_array_equal(got, [[0, 1, 2], [3, 4, 5]])
+@pytest.mark.parametrize("examples", [6, 7, 8])
+def test_a_single_column_and_drop_last(examples):
+    batches = Batches(np.arange(examples), batch_size=3, drop_last=True)
+    np.testing.assert_array_equal(list(batches), [[0, 1, 2], [3, 4, 5]])
+    assert len(batches) == 2
 
 
 def test_batches_refuse():
@@ -106,7 +108,7 @@ def test_batches_refuse():
 
 @pytest.mark.parametrize("shuffled", [False, True])
 @pytest.mark.parametrize(
-    ("N", "window", "batch_size"), [(25, 4, 2), (26, 5, 5), (5, 4, 3), (4, 9, 2), (2, 1, 1), (40, 1, 7)]
+    ("N", "window", "batch_size"), [(25, 4, 2), (26, 4, 2), (26, 5, 5), (5, 4, 3), (4, 9, 2), (2, 1, 1), (40, 1, 7)]
 )
 def test_windows_have_every_target_once(device, N, window, batch_size, shuffled):
     generator = np.random.default_rng(1) if shuffled else None
@@ -117,7 +119,7 @@ def test_windows_have_every_target_once(device, N, window, batch_size, shuffled)
         for x, y in got:
             np.testing.assert_array_equal(y, x + 1)  # targets are inputs shifted by one
             np.testing.assert_array_equal(np.diff(x, axis=0), 1)  # windows are contiguous
-            assert x.shape[1] <= batch_size and (len(x) == window or (x.shape[1] == 1 and x is got[-1][0]))
+            assert x.size and x.shape[1] <= batch_size and (len(x) == window or (x.shape[1] == 1 and x is got[-1][0]))
         assert sorted(np.concatenate([y.ravel() for _, y in got])) == list(range(1, N))
 
 
@@ -179,6 +181,13 @@ def test_streams_of_vectors_with_targets(device):
     x, y = (np.concatenate([batch[k] for batch in got]) for k in (0, 1))
     np.testing.assert_array_equal(np.concatenate([x[:, 0], x[:, 1]]), series[:20])
     np.testing.assert_array_equal(np.concatenate([y[:, 0], y[:, 1]]), targets[3:])
+
+
+def test_streams_of_vectors_are_filled_up(device):
+    series = np.random.default_rng(0).standard_normal((10, 2, 3))
+    ((x, y),) = (host(device, batch) for batch in Streams(device.asarray(series), 2, 9, ahead=1, fill=7))
+    np.testing.assert_array_equal(x[:, 1], [*series[5:9], np.zeros((2, 3))])
+    np.testing.assert_array_equal(y[:, 1], [*series[6:10], np.full((2, 3), 7)])
 
 
 def test_windows_of_streams_are_contiguous(device):
@@ -331,3 +340,6 @@ def test_states_that_do_not_fit():
     with pytest.raises(FormatError, match="state of batches: want"):
         batches.load_state_dict(None)
     batches.load_state_dict(good)
+    for position, left in ((0, 5), (2, 3), (5, 0)):
+        batches.load_state_dict({**good, "position": position, "seed": 7})
+        assert len(list(batches)) == left

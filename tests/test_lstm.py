@@ -256,8 +256,9 @@ def test_dropout_acts_between_layers_in_training_only(device, rng):
 
 
 def test_dropout_with_one_layer_warns():
-    with pytest.warns(UserWarning, match="dropout acts between layers"):
+    with pytest.warns(UserWarning, match="dropout acts between layers") as caught:
         gl.LSTM(3, 4, dropout=0.5, device="cpu")
+    assert caught[0].filename == __file__  # it names the line that made the layer
 
 
 def test_the_same_seed_gives_the_same_layer():
@@ -298,8 +299,9 @@ def test_what_a_layer_says_of_bad_arguments():
     ):
         with pytest.raises(ShapeError, match=message):
             gl.LSTM(*arguments, device="cpu")
-    with pytest.raises(ShapeError, match="proj_size: want an integer, 0 <= proj_size < hidden_size = 4, got 4"):
-        gl.LSTM(3, 4, proj_size=4, device="cpu")
+    for proj_size in (4, -1, True, 2.0):
+        with pytest.raises(ShapeError, match=f"proj_size: want an integer, .* hidden_size = 4, got {proj_size}"):
+            gl.LSTM(3, 4, proj_size=proj_size, device="cpu")
     with pytest.raises(ShapeError, match="dropout: want a number from 0 to 1"):
         gl.LSTM(3, 4, num_layers=2, dropout=1.5, device="cpu")
 
@@ -324,7 +326,7 @@ def test_what_a_layer_says_of_bad_input(device, rng):
         (zeros((1, 4)),) * 2,
     )
     refused(ShapeError, r"h_0: want \(1, 4\).*one sequence, got \(1, 1, 4\)", x[:, 0], (zeros((1, 1, 4)),) * 2)
-    refused(ShapeError, r"hx: want a pair \(h_0, c_0\), got", x, zeros((1, 2, 4)))
+    refused(ShapeError, "hx: want a pair of states h and c, got", x, zeros((1, 2, 4)))
     refused(ShapeError, "lengths: want 0 <= length <= 5, the steps of x, got 1..6", x, lengths=[1, 6])
     refused(ShapeError, "lengths: want None with a single sequence", x[:, 0], lengths=[5])
     if device.is_cuda:
@@ -569,6 +571,13 @@ def test_states_of_another_type_and_steps_there_are_none_of(device, rng):
         layer(x, states)
     with pytest.raises(ShapeError, match=r"x: want at least one step, got \(0, 3\)"):
         layer(x[:0, 0])
+    turned = make(device, 3, 4, batch_first=True)
+    for none in (x[:0, 0], x[:, :0]):
+        with pytest.raises(ShapeError, match="x: want at least one step"):
+            turned(none)
+    assert turned(x[:0])[0].shape == (0, 2, 4)  # no sequences
+    with pytest.raises(ShapeError, match="hx: want a pair of states h and c, got 3 of them"):
+        layer(x, (*states, states[0]))
     with pytest.raises(DTypeError, match="lengths: want integers, got float64"):
         layer(x, lengths=[1.0, 2.0])
     with pytest.raises(ShapeError, match=r"lengths: want \(2,\) = \(batch,\), got \(3,\)"):
@@ -589,3 +598,14 @@ def test_a_layer_on_a_second_gpu(emulated, rng):
         optimizer.step()
     for leaf in (x, *states, *layer.parameters()):
         assert leaf.grad.device.id == 1 and leaf.device == "cuda:1"
+
+
+def test_the_cells_parameters_start_as_torchs(rng):
+    cell = gl.LSTMCell(30, 25, device="cpu", generator=rng)
+    shapes = {"weight_ih": (100, 30), "weight_hh": (100, 25), "bias_ih": (100,), "bias_hh": (100,)}
+    assert {name: p.shape for name, p in cell.named_parameters()} == shapes
+    for p in cell.parameters():
+        assert np.abs(p.numpy()).max() <= 0.2 and np.abs(p.numpy()).max() > 0.18
+    states = np.zeros((2, 25), np.float32)
+    with pytest.raises(ShapeError, match="hx: want a pair of states h and c, got 3 of them"):
+        cell(np.zeros((2, 30), np.float32), (states, states, states))

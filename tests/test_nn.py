@@ -272,6 +272,8 @@ def test_the_summary_counts_every_parameter_once(capsys):
 
 def test_the_summary_of_one_layer_and_of_much():
     text = table(gl.LSTM(1000, 512, bidirectional=True, device="cpu"))
+    assert {len(line) for line in text.splitlines()[1:6]} == {len("lstm (LSTM)   (..., 1024)   6,201,344")}
+    assert "Total params: 256 (1.00 KB)" in table(gl.Embedding(64, 4, device="cpu"))
     assert text.splitlines()[4] == "lstm (LSTM)   (..., 1024)   6,201,344"
     assert text.splitlines()[-3] == "Total params: 6,201,344 (23.66 MB)"
 
@@ -319,7 +321,7 @@ def test_linear_says_what_does_not_fit(device):
 
 # -- Embedding -----------------------------------------------------------------------------------------------
 @pytest.mark.oracle
-@pytest.mark.parametrize("padding_idx", [None, 0, -2])
+@pytest.mark.parametrize("padding_idx", [None, 0, -2, -6])
 def test_embedding_is_torchs(device, rng, padding_idx):
     import torch
 

@@ -154,6 +154,22 @@ def test_pytorch_has_the_same_options_in_the_same_order(name):
     assert [p.default for p in ours.values()] == [p.default for p in list(theirs.values())[: len(ours)]]
 
 
+def test_the_defaults():
+    p = Tensor(np.ones(1), requires_grad=True)
+    assert optim.SGD([p]).defaults == {
+        "lr": 1e-3, "momentum": 0, "dampening": 0, "weight_decay": 0, "nesterov": False,
+    }  # fmt: skip
+    assert optim.Adagrad([p]).defaults == {
+        "lr": 1e-2, "lr_decay": 0, "weight_decay": 0, "initial_accumulator_value": 0, "eps": 1e-10,
+    }  # fmt: skip
+    assert optim.RMSprop([p]).defaults == {
+        "lr": 1e-2, "alpha": 0.99, "eps": 1e-8, "weight_decay": 0, "momentum": 0, "centered": False,
+    }  # fmt: skip
+    adam = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0, "amsgrad": False}
+    assert optim.Adam([p]).defaults == adam
+    assert optim.AdamW([p]).defaults == {**adam, "weight_decay": 1e-2}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize(("name", "options"), CASES, ids=IDS)
 def test_other_types(device, name, options, dtype):
@@ -367,6 +383,7 @@ def test_groups_and_the_learning_rate(device):
     optimiser = optim.SGD([{"params": params[0], "lr": 1.0}, {"params": params[1:2]}], lr=0.5)
     optimiser.add_param_group({"params": [params[2]], "weight_decay": 1.0})
     assert optimiser.lr == 1.0
+    assert [group["params"] for group in optimiser.state_dict()["param_groups"]] == [[0], [1], [2]]
     give(device, params, [np.ones(2)] * 3)
     optimiser.step()
     assert [float(p.data[0]) for p in params] == [0.0, 0.5, 0.0]
@@ -523,6 +540,7 @@ def test_states_that_do_not_fit_change_nothing(device):
         (lambda d: d["param_groups"][0].pop("eps"), FormatError, "want the options"),
         (lambda d: d["param_groups"][0].update(gamma=1), FormatError, "want the options"),
         (lambda d: d["state"].update({2: d["state"][1]}), FormatError, "want parameters 0 to 1, got"),
+        (lambda d: d["state"].update({-1: d["state"][1]}), FormatError, "want parameters 0 to 1, got"),
         (lambda d: d["state"][1].pop("exp_avg"), FormatError, "state of parameter 1: want"),
         (lambda d: d["state"][1].update(exp_avg=np.ones(4)), ShapeError, r"exp_avg of parameter 1: want"),
     ]

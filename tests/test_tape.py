@@ -457,6 +457,25 @@ def test_functions_and_pullbacks_run_on_the_device_of_their_inputs(emulated):
         assert x.grad.device.id == int(name[-1])
 
 
+def test_each_pullback_runs_on_its_own_device(emulated):
+    """A function may take a tensor to another device; what came before goes backwards on the first one."""
+    backends = [gl.device(f"cuda:{k}").backend for k in range(2)]
+
+    def moved(a):
+        with backends[1]:
+            return backends[1].asarray(a), lambda dy: (backends[0].asarray(dy),)
+
+    x = gl.tensor([1.0, 2.0], requires_grad=True, device="cuda:0")
+    y = apply(moved, x * 2)
+    ((y * 3).sum() + y.sum()).backward()
+    assert y.device == "cuda:1" and x.grad.device.id == 0
+    np.testing.assert_array_equal(backends[0].to_numpy(x.grad), [8, 8])
+
+    w = gl.tensor([1.0, 2.0], requires_grad=True)
+    apply(lambda a: (backends[0].asarray(a), lambda dy: (backends[0].to_numpy(dy),)), w * 2).sum().backward()
+    np.testing.assert_array_equal(w.grad, [2, 2])
+
+
 # -- element types -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_numbers_take_the_tensors_type(device, dtype):

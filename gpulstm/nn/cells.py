@@ -9,7 +9,7 @@ from gpulstm import functional
 from gpulstm.backend import Device
 from gpulstm.errors import ShapeError
 from gpulstm.nn.initial import Initial
-from gpulstm.nn.lstm import as_tensor
+from gpulstm.nn.lstm import as_tensor, check_pair
 from gpulstm.nn.module import Module, check_sizes
 from gpulstm.tape import Tensor, apply
 
@@ -51,11 +51,10 @@ class LSTMCell(Module):
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(f"x: want (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
         leading = x.shape[:-1]
-        h, c = (
-            (None, None)
-            if hx is None
-            else (self._state(name, s, leading) for name, s in zip(("h", "c"), hx, strict=True))
-        )
+        h = c = None
+        if hx is not None:
+            check_pair(hx)
+            h, c = self._state("h", hx[0], leading), self._state("c", hx[1], leading)
         parameters = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
         wanted = x.requires_grad
         x = x.reshape(1, *(leading or (1,)), self.input_size)  # one step

@@ -25,6 +25,13 @@ def as_tensor(x: Any, name: str) -> Tensor:
     return tensor(x)
 
 
+def check_pair(hx: Any) -> None:
+    """Raises ShapeError unless these are two states."""
+    if not isinstance(hx, tuple | list) or len(hx) != 2:
+        got = f"{len(hx)} of them" if isinstance(hx, tuple | list) else type(hx).__name__
+        raise ShapeError(f"hx: want a pair of states h and c, got {got}")
+
+
 def _on_host(lengths: Any) -> Any:
     """Lengths as a NumPy array, so that not every layer waits for the device; lists as they are."""
     is_array = hasattr(lengths, "dtype") or hasattr(lengths, "__dlpack__")
@@ -180,8 +187,7 @@ class LSTM(Module):
     def _check_states(self, hx: tuple[Any, Any] | None, B: int, batched: bool) -> tuple[Tensor | None, Tensor | None]:
         if hx is None:
             return None, None
-        if not isinstance(hx, tuple | list) or len(hx) != 2:
-            raise ShapeError(f"hx: want a pair (h_0, c_0), got {type(hx).__name__}")
+        check_pair(hx)
         rows, checked = self.num_layers * len(self._suffixes), []
         for name, state, width in zip(
             ("h_0", "c_0"), hx, (self.proj_size or self.hidden_size, self.hidden_size), strict=True
