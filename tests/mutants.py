@@ -120,20 +120,26 @@ def _changed(token: str, line: str, column: int) -> str | None:
     return SWAPS.get(token)
 
 
+def _parameter_lines(lines: list[str]) -> set[int]:
+    """The lines of kernels' parameter lists: they only name things, so exchanging two names there is no fault."""
+    found, inside = set(), False
+    for number, code in enumerate(lines, 1):
+        inside = inside or 'extern "C" __global__' in code
+        if inside:
+            found.add(number)
+        inside = inside and not code.rstrip().endswith("{")
+    return found
+
+
 def mutants(file: str) -> list[Mutant]:
     """Every fault that is planted in ``file``."""
     text = (ROOT / file).read_text()
     lines = text.splitlines()
     found = []
-    in_parameters = False
+    parameters = _parameter_lines(lines)
     for line, column, token in _python_tokens(text) if file.endswith(".py") else _cuda_tokens(text):
         code = lines[line - 1]
-        # A kernel's parameter list only names things: exchanging two names there is no fault in the arithmetic.
-        if 'extern "C" __global__' in code:
-            in_parameters = True
-        elif code.startswith("{") or code.rstrip().endswith("{"):
-            in_parameters = False
-        if in_parameters or re.match(r"\s*(def|import|from|GATES|class|@)\b", code):
+        if line in parameters or re.match(r"\s*(def|import|from|GATES|class|@)\b", code):
             continue
         new = _changed(token, code, column)
         if new is not None and new != token:
