@@ -31,3 +31,7 @@ class NotFinite(GpulstmError, ArithmeticError):
 
 class FormatError(GpulstmError, ValueError):
     """A file is not what it claims to be; the message says what and where."""
+
+
+class TapeError(GpulstmError, RuntimeError):
+    """The tape was asked for a gradient that it does not have."""

@@ -14,15 +14,11 @@ import numpy as np
 
 from gpulstm.backend import CPU, FLOATS, Array, Backend, as_dtype, backend_of
 from gpulstm.backend import device as find_device
-from gpulstm.errors import DTypeError, GpulstmError, ShapeError
+from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.functional import arithmetic, rearrange
 
 _recording: ContextVar[bool] = ContextVar("gpulstm_recording", default=True)
 _numbers = itertools.count()
-
-
-class TapeError(GpulstmError, RuntimeError):
-    """The tape was asked for a gradient that it does not have."""
 
 
 @contextmanager
