@@ -38,6 +38,16 @@ __device__ inline float sqrt_(float x) { return sqrtf(x); }
 __device__ inline double sqrt_(double x) { return sqrt(x); }
 __device__ inline ACC sigmoid(ACC x) { return 1 / (1 + exp_(-x)); }
 
+// The share of its old state that unit k of sequence b keeps in a step: all of it where the sequence is not alive
+// (it has ended, or has not begun), else what `keep` (B, H) says (zoneout; null for nothing).
+__device__ inline ACC share_kept(const bool* alive, const REAL* keep, long long b, long long k) {
+    if (alive && !alive[b]) return 1;
+    return keep ? load(keep[k]) : 0;
+}
+
+// A state after the step.
+__device__ inline ACC mixed(ACC kept, ACC before, ACC after) { return kept * before + (1 - kept) * after; }
+
 // The sum of v over the block, in a fixed order, given to every thread. blockDim.x must be a power of two;
 // scratch is shared memory of blockDim.x values. Every thread of the block must call it.
 __device__ inline ACC block_sum(ACC v, ACC* scratch) {

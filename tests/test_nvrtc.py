@@ -113,9 +113,9 @@ def test_too_many_registers_are_reported(nvrtc):
 def test_a_broken_kernel_is_refused(nvrtc, fault):
     code = launch.source("lstm")
     broken = {
-        "missing semicolon": code.replace("c[k] = c_new;", "c[k] = c_new"),
+        "missing semicolon": code.replace("store(i);", "store(i)"),
         "unknown name": code.replace("tanh_(c_new)", "tanh_(c_neu)"),
-        "const written": code.replace("c[k] = c_new;", "c[k] = c_new, c_prev[k] = 0;"),
+        "const written": code.replace("c[k] = mixed", "c_prev[k] = 0, c[k] = mixed"),
     }[fault]
     assert broken != code
     with pytest.raises(RuntimeError, match=r"kernel.cu\(\d+\): error"):

@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from gpulstm.cells.cell import Cell, Inplace
+from gpulstm.cells.cell import Cell, Inplace, Kernels
 
 GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
 
@@ -56,8 +56,9 @@ def _split(gates: np.ndarray) -> tuple[np.ndarray, ...]:
     return gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H : 3 * H], gates[..., 3 * H :]
 
 
-def inplace_forward(gates, zr, c_prev, h, c, scratch):
+def inplace_forward(gates, zr, before, after, kept, scratch):
     """``forward`` without a new array; see Inplace for what is read and written."""
+    (_, c_prev), (h, c) = before, after
     scale, shift = _tanh_to_gates(gates.shape, gates.dtype)
     gates += zr
     gates *= scale
@@ -72,11 +73,12 @@ def inplace_forward(gates, zr, c_prev, h, c, scratch):
     np.multiply(o, scratch, out=h)
 
 
-def inplace_coefficients(gates, c_prev, c, dz, dh_to_dc):
+def inplace_coefficients(gates, before, after, kept, dz, dzr, dh_to_dc):
     """What ``backward`` multiplies dc and dh with, for any number of steps at once: leading axes (..., B).
 
     dz (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, dh_to_dc (..., H) with dc/dh.
     """
+    (_, c_prev), (_, c) = before, after
     i, f, g, o = _split(gates)
     di, df, dg, do = _split(dz)
     # The slopes of the activations, s (1 - s) and 1 - g^2 ...
@@ -96,8 +98,9 @@ def inplace_coefficients(gates, c_prev, c, dz, dh_to_dc):
     dh_to_dc *= o
 
 
-def inplace_backward(gates, dz, dh_to_dc, dh, dc):
+def inplace_backward(gates, dh_to_dc, dz, dzr, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
+    (dc,) = ds
     B, H = dc.shape
     dh_to_dc *= dh
     dc += dh_to_dc
@@ -107,4 +110,12 @@ def inplace_backward(gates, dz, dh_to_dc, dh, dc):
     dc *= gates[:, H : 2 * H]
 
 
-CELL = Cell("lstm", GATES, STATES, forward, backward, Inplace(inplace_forward, inplace_coefficients, inplace_backward))
+CELL = Cell(
+    "lstm",
+    GATES,
+    STATES,
+    forward,
+    backward,
+    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward),
+    kernel=Kernels("lstm"),
+)

@@ -5,8 +5,9 @@ Element k of the array (in C order) belongs to word k // 4 of a SplitMix64 seque
 The backward pass makes the mask again from the seed.
 """
 
+import math
 from collections.abc import Callable
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -56,6 +57,16 @@ def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: 
         "dropout", "dropout", -(-x.size // DRAWS), x, y, x.size, signed, threshold, scale, real=x.dtype
     )  # fmt: skip
     return y
+
+
+def mask(backend: Backend, shape: tuple[int, ...], rate: float, seed: int, dtype: Any, first: int = 0) -> Array:
+    """What ``dropout`` multiplies with, before its scale: 0 with that rate, else 1; from draw number ``first`` on."""
+    word, offset = divmod(first, DRAWS)
+    size = math.prod(shape)
+    ones = backend.empty((offset + size,), dtype)
+    ones[...] = 1
+    apply = _apply_cuda if backend.is_cuda else _apply_numpy
+    return apply(backend, ones, round(rate * 65536), 1.0, (seed + word * GAMMA) & MASK)[offset:].reshape(shape)
 
 
 def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable]:

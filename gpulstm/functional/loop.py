@@ -1,0 +1,257 @@
+"""The only time loop of the library: products and steps in turn, forward and backward.
+
+Everything that can be one product for the whole sequence is: the inputs before the loop, the gradients of the
+weights and of the inputs after it. Inside the loop stand the products of the states and one fused step (steps.py).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpulstm.backend import Array, accumulator
+from gpulstm.cells.cell import Cell, Product
+from gpulstm.functional.linear import product
+from gpulstm.functional.sequence import Sequence
+from gpulstm.functional.steps import Steps
+
+
+@dataclass
+class Weights:
+    """The parameters of one layer in one direction, None where there is none; extra as the cell lists them."""
+
+    w_ih: Any
+    w_hh: Any
+    b_ih: Array | None
+    b_hh: Array | None
+    w_hr: Array | None
+    extra: tuple
+
+    def of(self, cell: Cell, name: str) -> Any:
+        """A weight by the name a Product has for it."""
+        return self.w_hh if name == "w_hh" else self.extra[[extra.name for extra in cell.extra].index(name)]
+
+
+class _Multiplied:
+    """One product of every step: what it takes, with which rows of a weight, into which columns of zr."""
+
+    def __init__(self, seq: Sequence, form: Product, weights: Weights, sources: Array) -> None:
+        self.form, self.backend, self.sources = form, seq.backend, sources
+        self.weight = weights.of(seq.cell, form.weight)[form.weight_rows(seq.H)]
+        self.columns = form.columns(seq.H)
+        self.whole = self.columns == slice(0, len(seq.cell.gates) * seq.H)
+        self.transposed, self.rows = self.weight.T, list(sources)
+        self.out = None if self.whole else seq.backend.empty((seq.B, self.weight.shape[0]), seq.dtype)
+
+    def forward(self, t: int, zr: Any) -> None:
+        """Add the product of step t to zr; the only product of a cell overwrites."""
+        if self.whole:
+            self.backend.xp.matmul(self.rows[t], self.transposed, out=zr)
+        else:
+            self.backend.xp.matmul(self.rows[t], self.transposed, out=self.out)
+            zr[:, self.columns] += self.out
+
+    def backward(self, dzr: Array, out: Array | None = None) -> Array:
+        """The gradient of what was multiplied, from dzr (B, G*H) of its step."""
+        if self.whole:
+            return self.backend.xp.matmul(dzr, self.weight, out=out)
+        return self.backend.xp.matmul(self.backend.xp.ascontiguousarray(dzr[:, self.columns]), self.weight, out=out)
+
+    def weight_gradient(self, dzr: Array) -> Array:
+        """The gradient of the weight's rows, from dzr (T*B, G*H) of all steps."""
+        part = dzr if self.whole else self.backend.xp.ascontiguousarray(dzr[:, self.columns])
+        return product(self.backend, part.T, self.sources.reshape(part.shape[0], self.weight.shape[1]))
+
+
+class Loop:
+    """The forward loop, and what it leaves for the backward loop.
+
+    States stand in arrays of T + 1 rows, so that each step finds the one before it, and y is a view of all rows
+    but the first state's. What enters a step is an array of its own where it is not the state that the step
+    before it left: with ``reset``, and with dropout on the recurrent path.
+    """
+
+    def __init__(self, seq: Sequence, make_steps: type[Steps], input_gradient: bool) -> None:
+        self.seq, self.make_steps, self.input_gradient = seq, make_steps, input_gradient
+        self.times = list(range(seq.T))[:: -1 if seq.reverse else 1]
+
+    def run(self, x: Array, states: list, weights: Weights) -> tuple:
+        """(y, *states_n) of x (T, B, D) from the first states, None for zeros."""
+        seq, be, xp, cell = self.seq, self.seq.backend, self.seq.backend.xp, self.seq.cell
+        T, B, H, GH = seq.T, seq.B, seq.H, weights.w_ih.shape[0]
+        alive = None if seq.alive is None else seq.alive[:, :, None]
+        if alive is not None:
+            x = xp.where(alive, x, xp.zeros((), x.dtype))  # padding may hold anything, NaN too
+        self.x, self.weights, self.given = x.reshape(T * B, x.shape[2]), weights, [s is not None for s in states]
+
+        gates = be.empty((T, B, GH), seq.dtype)
+        xp.matmul(self.x, weights.w_ih.T, out=gates.reshape(T * B, GH))
+        first, last = (T, 0) if seq.reverse else (0, T)
+        self.all = [be.empty((T + 1, B, seq.P), seq.dtype)]
+        self.all += [be.empty((T + 1, B, H), accumulator(seq.dtype)) for _ in cell.states[1:]]
+        for rows, state in zip(self.all, states, strict=True):
+            rows[first] = 0 if state is None else state
+        self.left = [rows[seq.before : T + seq.before] for rows in self.all]  # by the step before
+        after = [rows[seq.after : T + seq.after] for rows in self.all]
+        self.entering = self.left
+        if any(row is not None for row in seq.clear_rows):
+            self.entering = [be.empty(rows.shape, rows.dtype) for rows in self.left]
+        multiplied = self.entering[0]
+        if seq.dropped is not None:
+            multiplied = be.empty(multiplied.shape, seq.dtype)
+
+        # With a projection: o * tanh(c) of every step.
+        self.cell_out: Any = None if weights.w_hr is None else be.empty((T, B, H), seq.dtype)
+        before = self.entering if weights.w_hr is None else [None, *self.entering[1:]]
+        cell_after = after if weights.w_hr is None else [self.cell_out, *after[1:]]
+        vectors = [value for form, value in zip(cell.extra, weights.extra, strict=True) if not form.matrix]
+        self.steps = self.make_steps(seq, gates, before, cell_after, (weights.b_ih, weights.b_hh), vectors)
+
+        sources = dict(zip(cell.states, (multiplied, *self.entering[1:]), strict=True))
+        if cell.inner is not None:
+            sources["inner"] = be.empty((T, B, H), seq.dtype)
+        self.products = [_Multiplied(seq, form, weights, sources[form.source]) for form in cell.products]
+        outer = [p for p in self.products if p.form.source != "inner"]
+        inner = [p for p in self.products if p.form.source == "inner"]
+        zr = be.zeros((B, GH), seq.dtype)
+        for t in self.times:
+            self._enter(t, multiplied)
+            if not outer[0].whole:
+                zr[...] = 0
+            for each in outer:
+                each.forward(t, zr)
+            if inner:
+                self.steps.inner(t, zr, sources["inner"][t])
+            for each in inner:
+                each.forward(t, zr)
+            self.steps.forward(t, zr)
+            if weights.w_hr is not None:
+                self._project(t, weights.w_hr, after[0][t])
+
+        y = after[0]
+        if alive is not None:
+            y = xp.where(alive, y, xp.zeros((), seq.dtype))
+        h, *others = (rows[last] for rows in self.all)
+        return y, h.copy(), *(state.astype(seq.dtype) for state in others)
+
+    def pullback(self, dy: Array | None, *dstates: Array | None) -> tuple:
+        """The gradients of x, the first states and the weights, from those of y and the last states."""
+        seq, be, xp, cell, weights = self.seq, self.seq.backend, self.seq.backend.xp, self.seq.cell, self.weights
+        T, B, H, P, GH = seq.T, seq.B, seq.H, seq.P, weights.w_ih.shape[0]
+        if dy is not None:
+            dy = xp.ascontiguousarray(dy, dtype=seq.dtype)
+            if seq.alive is not None:
+                dy = xp.where(seq.alive[:, :, None], dy, xp.zeros((), seq.dtype))
+        dy_rows = [None] * T if dy is None else list(dy)
+        # The gradient of h by way of the next step's product, and besides it.
+        dh = be.zeros((B, P), seq.dtype)
+        direct = be.zeros((B, P), seq.dtype) if cell.direct or seq.keeps else None
+        ds = [be.zeros((B, H), accumulator(seq.dtype)) for _ in cell.states[1:]]
+        for d, given in zip((dh if direct is None else direct, *ds), dstates, strict=True):
+            if given is not None:
+                d[...] = given
+        dzx = be.empty((T, B, GH), seq.dtype)
+        dzr = be.empty((T, B, GH), seq.dtype) if cell.split else dzx
+        self.steps.start_backward(dzx, dzr)
+        dzr_rows = list(dzr)
+        # With a projection: the gradient of h at every step, and of what it was projected from.
+        dhs = be.empty((0 if weights.w_hr is None else T, B, P), seq.dtype)
+        dcell = be.empty((B, H), seq.dtype)
+
+        for t in reversed(self.times):
+            if weights.w_hr is None:
+                self.steps.backward(t, dy_rows[t], dh, direct, ds)
+            else:
+                self._project_backward(t, dy_rows[t], dh, direct, dhs[t])
+                xp.matmul(dhs[t], weights.w_hr, out=dcell)
+                self.steps.backward(t, None, dcell, None, ds)
+            for each in reversed(self.products):
+                if each.form.source == "inner":
+                    self.steps.inner_backward(t, each.backward(dzr_rows[t]), direct, ds)
+                elif each.form.source == "h":
+                    each.backward(dzr_rows[t], out=dh)
+                else:
+                    ds[cell.states.index(each.form.source) - 1] += each.backward(dzr_rows[t])
+            self._leave(t, dh, direct, ds)
+
+        if direct is not None:
+            dh += direct
+        gradients = [dh, *(d.astype(seq.dtype, copy=False) for d in ds)]
+        flat_x, flat_r = dzx.reshape(T * B, GH), dzr.reshape(T * B, GH)
+        return (
+            product(be, flat_x, weights.w_ih).reshape(T, B, weights.w_ih.shape[1]) if self.input_gradient else None,
+            *(d if given else None for d, given in zip(gradients, self.given, strict=True)),
+            product(be, flat_x.T, self.x),
+            *self._weight_gradients(flat_x, flat_r, dhs),
+        )
+
+    def _weight_gradients(self, dzx: Array, dzr: Array, dhs: Array) -> tuple:
+        """Those of w_hh, b_ih, b_hh, w_hr and the extras."""
+        seq, be, cell, weights = self.seq, self.seq.backend, self.seq.cell, self.weights
+        # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
+        ones = be.xp.ones((1, dzx.shape[0]), seq.dtype)
+        db_ih = db_hh = dw_hr = None
+        if weights.b_ih is not None:
+            db_ih = product(be, ones, dzx)[0]
+        if weights.b_hh is not None:
+            db_hh = product(be, ones, dzr)[0] if cell.split or db_ih is None else db_ih.copy()
+        if weights.w_hr is not None:
+            dw_hr = product(be, dhs.reshape(-1, seq.P).T, self.cell_out.reshape(-1, seq.H))
+        by_name: dict[str, Array] = {}
+        for each in self.products:
+            gradient = each.weight_gradient(dzr)
+            if each.whole:
+                by_name[each.form.weight] = gradient
+                continue
+            name = each.form.weight
+            if name not in by_name:
+                by_name[name] = be.zeros(weights.of(cell, name).shape, seq.dtype)
+            by_name[name][each.form.weight_rows(seq.H)] = gradient
+        vectors = iter(self.steps.dvectors)
+        extra = [
+            by_name[form.name] if form.matrix else next(vectors).sum(0).astype(seq.dtype, copy=False)
+            for form in cell.extra
+        ]
+        return by_name["w_hh"], db_ih, db_hh, dw_hr, *extra
+
+    def _enter(self, t: int, multiplied: Any) -> None:
+        """What step t takes of the states: cleared where a new sequence begins, h_prev with its dropout."""
+        if self.entering is not self.left:
+            clear = self.seq.clear_rows[t]
+            for entering, left in zip(self.entering, self.left, strict=True):
+                entering[t] = left[t] if clear is None else left[t] * clear
+        if self.seq.dropped is not None:
+            multiplied[t] = self.entering[0][t] * self.seq.dropped
+
+    def _leave(self, t: int, dh: Array, direct: Array | None, ds: list) -> None:
+        """The derivative of ``_enter``."""
+        if self.seq.dropped is not None:
+            dh *= self.seq.dropped
+        clear = self.seq.clear_rows[t]
+        if clear is not None:
+            for d in (dh, direct, *ds):
+                if d is not None:
+                    d *= clear
+
+    def _project(self, t: int, w_hr: Array, h: Any) -> None:
+        """h = w_hr (o * tanh c), and what of the old h is kept."""
+        seq, before = self.seq, self.entering[0][t]
+        seq.backend.xp.matmul(self.cell_out[t], w_hr.T, out=h)
+        if seq.keep_h[t] is not None:
+            h[...] = seq.keep_h[t] * before + (1 - seq.keep_h[t]) * h
+        if seq.alive_rows[t] is not None:
+            h[...] = seq.backend.xp.where(seq.alive_rows[t][:, None], h, before)
+
+    def _project_backward(self, t: int, dy: Array | None, dh: Array, direct: Any, dh_t: Any) -> None:
+        """The gradient of what was projected at step t into dh_t; direct becomes what reaches h_prev unprojected."""
+        seq, xp = self.seq, self.seq.backend.xp
+        dh_t[...] = dh
+        if dy is not None:
+            dh_t += dy
+        if direct is None:
+            return
+        dh_t += direct
+        direct[...] = 0
+        if seq.keep_h[t] is not None:
+            direct[...] = seq.keep_h[t] * dh_t
+        if seq.alive_rows[t] is not None:
+            direct[...] = xp.where(seq.alive_rows[t][:, None], direct, dh_t)
+        dh_t -= direct

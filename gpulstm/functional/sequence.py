@@ -1,0 +1,123 @@
+"""What is fixed for one sequence: sizes, which rows are alive at which step, what is cleared and what is kept."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Backend, backend_of
+from gpulstm.cells import Cell
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.functional.dropout import mask as bernoulli
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Bernoulli noise of a sequence: ``rate``, and the ``seed`` of its draws; None where evaluation takes the mean.
+
+    The draws of step t are those numbered from t * B * H of the seed's sequence, so that a sequence computed in
+    parts, from step ``first`` on, has the same.
+    """
+
+    rate: float
+    seed: int | None
+    first: int = 0
+
+    def after(self, steps: int) -> "Noise":
+        """The noise of the part that begins ``steps`` later."""
+        return Noise(self.rate, self.seed, self.first + steps)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """What may happen to a sequence besides the cell's equations; every field None for nothing.
+
+    alive and reset are (T, B) bool on the host: rows that are not alive at a step keep their state and give
+    zeros; a row is cleared before the step at which ``reset`` is True (a new sequence begins there).
+    """
+
+    alive: np.ndarray | None = None
+    reset: np.ndarray | None = None
+    zoneout_h: Noise | None = None
+    zoneout_c: Noise | None = None  # all states but h
+    recurrent_dropout: Noise | None = None  # one mask on h_prev for all steps
+
+    def part(self, steps: slice) -> "Modes":
+        """The modes of a part of the sequence."""
+        alive, reset = (None if mask is None else mask[steps] for mask in (self.alive, self.reset))
+        h, c = (None if noise is None else noise.after(steps.start) for noise in (self.zoneout_h, self.zoneout_c))
+        return Modes(alive, reset, h, c, self.recurrent_dropout)
+
+
+class Sequence:
+    """Sizes, types, where a sequence runs, and its modes as arrays on the device."""
+
+    def __init__(self, backend: Backend, cell: Cell, dtype: Any, T: int, B: int, H: int, P: int,
+                 reverse: bool, modes: Modes) -> None:  # fmt: skip
+        self.backend, self.cell, self.dtype, self.reverse = backend, cell, dtype, reverse
+        self.T, self.B, self.H, self.P = T, B, H, P
+        self.before, self.after = (1, 0) if reverse else (0, 1)  # rows of step t's states in arrays of T + 1 rows
+        # Rows of (B,), None where all are alive.
+        self.alive: Any = None
+        self.alive_rows: list[Any] = [None] * T
+        if modes.alive is not None:
+            self.alive = backend.asarray(modes.alive)
+            self.alive_rows = [None if alive.all() else self.alive[t] for t, alive in enumerate(modes.alive)]
+        self.clear_rows: list[Any] = self._clear_rows(modes.reset)
+        self.keep_h: list[Any] = self._keep_rows(modes.zoneout_h, P)
+        self.keep_c: list[Any] = self._keep_rows(modes.zoneout_c, H)
+        self.dropped = None  # (B, P) factors of h_prev in its product
+        if modes.recurrent_dropout is not None and modes.recurrent_dropout.seed is not None:
+            rate, seed = modes.recurrent_dropout.rate, modes.recurrent_dropout.seed
+            self.dropped = bernoulli(backend, (B, P), rate, seed, dtype) / (1 - rate)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether h may stay what it was, all of it or a share."""
+        return self.alive is not None or self.keep_h[0] is not None
+
+    def _clear_rows(self, reset: np.ndarray | None) -> list:
+        """For each step (B, 1) factors 0 or 1 of the states that enter it, None for 1 everywhere."""
+        if reset is None:
+            return [None] * self.T
+        if self.reverse:  # backwards, the border before step t is crossed from t to t - 1
+            reset = np.concatenate([reset[1:], np.zeros((1, self.B), bool)])
+        factors = self.backend.asarray((~reset[:, :, None]).astype(self.dtype))
+        return [factors[t] if begins.any() else None for t, begins in enumerate(reset)]
+
+    def _keep_rows(self, noise: Noise | None, width: int) -> list:
+        """For each step (B, width) shares of the old state, or None."""
+        if noise is None or noise.rate == 0:
+            return [None] * self.T
+        if noise.seed is None:
+            share = self.backend.empty((self.B, width), self.dtype)
+            share[...] = noise.rate
+            return [share] * self.T
+        shape, first = (self.T, self.B, width), noise.first * self.B * width
+        return list(1 - bernoulli(self.backend, shape, noise.rate, noise.seed, self.dtype, first))
+
+
+def mask_of_lengths(lengths: Any, T: int, B: int) -> np.ndarray:
+    """(T, B) True up to each sequence's length, from (B,) integers 0..T of any library."""
+    host = _host(lengths)
+    if host.shape != (B,):
+        raise ShapeError(f"lengths: want ({B},) = (batch,), got {host.shape}")
+    if host.dtype.kind not in "iu" and B > 0:
+        raise DTypeError(f"lengths: want integers, got {host.dtype}")
+    if B > 0 and (host.min() < 0 or host.max() > T):
+        raise ShapeError(f"lengths: want 0 <= length <= {T}, the steps of x, got {host.min()}..{host.max()}")
+    return np.arange(T)[:, None] < host
+
+
+def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:
+    """(T, B) bool on the host; raises ShapeError or DTypeError, naming the mask."""
+    host = _host(mask)
+    if host.shape != (T, B):
+        raise ShapeError(f"{name}: want ({T}, {B}) = (steps, batch), got {host.shape}")
+    if host.dtype != bool:
+        raise DTypeError(f"{name}: want bool, got {host.dtype}")
+    return host
+
+
+def _host(array: Any) -> np.ndarray:
+    return np.asarray(backend_of(array).to_numpy(array) if hasattr(array, "dtype") else array)
