@@ -98,6 +98,8 @@ class Loop:
         if seq.dropped is not None:
             multiplied = be.empty(multiplied.shape, seq.dtype)
 
+        self.changed = multiplied is not self.left[0]  # what enters is not what was left
+
         # With a projection: o * tanh(c) of every step.
         self.cell_out: Any = None if weights.w_hr is None else be.empty((T, B, H), seq.dtype)
         before = self.entering if weights.w_hr is None else [None, *self.entering[1:]]
@@ -113,7 +115,8 @@ class Loop:
         inner = [p for p in self.products if p.form.source == "inner"]
         zr = be.zeros((B, GH), seq.dtype)
         for t in self.times:
-            self._enter(t, multiplied)
+            if self.changed:
+                self._enter(t, multiplied)
             if not outer[0].whole:
                 zr[...] = 0
             for each in outer:
@@ -170,7 +173,8 @@ class Loop:
                     each.backward(dzr_rows[t], out=dh)
                 else:
                     ds[cell.states.index(each.form.source) - 1] += each.backward(dzr_rows[t])
-            self._leave(t, dh, direct, ds)
+            if self.changed:
+                self._leave(t, dh, direct, ds)
 
         if direct is not None:
             dh += direct

@@ -10,9 +10,9 @@ from gpulstm.cells import CELLS, Cell
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.loop import Loop, Weights
+from gpulstm.functional.paths import PATHS, choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, check_mask, mask_of_lengths
-from gpulstm.functional.steps import PATHS, choose
 
 Pullback = Callable[..., tuple]
 
