@@ -33,6 +33,11 @@ class Cell:
     inplace: "Inplace | None" = None
     kernel: "Kernels | None" = None
 
+    @property
+    def projects(self) -> bool:
+        """Whether h may be projected: the equations read h_prev in its product alone."""
+        return not self.direct and self.inner is None
+
     def __post_init__(self) -> None:
         if not self.products:
             object.__setattr__(self, "products", (Product("h", "w_hh", slice(0, len(self.gates))),))

@@ -6,12 +6,12 @@ it.
 """
 
 from gpulstm.functional.cross_entropy import cross_entropy
-from gpulstm.functional.dropout import dropout
+from gpulstm.functional.dropout import dropout, variational_dropout
 from gpulstm.functional.embedding import embedding
 from gpulstm.functional.explain import explain
 from gpulstm.functional.linear import linear
 from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, mse
-from gpulstm.functional.recurrent import recurrent
+from gpulstm.functional.recurrent import recurrent, trace
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -23,4 +23,6 @@ __all__ = [
     "linear",
     "mse",
     "recurrent",
+    "trace",
+    "variational_dropout",
 ]

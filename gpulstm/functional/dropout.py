@@ -94,3 +94,18 @@ def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable
         return apply(backend, a, threshold, scale, bits)
 
     return masked(x), lambda dy: (masked(dy),)
+
+
+def variational_dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable]:
+    """``y, pullback = variational_dropout(x, rate, seed)``: one mask of a sequence for all its steps.
+
+    x (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed. Gal & Ghahramani 2016. ``pullback(dy)``
+    returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
+    """
+    if x.ndim != 3:
+        raise ShapeError(f"x: want (T, B, D), got {x.shape}")
+    backend = backend_of(x)
+    ones = backend.empty(x.shape[1:], x.dtype)
+    ones[...] = 1
+    factors, _ = dropout(ones, rate, seed)
+    return x * factors, lambda dy: (dy * factors,)

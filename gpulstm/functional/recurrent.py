@@ -9,6 +9,7 @@ from gpulstm.backend import FLOATS, Array, backend_of
 from gpulstm.cells import CELLS, Cell
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
+from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.paths import PATHS, choose
 from gpulstm.functional.recompute import in_chunks
@@ -65,35 +66,66 @@ def recurrent(
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path that cannot
     serve them.
     """
-    row = _cell(cell)
-    backend = backend_of(x, *arguments)
-    states, weights = _sorted(row, arguments)
-    _check_arrays(row, x, states, weights)
-    if x.dtype.itemsize == 2 and not backend.is_cuda:
+    modes: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "zoneout": zoneout}
+    modes |= {"recurrent_dropout": recurrent_dropout, "reverse": reverse}
+    if x.dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
+        modes |= {"path": path, "input_gradient": input_gradient, "recompute": recompute}
         x_wide, *wide = _widened((x, *arguments))
-        outputs, pullback = recurrent(
-            x_wide, *wide, cell=row, lengths=lengths, mask=mask, reset=reset, zoneout=zoneout,
-            recurrent_dropout=recurrent_dropout, reverse=reverse, path=path, input_gradient=input_gradient,
-            recompute=recompute,
-        )  # fmt: skip
+        outputs, pullback = recurrent(x_wide, *wide, cell=cell, **modes)
         return _narrowed(outputs, x.dtype), lambda *d: _narrowed(pullback(*_widened(d)), x.dtype)
 
+    loop, states, weights = _prepared(x, arguments, _cell(cell), path, input_gradient, **modes)
+    if recompute:
+        return in_chunks(loop, x, states, weights, reverse)
+    whole = loop(slice(0, x.shape[0]))
+    return whole.run(x, states, weights), whole.pullback
+
+
+def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes: Any) -> dict[str, Array]:
+    """Every gate and every state at every step: name -> (T, B, H), for the arguments of ``recurrent``.
+
+    Gates by the cell's names (LSTM: i, f, g, o), after their activation, and states (h, c) after each step;
+    gates of steps that do not count are zero. Computed by the cell's equations, path "reference".
+    """
+    dtype = x.dtype
+    if dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
+        x, *arguments = _widened((x, *arguments))  # type: ignore[assignment]
+    row = _cell(cell)
+    loop, states, weights = _prepared(x, tuple(arguments), row, "reference", False, **modes)
+    whole = loop(slice(0, x.shape[0]))
+    whole.run(x, states, weights)
+    seq, xp, steps = whole.seq, whole.seq.backend.xp, whole.steps
+    assert isinstance(steps, ReferenceSteps)
+    traced = {}
+    for k, name in enumerate(row.gates):
+        gate = xp.stack([saved[k] for saved in steps.saved])
+        traced[name] = gate if seq.alive is None else xp.where(seq.alive[:, :, None], gate, xp.zeros((), gate.dtype))
+    for name, rows in zip(row.states, whole.all, strict=True):
+        traced[name] = rows[seq.after : seq.T + seq.after]
+    return {name: values.astype(dtype) for name, values in traced.items()}
+
+
+def _prepared(
+    x: Array, arguments: tuple, cell: Cell, path: str, input_gradient: bool, *, lengths: Any = None, mask: Any = None,
+    reset: Any = None, zoneout: tuple = (None, None), recurrent_dropout: Noise | None = None, reverse: bool = False,
+) -> tuple[Callable[[slice], Loop], list, Weights]:  # fmt: skip
+    """(what makes the loop over a part of the steps, the states, the weights), all checked."""
+    backend = backend_of(x, *arguments)
+    states, weights = _sorted(cell, arguments)
+    _check_arrays(cell, x, states, weights)
     T, B, D = x.shape
-    P, H = weights.w_hh.shape[1], weights.w_ih.shape[0] // len(row.gates)
-    modes = Modes(_alive(T, B, lengths, mask), _reset(T, B, reset), *zoneout, recurrent_dropout)
-    path, why = choose(path, row, backend, x.dtype)
-    record(Run(row.name, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
+    P, H = weights.w_hh.shape[1], weights.w_ih.shape[0] // len(cell.gates)
+    reset = None if reset is None else check_mask("reset", reset, T, B)
+    h, c = zoneout
+    modes = Modes(_alive(T, B, lengths, mask), reset, h, c, recurrent_dropout)
+    path, why = choose(path, cell, backend, x.dtype)
+    record(Run(cell.name, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
 
     def loop(part: slice) -> Loop:
-        seq = Sequence(backend, row, x.dtype, part.stop - part.start, B, H, P, reverse, modes.part(part))
+        seq = Sequence(backend, cell, x.dtype, part.stop - part.start, B, H, P, reverse, modes.part(part))
         return Loop(seq, PATHS[path], input_gradient)
 
-    if recompute:
-        outputs, pullback = in_chunks(loop, x, states, weights, reverse)
-    else:
-        whole = loop(slice(0, T))
-        outputs, pullback = whole.run(x, states, weights), whole.pullback
-    return outputs, pullback
+    return loop, states, weights
 
 
 def _cell(cell: str | Cell) -> Cell:
@@ -135,10 +167,6 @@ def _alive(T: int, B: int, lengths: Any, mask: Any) -> np.ndarray | None:
     return None if mask is None else check_mask("mask", mask, T, B)
 
 
-def _reset(T: int, B: int, reset: Any) -> np.ndarray | None:
-    return None if reset is None else check_mask("reset", reset, T, B)
-
-
 def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
     gates, w_hh, w_hr = len(cell.gates), weights.w_hh, weights.w_hr
     if x.dtype.name not in FLOATS:
@@ -147,7 +175,7 @@ def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
         raise ShapeError(f"x: want (T, B, D) with T > 0, got {x.shape}")
     if w_hh.ndim != 2 or w_hh.shape[0] % gates:
         raise ShapeError(f"w_hh: want ({gates} * hidden, hidden), got {w_hh.shape}")
-    if w_hr is not None and (cell.direct or cell.inner is not None):
+    if w_hr is not None and not cell.projects:
         raise ShapeError(f"w_hr: a {cell.name} has no projection, got one of {w_hr.shape}")
     for name in ("b_ih", "b_hh"):
         if not cell.biases and getattr(weights, name) is not None:

@@ -69,7 +69,8 @@ class Sequence:
         self.dropped = None  # (B, P) factors of h_prev in its product
         if modes.recurrent_dropout is not None and modes.recurrent_dropout.seed is not None:
             rate, seed = modes.recurrent_dropout.rate, modes.recurrent_dropout.seed
-            self.dropped = bernoulli(backend, (B, P), rate, seed, dtype) / (1 - rate)
+            kept = bernoulli(backend, (B, P), rate, seed, dtype)
+            self.dropped = kept if rate == 1 else kept / (1 - rate)
 
     @property
     def keeps(self) -> bool:

@@ -1,65 +1,85 @@
-"""The LSTM one step at a time, for loops of the user's own."""
+"""The cells one step at a time, for loops of the user's own."""
 
-import math
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from gpulstm import functional
 from gpulstm.backend import Device
+from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
-from gpulstm.nn.initial import Initial
-from gpulstm.nn.lstm import as_tensor, check_pair
-from gpulstm.nn.module import Module, check_sizes
+from gpulstm.nn.arguments import as_states, as_tensor
+from gpulstm.nn.initial import Initial, Weights
+from gpulstm.nn.module import Module, check_flags, check_sizes
+from gpulstm.nn.recurrent import find_cell
 from gpulstm.tape import Tensor, apply
 
 
-class LSTMCell(Module):
-    """One step of an LSTM, as ``torch.nn.LSTMCell``: ``h, c = cell(x, (h, c))``.
+class CellOptions(TypedDict, total=False):
+    """What every single-step cell takes by keyword; RecurrentCell says what each is."""
 
-    x (B, input_size) or (input_size,), h and c (B, hidden_size) or (hidden_size,), zeros without. Parameters
-    are weight_ih (4H, D), weight_hh (4H, H), bias_ih and bias_hh (4H,), gates in the order i, f, g, o, all
-    starting as U(-1/sqrt(H), 1/sqrt(H)). Raises ShapeError or DTypeError for arguments that do not fit.
+    init: str
+    forget_bias: float | None
+    device: "str | Device | None"
+    dtype: Any
+    generator: np.random.Generator | None
+    path: str
+
+
+class RecurrentCell(Module):
+    """One step of any cell: ``h, c = cell(x, (h, c))``, or ``h = cell(x, h)`` for a cell with one state.
+
+    x (B, input_size) or (input_size,), states (B, hidden_size) or (hidden_size,), zeros without. Parameters
+    are weight_ih (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh (G*H,) and the cell's extra ones; ``init``,
+    ``forget_bias``, ``device``, ``dtype``, ``generator`` and ``path`` as for gl.Recurrent. Raises ShapeError or
+    DTypeError for arguments that do not fit.
     """
 
     def __init__(
         self,
+        cell: str | Cell,
         input_size: int,
         hidden_size: int,
         bias: bool = True,
+        *,
+        init: str = "torch",
+        forget_bias: float | None = None,
         device: "str | Device | None" = None,
         dtype: Any = None,
         generator: np.random.Generator | None = None,
         path: str = "auto",
     ) -> None:
+        self.cell = find_cell(cell)
         check_sizes(input_size=input_size, hidden_size=hidden_size)
-        self.input_size, self.hidden_size, self.path = input_size, hidden_size, path
-        initial, bound = Initial(device, dtype, generator), 1 / math.sqrt(hidden_size)
-        self.weight_ih = initial.uniform(bound, 4 * hidden_size, input_size)
-        self.weight_hh = initial.uniform(bound, 4 * hidden_size, hidden_size)
-        self.bias_ih = initial.uniform(bound, 4 * hidden_size) if bias else None
-        self.bias_hh = initial.uniform(bound, 4 * hidden_size) if bias else None
+        check_flags(bias=bias)
+        self.input_size, self.hidden_size, self.bias, self.path = input_size, hidden_size, bias, path
+        weights = Weights(self.cell, hidden_size, init, forget_bias, Initial(device, dtype, generator))
+        for name, value in weights.drawn(input_size, bias and self.cell.biases, 0):
+            setattr(self, name, value)
 
     @property
     def output_size(self) -> int:
         """The size of h's last axis."""
         return self.hidden_size
 
-    def forward(self, x: Any, hx: tuple[Any, Any] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Any, hx: Any = None) -> Any:
         """See the class."""
         x = as_tensor(x, "x")
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(f"x: want (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
         leading = x.shape[:-1]
-        h = c = None
-        if hx is not None:
-            check_pair(hx)
-            h, c = self._state("h", hx[0], leading), self._state("c", hx[1], leading)
-        parameters = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
-        wanted = x.requires_grad
+        names = self.cell.states
+        states = [
+            None if state is None else self._state(name, state, leading)
+            for name, state in zip(names, as_states(hx, names), strict=True)
+        ]
+        weights = [getattr(self, name, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        extra = [getattr(self, form.name) for form in self.cell.extra]
+        options = {"cell": self.cell, "path": self.path, "input_gradient": x.requires_grad}
         x = x.reshape(1, *(leading or (1,)), self.input_size)  # one step
-        _, h, c = apply(functional.recurrent, x, h, c, *parameters, path=self.path, input_gradient=wanted)
-        return h.reshape(*leading, self.hidden_size), c.reshape(*leading, self.hidden_size)
+        _, *after = apply(functional.recurrent, x, *states, *weights, None, *extra, **options)
+        shaped = tuple(state.reshape(*leading, self.hidden_size) for state in after)
+        return shaped[0] if len(shaped) == 1 else shaped
 
     def _state(self, name: str, state: Any, leading: tuple[int, ...]) -> Tensor:
         state = as_tensor(state, name)
@@ -69,4 +89,12 @@ class LSTMCell(Module):
         return state.reshape(*(leading or (1,)), self.hidden_size)
 
     def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}{'' if self.bias_ih is not None else ', bias=False'}"
+        kind = f"{self.cell.name}, " if type(self) is RecurrentCell else ""
+        return f"{kind}{self.input_size}, {self.hidden_size}{'' if self.bias else ', bias=False'}"
+
+
+class LSTMCell(RecurrentCell):
+    """One step of an LSTM, as ``torch.nn.LSTMCell``: ``h, c = cell(x, (h, c))``; gates i, f, g, o."""
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
+        super().__init__("lstm", input_size, hidden_size, bias, **options)

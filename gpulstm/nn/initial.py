@@ -1,11 +1,15 @@
 """First values of parameters, drawn on the host so that a seed gives the same on every device."""
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from gpulstm.backend import Device, as_dtype
 from gpulstm.backend import device as find_device
+from gpulstm.cells import Cell
+from gpulstm.errors import ShapeError
 from gpulstm.nn.module import Parameter
 from gpulstm.random import default_generator
 
@@ -30,3 +34,64 @@ class Initial:
         """A parameter with these values."""
         with self.backend:
             return Parameter(self.backend.asarray(values.astype(self.dtype)))
+
+
+class Weights:
+    """Draws the parameters of one direction of one recurrent layer.
+
+    ``init`` is "torch": U(-1/sqrt(H), 1/sqrt(H)) for everything (PyTorch); "keras": Glorot & Bengio 2010 for the
+    input, an orthogonal matrix for each gate's recurrent part (Saxe 2014), biases 0, and a forget bias of 1
+    (Jozefowicz 2015); "orthogonal": orthogonal matrices for each gate, biases 0. ``forget_bias`` replaces
+    bias_ih of the forget gate, with 0 in bias_hh. Extra parameters with a first value of their own take that.
+    """
+
+    KINDS = ("torch", "keras", "orthogonal")
+
+    def __init__(self, cell: Cell, hidden_size: int, init: str, forget_bias: float | None, initial: Initial) -> None:
+        if init not in self.KINDS:
+            raise ShapeError(f"init: want {', '.join(self.KINDS)}, got {init!r}")
+        if forget_bias is not None and ("f" not in cell.gates or not cell.biases):
+            raise ShapeError(f"forget_bias: want None, as a {cell.name} has no bias of a gate f, got {forget_bias}")
+        if forget_bias is None and init == "keras" and "f" in cell.gates and cell.biases:
+            forget_bias = 1.0
+        self.cell, self.H, self.init, self.forget_bias, self.initial = cell, hidden_size, init, forget_bias, initial
+
+    def drawn(self, input_size: int, bias: bool, proj_size: int) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter), in the order in which they are drawn."""
+        GH, P = len(self.cell.gates) * self.H, proj_size or self.H
+        shapes: list[tuple[str, tuple[int, ...], float | None]] = [
+            ("weight_ih", (GH, input_size), None),
+            ("weight_hh", (GH, P), None),
+        ]
+        shapes += [("bias_ih", (GH,), None), ("bias_hh", (GH,), None)] if bias else []
+        shapes += [("weight_hr", (proj_size, self.H), None)] if proj_size else []
+        for extra in self.cell.extra:
+            rows = extra.blocks * self.H
+            shapes.append((extra.name, (rows, self.H) if extra.matrix else (rows,), extra.initial))
+        for name, shape, value in shapes:
+            yield name, self._one(name, shape, value)
+
+    def _one(self, name: str, shape: tuple[int, ...], value: float | None) -> Parameter:
+        if value is not None:
+            return self.initial.parameter(np.full(shape, value))
+        if self.init == "torch":
+            values = self.initial.generator.uniform(-1 / math.sqrt(self.H), 1 / math.sqrt(self.H), shape)
+        elif len(shape) == 1:
+            values = np.zeros(shape)
+        elif self.init == "keras" and name == "weight_ih":
+            bound = math.sqrt(6 / sum(shape))
+            values = self.initial.generator.uniform(-bound, bound, shape)
+        else:
+            blocks = max(1, shape[0] // self.H)
+            values = np.concatenate([self._orthogonal(shape[0] // blocks, shape[1]) for _ in range(blocks)])
+        if self.forget_bias is not None and name in ("bias_ih", "bias_hh"):
+            at = self.cell.gates.index("f") * self.H
+            values[at : at + self.H] = self.forget_bias if name == "bias_ih" else 0.0
+        return self.initial.parameter(values)
+
+    def _orthogonal(self, rows: int, columns: int) -> np.ndarray:
+        """A (rows, columns) matrix with orthonormal rows or columns, whichever are fewer, uniform among all."""
+        tall = self.initial.normal(max(rows, columns), min(rows, columns))
+        q, r = np.linalg.qr(tall)
+        q = q * np.sign(np.diag(r))  # the signs of r make q uniform (Mezzadri 2007)
+        return q if rows >= columns else q.T

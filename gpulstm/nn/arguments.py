@@ -1,0 +1,89 @@
+"""What the recurrent layers ask of their arguments, each fault named."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import backend_of
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.tape import Tensor, tensor
+
+
+def as_tensor(x: Any, name: str) -> Tensor:
+    """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for no array."""
+    if isinstance(x, Tensor):
+        return x
+    if not any(hasattr(x, name) for name in ("dtype", "__dlpack__", "__cuda_array_interface__")):
+        raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
+    return tensor(x)
+
+
+def on_host(lengths: Any) -> Any:
+    """Lengths or a mask as a NumPy array, so that not every layer waits for the device; lists as they are."""
+    is_array = hasattr(lengths, "dtype") or hasattr(lengths, "__dlpack__")
+    return tensor(lengths).numpy() if is_array else lengths
+
+
+def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool) -> np.ndarray | None:
+    """A mask with the leading axes of x as (T, B) bool on the host; None stays None."""
+    if mask is None:
+        return None
+    host = np.asarray(on_host(mask))
+    if host.shape != leading:
+        raise ShapeError(f"{name}: want {leading}, the leading axes of x, got {host.shape}")
+    if host.dtype != bool:
+        raise DTypeError(f"{name}: want bool, got {host.dtype}")
+    if host.ndim == 1:
+        return host[:, None]
+    return host.T if batch_first else host
+
+
+def check_input(x: Tensor, input_size: int, batch_first: bool, weight: Tensor) -> None:
+    """Raises ShapeError, DTypeError or DeviceError unless x fits a layer with this weight."""
+    want = "(B, T, D)" if batch_first else "(T, B, D)"
+    if x.ndim not in (2, 3):
+        raise ShapeError(f"x: want {want}, or (T, D) for a single sequence, got {x.shape}")
+    if x.shape[-1] != input_size:
+        raise ShapeError(f"x: want {input_size} = input_size in the last axis, got {x.shape}")
+    backend_of(x.data, weight.data)
+    if x.dtype != weight.dtype:
+        raise DTypeError(
+            f"x: want {weight.dtype}, the type of the weights, got {x.dtype}; "
+            f"convert it with x.astype('{weight.dtype}') or the layer with layer.to('{x.dtype}')"
+        )
+    if x.shape[0 if x.ndim == 2 else int(batch_first)] == 0:
+        raise ShapeError(f"x: want at least one step, got {x.shape}")
+
+
+def as_states(hx: Any, names: Sequence[str]) -> list:
+    """The states in a list, None for those not given; raises ShapeError for another number of them."""
+    if hx is None:
+        return [None] * len(names)
+    if len(names) == 1:
+        return list(hx) if isinstance(hx, tuple | list) and len(hx) == 1 else [hx]
+    if not isinstance(hx, tuple | list) or len(hx) != len(names):
+        got = f"{len(hx)} of them" if isinstance(hx, tuple | list) else type(hx).__name__
+        count = "a pair of" if len(names) == 2 else str(len(names))
+        raise ShapeError(f"hx: want {count} states {' and '.join(names)}, got {got}")
+    return list(hx)
+
+
+def check_states(
+    hx: Any, names: Sequence[str], rows: int, B: int, widths: Sequence[int], batched: bool
+) -> list[Tensor | None]:
+    """The first states as (rows, B, width) Tensors, None for zeros; raises ShapeError, naming the state."""
+    checked: list[Tensor | None] = []
+    for name, state, width in zip(names, as_states(hx, names), widths, strict=True):
+        if state is None:
+            checked.append(None)
+            continue
+        state = as_tensor(state, f"{name}_0")
+        want = (rows, B, width) if batched else (rows, width)
+        if state.shape != want:
+            words = (
+                "(layers*directions, batch, units)" if batched else "(layers*directions, units) as x is one sequence"
+            )
+            raise ShapeError(f"{name}_0: want {want} = {words}, got {state.shape}")
+        checked.append(state if batched else state.reshape(rows, 1, width))
+    return checked

@@ -1,0 +1,251 @@
+"""The recurrent layer: any cell over whole sequences, in levels and directions, with every mode."""
+
+import warnings
+from typing import Any, TypedDict
+
+import numpy as np
+
+from gpulstm import functional
+from gpulstm.backend import Device, backend_of
+from gpulstm.cells import CELLS, Cell
+from gpulstm.errors import NoKernel, ShapeError
+from gpulstm.functional import rearrange
+from gpulstm.functional.sequence import Noise
+from gpulstm.nn.arguments import as_tensor, check_input, check_states, on_host, time_first
+from gpulstm.nn.initial import Initial, Weights
+from gpulstm.nn.module import Module, check_flags, check_rate, check_sizes
+from gpulstm.nn.regularize import regularization
+from gpulstm.random import draw_seed
+from gpulstm.tape import Tensor, apply
+
+MERGES = ("concat", "sum", "mean", "mul")
+
+
+class Options(TypedDict, total=False):
+    """What every recurrent layer takes by keyword; Recurrent says what each is."""
+
+    merge: str
+    regularize: Any
+    init: str
+    forget_bias: float | None
+    recompute: bool
+    device: "str | Device | None"
+    dtype: Any
+    generator: np.random.Generator | None
+    path: str
+
+
+class Recurrent(Module):
+    """Any cell over whole sequences; gl.LSTM, gl.GRU and the others are this with their cell.
+
+    ``output, states = layer(x, states_0, lengths=, mask=, reset=)`` with T steps, B sequences, D = input_size,
+    H = hidden_size, P = proj_size or H, L = num_layers and K = 2 directions if bidirectional, else 1:
+
+    =========== ===================================================================================
+    x           (T, B, D); (B, T, D) with ``batch_first``; (T, D) for a single sequence
+    states      h (L*K, B, P) whatever ``batch_first`` says; layer by layer, forward before backward.
+                Without B for a single sequence. Cells with more states take and return tuples
+                (h, c, ...), the others (L*K, B, H). Zeros by default
+    lengths     (B,) integers from 0 to T in any order; None for T everywhere
+    mask        bool with the leading axes of x, instead of lengths: the steps that count (left padding)
+    reset       bool likewise: a new sequence begins at this step, from states of zero
+    output      (T, B, K*P): the last layer's h at every step, forward beside backward, zero where a
+                step does not count; (T, B, P) with another ``merge``
+    =========== ===================================================================================
+
+    The backward direction starts at each sequence's own end, so at step t it has seen the steps from the end
+    down to t; the states are each direction's after its last step. For a bidirectional layer of one level
+    ``h_n[0]`` equals ``output[lengths - 1, b, :P]`` and ``h_n[1]`` equals ``output[0, b, P:]``.
+
+    Parameters are named as PyTorch's: weight_ih_l{k} (G*H, D or K*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and
+    bias_hh_l{k} (G*H,), weight_hr_l{k} (P, H) with proj_size, the cell's extra ones, suffix _reverse for the
+    backward direction, in the cell's order of gates.
+
+    ``dropout`` acts on the output of every layer but the last, in training. By keyword alone: ``merge`` of the
+    directions (concat, sum, mean, mul); ``regularize``, one or several of gl.Zoneout, gl.VariationalDropout,
+    gl.WeightDrop; ``init`` (torch, keras, orthogonal: see Weights) and ``forget_bias``; ``recompute`` keeps few
+    states and computes the rest again in the backward pass; ``device``, ``dtype``, ``generator``; ``path``
+    chooses how sequences are computed (see ``gl.explain``).
+
+    Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, naming them.
+    """
+
+    def __init__(
+        self,
+        cell: str | Cell,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        merge: str = "concat",
+        regularize: Any = (),
+        init: str = "torch",
+        forget_bias: float | None = None,
+        recompute: bool = False,
+        device: "str | Device | None" = None,
+        dtype: Any = None,
+        generator: np.random.Generator | None = None,
+        path: str = "auto",
+    ) -> None:
+        self.cell = find_cell(cell)
+        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        check_rate("dropout", dropout)
+        check_flags(bias=bias, batch_first=batch_first, bidirectional=bidirectional, recompute=recompute)
+        if isinstance(proj_size, bool) or not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
+            raise ShapeError(
+                f"proj_size: want an integer, 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size!r}"
+            )
+        if proj_size and not self.cell.projects:
+            raise ShapeError(f"proj_size: want 0, as a {self.cell.name} has no projection, got {proj_size}")
+        if merge not in MERGES or (merge != "concat" and not bidirectional):
+            want = ", ".join(MERGES) if bidirectional else "concat, as the layer has one direction"
+            raise ShapeError(f"merge: want {want}, got {merge!r}")
+        if dropout > 0 and num_layers == 1:
+            name = type(self).__name__
+            warnings.warn(f"dropout acts between layers, and this {name} has one: it changes nothing", stacklevel=3)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.bias, self.batch_first, self.dropout = bias and self.cell.biases, batch_first, dropout
+        self.bidirectional, self.proj_size, self.merge = bidirectional, proj_size, merge
+        self.regularization = regularization(regularize, self.cell)
+        self.recompute, self.generator, self.path = recompute, generator, path
+        weights = Weights(self.cell, hidden_size, init, forget_bias, Initial(device, dtype, generator))
+        for layer in range(num_layers):
+            for suffix in self._suffixes:
+                width = input_size if layer == 0 else self.output_size
+                for name, value in weights.drawn(width, self.bias, proj_size):
+                    setattr(self, f"{name}_l{layer}{suffix}", value)
+
+    @property
+    def _suffixes(self) -> tuple[str, ...]:
+        return ("", "_reverse") if self.bidirectional else ("",)
+
+    @property
+    def output_size(self) -> int:
+        """The size of output's last axis."""
+        return (self.proj_size or self.hidden_size) * (len(self._suffixes) if self.merge == "concat" else 1)
+
+    def forward(self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
+        """See the class."""
+
+        def run(x: Tensor, arguments: list, layer: int, suffix: str, **modes: Any) -> tuple:
+            options = {"path": self.path, "input_gradient": x.requires_grad, "recompute": self.recompute}
+            return apply(functional.recurrent, x, *arguments, cell=self.cell, **modes, **options)
+
+        return self._over_layers(run, x, hx, lengths, mask, reset)
+
+    def trace(
+        self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Every gate and state of every layer at every step, on the host: "i_l0", "c_l1_reverse", ... (T, B, H).
+
+        Arguments are forward's; time comes first whatever ``batch_first`` says. See functional.trace.
+        """
+        traced: dict[str, np.ndarray] = {}
+
+        def run(x: Tensor, arguments: list, layer: int, suffix: str, **modes: Any) -> tuple:
+            raw = [None if a is None else a.data for a in (x, *arguments)]
+            options = {"cell": self.cell, **modes}
+            with backend_of(x.data) as backend:
+                for name, values in functional.trace(*raw, **options).items():
+                    traced[f"{name}_l{layer}{suffix}"] = backend.to_numpy(values)
+                outputs, _ = functional.recurrent(*raw, **options, path="reference")
+            return tuple(map(Tensor, outputs))
+
+        self._over_layers(run, x, hx, lengths, mask, reset)
+        return traced
+
+    def _over_layers(self, run: Any, x: Any, hx: Any, lengths: Any, mask: Any, reset: Any) -> Any:
+        """Layer by layer, direction by direction, what ``run`` makes of (x, arguments, layer, suffix, **modes)."""
+        x = as_tensor(x, "x")
+        check_input(x, self.input_size, self.batch_first, getattr(self, "weight_ih_l0"))  # noqa: B009
+        batched = x.ndim == 3
+        if not batched and lengths is not None:
+            raise ShapeError(f"lengths: want None with a single sequence (T, D), got {lengths!r}")
+        masks = {"lengths": on_host(lengths)}
+        for name, value in (("mask", mask), ("reset", reset)):
+            masks[name] = time_first(name, value, x.shape[:-1], self.batch_first)
+        if not batched:
+            x = x.reshape(x.shape[0], 1, x.shape[1])
+        elif self.batch_first:
+            x = x.transpose(1, 0, 2)
+        rows, P = self.num_layers * len(self._suffixes), self.proj_size or self.hidden_size
+        widths = [P, *[self.hidden_size] * (len(self.cell.states) - 1)]
+        states = check_states(hx, self.cell.states, rows, x.shape[1], widths, batched)
+
+        last: list[tuple] = []
+        variational = self.regularization.variational
+        for layer in range(self.num_layers):
+            if layer > 0 and self.dropout and self.training:
+                x = apply(functional.dropout, x, rate=self.dropout, seed=draw_seed(self.generator))
+            if variational.input and self.training:
+                seed = draw_seed(self.generator)
+                x = apply(functional.variational_dropout, x, rate=variational.input, seed=seed)
+            outputs = []
+            for suffix in self._suffixes:
+                arguments = [None if state is None else state[len(last)] for state in states]
+                arguments += self._weights(layer, suffix)
+                noise = self._noise()
+                y, *after = run(x, arguments, layer, suffix, **masks, **noise, reverse=suffix != "")
+                outputs.append(y)
+                last.append(tuple(after))
+            x = self._merged(outputs)
+
+        if not batched:
+            x = x.reshape(x.shape[0], x.shape[2])
+        elif self.batch_first:
+            x = x.transpose(1, 0, 2)
+        stacked = [apply(rearrange.stack, *state) for state in zip(*last, strict=True)]
+        if not batched:
+            stacked = [state.reshape(rows, state.shape[2]) for state in stacked]
+        return x, stacked[0] if len(stacked) == 1 else tuple(stacked)
+
+    def _weights(self, layer: int, suffix: str) -> list:
+        """The parameters of one direction of one layer in the order of functional.recurrent."""
+        names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", *(e.name for e in self.cell.extra)]
+        weights = [getattr(self, f"{name}_l{layer}{suffix}", None) for name in names]
+        rate = self.regularization.weight_drop.rate
+        if rate and self.training:
+            weights[1] = apply(functional.dropout, weights[1], rate=rate, seed=draw_seed(self.generator))
+        return weights
+
+    def _noise(self) -> dict[str, Any]:
+        """Zoneout and recurrent dropout of one direction, with fresh seeds in training."""
+
+        def noise(rate: float) -> Noise | None:
+            return Noise(rate, draw_seed(self.generator) if self.training else None) if rate else None
+
+        zoneout, recurrent = self.regularization.zoneout, self.regularization.variational.recurrent
+        return {"zoneout": (noise(zoneout.h), noise(zoneout.c)), "recurrent_dropout": noise(recurrent)}
+
+    def _merged(self, outputs: list) -> Tensor:
+        if len(outputs) == 1:
+            return outputs[0]
+        if self.merge == "concat":
+            return apply(rearrange.concatenate, *outputs, axis=2)
+        forward, backward = outputs
+        if self.merge == "mul":
+            return forward * backward
+        return (forward + backward) * (0.5 if self.merge == "mean" else 1.0)
+
+    def extra_repr(self) -> str:
+        options = [f"{self.input_size}, {self.hidden_size}"]
+        if type(self) is Recurrent:
+            options.insert(0, self.cell.name)
+        defaults: dict[str, Any] = {"num_layers": 1, "bias": self.cell.biases, "batch_first": False, "dropout": 0.0}
+        defaults |= {"bidirectional": False, "proj_size": 0, "merge": "concat", "recompute": False, "path": "auto"}
+        options += [f"{name}={getattr(self, name)}" for name, usual in defaults.items() if getattr(self, name) != usual]
+        return ", ".join([*options, *self.regularization.words()])
+
+
+def find_cell(cell: str | Cell) -> Cell:
+    """The cell itself or by its name; raises NoKernel, naming the cells there are."""
+    if isinstance(cell, Cell):
+        return cell
+    if cell not in CELLS:
+        raise NoKernel(f"cell: want one of {', '.join(CELLS)}, or a Cell, got {cell!r}")
+    return CELLS[cell]

@@ -1,0 +1,80 @@
+"""What regularises a recurrent layer, given to it as ``regularize=``: one of these, or several together.
+
+All act in training alone, but zoneout, which takes its expectation in evaluation. Their draws come from the
+layer's generator as 64-bit seeds, so a seed gives the same on every device.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from gpulstm.cells import Cell
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.nn.module import check_rate
+
+
+class Regularizer:
+    """Base of what ``regularize=`` takes; its fields are rates."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
+            check_rate(f"{type(self).__name__}.{each.name}", getattr(self, each.name))
+
+
+@dataclass(frozen=True)
+class Zoneout(Regularizer):
+    """Each unit keeps its old h with probability ``h`` at each step, and its old c (and what goes with it) with
+    probability ``c``, apart. Krueger et al. 2017."""
+
+    h: float = 0.0
+    c: float = 0.0
+
+
+@dataclass(frozen=True)
+class VariationalDropout(Regularizer):
+    """Dropout with one mask of a sequence for all its steps: on the ``input`` of every layer, and on h on its way
+    into the ``recurrent`` product. Gal & Ghahramani 2016."""
+
+    input: float = 0.0
+    recurrent: float = 0.0
+
+
+@dataclass(frozen=True)
+class WeightDrop(Regularizer):
+    """Dropout of elements of weight_hh, one mask a call. Wan et al. 2013; Merity, Keskar & Socher 2018."""
+
+    rate: float = 0.5
+
+
+@dataclass(frozen=True)
+class Regularization:
+    """What a layer was given, every kind with its rates."""
+
+    zoneout: Zoneout = Zoneout()
+    variational: VariationalDropout = VariationalDropout()
+    weight_drop: WeightDrop = WeightDrop(0.0)
+
+    def words(self) -> list[str]:
+        """What acts, as it was given."""
+        usual = Regularization()
+        return [repr(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)]
+
+
+def regularization(regularize: Any, cell: Cell) -> Regularization:
+    """One regulariser or several as a Regularization; raises DTypeError for what is none, ShapeError for two of
+    one kind or for a state that the cell has not."""
+    given = [regularize] if isinstance(regularize, Regularizer) else regularize
+    if not isinstance(given, Iterable):
+        raise DTypeError(f"regularize: want Zoneout, VariationalDropout or WeightDrop, or several, got {regularize!r}")
+    names = {Zoneout: "zoneout", VariationalDropout: "variational", WeightDrop: "weight_drop"}
+    found: dict[str, Any] = {}
+    for each in given:
+        if type(each) not in names:
+            raise DTypeError(f"regularize: want Zoneout, VariationalDropout or WeightDrop, got {each!r}")
+        if names[type(each)] in found:
+            raise ShapeError(f"regularize: want one {type(each).__name__}, got two")
+        found[names[type(each)]] = each
+    chosen = Regularization(**found)
+    if chosen.zoneout.c > 0 and len(cell.states) == 1:
+        raise ShapeError(f"Zoneout.c: want 0, as a {cell.name} has no state but h, got {chosen.zoneout.c}")
+    return chosen
