@@ -5,18 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.cells import CELLS
+from gpulstm.cells import CELLS, Cell, lstm
 
 
 @dataclass(frozen=True)
 class CellCase:
-    """One row for each cell: the torch layer it equals (None without one)."""
+    """One row for each variant of a cell, with how tests/first_principles/<file>.py is told of it."""
 
-    cell: str
-    torch_layer: str | None
+    name: str
+    file: str  # of gpulstm/cells
+    cell: Cell
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-CELL_CASES = (CellCase("lstm", torch_layer="LSTM"),)
+CELL_CASES = (CellCase("lstm", "lstm", lstm.CELL),)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_every_cell_has_its_equations_its_kernel_and_its_cases():
     files = {p.stem for p in (PACKAGE / "cells").glob("*.py")} - {"__init__", "cell"}
     assert set(CELLS) == files
     assert set(CELLS) <= set(kernel_files())
-    assert set(CELLS) == {case.cell for case in CELL_CASES}
+    assert set(CELLS) == {case.file for case in CELL_CASES}
 
 
 @pytest.mark.parametrize(

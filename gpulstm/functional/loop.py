@@ -39,21 +39,27 @@ class _Multiplied:
         self.columns = form.columns(seq.H)
         self.whole = self.columns == slice(0, len(seq.cell.gates) * seq.H)
         self.transposed, self.rows = self.weight.T, list(sources)
+        # Dropout on the recurrent path acts on all that w_hh multiplies; h_prev comes with it already.
+        self.dropped = seq.dropped if form.source == "inner" and form.weight == "w_hh" else None
         self.out = None if self.whole else seq.backend.empty((seq.B, self.weight.shape[0]), seq.dtype)
 
     def forward(self, t: int, zr: Any) -> None:
         """Add the product of step t to zr; the only product of a cell overwrites."""
         if self.whole:
             self.backend.xp.matmul(self.rows[t], self.transposed, out=zr)
-        else:
-            self.backend.xp.matmul(self.rows[t], self.transposed, out=self.out)
-            zr[:, self.columns] += self.out
+            return
+        if self.dropped is not None:
+            self.rows[t][...] = self.rows[t] * self.dropped
+        self.backend.xp.matmul(self.rows[t], self.transposed, out=self.out)
+        zr[:, self.columns] += self.out
 
     def backward(self, dzr: Array, out: Array | None = None) -> Array:
         """The gradient of what was multiplied, from dzr (B, G*H) of its step."""
         if self.whole:
             return self.backend.xp.matmul(dzr, self.weight, out=out)
-        return self.backend.xp.matmul(self.backend.xp.ascontiguousarray(dzr[:, self.columns]), self.weight, out=out)
+        part = self.backend.xp.ascontiguousarray(dzr[:, self.columns])
+        gradient = self.backend.xp.matmul(part, self.weight, out=out)
+        return gradient if self.dropped is None else gradient * self.dropped
 
     def weight_gradient(self, dzr: Array) -> Array:
         """The gradient of the weight's rows, from dzr (T*B, G*H) of all steps."""

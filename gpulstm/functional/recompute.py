@@ -33,7 +33,6 @@ def in_chunks(
         for chunk, first in zip(reversed(chunks), reversed(firsts), strict=True):
             again = loop(chunk)
             again.run(x[chunk], first, weights)
-            again.given = [True] * len(first)  # the chunk before needs its gradients
             dx, *rest = again.pullback(None if dy is None else dy[chunk], *d)
             d, gradients = rest[: len(first)], rest[len(first) :]
             # sqrt(T) sums of a half type would lose what they add.

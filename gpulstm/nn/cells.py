@@ -56,6 +56,8 @@ class RecurrentCell(Module):
         weights = Weights(self.cell, hidden_size, init, forget_bias, Initial(device, dtype, generator))
         for name, value in weights.drawn(input_size, bias and self.cell.biases, 0):
             setattr(self, name, value)
+        if not bias:
+            self.bias_ih = self.bias_hh = None
 
     @property
     def output_size(self) -> int:
