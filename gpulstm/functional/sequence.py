@@ -117,7 +117,7 @@ def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:
         raise ShapeError(f"{name}: want ({T}, {B}) = (steps, batch), got {host.shape}")
     if host.dtype != bool:
         raise DTypeError(f"{name}: want bool, got {host.dtype}")
-    return host
+    return np.ascontiguousarray(host)  # a kernel takes its rows
 
 
 def _host(array: Any) -> np.ndarray:

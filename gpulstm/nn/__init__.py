@@ -1,6 +1,6 @@
 """Layers: objects that own parameters and compute on Tensors."""
 
-from gpulstm.nn.cells import LSTMCell
+from gpulstm.nn.cells import LSTMCell, RecurrentCell
 from gpulstm.nn.dropout import Dropout
 from gpulstm.nn.embedding import Embedding
 from gpulstm.nn.functions import (
@@ -19,6 +19,8 @@ from gpulstm.nn.functions import (
 from gpulstm.nn.linear import Linear
 from gpulstm.nn.lstm import LSTM
 from gpulstm.nn.module import Module, Parameter, Sequential
+from gpulstm.nn.recurrent import Recurrent
+from gpulstm.nn.regularize import VariationalDropout, WeightDrop, Zoneout
 
 __all__ = [
     "LSTM",
@@ -28,7 +30,12 @@ __all__ = [
     "Linear",
     "Module",
     "Parameter",
+    "Recurrent",
+    "RecurrentCell",
     "Sequential",
+    "VariationalDropout",
+    "WeightDrop",
+    "Zoneout",
     "binary_cross_entropy_with_logits",
     "concatenate",
     "cross_entropy",
