@@ -71,15 +71,15 @@ def host(backend: Any, count: int) -> Iterator[dict]:
     w, zr = backend.zeros((4 * H, H), real), backend.zeros((B, 4 * H), real)
     kernel = backend.kernels.kernel("lstm", "lstm_forward", real)
     empty = empty_kernel(backend)
-    sizes = (np.uintp(0), np.int64(0), np.int64(B), np.int64(H))
-    packed = (gates, zr, np.uintp(0), np.uintp(0), h, c, *sizes, gates, h, c_new)
+    null = np.uintp(0)
+    packed = (gates, zr, null, null, h, c, null, null, null, np.int64(B), np.int64(H), gates, h, c_new)
 
     def through_gpulstm() -> None:
-        kernel(B * H, gates, zr, None, None, h, c, None, 0, B, H, gates, h, c_new)
+        kernel(B * H, gates, zr, None, None, h, c, None, None, None, B, H, gates, h, c_new)
 
     calls = {
         "RawKernel without arguments": empty,
-        "RawKernel with the LSTM's 13 arguments": lambda: kernel.function((8,), (256,), packed),
+        "RawKernel with the LSTM's 14 arguments": lambda: kernel.function((8,), (256,), packed),
         "the same through gpulstm's launcher": through_gpulstm,
         "matmul into an array given": lambda: xp.matmul(h, w.T, out=zr),
         "an empty array": lambda: backend.empty((B, 4 * H), real),
