@@ -28,6 +28,7 @@ class Cell:
     products: tuple["Product", ...] = ()  # of each step; without any, h_prev with all of w_hh
     inner: "Inner | None" = None  # for a product in the middle of the step
     biases: bool = True  # b_ih and b_hh are added to the products
+    recurrent: bool = True  # has w_hh; without it there is a scan in place of the loop (functional/minimal.py)
     split: bool = False  # the gradients of zx and of zr differ
     direct: bool = False  # h_prev enters the equations besides the products
     inplace: "Inplace | None" = None
@@ -36,10 +37,10 @@ class Cell:
     @property
     def projects(self) -> bool:
         """Whether h may be projected: the equations read h_prev in its product alone."""
-        return not self.direct and self.inner is None
+        return self.recurrent and not self.direct and self.inner is None
 
     def __post_init__(self) -> None:
-        if not self.products:
+        if not self.products and self.recurrent:
             object.__setattr__(self, "products", (Product("h", "w_hh", slice(0, len(self.gates))),))
 
 

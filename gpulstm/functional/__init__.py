@@ -11,9 +11,12 @@ from gpulstm.functional.embedding import embedding
 from gpulstm.functional.explain import explain
 from gpulstm.functional.linear import linear
 from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, mse
+from gpulstm.functional.minimal import minimal
 from gpulstm.functional.recurrent import recurrent, trace
+from gpulstm.functional.sequence import Noise
 
 __all__ = [
+    "Noise",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dropout",
@@ -21,6 +24,7 @@ __all__ = [
     "explain",
     "huber",
     "linear",
+    "minimal",
     "mse",
     "recurrent",
     "trace",

@@ -11,6 +11,7 @@ from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.loop import Loop, Weights
+from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.paths import PATHS, choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, check_mask, mask_of_lengths
@@ -68,13 +69,17 @@ def recurrent(
     """
     modes: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "zoneout": zoneout}
     modes |= {"recurrent_dropout": recurrent_dropout, "reverse": reverse}
+    row = _cell(cell)
+    if not row.recurrent:
+        modes["recompute"] = recompute
+        return scanned(minimal, x, arguments, row, modes, path=path, input_gradient=input_gradient)
     if x.dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
         modes |= {"path": path, "input_gradient": input_gradient, "recompute": recompute}
         x_wide, *wide = _widened((x, *arguments))
         outputs, pullback = recurrent(x_wide, *wide, cell=cell, **modes)
         return _narrowed(outputs, x.dtype), lambda *d: _narrowed(pullback(*_widened(d)), x.dtype)
 
-    loop, states, weights = _prepared(x, arguments, _cell(cell), path, input_gradient, **modes)
+    loop, states, weights = _prepared(x, arguments, row, path, input_gradient, **modes)
     if recompute:
         return in_chunks(loop, x, states, weights, reverse)
     whole = loop(slice(0, x.shape[0]))
@@ -87,10 +92,12 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
     Gates by the cell's names (LSTM: i, f, g, o), after their activation, and states (h, c) after each step;
     gates of steps that do not count are zero. Computed by the cell's equations, path "reference".
     """
+    row = _cell(cell)
+    if not row.recurrent:
+        return scanned(trace_minimal, x, arguments, row, modes)
     dtype = x.dtype
     if dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
         x, *arguments = _widened((x, *arguments))  # type: ignore[assignment]
-    row = _cell(cell)
     loop, states, weights = _prepared(x, tuple(arguments), row, "reference", False, **modes)
     whole = loop(slice(0, x.shape[0]))
     whole.run(x, states, weights)

@@ -18,6 +18,7 @@ from gpulstm.nn.functions import (
 )
 from gpulstm.nn.linear import Linear
 from gpulstm.nn.lstm import LSTM
+from gpulstm.nn.minimal import MinGRU, MinGRUCell, MinLSTM, MinLSTMCell
 from gpulstm.nn.module import Module, Parameter, Sequential
 from gpulstm.nn.recurrent import Recurrent
 from gpulstm.nn.regularize import VariationalDropout, WeightDrop, Zoneout
@@ -28,6 +29,10 @@ __all__ = [
     "Embedding",
     "LSTMCell",
     "Linear",
+    "MinGRU",
+    "MinGRUCell",
+    "MinLSTM",
+    "MinLSTMCell",
     "Module",
     "Parameter",
     "Recurrent",

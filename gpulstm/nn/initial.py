@@ -64,6 +64,8 @@ class Weights:
             ("weight_hh", (GH, P), None),
         ]
         shapes += [("bias_ih", (GH,), None), ("bias_hh", (GH,), None)] if bias else []
+        if not self.cell.recurrent:
+            shapes = [shape for shape in shapes if not shape[0].endswith("_hh")]
         shapes += [("weight_hr", (proj_size, self.H), None)] if proj_size else []
         for extra in self.cell.extra:
             rows = extra.blocks * self.H

@@ -102,6 +102,8 @@ class Recurrent(Module):
             )
         if proj_size and not self.cell.projects:
             raise ShapeError(f"proj_size: want 0, as a {self.cell.name} has no projection, got {proj_size}")
+        if recompute and not self.cell.recurrent:
+            raise ShapeError(f"recompute: want False, as a {self.cell.name} keeps few states anyway, got True")
         if merge not in MERGES or (merge != "concat" and not bidirectional):
             want = ", ".join(MERGES) if bidirectional else "concat, as the layer has one direction"
             raise ShapeError(f"merge: want {want}, got {merge!r}")

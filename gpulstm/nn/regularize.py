@@ -75,6 +75,9 @@ def regularization(regularize: Any, cell: Cell) -> Regularization:
             raise ShapeError(f"regularize: want one {type(each).__name__}, got two")
         found[names[type(each)]] = each
     chosen = Regularization(**found)
+    if not cell.recurrent and (chosen.zoneout.h or chosen.variational.recurrent or chosen.weight_drop.rate):
+        want = "VariationalDropout of the input alone, as no product of h is there and all steps are one scan"
+        raise ShapeError(f"regularize: a {cell.name} wants {want}, got {', '.join(chosen.words())}")
     if chosen.zoneout.c > 0 and len(cell.states) == 1:
         raise ShapeError(f"Zoneout.c: want 0, as a {cell.name} has no state but h, got {chosen.zoneout.c}")
     return chosen

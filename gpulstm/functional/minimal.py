@@ -1,0 +1,213 @@
+"""One layer of a minimal LSTM or GRU over a whole sequence, in one direction: a product, then a scan (scan.py)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import FLOATS, Array, Backend, backend_of
+from gpulstm.cells import Cell
+from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from gpulstm.functional.explain import Run, record
+from gpulstm.functional.linear import product
+from gpulstm.functional.scan import MINIMAL, PATHS, choose
+from gpulstm.functional.sequence import check_mask, mask_of_lengths
+
+
+def minimal(
+    x: Array,
+    h0: Array | None,
+    w_ih: Array,
+    b_ih: Array | None = None,
+    *,
+    cell: str = "minlstm",
+    lengths: Any = None,
+    mask: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+    path: str = "auto",
+    input_gradient: bool = True,
+) -> tuple[tuple[Array, Array], Callable]:
+    """Run a "minlstm" or "mingru" over a sequence: ``(y, h_n), pullback = minimal(x, h0, w_ih, b_ih)``.
+
+    Shapes, with T steps, B sequences, D inputs, H units, G gates (minLSTM f, i, n; minGRU z, n):
+
+    ======== =========== ==========================================================================
+    x        (T, B, D)
+    h0       (B, H)      first state; None for zeros
+    w_ih     (G*H, D)    gates in the cell's order; the candidate n last
+    b_ih     (G*H,)      optional
+    lengths  (B,)        integers 0..T in any order, on any device; None for T everywhere
+    mask     (T, B)      bool, instead of lengths: the steps that count (left padding, holes)
+    reset    (T, B)      bool: a new sequence begins at this step, from a state of zero
+    y        (T, B, H)   h of every step, zero where it does not count
+    h_n      (B, H)      state after each sequence's last step (its first with ``reverse``)
+    ======== =========== ==========================================================================
+
+    ``path`` is "auto" or one of "kernel" (the scan of kernels/scan.cu), "inplace" (a scan on NumPy), "reference"
+    (the cell's equations step by step). ``pullback(dy, dh_n)``, either of them None, returns the gradients of
+    (x, h0, w_ih, b_ih), None for what was not given; ``input_gradient=False`` saves the product for dx, which is
+    None then. Values of x that do not count are never read. float16 and bfloat16 are stored as such and computed
+    in float32. Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path
+    that cannot serve them.
+    """
+    arrays = x, h0, w_ih, b_ih
+    backend = backend_of(*arrays)
+    G = _check_arrays(*arrays, cell)
+    (T, B, D), H = x.shape, w_ih.shape[0] // G
+    masks = _masks(backend, T, B, lengths, mask, reset, reverse)
+    path, why = choose(path, cell, backend, x.dtype)
+    record(Run(cell, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
+    wide = x.dtype.itemsize == 2 and path != "kernel"
+    layer = _Layer(backend, cell, path, masks, reverse, *(_widened(arrays) if wide else arrays))
+    outputs = layer.forward()
+
+    def pullback(dy: Array | None, dh_n: Array | None) -> tuple:
+        """Gradients of (x, h0, w_ih, b_ih) from those of (y, h_n)."""
+        if wide:
+            dy, dh_n = _widened((dy, dh_n))
+        gradients = layer.backward(dy, dh_n, input_gradient)
+        return _narrowed(gradients, x.dtype) if wide else gradients
+
+    return _narrowed(outputs, x.dtype) if wide else outputs, pullback
+
+
+def trace_minimal(
+    x: Array,
+    h0: Array | None,
+    w_ih: Array,
+    b_ih: Array | None = None,
+    *,
+    cell: str = "minlstm",
+    lengths: Any = None,
+    mask: Any = None,
+    reset: Any = None,
+    reverse: bool = False,
+) -> dict[str, Array]:
+    """Every gate and state at every step, (T, B, H) each, by their names: f, i, n and h, or z, n and h.
+
+    Arguments are those of ``minimal``. The gates f and i of the minLSTM are those that are applied, f / (f + i)
+    and i / (f + i); where a step does not count gates are zero and h is what it was.
+    """
+    arrays = x, h0, w_ih, b_ih
+    backend = backend_of(*arrays)
+    _check_arrays(*arrays, cell)
+    masks = _masks(backend, x.shape[0], x.shape[1], lengths, mask, reset, reverse)
+    wide = _widened(arrays) if x.dtype.itemsize == 2 else arrays
+    layer = _Layer(backend, cell, "reference", masks, reverse, *wide)
+    layer.forward()
+    keep, take, n, _ = MINIMAL[cell].coefficients(backend.xp, layer.scan.zx)
+    gates = {"minlstm": (keep, take, n), "mingru": (take, n)}[cell]
+    traced = dict(zip(MINIMAL[cell].GATES, gates, strict=True))
+    if masks[0] is not None:
+        zero = backend.xp.zeros((), keep.dtype)
+        traced = {name: backend.xp.where(masks[0][:, :, None], gate, zero) for name, gate in traced.items()}
+    traced["h"] = layer.hs[:-1] if reverse else layer.hs[1:]
+    return {name: values.astype(x.dtype) for name, values in traced.items()}
+
+
+def scanned(run: Callable, x: Array, arguments: tuple, cell: Cell, modes: dict[str, Any], **options: Any) -> Any:
+    """What ``run``, minimal or its trace, gives for the arguments and the modes of functional.recurrent."""
+    names = ("h0", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
+    given = dict(zip(names, arguments, strict=False))
+    for name in ("w_hh", "b_hh", "w_hr"):
+        if given.get(name) is not None:
+            raise ShapeError(f"{name}: a {cell.name} has none, got one of {given[name].shape}")
+    if given.get("w_ih") is None:
+        raise ShapeError(f"w_ih: a {cell.name} wants x, h0, w_ih, w_hh (None), b_ih; it was not given")
+    for name in ("recurrent_dropout", "recompute", "zoneout"):
+        if modes.pop(name, None) not in (None, False, (None, None)):
+            raise ShapeError(f"{name}: a {cell.name} has none, as all its steps are one scan")
+    result = run(x, given.get("h0"), given.get("w_ih"), given.get("b_ih"), cell=cell.name, **modes, **options)
+    if run is trace_minimal:
+        return result
+    outputs, pullback = result
+
+    def padded(*cotangents: Array | None) -> tuple:
+        dx, dh0, dw_ih, db_ih = pullback(*cotangents)
+        return dx, dh0, dw_ih, None, db_ih, None, None
+
+    return outputs, padded
+
+
+class _Layer:
+    """The products around a scan."""
+
+    def __init__(self, backend: Backend, cell: str, path: str, masks: tuple, reverse: bool, x: Array,
+                 h0: Array | None, w_ih: Array, b_ih: Array | None) -> None:  # fmt: skip
+        xp, (T, B, D) = backend.xp, x.shape
+        if masks[0] is not None:
+            x = xp.where(masks[0][:, :, None], x, xp.zeros((), x.dtype))  # padding may hold anything, NaN too
+        self.backend, self.shape, self.rows, self.w_ih = backend, x.shape, x.reshape(T * B, D), w_ih
+        self.given = h0 is not None, b_ih is not None
+        self.hs = backend.empty((T + 1, B, w_ih.shape[0] // len(MINIMAL[cell].GATES)), x.dtype)
+        self.last = 0 if reverse else T
+        self.hs[T - self.last] = 0 if h0 is None else h0
+        zx = product(backend, self.rows, w_ih.T).reshape(T, B, w_ih.shape[0])
+        self.scan = PATHS[path](backend, cell, zx, b_ih, self.hs, masks, reverse)
+
+    def forward(self) -> tuple[Array, Array]:
+        """(y, h_n)"""
+        return self.scan.forward(), self.hs[self.last].copy()
+
+    def backward(self, dy: Array | None, dh_n: Array | None, input_gradient: bool) -> tuple:
+        """The gradients of (x, h0, w_ih, b_ih)."""
+        backend, xp, dtype = self.backend, self.backend.xp, self.hs.dtype
+        dy, dh_n = (None if d is None else xp.ascontiguousarray(d, dtype=dtype) for d in (dy, dh_n))
+        dzx, dh0 = self.scan.backward(dy, dh_n)
+        dz = dzx.reshape(len(self.rows), self.w_ih.shape[0])
+        has_h0, has_b_ih = self.given
+        return (
+            product(backend, dz, self.w_ih).reshape(self.shape) if input_gradient else None,
+            dh0 if has_h0 else None,
+            product(backend, dz.T, self.rows),
+            # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
+            product(backend, xp.ones((1, len(dz)), dtype), dz)[0] if has_b_ih else None,
+        )
+
+
+def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any, reverse: bool) -> tuple:
+    """(alive, clear), (T, B) bool on the device or None: which steps count, and before which h is cleared."""
+    if lengths is not None and mask is not None:
+        raise ShapeError("mask: want lengths or mask, got both")
+    alive = None if mask is None else check_mask("mask", mask, T, B)
+    if lengths is not None:
+        alive = mask_of_lengths(lengths, T, B)
+    clear = None if reset is None else check_mask("reset", reset, T, B)
+    if clear is not None and reverse:  # backwards, the border before step t is crossed from t to t - 1
+        clear = np.concatenate([clear[1:], np.zeros((1, B), bool)])
+    alive = None if alive is None or alive.all() else alive
+    return tuple(None if m is None else backend.asarray(m) for m in (alive, clear))
+
+
+def _widened(arrays: tuple) -> list:
+    return [None if a is None else a.astype(np.float32) for a in arrays]
+
+
+def _narrowed(arrays: tuple, dtype: Any) -> tuple:
+    return tuple(None if a is None else a.astype(dtype) for a in arrays)
+
+
+def _check_arrays(x: Array, h0: Array | None, w_ih: Array, b_ih: Array | None, cell: str) -> int:
+    """The number of the cell's gates, once all fits."""
+    if cell not in MINIMAL:
+        raise NoKernel(f"cell: want one of {', '.join(MINIMAL)}, got {cell!r}")
+    gates = len(MINIMAL[cell].GATES)
+    if x.dtype.name not in FLOATS:
+        raise DTypeError(f"x: want {', '.join(FLOATS)}, got {x.dtype}")
+    if x.ndim != 3 or x.shape[0] == 0:
+        raise ShapeError(f"x: want (T, B, D) with T > 0, got {x.shape}")
+    if w_ih.ndim != 2 or w_ih.shape[0] % gates or w_ih.shape[1] != x.shape[2]:
+        raise ShapeError(f"w_ih: want ({gates} * hidden, {x.shape[2]}) = (gates*hidden, input), got {w_ih.shape}")
+    for name, array, want, words in (
+        ("h0", h0, (x.shape[1], w_ih.shape[0] // gates), "(batch, hidden)"),
+        ("b_ih", b_ih, (w_ih.shape[0],), "(gates*hidden,)"),
+        ("w_ih", w_ih, w_ih.shape, "(gates*hidden, input)"),
+    ):
+        if array is None:
+            continue
+        if array.shape != want:
+            raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
+        if array.dtype != x.dtype:
+            raise DTypeError(f"{name}: want {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
+    return gates

@@ -1,0 +1,78 @@
+"""The minimal LSTM and GRU, whose gates see the input alone: layers over sequences and single steps."""
+
+from typing import Unpack
+
+from gpulstm.cells import mingru, minlstm
+from gpulstm.nn.cells import CellOptions, RecurrentCell
+from gpulstm.nn.recurrent import Options, Recurrent
+
+
+class MinLSTM(Recurrent):
+    """A multi-layer minimal LSTM over whole sequences (Feng et al. 2024, "Were RNNs all we needed?", section 3.2).
+
+        f, i, n = sigmoid(W_f x + b_f), sigmoid(W_i x + b_i), W_n x + b_n
+        h = f / (f + i) * h_prev + i / (f + i) * n
+
+    ``output, h_n = layer(x, h_0, lengths=lengths)``: shapes and options are those of gl.Recurrent. The candidate n
+    is linear, as in the paper's main text. No gate sees h, so that all steps are computed in parallel; what a level
+    makes of the past is a weighted mean, and several levels make up for it.
+
+    Parameters: weight_ih_l{k} (3H, D or K*H) and bias_ih_l{k} (3H,), gates in the order f, i, n, suffix _reverse
+    for the backward direction.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        shape = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(minlstm.CELL, *shape, **options)
+
+
+class MinGRU(Recurrent):
+    """A multi-layer minimal GRU over whole sequences (Feng et al. 2024, "Were RNNs all we needed?", section 3.1).
+
+        z, n = sigmoid(W_z x + b_z), W_n x + b_n
+        h = (1 - z) * h_prev + z * n
+
+    z has the sign of the paper, which is the other one than in ``GRU``; n is linear. Arguments and shapes are
+    those of ``MinLSTM``, with weight_ih_l{k} (2H, D or K*H) and bias_ih_l{k} (2H,), gates in the order z, n.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        **options: Unpack[Options],
+    ) -> None:
+        shape = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        super().__init__(mingru.CELL, *shape, **options)
+
+
+class MinLSTMCell(RecurrentCell):
+    """One step of a ``MinLSTM``: ``h = cell(x, h)``, shapes and options as for gl.RecurrentCell.
+
+    Parameters are weight_ih (3H, D) and bias_ih (3H,), gates in the order f, i, n.
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
+        super().__init__(minlstm.CELL, input_size, hidden_size, bias, **options)
+
+
+class MinGRUCell(RecurrentCell):
+    """One step of a ``MinGRU``: ``h = cell(x, h)``, as ``MinLSTMCell`` with weight_ih (2H, D), gates z, n."""
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
+        super().__init__(mingru.CELL, input_size, hidden_size, bias, **options)

@@ -1,0 +1,270 @@
+// The minimal LSTM and GRU over a whole sequence, forward and backward: gates and scan in one, without the products.
+//
+//     h = keep * h_prev + take * n,  keep + take = 1                              Feng et al. 2024, sections 3.1, 3.2
+//     minLSTM: keep = f / (f + i), take = i / (f + i);  f, i = sigmoid(z_f), sigmoid(z_i);  n = z_n;  z = x W_ih' + b
+//     minGRU:  keep = 1 - z, take = z;  z = sigmoid(z_z);  n = z_n
+//
+// The arithmetic is that of gpulstm/cells/minlstm.py and mingru.py under the same names. One thread serves one unit
+// of one sequence over one chunk of the steps. With a single chunk <cell>_forward does it all. With C of them
+// 1. <cell>_ends computes, for every chunk but the last, what it makes of any state: h -> product * h + end,
+// 2. scan_carries goes through the chunks, one thread a unit: the state after each,
+// 3. <cell>_forward computes every chunk from the state after the one before;
+// and <cell>_backward_ends, scan_carries, <cell>_backward likewise in the opposite direction, since
+//     dh_t = dy_t + keep_{t+1} dh_{t+1}
+// is a scan too. Gates are computed again in every pass: reading z costs less than keeping them.
+//
+// What the entries share:
+// zx       (T, B, G*H)  pre-activations from the input, without biases; gates f, i, n or z, n. Numbers everywhere
+// b_ih     (G*H)        or null for zero
+// alive    (T, B)       or null where every step counts; at one that does not, h stays, y and gradients are zero
+// clear    (T, B)       or null; where true, h_prev of the step is zero
+// chunk                 steps in a chunk, the last may have fewer; reverse: whether time runs from T-1 down to 0
+// hs       (T+1, B, H)  states; step t reads row t and writes row t + 1, in reverse reads t + 1 and writes t
+// products, ends, carries (C-1, B, H)  of the chunks but the last, in the order in which they are scanned
+// Sums and products are ACC whatever REAL is. No pointer may alias another, except where said.
+
+#include "common.cuh"
+
+struct MinLSTM {
+    static const int GATES = 3;
+    ACC keep, take, n, u, v;
+
+    __device__ MinLSTM(const REAL* z, const REAL* b, long long H)
+    {
+        ACC z_f = load(z[0]) + (b ? load(b[0]) : 0), z_i = load(z[H]) + (b ? load(b[H]) : 0);
+        n = load(z[2 * H]) + (b ? load(b[2 * H]) : 0);
+        ACC least = min(min(z_f, z_i), (ACC)0);
+        ACC one = exp_(least);  // 1, e^-z_i and e^-z_f, times one factor: nothing overflows, the sum is at least 1
+        u = exp_(least - z_i);
+        v = exp_(least - z_f);
+        ACC scale = 1 / (one + one + u + v);
+        keep = (one + u) * scale;
+        take = (one + v) * scale;
+        u *= scale;
+        v *= scale;
+    }
+
+    __device__ void backward(ACC h_prev, ACC dh, REAL* dz, long long H) const
+    {
+        ACC dkeep = dh * (h_prev - n);
+        dz[0] = store(dkeep * keep * v);
+        dz[H] = store(-dkeep * take * u);
+        dz[2 * H] = store(dh * take);
+    }
+};
+
+struct MinGRU {
+    static const int GATES = 2;
+    ACC keep, take, n;
+
+    __device__ MinGRU(const REAL* z, const REAL* b, long long H)
+    {
+        ACC z_z = load(z[0]) + (b ? load(b[0]) : 0);
+        n = load(z[H]) + (b ? load(b[H]) : 0);
+        ACC least = min(z_z, (ACC)0);
+        ACC one = exp_(least), u = exp_(least - z_z);
+        ACC scale = 1 / (one + u);
+        keep = u * scale;
+        take = one * scale;
+    }
+
+    __device__ void backward(ACC h_prev, ACC dh, REAL* dz, long long H) const
+    {
+        dz[0] = store(dh * (n - h_prev) * keep * take);
+        dz[H] = store(dh * take);
+    }
+};
+
+// The row of (T, B) arrays that step s of a scan stands in.
+__device__ inline long long row_of(long long s, long long b, long long T, long long B, long long backwards)
+{
+    return (backwards ? T - 1 - s : s) * B + b;
+}
+
+// A mask's value, and what holds without a mask.
+__device__ inline bool is_set(const bool* mask, long long row, bool otherwise) { return mask ? mask[row] : otherwise; }
+
+// products, ends: out.
+// Moves G values a unit and step of the chunks but the last.
+template <class Cell>
+__device__ void forward_ends(
+    const REAL* __restrict__ zx, const REAL* __restrict__ b_ih, const bool* __restrict__ alive,
+    const bool* __restrict__ clear, long long T, long long B, long long H, long long chunk, long long reverse,
+    ACC* __restrict__ products, ACC* __restrict__ ends)
+{
+    FOR_EACH(k, (T - 1) / chunk * B * H) {
+        long long c = k / (B * H), b = k / H % B, j = k % H;
+        ACC product = 1, end = 0;
+        #pragma unroll 4
+        for (long long s = c * chunk; s < (c + 1) * chunk; ++s) {
+            long long row = row_of(s, b, T, B, reverse);
+            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            if (is_set(clear, row, false)) product = end = 0;
+            if (is_set(alive, row, true)) {
+                product *= cell.keep;
+                end = cell.keep * end + cell.take * cell.n;
+            }
+        }
+        products[k] = product;
+        ends[k] = end;
+    }
+}
+
+// carries: what scan_carries left, or null with a single chunk
+// hs:      in: the row that the first step reads; out: all others
+// y        (T, B, H)  out: h, zero at steps that do not count; or null, as where every step does
+// Moves G + 1 values a unit and step, one more with y.
+template <class Cell>
+__device__ void forward(
+    const REAL* __restrict__ zx, const REAL* __restrict__ b_ih, const bool* __restrict__ alive,
+    const bool* __restrict__ clear, const ACC* __restrict__ carries, long long T, long long B, long long H,
+    long long chunk, long long reverse, REAL* __restrict__ hs, REAL* __restrict__ y)
+{
+    FOR_EACH(k, ((T - 1) / chunk + 1) * B * H) {
+        long long units = B * H, c = k / units, unit = k % units, b = unit / H, j = unit % H;
+        ACC h = c == 0 ? load(hs[(reverse ? T : 0) * units + unit]) : carries[k - units];
+        long long stop = min((c + 1) * chunk, T);
+        #pragma unroll 4
+        for (long long s = c * chunk; s < stop; ++s) {
+            long long row = row_of(s, b, T, B, reverse);
+            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            bool counts = is_set(alive, row, true);
+            if (is_set(clear, row, false)) h = 0;
+            if (counts) h = cell.keep * h + cell.take * cell.n;
+            hs[row * H + j + (reverse ? 0 : units)] = store(h);
+            if (y) y[row * H + j] = store(counts ? h : 0);
+        }
+    }
+}
+
+// dy       (T, B, H)  gradient of y, or null for zero; not used at steps that do not count
+// products, ends: out, of what a chunk makes of the gradient that comes to its state from later steps.
+// Moves G + 1 values a unit and step of the chunks but the last.
+template <class Cell>
+__device__ void backward_ends(
+    const REAL* __restrict__ zx, const REAL* __restrict__ b_ih, const bool* __restrict__ alive,
+    const bool* __restrict__ clear, const REAL* __restrict__ dy, long long T, long long B, long long H,
+    long long chunk, long long reverse, ACC* __restrict__ products, ACC* __restrict__ ends)
+{
+    FOR_EACH(k, (T - 1) / chunk * B * H) {
+        long long c = k / (B * H), b = k / H % B, j = k % H;
+        ACC product = 1, end = 0;
+        #pragma unroll 4
+        for (long long s = c * chunk; s < (c + 1) * chunk; ++s) {
+            long long row = row_of(s, b, T, B, !reverse);
+            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            if (is_set(alive, row, true)) {
+                product *= cell.keep;
+                end = cell.keep * (end + (dy ? load(dy[row * H + j]) : 0));
+            }
+            if (is_set(clear, row, false)) product = end = 0;
+        }
+        products[k] = product;
+        ends[k] = end;
+    }
+}
+
+// hs:      as forward left them
+// dy       (T, B, H)    as backward_ends
+// dh_n     (B, H)       gradient of the last state, or null for zero
+// carries: what scan_carries left, or null with a single chunk
+// dzx      (T, B, G*H)  out: gradient of the pre-activations
+// dh0      (B, H)       out: gradient of the first state
+// Moves 2 G + 2 values a unit and step.
+template <class Cell>
+__device__ void backward(
+    const REAL* __restrict__ zx, const REAL* __restrict__ b_ih, const bool* __restrict__ alive,
+    const bool* __restrict__ clear, const REAL* __restrict__ hs, const REAL* __restrict__ dy,
+    const REAL* __restrict__ dh_n, const ACC* __restrict__ carries, long long T, long long B, long long H,
+    long long chunk, long long reverse, REAL* __restrict__ dzx, REAL* __restrict__ dh0)
+{
+    FOR_EACH(k, ((T - 1) / chunk + 1) * B * H) {
+        long long units = B * H, c = k / units, unit = k % units, b = unit / H, j = unit % H;
+        ACC dh = c > 0 ? carries[k - units] : dh_n ? load(dh_n[unit]) : 0;
+        long long stop = min((c + 1) * chunk, T);
+        #pragma unroll 4
+        for (long long s = c * chunk; s < stop; ++s) {
+            long long row = row_of(s, b, T, B, !reverse);
+            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            bool counts = is_set(alive, row, true), cleared = is_set(clear, row, false);
+            ACC h_prev = cleared ? 0 : load(hs[row * H + j + (reverse ? units : 0)]);
+            if (counts && dy) dh += load(dy[row * H + j]);
+            cell.backward(h_prev, counts ? dh : 0, dzx + row * Cell::GATES * H + j, H);
+            if (counts) dh *= cell.keep;
+            if (cleared) dh = 0;
+        }
+        if (stop == T) dh0[unit] = store(dh);
+    }
+}
+
+// first  (units)     the state before the first chunk, or null for zero
+// ends   (C, units)  in: what the chunks make of a state of zero; out: the state after each; C = chunks
+// Moves 3 values a unit and chunk.
+extern "C" __global__ void scan_carries(
+    const ACC* __restrict__ products, const REAL* __restrict__ first, long long chunks, long long units,
+    ACC* __restrict__ ends)
+{
+    FOR_EACH(unit, units) {
+        ACC h = first ? load(first[unit]) : 0;
+        #pragma unroll 4
+        for (long long k = unit; k < chunks * units; k += units) ends[k] = h = products[k] * h + ends[k];
+    }
+}
+
+extern "C" __global__ void minlstm_ends(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, long long T, long long B, long long H,
+    long long chunk, long long reverse, ACC* products, ACC* ends)
+{
+    forward_ends<MinLSTM>(zx, b_ih, alive, clear, T, B, H, chunk, reverse, products, ends);
+}
+
+extern "C" __global__ void minlstm_forward(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const ACC* carries, long long T,
+    long long B, long long H, long long chunk, long long reverse, REAL* hs, REAL* y)
+{
+    forward<MinLSTM>(zx, b_ih, alive, clear, carries, T, B, H, chunk, reverse, hs, y);
+}
+
+extern "C" __global__ void minlstm_backward_ends(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const REAL* dy, long long T, long long B,
+    long long H, long long chunk, long long reverse, ACC* products, ACC* ends)
+{
+    backward_ends<MinLSTM>(zx, b_ih, alive, clear, dy, T, B, H, chunk, reverse, products, ends);
+}
+
+extern "C" __global__ void minlstm_backward(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const REAL* hs, const REAL* dy,
+    const REAL* dh_n, const ACC* carries, long long T, long long B, long long H, long long chunk, long long reverse,
+    REAL* dzx, REAL* dh0)
+{
+    backward<MinLSTM>(zx, b_ih, alive, clear, hs, dy, dh_n, carries, T, B, H, chunk, reverse, dzx, dh0);
+}
+
+extern "C" __global__ void mingru_ends(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, long long T, long long B, long long H,
+    long long chunk, long long reverse, ACC* products, ACC* ends)
+{
+    forward_ends<MinGRU>(zx, b_ih, alive, clear, T, B, H, chunk, reverse, products, ends);
+}
+
+extern "C" __global__ void mingru_forward(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const ACC* carries, long long T,
+    long long B, long long H, long long chunk, long long reverse, REAL* hs, REAL* y)
+{
+    forward<MinGRU>(zx, b_ih, alive, clear, carries, T, B, H, chunk, reverse, hs, y);
+}
+
+extern "C" __global__ void mingru_backward_ends(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const REAL* dy, long long T, long long B,
+    long long H, long long chunk, long long reverse, ACC* products, ACC* ends)
+{
+    backward_ends<MinGRU>(zx, b_ih, alive, clear, dy, T, B, H, chunk, reverse, products, ends);
+}
+
+extern "C" __global__ void mingru_backward(
+    const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const REAL* hs, const REAL* dy,
+    const REAL* dh_n, const ACC* carries, long long T, long long B, long long H, long long chunk, long long reverse,
+    REAL* dzx, REAL* dh0)
+{
+    backward<MinGRU>(zx, b_ih, alive, clear, hs, dy, dh_n, carries, T, B, H, chunk, reverse, dzx, dh0);
+}
