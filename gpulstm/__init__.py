@@ -15,6 +15,7 @@ from gpulstm.errors import DeviceError, DTypeError, FormatError, GpulstmError, N
 from gpulstm.functional.explain import explain
 from gpulstm.nn import (
     LSTM,
+    Attention,
     Dropout,
     Embedding,
     Linear,
@@ -77,6 +78,7 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "Attention",
     "ConstantLR",
     "CosineWarmup",
     "DTypeError",

@@ -5,6 +5,7 @@ GPU that is not the current one need ``with gl.device("cuda:1").backend:`` aroun
 it.
 """
 
+from gpulstm.functional.attention import attention
 from gpulstm.functional.cross_entropy import cross_entropy
 from gpulstm.functional.dropout import dropout, variational_dropout
 from gpulstm.functional.embedding import embedding
@@ -17,6 +18,7 @@ from gpulstm.functional.sequence import Noise
 
 __all__ = [
     "Noise",
+    "attention",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dropout",

@@ -1,5 +1,6 @@
 """Layers: objects that own parameters and compute on Tensors."""
 
+from gpulstm.nn.attention import Attention
 from gpulstm.nn.cells import LSTMCell, RecurrentCell
 from gpulstm.nn.dropout import Dropout
 from gpulstm.nn.embedding import Embedding
@@ -25,6 +26,7 @@ from gpulstm.nn.regularize import VariationalDropout, WeightDrop, Zoneout
 
 __all__ = [
     "LSTM",
+    "Attention",
     "Dropout",
     "Embedding",
     "LSTMCell",

@@ -1,0 +1,115 @@
+"""The attention layer: which of the keys a query looks at, and what it sees there."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Device
+from gpulstm.errors import ShapeError
+from gpulstm.functional.attention import attention, parameter_shapes
+from gpulstm.nn.arguments import as_tensor, on_host, time_first
+from gpulstm.nn.initial import Initial
+from gpulstm.nn.module import Module, Parameter, check_flags, check_sizes
+from gpulstm.tape import Tensor, apply
+
+
+class Attention(Module):
+    """Attention of queries to a sequence of keys: ``context, weights = attention(query, keys, lengths=lengths)``.
+
+    The weights are the softmax over the keys of a score, by ``kind``, with Q = query_size, K = key_size and
+    A = attention_size (Q if left out):
+
+    - "additive": weight_score' tanh(weight_query q + weight_key k), Bahdanau, Cho & Bengio 2015; weight_query
+      (A, Q), weight_key (A, K), weight_score (A,)
+    - "dot": q' k, Luong, Pham & Manning 2015; Q = K, no parameters
+    - "general": q' weight k, likewise; weight (Q, K)
+    - "concat": weight_score' tanh(weight [q; k]), likewise; weight (A, Q + K), weight_score (A,)
+    - "scaled_dot": q' k / sqrt(K), Vaswani et al. 2017; Q = K, no parameters
+
+    Parameters start as U(-1/sqrt(n), 1/sqrt(n)), n the size of their last axis, as those of ``torch.nn.Linear``.
+    With T keys, B sequences and S queries (a decoder's steps):
+
+    ======== ============================================================================================
+    query    (B, Q) for one step, (S, B, Q) for many; (B, S, Q) with ``batch_first``
+    keys     (T, B, K); (B, T, K) with ``batch_first``
+    values   (T, B, V) or (B, T, V) likewise; None for the keys
+    lengths  (B,) integers from 0 to T in any order: the keys there are; None for T everywhere
+    mask     bool with the leading axes of keys, instead of lengths: the keys that may be seen
+    context  (B, V) or (S, B, V): the values' sum by the weights; (B, S, V) with ``batch_first``
+    weights  (B, T) or (S, B, T): each row sums to 1, zero where not seen; (B, S, T) with ``batch_first``
+    ======== ============================================================================================
+
+    Keys and values that may not be seen are never read; a row that sees nothing has zero weights and context.
+    additive and concat with many queries at once need memory for (S, T, B, A) numbers, twice that in training.
+
+    Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, naming them.
+    """
+
+    # Those that the kind has.
+    weight: Parameter
+    weight_query: Parameter
+    weight_key: Parameter
+    weight_score: Parameter
+
+    def __init__(
+        self,
+        query_size: int,
+        key_size: int,
+        kind: str = "additive",
+        attention_size: int | None = None,
+        batch_first: bool = False,
+        device: "str | Device | None" = None,
+        dtype: Any = None,
+        generator: np.random.Generator | None = None,
+    ) -> None:
+        check_sizes(query_size=query_size, key_size=key_size)
+        check_flags(batch_first=batch_first)
+        size = query_size if attention_size is None else attention_size
+        check_sizes(attention_size=size)
+        shapes = parameter_shapes(kind, query_size, key_size, size)
+        if "weight_score" not in shapes and attention_size is not None:
+            raise ShapeError(f"attention_size: want None, as kind {kind!r} has none, got {attention_size}")
+        if not shapes and query_size != key_size:
+            raise ShapeError(f"key_size: want query_size = {query_size} for kind {kind!r}, got {key_size}")
+        self.query_size, self.key_size, self.kind, self.batch_first = query_size, key_size, kind, batch_first
+        self.attention_size = size if "weight_score" in shapes else None
+        self._names = tuple(shapes)
+        initial = Initial(device, dtype, generator)
+        for name, shape in shapes.items():
+            setattr(self, name, initial.uniform(1 / math.sqrt(shape[-1]), *shape))
+
+    def forward(
+        self, query: Any, keys: Any, values: Any = None, lengths: Any = None, mask: Any = None
+    ) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        query, keys = as_tensor(query, "query"), as_tensor(keys, "keys")
+        values = None if values is None else as_tensor(values, "values")
+        self._check(query, keys, values)
+        mask = time_first("mask", mask, keys.shape[:2], self.batch_first)
+        if self.batch_first:
+            query, keys, values = (
+                x.transpose(1, 0, 2) if x is not None and x.ndim == 3 else x for x in (query, keys, values)
+            )
+        parameters = [getattr(self, name) for name in self._names]
+        options = {"kind": self.kind, "lengths": on_host(lengths), "mask": mask}
+        context, weights = apply(attention, query, keys, values, *parameters, **options)
+        if self.batch_first and query.ndim == 3:
+            context, weights = context.transpose(1, 0, 2), weights.transpose(1, 0, 2)
+        return context, weights
+
+    def _check(self, query: Tensor, keys: Tensor, values: Tensor | None) -> None:
+        """Raises ShapeError for another number of axes, in the words of ``batch_first``, and for other sizes."""
+        queries, steps = ("(B, S", "(B, T") if self.batch_first else ("(S, B", "(T, B")
+        if query.ndim not in (2, 3) or query.shape[-1] != self.query_size:
+            Q = self.query_size
+            raise ShapeError(f"query: want (B, {Q}) or {queries}, {Q}) with {Q} = query_size, got {query.shape}")
+        if keys.ndim != 3 or keys.shape[-1] != self.key_size:
+            raise ShapeError(f"keys: want {steps}, {self.key_size}) with {self.key_size} = key_size, got {keys.shape}")
+        if values is not None and (values.ndim != 3 or values.shape[:2] != keys.shape[:2]):
+            raise ShapeError(f"values: want {steps}, V), as many as the keys {keys.shape}, got {values.shape}")
+
+    def extra_repr(self) -> str:
+        size = "" if self.attention_size is None else f", attention_size={self.attention_size}"
+        first = ", batch_first=True" if self.batch_first else ""
+        return f"{self.query_size}, {self.key_size}, kind={self.kind!r}{size}{first}"
