@@ -1,5 +1,22 @@
-"""Files: models and checkpoints in safetensors."""
+"""Files: models and checkpoints in safetensors; weights from and for PyTorch, Keras and ONNX.
+
+``gl.io.torch``, ``gl.io.keras`` and ``gl.io.onnx`` are imported at their first use, and none of them needs the
+library that it is named after.
+"""
+
+import importlib
+from typing import Any
 
 from gpulstm.io.files import atomic_write, check_writable, load_arrays, save_arrays
 
-__all__ = ["atomic_write", "check_writable", "load_arrays", "save_arrays"]
+_LATER = ("keras", "onnx", "torch")
+
+
+def __getattr__(name: str) -> Any:
+    """The formats of other libraries."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'gpulstm.io' has no attribute {name!r}")
+    return importlib.import_module(f"gpulstm.io.{name}")
+
+
+__all__ = ["atomic_write", "check_writable", "keras", "load_arrays", "onnx", "save_arrays", "torch"]

@@ -1,0 +1,83 @@
+"""Zip archives from strangers: every size is held against the file's before memory is taken."""
+
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from gpulstm.errors import FormatError
+
+CHUNK = 1 << 20  # bytes read at once
+# What the standard library raises for a damaged archive, beside its own BadZipFile.
+_DAMAGE = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, KeyError, struct.error, zlib.error,
+    OverflowError,
+)  # fmt: skip
+
+
+class Archive:
+    """The members of an open zip archive by name; ``path`` and ``size`` (bytes) are the file's."""
+
+    def __init__(self, path: str | Path, size: int, archive: zipfile.ZipFile) -> None:
+        self.path, self.size, self._archive = path, size, archive
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            self._check(member)
+            self.members[member.filename] = member
+        if (total := sum(member.file_size for member in self.members.values())) > size:
+            raise FormatError(f"{path}: want members of at most {size} bytes, the file's size, got {total}")
+
+    def _check(self, member: zipfile.ZipInfo) -> None:
+        """Raises FormatError for a member that is none of a plain archive's, from its entry in the table alone."""
+        name = member.filename
+        if name in self.members:
+            raise FormatError(f"{self.path}: want each name once, got {name!r} twice")
+        # orig_filename: the library cuts a name at a zero byte.
+        if name != member.orig_filename or name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise FormatError(f"{self.path}: want names inside the archive, got {member.orig_filename!r}")
+        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+            raise FormatError(f"{self.path}, {name}: want bytes stored as they are, got them compressed")
+        if member.flag_bits & 1:
+            raise FormatError(f"{self.path}, {name}: want bytes stored as they are, got them encrypted")
+        if member.header_offset < 0 or member.header_offset + member.file_size > self.size:
+            raise FormatError(
+                f"{self.path}, {name}: want {member.file_size} bytes from byte {member.header_offset}, "
+                f"got a file of {self.size} bytes"
+            )
+
+    def read(self, name: str) -> np.ndarray:
+        """The bytes of a member, (size,) uint8; the library compares its checksum. Raises FormatError."""
+        member = self.members[name]
+        content = np.empty(member.file_size, np.uint8)
+        start = 0
+        try:
+            with self._archive.open(member) as file:
+                while chunk := file.read(CHUNK):
+                    content[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
+                    start += len(chunk)
+        except _DAMAGE as error:
+            raise FormatError(f"{self.path}, {name}: damaged: {error}") from error
+        if start < len(content):
+            raise FormatError(f"{self.path}, {name}: want {len(content)} bytes, got {start}")
+        return content
+
+
+@contextmanager
+def open_archive(path: str | Path) -> Iterator[Archive]:
+    """An archive whose table has been checked: members are stored, inside the file and together no larger than it.
+
+    Raises FormatError for anything else, and OSError where the file cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            archive = zipfile.ZipFile(file)
+        except _DAMAGE as error:
+            raise FormatError(f"{path}: not a whole zip archive: {error}") from error
+        with archive:
+            yield Archive(path, size, archive)

@@ -1,0 +1,103 @@
+"""Keras' arrays under gpulstm's names: gates in gpulstm's order, one below the other, and two biases.
+
+Each function takes what a Keras layer's ``get_weights()`` gives: ``lstm(*layer.get_weights())``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpulstm.errors import ShapeError
+from gpulstm.io.keras.file import ARRAYS, KerasLayer
+
+
+def lstm(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
+    """The state dict of a gl.LSTM from a Keras LSTM's ``get_weights()``: kernel (D, 4H), recurrent_kernel
+    (H, 4H), bias (4H,) or none; gates i, f, c, o.
+
+    Keras has one bias, which becomes bias_ih; bias_hh is zero. Raises ShapeError.
+    """
+    return _recurrent((kernel, recurrent_kernel, bias), (0, 1, 2, 3))
+
+
+def gru(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
+    """The state dict of a gl.GRU from a Keras GRU's ``get_weights()``: kernel (D, 3H), recurrent_kernel
+    (H, 3H); gates z, r, h, where gpulstm has r, z, n.
+
+    A bias of (2, 3H), of ``reset_after=True``, becomes bias_ih and bias_hh. One of (3H,), of
+    ``reset_after=False``, becomes bias_ih beside zeros, for a ``gl.GRU(reset="before")``. Raises ShapeError.
+    """
+    return _recurrent((kernel, recurrent_kernel, bias), (1, 0, 2))
+
+
+def simple_rnn(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
+    """The state dict of a gl.RNN from a Keras SimpleRNN's ``get_weights()``: kernel (D, H), recurrent_kernel
+    (H, H), bias (H,) or none. Raises ShapeError."""
+    return _recurrent((kernel, recurrent_kernel, bias), (0,))
+
+
+def bidirectional(forward: dict[str, np.ndarray], backward: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state dict of a bidirectional layer from those of its directions: ``lstm(*weights[:3])`` and
+    ``lstm(*weights[3:])`` of a Keras Bidirectional's ``get_weights()``."""
+    return forward | {f"{name}_reverse": value for name, value in backward.items()}
+
+
+def dense(kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
+    """The state dict of a gl.Linear from a Keras Dense's ``get_weights()``: kernel (D, units), bias (units,) or
+    none. Raises ShapeError."""
+    kernel = np.asarray(kernel)
+    if kernel.ndim != 2:
+        raise ShapeError(f"kernel: want (inputs, units), got {kernel.shape}")
+    state = {"weight": np.ascontiguousarray(kernel.T)}
+    if bias is not None:
+        state["bias"] = np.asarray(bias)
+        if state["bias"].shape != kernel.shape[1:]:
+            raise ShapeError(f"bias: want {kernel.shape[1:]} = (units,), got {state['bias'].shape}")
+    return state
+
+
+def embedding(embeddings: Any) -> dict[str, np.ndarray]:
+    """The state dict of a gl.Embedding from a Keras Embedding's ``get_weights()``. Raises ShapeError."""
+    if np.ndim(embeddings) != 2:
+        raise ShapeError(f"embeddings: want (ids, size), got {np.shape(embeddings)}")
+    return {"weight": np.asarray(embeddings)}
+
+
+_CONVERTERS: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+    "LSTM": lstm, "GRU": gru, "SimpleRNN": simple_rnn, "Dense": dense, "Embedding": embedding,
+}  # fmt: skip
+
+
+def _recurrent(weights: tuple[Any, Any, Any], order: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Keras' arrays with their gates in another order, side by side in the last axis -> one below the other."""
+    kernel, recurrent = np.asarray(weights[0]), np.asarray(weights[1])
+    if recurrent.ndim != 2 or recurrent.shape[1] != len(order) * recurrent.shape[0]:
+        raise ShapeError(f"recurrent_kernel: want (H, {len(order)}*H), got {recurrent.shape}")
+    hidden, columns = recurrent.shape
+    if kernel.ndim != 2 or kernel.shape[1] != columns:
+        raise ShapeError(f"kernel: want (inputs, {columns}) = (inputs, gates*hidden), got {kernel.shape}")
+
+    def turned(array: np.ndarray) -> np.ndarray:
+        gates = array.reshape(*array.shape[:-1], len(order), hidden)
+        return np.ascontiguousarray(gates[..., list(order), :].reshape(array.shape).T)
+
+    state = {"weight_ih_l0": turned(kernel), "weight_hh_l0": turned(recurrent)}
+    if weights[2] is not None:
+        bias = np.asarray(weights[2])
+        if bias.shape != (columns,) and (len(order) != 3 or bias.shape != (2, columns)):
+            raise ShapeError(f"bias: want ({columns},) = (gates*hidden,), got {bias.shape}")
+        both = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
+        state |= {"bias_ih_l0": turned(both[0]), "bias_hh_l0": turned(both[1])}
+    return state
+
+
+def converted(layer: KerasLayer) -> dict[str, np.ndarray]:
+    """The state dict of one layer of a file; raises ShapeError."""
+    if layer.kind not in _CONVERTERS:
+        raise ShapeError(f"want one of {', '.join(_CONVERTERS)}, alone or Bidirectional, got {layer.kind}")
+    convert, directions = _CONVERTERS[layer.kind], []
+    for prefix in ("forward/", "backward/") if layer.bidirectional else ("",):
+        names = ARRAYS[layer.kind]
+        directions.append(convert(*(layer.weights.get(f"{prefix}{name}") for name in names)))
+    return bidirectional(*directions) if layer.bidirectional else directions[0]

@@ -1,0 +1,139 @@
+"""Writes tensors in the format of torch.save: a zip archive of a pickle and of the bytes of each array."""
+
+import pickle
+import struct
+import sys
+import zipfile
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gpulstm.backend import backend_of
+from gpulstm.errors import DTypeError, FormatError
+from gpulstm.io.torch.read import DTYPES, STORAGES, TENSOR, TENSOR_OF_TYPE, UNTYPED
+from gpulstm.io.torch.unpickle import DEEPEST
+from gpulstm.tape import Tensor
+
+ROOT = "archive"
+ALIGNMENT = 64  # bytes; arrays begin at multiples of it, so that PyTorch can map the file into memory
+_HEADER = 30  # bytes of a zip member's header before its name
+_STORAGE_OF = {dtype: name for name, dtype in STORAGES.items()}
+_NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Pickle:
+    """The pickle, protocol 2, of a value; the arrays in it are collected in ``arrays``, each once."""
+
+    def __init__(self, value: Any) -> None:
+        self.arrays: list[Any] = []
+        self._places: dict[int, int] = {}
+        self._parts = [pickle.PROTO + b"\2"]
+        self._write(value, "", 0)
+        self.data = b"".join([*self._parts, pickle.STOP])
+
+    def _write(self, value: Any, where: str, depth: int) -> None:
+        if depth > DEEPEST:
+            raise FormatError(f"{where}: want lists and dicts at most {DEEPEST} deep, got deeper ones")
+        value = value.data if isinstance(value, Tensor) else value
+        value = value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, dict):
+            self._put(pickle.EMPTY_DICT, pickle.MARK)
+            for key, inner in value.items():
+                if not isinstance(key, str | int):
+                    raise FormatError(f"{where}: want texts or integers as keys, got {key!r}")
+                self._scalar(key, where)
+                self._write(inner, f"{where}.{key}" if where else str(key), depth + 1)
+            self._put(pickle.SETITEMS)
+        elif isinstance(value, list | tuple):
+            self._put(*([pickle.EMPTY_LIST] if isinstance(value, list) else []), pickle.MARK)
+            for n, inner in enumerate(value):
+                self._write(inner, f"{where}.{n}" if where else str(n), depth + 1)
+            self._put(pickle.APPENDS if isinstance(value, list) else pickle.TUPLE)
+        elif hasattr(value, "dtype"):
+            self._array(value, where)
+        else:
+            self._scalar(value, where)
+
+    def _put(self, *parts: bytes) -> None:
+        self._parts.extend(parts)
+
+    def _scalar(self, value: Any, where: str) -> None:
+        if value is None:
+            self._put(pickle.NONE)
+        elif isinstance(value, bool):
+            self._put(pickle.NEWTRUE if value else pickle.NEWFALSE)
+        elif isinstance(value, int):
+            if -(2**31) <= value < 2**31:
+                self._put(pickle.BININT, struct.pack("<i", value))
+            elif len(number := pickle.encode_long(value)) < 256:
+                self._put(pickle.LONG1, bytes([len(number)]), number)
+            else:
+                raise DTypeError(f"{where}: want integers of at most 255 bytes, got one of {len(number)}")
+        elif isinstance(value, float):
+            self._put(pickle.BINFLOAT, struct.pack(">d", value))
+        elif isinstance(value, str):
+            text = value.encode("utf-8", "surrogatepass")
+            self._put(pickle.BINUNICODE, struct.pack("<I", len(text)), text)
+        else:
+            raise DTypeError(f"{where}: want arrays, numbers, texts, lists and dicts, got {type(value).__name__}")
+
+    def _name(self, text: str) -> None:
+        self._put(pickle.GLOBAL, text.rpartition(".")[0].encode(), b"\n", text.rpartition(".")[2].encode(), b"\n")
+
+    def _array(self, array: Any, where: str) -> None:
+        """A call of PyTorch's function that makes a tensor: storage, offset, shape, strides, no gradient, no hooks."""
+        dtype = backend_of(array) and array.dtype.name  # what is no array of NumPy or CuPy is named
+        if dtype not in _STORAGE_OF and dtype not in _NAME_OF:
+            raise DTypeError(f"{where}: want one of {', '.join(sorted({*_STORAGE_OF, *_NAME_OF}))}, got {dtype}")
+        if id(array) not in self._places:  # weights that two names share are written once, as PyTorch does
+            self._places[id(array)] = len(self.arrays)
+            self.arrays.append(array)
+        typed = dtype in _STORAGE_OF
+        self._name(TENSOR if typed else TENSOR_OF_TYPE)
+        self._put(pickle.MARK, pickle.MARK)
+        self._scalar("storage", where)
+        self._name(_STORAGE_OF.get(dtype, UNTYPED))
+        self._scalar(str(self._places[id(array)]), where)
+        self._scalar("cpu", where)
+        self._scalar(array.size if typed else array.nbytes, where)
+        self._put(pickle.TUPLE, pickle.BINPERSID)
+        self._scalar(0, where)
+        strides = [1] * array.ndim  # in elements, of the array in C order
+        for axis in range(array.ndim - 1, 0, -1):
+            strides[axis - 1] = strides[axis] * array.shape[axis]
+        for sizes in (array.shape, strides):
+            self._put(pickle.MARK)
+            for n in sizes:
+                self._scalar(int(n), where)
+            self._put(pickle.TUPLE)
+        self._scalar(False, where)
+        self._name("collections.OrderedDict")
+        self._put(pickle.EMPTY_TUPLE, pickle.REDUCE)
+        if not typed:
+            self._name(_NAME_OF[dtype])
+        self._put(pickle.TUPLE, pickle.REDUCE)
+
+
+def write(file: BinaryIO, pickled: Pickle) -> None:
+    """The archive of a pickled value into an open file."""
+    with zipfile.ZipFile(file, "w") as archive:
+        _member(archive, "data.pkl", pickled.data)
+        _member(archive, "byteorder", sys.byteorder.encode())
+        for n, array in enumerate(pickled.arrays):
+            host = np.asarray(backend_of(array).to_numpy(array))
+            host = host.astype(host.dtype.newbyteorder("="), order="C", copy=False)
+            _member(archive, f"data/{n}", host.reshape(-1).view(np.uint8).data)
+        _member(archive, "version", b"3\n")
+
+
+def _member(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
+    """One member, stored as it is and aligned; without the date, so that equal values make equal files."""
+    member = zipfile.ZipInfo(f"{ROOT}/{name}", (1980, 1, 1, 0, 0, 0))
+    member.file_size = len(data)
+    assert archive.fp is not None
+    start = archive.fp.tell() + _HEADER + len(member.filename) + 4
+    # A field of an unknown kind, which readers pass over, fills up to the alignment. PyTorch's has this name.
+    padding = -start % ALIGNMENT
+    member.extra = b"FB" + struct.pack("<H", padding) + bytes(padding)
+    with archive.open(member, "w") as stream:
+        stream.write(data)
