@@ -31,6 +31,8 @@ class Comparison:
     # What disagreed, failed, or was not begun in time.
     refused: list[dict[str, Any]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)  # implementation -> why it is not here
+    cell: str = "lstm"
+    modes: Sequence[str] = tuple(MODES)
 
     def run(
         self, team: Team, shapes: Sequence[Shape], precisions: Sequence[str],
@@ -42,7 +44,7 @@ class Comparison:
         """
         references: dict[Shape, str] = {}
         with tempfile.TemporaryDirectory(prefix="gpulstm-benchmark-") as folder:
-            for precision, shape, mode in itertools.product(precisions, shapes, MODES):
+            for precision, shape, mode in itertools.product(precisions, shapes, self.modes):
                 case = {"shape": str(shape), "mode": mode, "precision": precision}
                 if time.monotonic() > self.end:
                     self._refuse("all", "not begun: no time was left", case)
@@ -61,7 +63,7 @@ class Comparison:
 
     def _reference(self, team: Team, shape: Shape, file: str) -> None:
         try:
-            team.worker("reference").ask("reference", shape=str(shape), file=file, device=self.device)
+            team.worker("reference").ask("reference", shape=str(shape), file=file, device=self.device, cell=self.cell)
         except WorkerFailed:
             team.end("reference")
             raise
@@ -78,6 +80,7 @@ class Comparison:
             team.end(name, tf32)
         rows = [
             harness.sequence_row(name, shape, case["mode"], self.device, case["precision"], loaded[name], samples)
+            | {"cell": self.cell}
             for name, samples in timed.items()
         ]
         harness.compare_with(rows, "torch")
@@ -93,7 +96,7 @@ class Comparison:
                 continue
             try:
                 worker = team.worker(name, tf32)
-                said = worker.ask("load", peer=name, device=self.device, reference=reference, **case)
+                said = worker.ask("load", peer=name, device=self.device, reference=reference, cell=self.cell, **case)
             except Missing as error:
                 self.missing[name] = str(error)
                 continue

@@ -35,6 +35,10 @@ class Peer:
         """Set ``path`` and ``note`` where they are not known before; may compute."""
         return
 
+    def timed(self) -> None:
+        """Agreement has been checked; what follows is timed."""
+        return
+
     def host(self, results: tuple) -> list[np.ndarray]:
         """The results as NumPy arrays, half precision widened to float32."""
         return [np.asarray(result) for result in results]
@@ -198,8 +202,12 @@ SERVES = {
 }
 
 
-def find(name: str) -> type[Peer]:
+def find(name: str, cell: str = "lstm") -> type[Peer]:
     """The implementation of that name; ImportError where its library is missing."""
+    if cell != "lstm":
+        from benchmarks import cell_peers
+
+        return {"gpulstm": cell_peers.GpulstmCell, "torch": cell_peers.TorchCell}[name]
     if name in ("torch", "torch graph"):
         from benchmarks import torch_peer
 

@@ -6,7 +6,7 @@ arithmetic's alone.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,22 +72,26 @@ class Problem:
         scale = 1 / math.sqrt(H)  # torch's initial weights; more where an exchanged gate would hardly show
         sizes = ((T, B, D), (T, B, H), (4 * H, D), (4 * H, H), (4 * H,), (4 * H,))
         scales = (2.0, 1.0, scale, 2 * scale, 0.5, 0.5)
-        return cls(shape, *(_multiples(generator, *pair) for pair in zip(sizes, scales, strict=True)))
+        return cls(shape, *(multiples(generator, *pair) for pair in zip(sizes, scales, strict=True)))
+
+    def names(self, mode: str) -> tuple[str, ...]:
+        """What a mode computes, in order."""
+        return MODES[mode]
 
 
-def _multiples(generator: np.random.Generator, size: tuple[int, ...], largest: float) -> np.ndarray:
+def multiples(generator: np.random.Generator, size: tuple[int, ...], largest: float) -> np.ndarray:
     """Whole multiples -127..127 of a power of two, so that 128 of it would be about ``largest``."""
     array = generator.integers(-127, 128, size, dtype=np.int8).astype(np.float32)
     array *= 2.0 ** (round(math.log2(largest)) - 7)
     return array
 
 
-def disagreement(got: Mapping[str, np.ndarray], want: Mapping[str, Any], mode: str) -> tuple[float, str]:
-    """(the error, the array that has it): the largest max|got - want| / max|want| over a mode's arrays.
+def disagreement(got: Mapping[str, np.ndarray], want: Mapping[str, Any], names: Sequence[str]) -> tuple[float, str]:
+    """(the error, the array that has it): the largest max|got - want| / max|want| over the arrays named.
 
     Infinite for an array that is missing, has another shape or holds what is not finite.
     """
-    errors = {name: _error(got.get(name), np.asarray(want[name])) for name in MODES[mode]}
+    errors = {name: _error(got.get(name), np.asarray(want[name])) for name in names}
     worst = max(errors, key=lambda name: errors[name])
     return errors[worst], worst
 

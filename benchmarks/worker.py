@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import memory, peers
-from benchmarks.problem import MODES, Problem, Shape, disagreement
+from benchmarks.cell_problem import CellProblem
+from benchmarks.problem import Problem, Shape, disagreement
 
 TINY = Shape(2, 2, 8, 8)
 CALLS_FOR_MEMORY = 3  # a step that keeps something for the next shows by the third
@@ -32,30 +33,35 @@ class Service:
         self.peer: peers.Peer | None = None
         self.mode = ""
 
-    def reference(self, shape: str, file: str, device: str = "cpu") -> None:
+    def reference(self, shape: str, file: str, device: str = "cpu", cell: str = "lstm") -> None:
         """Compute the sequence in float64 and leave all its results in a file."""
-        problem = Problem.of(Shape.parse(shape))
-        peer = peers.PerGate(problem, device, "float64")
+        problem = _problem(Shape.parse(shape), cell)
+        peer = (peers.PerGate if cell == "lstm" else peers.find("torch", cell))(problem, device, "float64")
         results = peer.host(peer.training())
-        np.savez(file, **dict(zip(MODES["training"], results, strict=True)))
+        np.savez(file, **dict(zip(problem.names("training"), results, strict=True)))
 
-    def load(self, peer: str, shape: str, mode: str, device: str, precision: str, reference: str) -> dict[str, Any]:
+    def load(
+        self, peer: str, shape: str, mode: str, device: str, precision: str, reference: str, cell: str = "lstm"
+    ) -> dict[str, Any]:  # fmt: skip
         """Make an implementation ready: {path, note, error, worst, memory (bytes)}.
 
         ``error`` is that of its last call against the reference, ``memory`` the most that three calls used
         beside the library, the inputs and the parameters.
         """
-        kind = peers.find(peer)
+        kind = peers.find(peer, cell)
         self.peer, self.mode = None, mode  # first, so that what the last one held is given back
-        warm = kind(Problem.of(TINY), device, precision)
+        warm = kind(_problem(TINY, cell), device, precision)
         getattr(warm, mode)()
         del warm
-        self.peer = kind(Problem.of(Shape.parse(shape)), device, precision)
+        problem = _problem(Shape.parse(shape), cell)
+        self.peer = kind(problem, device, precision)
         results, used = self._measure_memory()  # before anything else: what was computed once leaves memory behind
         self.peer.learn_path()
-        host = dict(zip(MODES[mode], self.peer.host(results), strict=True))
+        names = problem.names(mode)
+        host = dict(zip(names, self.peer.host(results), strict=True))
         with np.load(reference) as wanted:
-            error, worst = disagreement(host, wanted, mode)
+            error, worst = disagreement(host, wanted, names)
+        self.peer.timed()
         return {
             "path": self.peer.path,
             "note": self.peer.note,
@@ -108,6 +114,10 @@ class Service:
             return {"missing": str(error)}
         except Exception as error:  # whatever it is, the process that asked decides what it means
             return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+
+
+def _problem(shape: Shape, cell: str) -> Any:
+    return Problem.of(shape) if cell == "lstm" else CellProblem(shape, cell)
 
 
 def fall_asleep(limit: float = 3.0) -> bool:

@@ -3,6 +3,7 @@
 import functools
 import importlib.resources
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ _TYPES = {
     "bfloat16": ("-DREAL=__nv_bfloat16", "-DACC=float", "-DREAL_IS_BFLOAT16"),
 }
 REALS = tuple(_TYPES)
+_INCLUDE = re.compile(r'#include "([^"/]+\.cuh)"')
 _WAVES = 32  # blocks of a grid-stride kernel for each multiprocessor; more would only queue
 
 
@@ -35,12 +37,33 @@ def kernel_files() -> list[str]:
 
 @functools.cache
 def source(file: str) -> str:
-    """The text of kernels/<file>.cu with common.cuh in place of its #include, so that nothing is looked up on disk."""
-    folder = _folder()
+    """The text of kernels/<file>.cu, or of the user's own file where ``file`` is a path that ends in .cu.
+
+    Each ``#include "x.cuh"`` of the kernels' folder is replaced by its text, where it stands first, so that nothing
+    is looked up on disk. A file of the user's own is read once. Raises NoKernel for a file that is not there.
+    """
+    own, folder = Path(file), _folder()
+    if own.suffix == ".cu":
+        if not own.is_file():
+            raise NoKernel(f"kernel file: want the path of a .cu file, and there is none at {file!r}")
+        return _included(own.read_text(encoding="utf-8"), folder, set())
     if not (folder / f"{file}.cu").is_file():
-        raise NoKernel(f"kernel file: want one of {', '.join(kernel_files())}, got {file!r}")
-    common = (folder / "common.cuh").read_text(encoding="utf-8")
-    return (folder / f"{file}.cu").read_text(encoding="utf-8").replace('#include "common.cuh"', common)
+        raise NoKernel(f"kernel file: want one of {', '.join(kernel_files())}, or the path of a .cu file, got {file!r}")
+    return _included((folder / f"{file}.cu").read_text(encoding="utf-8"), folder, set())
+
+
+def _included(text: str, folder: Any, seen: set[str]) -> str:
+    """``text`` with the folder's headers in it; ``seen`` are those that are in it already."""
+
+    def header(match: re.Match) -> str:
+        if match[1] in seen:
+            return ""
+        if not (folder / match[1]).is_file():
+            return match[0]  # no file of ours: the compiler's to find, or to name
+        seen.add(match[1])
+        return _included((folder / match[1]).read_text(encoding="utf-8"), folder, seen)
+
+    return _INCLUDE.sub(header, text)
 
 
 def options(real: Any, defines: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -109,7 +132,7 @@ class Launcher:
             with self._device:
                 module = self._cupy.RawModule(code=source(file), options=options(real, defines))
                 function = module.get_function(entry)
-                self._kernels[key] = Kernel(f"{file}.cu {entry}", function, self._device.attributes)
+                self._kernels[key] = Kernel(f"{file.removesuffix('.cu')}.cu {entry}", function, self._device.attributes)
         return self._kernels[key]
 
     def __call__(

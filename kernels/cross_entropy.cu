@@ -65,20 +65,22 @@ extern "C" __global__ void cross_entropy(
 {
     __shared__ ACC scratch[THREADS];
     int lane = threadIdx.x % LANES;
+    bool smooth = label_smoothing > 0;
     ACC smoothing = (ACC)label_smoothing, spread = smoothing / (ACC)C;
     // Every thread of the block goes round equally often, since the sums wait for all of them.
     for (long long first = (long long)blockIdx.x * ROWS; first < rows; first += (long long)gridDim.x * ROWS) {
         long long row = first + threadIdx.x / LANES;
-        bool kept = row < rows && target[row] != ignore_index;
-        long long y = kept ? target[row] : 0, width = kept ? C : 0;
+        long long y = row < rows ? target[row] : ignore_index;
+        bool kept = y != ignore_index;
         const REAL* x_row = x + row * C;
         REAL* dx_row = dx + row * C;
-        ACC x_y = kept ? load(x_row[y]) : 0, w_y = !kept ? 0 : weight ? load(weight[y]) : 1;
+        ACC x_y = kept ? load(x_row[y]) : 0;
+        ACC w_y = !kept ? 0 : weight ? load(weight[y]) : 1;
 
         // One pass for the largest logit and the sum of exp(x - largest): the sum so far shrinks whenever a
         // larger logit comes (Milakov & Gimelshein 2018).
         ACC largest = LOWEST, total = 0, sum_w = 0, sum_wx = 0;
-        for (long long c = lane; c < width; c += LANES) {
+        for (long long c = lane; kept && c < C; c += LANES) {
             ACC x_c = load(x_row[c]);
             if (x_c > largest) {
                 total = total * exp_(largest - x_c) + 1;
@@ -86,7 +88,7 @@ extern "C" __global__ void cross_entropy(
             } else {
                 total += exp_(x_c - largest);
             }
-            if (smoothing > 0) {
+            if (smooth) {
                 ACC w_c = weight ? load(weight[c]) : 1;
                 sum_w += w_c;
                 sum_wx += w_c * (x_c - x_y);
@@ -96,7 +98,7 @@ extern "C" __global__ void cross_entropy(
         largest = row_max(own_largest, scratch);
         total = row_sum(total * exp_(own_largest - largest), scratch);
         ACC nll = log_(total) + (largest - x_y), l = (1 - smoothing) * w_y * nll;
-        if (smoothing > 0) {
+        if (smooth) {
             sum_w = row_sum(sum_w, scratch);
             l += spread * (sum_w * nll - row_sum(sum_wx, scratch));
         }
@@ -110,7 +112,7 @@ extern "C" __global__ void cross_entropy(
             if (kept) {
                 ACC p_c = exp_(load(x_row[c]) - largest) / total;
                 dx_c = (1 - smoothing) * w_y * (p_c - (c == y ? 1 : 0));
-                if (smoothing > 0) dx_c += spread * (p_c * sum_w - (weight ? load(weight[c]) : 1));
+                if (smooth) dx_c += spread * (p_c * sum_w - (weight ? load(weight[c]) : 1));
             }
             dx_row[c] = store(dx_c);
         }

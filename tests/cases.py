@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.cells import CELLS, Cell, lstm
+from gpulstm.cells import CELLS, Cell, coupled, general, gru, layer_norm, lstm, peephole, rnn, slstm
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,35 @@ class CellCase:
     file: str  # of gpulstm/cells
     cell: Cell
     options: dict[str, Any] = field(default_factory=dict)
+    smallest: int = 1  # of D and H in random configurations
+    corners: bool = False  # rounding may take a pre-activation over a corner, where the slope jumps
 
 
-CELL_CASES = (CellCase("lstm", "lstm", lstm.CELL),)
+_ODD = (("hard_sigmoid", 0.3, 0.4), ("scaled_tanh", 1.7, 0.6), ("softsign", None, None))
+_CORNERED = (("hard_sigmoid", 0.2, 0.5), ("elu", 0.7, None), ("leaky_relu", 0.2, None))
+CELL_CASES = (
+    CellCase("lstm", "lstm", lstm.CELL),
+    CellCase("rnn", "rnn", rnn.CELL),
+    CellCase("rnn relu", "rnn", rnn.cell("relu"), {"activation": ("relu", None, None)}, corners=True),
+    CellCase("rnn clipped", "rnn", rnn.cell("softplus", 0.5),
+             {"activation": ("softplus", None, None), "clip": 0.5}, corners=True),
+    CellCase("gru", "gru", gru.CELL),
+    CellCase("gru cho", "gru", gru.cell(update="cho"), {"update": "cho"}),
+    CellCase("gru before", "gru", gru.cell("before"), {"reset_before": True}),
+    CellCase("gru before cho", "gru", gru.cell("before", "cho"), {"reset_before": True, "update": "cho"}),
+    CellCase("gru odd", "gru", gru.cell(activations=_ODD[:2], clip=0.9),
+             {"activations": _ODD[:2], "clip": 0.9}, corners=True),
+    CellCase("peephole", "peephole", peephole.CELL),
+    CellCase("peephole full", "peephole", peephole.cell("full")),
+    CellCase("coupled", "coupled", coupled.CELL),
+    # Norms make the gradients of a single input or unit cancel to nothing; tests/test_layer_norm.py has those.
+    CellCase("layer_norm", "layer_norm", layer_norm.CELL, smallest=3),
+    CellCase("slstm", "slstm", slstm.CELL),
+    CellCase("general", "general", general.CELL),
+    CellCase("general odd", "general", general.cell(_ODD, 1.5, True), {"activations": _ODD, "clip": 1.5}, corners=True),
+    CellCase("general coupled", "general", general.cell(_CORNERED, None, True, True),
+             {"activations": _CORNERED, "coupled": True}, corners=True),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,45 +1,76 @@
 """Plants faults in a copy of the tree, one at a time, and reports those that no test notices.
 
-    python tests/mutants.py                      # every kernel and every cell; hours
-    python tests/mutants.py --only kernels/lstm.cu --list
-    python tests/mutants.py --only gpulstm/cells/lstm.py --jobs 2
+    python tests/mutants.py                              # every kernel and every cell; hours
+    python tests/mutants.py kernels/lstm.cu --list
+    python tests/mutants.py gpulstm/cells/lstm.py --jobs 2
+    python tests/mutants.py kernels/norm.cu:61           # the faults of one line
 
 A fault is one changed token: a sign, an operator, a comparison, a number, or a name exchanged with a sibling
 (another gate, c for c_prev, dh for dy). Faults that change nothing that can be seen stand in HARMLESS, each with
-its reason. The exit code is the number of survivors.
+its reason. The exit code is the number of survivors and of entries of HARMLESS that match no fault any more.
+
+One process imports pytest and NumPy, and is forked for each fault, in a copy of the tree for each job; the child
+imports gpulstm and the tests itself, so that a fault in Python is seen. No compiled Python is kept, and the
+kernels' compiler (tests/emulated_cuda/compile.py) knows them by their text.
 """
 
 import argparse
-import concurrent.futures
+import collections
+import functools
+import importlib
 import io
 import os
 import re
+import resource
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import tokenize
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LIMIT = 90  # seconds for the tests of one fault: one that never ends, or for long, is noticed
 
 # File -> the tests that must notice its faults.
 TESTS = {
-    "gpulstm/cells/lstm.py": ["tests/test_recurrent.py"],
-    "kernels/lstm.cu": ["tests/test_recurrent.py"],
+    "gpulstm/cells/activation.py": ["tests/test_general.py"],
+    "gpulstm/cells/cell.py": ["tests/test_cells.py"],
+    "gpulstm/cells/coupled.py": ["tests/test_cells.py"],
+    "gpulstm/cells/general.py": ["tests/test_general.py", "tests/test_cells.py"],
+    "gpulstm/cells/gru.py": ["tests/test_general.py", "tests/test_cells.py"],
+    "gpulstm/cells/layer_norm.py": ["tests/test_cells.py"],
+    "gpulstm/cells/lstm.py": ["tests/test_recurrent.py", "tests/test_cells.py"],
+    "gpulstm/cells/mingru.py": ["tests/test_scan.py"],
+    "gpulstm/cells/minlstm.py": ["tests/test_scan.py"],
+    "gpulstm/cells/peephole.py": ["tests/test_peephole.py", "tests/test_cells.py"],
+    "gpulstm/cells/rnn.py": ["tests/test_general.py", "tests/test_cells.py"],
+    "gpulstm/cells/slstm.py": ["tests/test_cells.py"],
+    "kernels/activation.cuh": ["tests/test_general.py"],
+    "kernels/adam.cu": ["tests/test_optim.py"],
     "kernels/common.cuh": [
-        "tests/test_recurrent.py",
         "tests/test_launch.py",
         "tests/test_cross_entropy.py",
-        "tests/test_optim.py",
         "tests/test_clip.py",
+        "tests/test_optim.py",
+        "tests/test_recurrent.py",
+        "tests/test_cells.py",
     ],
+    "kernels/coupled.cu": ["tests/test_cells.py"],
     "kernels/cross_entropy.cu": ["tests/test_cross_entropy.py"],
     "kernels/dropout.cu": ["tests/test_dropout.py"],
     "kernels/embedding.cu": ["tests/test_embedding.py"],
-    "kernels/adam.cu": ["tests/test_optim.py"],
+    "kernels/general.cu": ["tests/test_general.py", "tests/test_cells.py"],
+    "kernels/gru.cu": ["tests/test_general.py", "tests/test_cells.py"],
+    "kernels/layer_norm.cu": ["tests/test_cells.py"],
+    "kernels/lstm.cu": ["tests/test_recurrent.py", "tests/test_cells.py"],
     "kernels/norm.cu": ["tests/test_clip.py"],
+    "kernels/peephole.cu": ["tests/test_peephole.py", "tests/test_cells.py"],
+    "kernels/rnn.cu": ["tests/test_general.py", "tests/test_cells.py"],
+    "kernels/scan.cu": ["tests/test_scan.py"],
+    "kernels/slstm.cu": ["tests/test_cells.py"],
 }
 
 SWAPS = {
@@ -51,15 +82,66 @@ SWAPS = {
     "dh_all": "dc_all", "dc_all": "dh_all",
     "dh": "dy", "dy": "dh", "held": "dh", "zx": "zr", "zr": "zx", "b_ih": "b_hh", "b_hh": "b_ih",
     "j": "b", "b": "j", "B": "H", "H": "B", "sigmoid": "tanh_", "tanh_": "sigmoid",
+    "r": "z", "z": "n", "n": "r", "dr": "dz", "dz": "dn", "dn": "dr", "z_r": "z_z", "z_z": "z_n", "z_n": "z_r",
+    "n_prev": "m_prev", "m_prev": "n_prev", "m": "n", "dzx": "dzr", "dzr": "dzx",
     "dc_prev": "dc", "scale_g": "shift_g", "shift_g": "scale_g",
 }  # fmt: skip
 
-# (file, the line without spaces around it, the change) -> why nothing can be seen of it.
-HARMLESS: dict[tuple[str, str, str], str] = {
-    ("kernels/lstm.cu", "h[k] = h_prev ? h_prev[k] : store(0);", "0 -> 1"): (
-        "what is projected of an ended sequence is not used, and its gradient is zero; it only must be a number"
-    ),
+# file -> {(the line without spaces around it, the change): why nothing can be seen of it}
+_ALL_HOLD_IT = "every thread of the block, or of the row, holds the value: any may write it"
+_EQUAL = "of two equal numbers either may be taken"
+_DEFAULT = "callers always define it (functional/cross_entropy.py)"
+HARMLESS: dict[str, dict[tuple[str, str], str]] = {
+    "kernels/lstm.cu": {
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
+            "0 -> 1",
+        ): ("what is projected of an ended sequence is not used, and its gradient is zero; it only must be a number"),
+    },
+    "kernels/common.cuh": {
+        ("if (threadIdx.x < half && scratch[threadIdx.x + half] > scratch[threadIdx.x])", "> -> >="): _EQUAL,
+    },
+    "kernels/adam.cu": {
+        ("v = v < largest ? largest : v;  // a v that is not a number stays one", "< -> <="): _EQUAL,
+    },
+    "kernels/norm.cu": {
+        ("if (threadIdx.x == 0) partial[chunk] = sum;", "== -> !="): _ALL_HOLD_IT,
+        ("if (threadIdx.x == 0) partial[chunk] = sum;", "0 -> 1"): _ALL_HOLD_IT,
+        ("if (threadIdx.x == 0) {", "== -> !="): _ALL_HOLD_IT,
+        ("if (threadIdx.x == 0) {", "0 -> 1"): _ALL_HOLD_IT,
+        ("result[1] = coefficient > 1 ? 1 : coefficient;", "> -> >="): _EQUAL,
+        ("if (scale == 1) return;", "1 -> 2"): "1 * g is g: returning early only saves reading and writing it",
+    },
+    "kernels/cross_entropy.cu": {
+        ("#define THREADS 128", "128 -> 129"): _DEFAULT,
+        ("#define LANES 32", "32 -> 33"): _DEFAULT,
+        ("if (lane < half && scratch[threadIdx.x + half] > scratch[threadIdx.x])", "> -> >="): _EQUAL,
+        (
+            "for (long long first = (long long)blockIdx.x * ROWS; first < rows; "
+            "first += (long long)gridDim.x * ROWS) {",
+            "< -> <=",
+        ): "a round more, in which no thread has a row",
+        ("ACC x_y = kept ? load(x_row[y]) : 0;", "0 -> 1"): "the loss of a row that is not kept is 0 whatever x_y is",
+        ("if (x_c > largest) {", "> -> >="): "of two equal logits both branches make total * 1 + 1",
+        ("if (lane == 0) {", "== -> !="): _ALL_HOLD_IT,
+        ("if (lane == 0) {", "0 -> 1"): _ALL_HOLD_IT,
+    },
+    "kernels/dropout.cu": {
+        ("FOR_EACH(word, (n + 3) / 4) {", "3 -> 4"): "a word more, for elements from n on: the break leaves them out",
+        ("FOR_EACH(word, (n + 3) / 4) {", "/ -> *"): "more words, for elements from n on: the break leaves them out",
+    },
+    "kernels/embedding.cu": {
+        ("if (ids[start] != ids[start + piece - 1]) continue;", "1 -> 2"): (
+            "sums a piece that ends in another row too, which embedding_backward never reads; a piece has two or more"
+        ),
+    },
 }
+
+
+@functools.cache
+def _text(file: str) -> str:
+    """The unharmed file, as it was when the run began."""
+    return (ROOT / file).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -75,12 +157,16 @@ class Mutant:
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column + 1}: {self.old} -> {self.new}"
 
-    def key(self) -> tuple[str, str, str]:
-        text = (ROOT / self.file).read_text().splitlines()[self.line - 1]
-        return self.file, text.strip(), f"{self.old} -> {self.new}"
+    def key(self) -> tuple[str, str]:
+        """What HARMLESS calls it by."""
+        return _text(self.file).splitlines()[self.line - 1].strip(), f"{self.old} -> {self.new}"
+
+    @property
+    def harmless(self) -> bool:
+        return self.key() in HARMLESS.get(self.file, {})
 
     def planted(self) -> str:
-        lines = (ROOT / self.file).read_text().splitlines(keepends=True)
+        lines = _text(self.file).splitlines(keepends=True)
         line = lines[self.line - 1]
         assert line[self.column :].startswith(self.old)
         lines[self.line - 1] = line[: self.column] + self.new + line[self.column + len(self.old) :]
@@ -133,77 +219,134 @@ def _parameter_lines(lines: list[str]) -> set[int]:
 
 def mutants(file: str) -> list[Mutant]:
     """Every fault that is planted in ``file``."""
-    text = (ROOT / file).read_text()
+    text = _text(file)
     lines = text.splitlines()
-    found = []
     parameters = _parameter_lines(lines)
-    for line, column, token in _python_tokens(text) if file.endswith(".py") else _cuda_tokens(text):
+    tokens = list(_python_tokens(text) if file.endswith(".py") else _cuda_tokens(text))
+    names = {token for _, _, token in tokens}
+    found = []
+    for line, column, token in tokens:
         code = lines[line - 1]
         if line in parameters or re.match(r"\s*(def|import|from|GATES|class|@)\b", code):
             continue
         new = _changed(token, code, column)
-        if new is not None and new != token:
+        # A name that the file does not know ends every test at once, whatever the tests are worth.
+        if new is not None and new != token and (new in names or not new.isidentifier()):
             found.append(Mutant(file, line, column, token, new))
     return found
 
 
-def survives(mutant: Mutant, base: Path, device: str) -> bool:
-    """Whether the tests pass with the fault planted, in a copy of their own."""
-    with tempfile.TemporaryDirectory(dir=base) as folder:
-        copy = Path(folder)
-        for name in ("gpulstm", "kernels", "tests"):
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "pyproject.toml", copy)
-        (copy / mutant.file).write_text(mutant.planted())
-        # An installed gpulstm must not serve the kernels: the copy's own lie where launch.py looks first.
-        (copy / "gpulstm" / "kernels").symlink_to(copy / "kernels")
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(copy),
-            "GPULSTM_TEST_DEVICES": device,
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        environment.pop("CI", None)
-        tests = [copy / test for test in TESTS[mutant.file]]
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *map(str, tests)]
-        try:
-            done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
-        except subprocess.TimeoutExpired:
-            return False
-        if done.returncode not in (0, 1):
-            # A fault that breaks an import is noticed too, but a broken set-up would be noticed for every fault.
-            assert "rror" in done.stdout + done.stderr, done.stdout + done.stderr
-        return done.returncode == 0
+def stale(file: str) -> list[str]:
+    """The entries of HARMLESS for this file that match no fault any more."""
+    keys = {mutant.key() for mutant in mutants(file)}
+    return [
+        f"{file}: no fault is {change} in {line!r}"
+        for line, change in HARMLESS.get(file, {})
+        if (line, change) not in keys
+    ]
+
+
+def _copied(base: Path, number: int) -> Path:
+    """A copy of the tree for faults to be planted in."""
+    copy = base / str(number)
+    for name in ("gpulstm", "kernels", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    # An installed gpulstm must not serve the kernels: the copy's own lie where launch.py looks first.
+    (copy / "gpulstm" / "kernels").symlink_to(copy / "kernels")
+    return copy
+
+
+def _start(mutant: Mutant, copy: Path, limit: int) -> int:
+    """Plant the fault in the copy and run its tests in a child: the child's id. It exits with pytest's code."""
+    (copy / mutant.file).write_text(mutant.planted(), encoding="utf-8")
+    if child := os.fork():
+        return child
+    code = 2
+    try:
+        signal.alarm(limit)  # ends a kernel's endless loop too, which Python would never get out of
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        log = os.open(copy / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(copy)
+        sys.path.insert(0, str(copy))
+        os.environ["GPULSTM_TEST_DEVICES"] = "cpu" if mutant.file.endswith(".py") else "emulated"
+        pytest = importlib.import_module("pytest")
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *TESTS[mutant.file]]))
+    finally:
+        os._exit(code)
+
+
+def _tested(todo: list[Mutant], copies: list[Path], limit: int) -> Iterator[tuple[Mutant, int]]:
+    """Each fault with its tests' exit code, as they end; one child for each copy at a time."""
+    waiting, free = collections.deque(todo), list(copies)
+    running: dict[int, tuple[Mutant, Path]] = {}
+    while waiting or running:
+        while waiting and free:
+            mutant, copy = waiting.popleft(), free.pop()
+            running[_start(mutant, copy, limit)] = mutant, copy
+        child, status = os.wait()
+        mutant, copy = running.pop(child)
+        (copy / mutant.file).write_text(_text(mutant.file), encoding="utf-8")
+        free.append(copy)
+        yield mutant, os.waitstatus_to_exitcode(status)
+
+
+def survivors(todo: list[Mutant], jobs: int) -> list[Mutant]:
+    """The faults that no test notices; prints each as it is tested."""
+    found = []
+    with tempfile.TemporaryDirectory() as base:
+        # Set before NumPy is imported, and inherited by the children. Compiled kernels go to TMPDIR.
+        os.environ.update(OPENBLAS_NUM_THREADS="1", TMPDIR=base)
+        os.environ.pop("CI", None)
+        sys.dont_write_bytecode = True
+        for slow in ("numpy", "ml_dtypes", "pytest", "_pytest.assertion.rewrite"):
+            importlib.import_module(slow)
+        copies = [_copied(Path(base), number) for number in range(jobs)]
+        for file in sorted({mutant.file for mutant in todo}):
+            for _, code in _tested([Mutant(file, 1, 0, "", "")], copies[:1], 10 * LIMIT):
+                if code:
+                    sys.exit(f"{(copies[0] / 'log').read_text()}\n{file}: its tests fail without any fault")
+        for count, (mutant, code) in enumerate(_tested(todo, copies, LIMIT), 1):
+            if code == 0:
+                found.append(mutant)
+            what = {0: "SURVIVED", -signal.SIGALRM: "too long"}.get(code, "noticed ")
+            print(f"{count}/{len(todo)} {what} {mutant}", flush=True)
+    return found
+
+
+def _chosen(names: list[str]) -> list[Mutant]:
+    """The faults of FILE, FILE:LINE or FILE:LINE:COLUMN."""
+    found = []
+    for name in names:
+        file, *place = name.split(":")
+        if file not in TESTS:
+            sys.exit(f"{file}: want one of {', '.join(sorted(TESTS))}")
+        found += [m for m in mutants(file) if [str(m.line), str(m.column + 1)][: len(place)] == place]
+    return found
 
 
 def main() -> int:
     """Plant, test, report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=sorted(TESTS), default=sorted(TESTS), metavar="FILE")
+    parser.add_argument("files", nargs="*", metavar="FILE[:LINE[:COLUMN]]")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FILE", help="the same")
+    parser.add_argument("--harmless", action="store_true", help="plant those of HARMLESS too, which must survive")
     parser.add_argument("--list", action="store_true", help="name the faults and stop")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    todo = [m for file in options.only if (ROOT / file).exists() for m in mutants(file)]
-    harmless = [m for m in todo if m.key() in HARMLESS]
-    todo = [m for m in todo if m.key() not in HARMLESS]
+    names = options.files + options.only or sorted(TESTS)
+    chosen = _chosen(names)
+    todo = [mutant for mutant in chosen if options.harmless or not mutant.harmless]
     if options.list:
         print(*todo, sep="\n")
         return 0
-    survivors = []
-    with tempfile.TemporaryDirectory() as base, concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        device = {m: "cpu" if m.file.endswith(".py") else "emulated" for m in todo}
-        for file in {m.file for m in todo}:
-            unharmed = Mutant(file, 1, 0, "", "")
-            if not survives(unharmed, Path(base), device[next(m for m in todo if m.file == file)]):
-                sys.exit(f"the tests of {file} fail without any fault; nothing can be learnt")
-        results = pool.map(lambda m: survives(m, Path(base), device[m]), todo)
-        for count, (mutant, survived) in enumerate(zip(todo, results, strict=True), 1):
-            if survived:
-                survivors.append(mutant)
-            print(f"{count}/{len(todo)} {'SURVIVED' if survived else 'noticed '} {mutant}", flush=True)
-    print(f"{len(todo)} faults, {len(survivors)} survived; {len(harmless)} more are known to change nothing")
-    print(*survivors, sep="\n")
-    return len(survivors)
+    found = survivors(todo, options.jobs)
+    gone = [entry for file in sorted({mutant.file for mutant in chosen}) for entry in stale(file)]
+    print(f"{len(todo)} faults, {len(found)} survived; {len(chosen) - len(todo)} more are known to change nothing")
+    print(*found, *(f"HARMLESS is out of date: {entry}" for entry in gone), sep="\n")
+    return len(found) + len(gone)
 
 
 if __name__ == "__main__":

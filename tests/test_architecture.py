@@ -27,7 +27,7 @@ LEVELS = (
     ("tape",),
     ("nn",),
     ("optim", "clip", "schedules", "data"),
-    ("train", "io", "plot"),
+    ("train", "io", "plot", "classic"),
     ("labs", "info", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

@@ -148,19 +148,19 @@ def test_another_function_never_agrees(fault, name):
     FAULTS[fault](getattr(changed, name))
     got = results_of(peers.PerGate(changed, "cpu", "float32"), "training")
     for mode in MODES:
-        assert problem.disagreement(got, want, mode)[0] > 2 * max(AGREEMENT.values())
+        assert problem.disagreement(got, want, MODES[mode])[0] > 2 * max(AGREEMENT.values())
 
 
 @pytest.mark.parametrize("name", MODES["training"])
 def test_one_wrong_result_never_agrees(name):
     want = results_of(peers.PerGate(Problem.of(SHAPE), "cpu", "float64"), "training")
-    assert problem.disagreement(want, want, "training")[0] == 0
+    assert problem.disagreement(want, want, MODES["training"])[0] == 0
     broken = want[name].copy()
     broken.flat[-1] = np.nan
     for bad in (0 * want[name], -want[name], broken, want[name][None], None):
-        error, worst = problem.disagreement(want | {name: bad}, want, "training")
+        error, worst = problem.disagreement(want | {name: bad}, want, MODES["training"])
         assert error > max(AGREEMENT.values()) and worst == name
-    assert problem.disagreement({}, want, "training")[0] == math.inf
+    assert problem.disagreement({}, want, MODES["training"])[0] == math.inf
 
 
 # -- workers
@@ -186,7 +186,7 @@ def test_what_does_not_agree_is_refused_and_never_timed(monkeypatch):
             return *results, 2 * db
 
     find = peers.find
-    monkeypatch.setattr(peers, "find", lambda name: Wrong if name == "numpy" else find(name))
+    monkeypatch.setattr(peers, "find", lambda name, cell="lstm": Wrong if name == "numpy" else find(name))
     monkeypatch.setattr(HereTeam, "dismiss", lambda self: None)
     crew, compared = HereTeam(), comparison()
     compared.run(crew, [SHAPE], ["float32"], show)
@@ -207,7 +207,7 @@ def test_what_breaks_while_it_is_timed_is_refused(monkeypatch):
                 raise RuntimeError("out of order")
             return super().inference()
 
-    monkeypatch.setattr(peers, "find", lambda name: {"gpulstm": peers.Gpulstm, "numpy": Breaking}[name])
+    monkeypatch.setattr(peers, "find", lambda name, cell="lstm": {"gpulstm": peers.Gpulstm, "numpy": Breaking}[name])
     compared = comparison()
     compared.run(HereTeam(), [SHAPE], ["float32"], show)
     assert "out of order" in compared.complaints()[0]
@@ -217,7 +217,7 @@ def test_what_breaks_while_it_is_timed_is_refused(monkeypatch):
 def test_what_is_not_installed_is_left_out_and_named(monkeypatch):
     find = peers.find
 
-    def without_torch(name):
+    def without_torch(name, cell="lstm"):
         if name == "torch":
             raise ImportError("No module named 'torch'")
         return find(name)

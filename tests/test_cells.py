@@ -1,19 +1,21 @@
 """Every cell in every mode: random configurations of the reference against first principles and central
 differences, and of every path on every device against the reference."""
 
+import copy
 import importlib
 
 import numpy as np
 import pytest
 
-from gpulstm import functional
+from gpulstm import as_dtype, functional
 from gpulstm.backend import CPU
 from gpulstm.functional.sequence import Noise
 from tests.cases import CELL_CASES, CellCase
 from tests.first_principles import sequence
-from tests.tolerances import assert_close, assert_ratio
+from tests.tolerances import FACTOR, RELATIVE, ULPS, assert_close
 
-COUNT = 100  # configurations of each cell; with every fifth one in float32 too
+COUNT = 100  # configurations of each cell
+EPS = 1e-6  # of the central differences
 
 
 class Configuration:
@@ -23,13 +25,16 @@ class Configuration:
         self.rng = rng = np.random.default_rng([number, *case.name.encode()])
         self.case, self.cell = case, case.cell
         G = len(self.cell.gates)
-        T, B, D, H = (int(rng.integers(1, top)) for top in (7, 5, 4, 6))
+        T, B = (int(rng.integers(1, top)) for top in (7, 5))
+        D, H = (int(rng.integers(case.smallest, case.smallest + count)) for count in (3, 5))
         B = 0 if number == 7 else B
         P = int(rng.integers(1, H)) if self.cell.projects and H > 1 and self.maybe(4) else 0
         make = rng.standard_normal
         self.x = make((T, B, D))
         self.states = [make((B, P or H)) if self.maybe(2) else None]
-        self.states += [make((B, H)) + 2 * (name == "n") if self.maybe(2) else None for name in self.cell.states[1:]]
+        self.states += [make((B, H)) if self.maybe(2) else None for _ in self.cell.states[1:]]
+        if "n" in self.cell.states and self.states[2] is not None:  # a sum of positive weights
+            self.states[2] = np.abs(self.states[2]) + 0.5
         self.weights = {"w_ih": make((G * H, D)), "w_hh": make((G * H, P or H)) / np.sqrt(H)}
         self.weights |= {b: make(G * H) if self.cell.biases and self.maybe(1.5) else None for b in ("b_ih", "b_hh")}
         self.weights["w_hr"] = make((P, H)) if P else None
@@ -42,6 +47,14 @@ class Configuration:
         keep[int(rng.integers(len(keep)))] = True
         self.cotangents = [d if k else None for d, k in zip(self.cotangents, keep, strict=True)]
         self.recompute = self.maybe(4)
+
+    def changed(self, function) -> "Configuration":
+        """A copy with all its arrays changed."""
+        other = copy.copy(self)
+        other.x, other.states = function(self.x), [None if s is None else function(s) for s in self.states]
+        other.weights = {name: None if w is None else function(w) for name, w in self.weights.items()}
+        other.cotangents = [None if d is None else function(d) for d in self.cotangents]
+        return other
 
     def maybe(self, one_in: float) -> bool:
         return bool(self.rng.random() < 1 / one_in)
@@ -99,7 +112,6 @@ CASES = [pytest.param(case, id=case.name) for case in CELL_CASES]
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_reference_is_first_principles_and_its_gradients_central_differences(case):
-    eps = 1e-6
     for number in range(COUNT):
         configuration = Configuration(case, number)
         got = configuration.run(CPU, "reference")
@@ -121,8 +133,12 @@ def test_the_reference_is_first_principles_and_its_gradients_central_differences
                 assert got[name] is None, f"{number}: {name}"
                 continue
             direction = configuration.rng.standard_normal(array.shape)
-            up, down = ([*given[:k], array + sign * eps * direction, *given[k + 1 :]] for sign in (1, -1))
-            numeric = (loss(up) - loss(down)) / (2 * eps)
+
+            def along(step, k=k, array=array, direction=direction, given=given, loss=loss):
+                return loss([*given[:k], array + step * direction, *given[k + 1 :]])
+
+            # Central differences of fourth order: layer norms bend sharply.
+            numeric = (8 * (along(EPS) - along(-EPS)) - (along(2 * EPS) - along(-2 * EPS))) / (12 * EPS)
             exact = (got[name] * direction).sum()
             scale = max(1.0, np.abs(got[name]).sum())
             assert abs(exact - numeric) <= 1e-7 * scale, f"{number}: {name}: {exact} but differences give {numeric}"
@@ -139,41 +155,60 @@ def test_every_path_is_the_reference(device, case):
                 if want[name] is None:
                     assert got is None, f"{number}: {path}: {name}"
                 else:
-                    assert_close(got, want[name], name=f"{number}: {path}: {name}")
-        if number % 5 == 0:
-            plain = configuration.run(CPU, "reference", np.float32)
-            for name, got in configuration.run(device, paths[0], np.float32).items():
-                if got is not None:
-                    assert got.dtype == np.float32
-                    assert_ratio(got, plain[name], want[name], name=f"{number}: float32: {name}")
+                    # Not below 1e-3: where a tanh saturates, 1 - tanh^2 has lost the digits of a small gradient.
+                    error, scale = np.abs(got - want[name]).max(initial=0), np.abs(want[name]).max(initial=1e-3)
+                    assert error <= RELATIVE["float64"] * scale, f"{number}: {path}: {name}: {error} of {scale}"
+
+
+def assert_mostly(errors: list[tuple[str, float, float]], worst: float) -> None:
+    """(what, error, allowed): nine of ten errors within what is allowed, and every one within ``worst`` times that.
+
+    What is allowed is an estimate from a few roundings that happened; in an array of a few elements they may have
+    cancelled.
+    """
+    over = sorted(((error / allowed, what) for what, error, allowed in errors if error > allowed), reverse=True)
+    assert len(over) <= len(errors) / 10 and (not over or over[0][0] <= worst), (
+        f"{len(over)} of {len(errors)}: {over[:5]}"
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_float32_error_is_within_the_ratio(device, case):
+    errors = []
+    for number in range(0, COUNT, 2):
+        configuration = Configuration(case, number)
+        exact, plain = configuration.run(CPU, "reference"), configuration.run(CPU, "reference", np.float32)
+        for name, got in configuration.run(device, "auto", np.float32).items():
+            if got is not None and got.size:
+                assert got.dtype == np.float32
+                error, readable = (np.abs(a - exact[name]).max() for a in (got, plain[name]))
+                allowed = FACTOR * readable + ULPS["float32"] * 2.0**-23 * np.abs(exact[name]).max()
+                errors.append((f"{number}: {name}", error, allowed + 1e-30))
+    assert_mostly(errors, 40 if case.corners else 4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("case", CASES)
 def test_half_types_are_stored_as_such_and_computed_wider(device, case, dtype):
-    from gpulstm import as_dtype
-
     dtype = as_dtype(dtype)
-    unit = 2.0**-10 if dtype.name == "float16" else 2.0**-7
-    for number in range(0, COUNT, 10):
-        configuration = Configuration(case, number)
-        for name in ("x", "states", "weights", "cotangents"):  # the exact result for the numbers as they are stored
-            setattr(configuration, name, _rounded(getattr(configuration, name), dtype))
-        want = configuration.run(CPU, "reference")
+    unit, errors = 2.0**-10 if dtype.name == "float16" else 2.0**-7, []
+    for number in range(0, COUNT, 5):
+        configuration = Configuration(case, number).changed(lambda a: a.astype(dtype).astype(np.float64))
+        want = configuration.run(CPU, "reference")  # for the numbers as they are stored
+        # What one rounding of everything given would change of it: the measure of how hard the case is.
+        shaken = [
+            configuration.changed(lambda a: a * (1 + unit * configuration.rng.uniform(-1, 1, a.shape)))  # noqa: B023
+            for _ in range(3)
+        ]
+        shaken = [other.run(CPU, "reference") for other in shaken]
         for name, got in configuration.run(device, "auto", dtype).items():
-            if want[name] is not None:
+            if got is not None and got.size:
                 assert got.dtype == dtype, name
-                error = np.abs(got.astype(np.float64) - want[name]).max(initial=0)
-                scale = np.abs(want[name]).max(initial=0)
-                assert error <= 16 * unit * scale, f"{number}: {name}: {error / (unit * scale):.1f} units"
-
-
-def _rounded(value, dtype):
-    if isinstance(value, dict):
-        return {name: _rounded(item, dtype) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item, dtype) for item in value]
-    return None if value is None else value.astype(dtype).astype(np.float64)
+                error = np.abs(got.astype(np.float64) - want[name]).max()
+                change = max(np.abs(other[name] - want[name]).max() for other in shaken)
+                allowed = 4 * (change + unit * np.abs(want[name]).max())  # a step rounds about four times
+                errors.append((f"{number}: {name}", error, allowed + 1e-30))
+    assert_mostly(errors, 40 if case.corners else 4)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -188,6 +188,16 @@ def test_the_largest_logit_may_stand_anywhere(device, C):
     np.testing.assert_array_equal(dlogits, 0)
 
 
+# One for each number of threads on a row, and one row more than a block serves.
+@pytest.mark.parametrize("C", [16, 17, 1024, 1025])
+def test_rows_do_not_see_each_other(device, C):
+    """A row's maximum that takes in a logit of a later row, 1000 higher, leaves a sum of zero."""
+    logits = np.repeat(1000.0 * np.arange(33)[:, None], C, axis=1)
+    loss, dlogits, _ = run(device, logits, np.zeros(33, np.int64), {"reduction": "none"}, np.ones(33))
+    np.testing.assert_allclose(loss, math.log(C), rtol=1e-13)
+    np.testing.assert_allclose(dlogits[:, 1:], 1 / C, rtol=1e-13)
+
+
 def test_logits_that_are_not_numbers_show(device):
     inf = math.inf
     logits = np.array([[0, math.nan, 1], [inf, 1, 2], [inf, 1, 2], [-inf, -inf, -inf], [0, 1, 2]])

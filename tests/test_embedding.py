@@ -77,14 +77,16 @@ def test_gradient_is_as_exact_as_numpys(device, V, N):
     assert_ratio(pullback(device.asarray(dy))[1], plain, gradient_by_definition(ids, dy, V), "dtable")
 
 
-def test_the_kernel_sums_a_frequent_id_in_pieces(emulated):
+@pytest.mark.parametrize("first", [0, 1, 63])
+def test_the_kernel_sums_a_frequent_id_in_pieces(emulated, first):
     """One long run would be slow; it would also lose 2^-24 beside 1 every time, which whole pieces do not."""
     backend = gl_backend.device("cuda").backend
-    dy = np.full((63 * 64, 1), 2.0**-24, np.float32)  # 63 pieces of 64 tokens, the 1 in the first of them
-    dy[0] = 1
-    table = backend.xp.zeros((1, 1), np.float32)
-    dtable = embedding(backend.xp.zeros(63 * 64, np.int64), table)[1](backend.asarray(dy))[1]
-    np.testing.assert_array_equal(backend.to_numpy(dtable), np.float32(1 + 62 * 64 * 2.0**-24))
+    ids = np.repeat([0, 1], [first, 63 * 64 - first])  # 63 pieces of 64 tokens
+    dy = np.full((63 * 64, 1), 2.0**-24, np.float32)
+    dy[first] = 1  # in the first piece, of which the rest is lost; all others are whole
+    table = backend.xp.zeros((2, 1), np.float32)
+    dtable = embedding(backend.asarray(ids), table)[1](backend.asarray(dy))[1]
+    np.testing.assert_array_equal(backend.to_numpy(dtable[1]), np.float32([1 + 62 * 64 * 2.0**-24]))
 
 
 @pytest.mark.parametrize("padding_idx", [0, 4, -1, -5, np.int32(2)])

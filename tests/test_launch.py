@@ -1,6 +1,7 @@
 """The launcher finds, compiles, caches and launches kernels, and refuses a launch that CUDA would."""
 
 import importlib.resources
+import re
 
 import ml_dtypes
 import numpy as np
@@ -33,9 +34,11 @@ extern "C" __global__ void arguments(const REAL* absent, double real, long long 
     if (blockIdx.x == 0 && threadIdx.x == 0) *y = (absent ? 1000 : 0) + real + integer;
 }
 
+// scratch holds 4 * blockDim.x values; those after the first blockDim.x must not count
 extern "C" __global__ void totals(const ACC* x, ACC* sums, ACC* largest, ACC* squares) {
     extern __shared__ ACC scratch[];
     long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    for (int more = 1; more < 4; ++more) scratch[threadIdx.x + more * blockDim.x] = 1e300;
     sums[k] = block_sum(x[k], scratch);
     largest[k] = block_max(-x[k], scratch);
     squares[k] = block_sum(x[k] * x[k], scratch);
@@ -80,8 +83,8 @@ def test_kernels_are_found_as_package_data():
     assert {"lstm", "cross_entropy", "embedding", "adam", "dropout", "norm"} <= set(names) and "common" not in names
     for name in names:
         text, own = launch.source(name), (folder / f"{name}.cu").read_text(encoding="utf-8")
-        assert '#include "common.cuh"' not in text and "#define FOR_EACH" in text
-        assert own.partition('#include "common.cuh"')[2] in text
+        assert ".cuh" not in "".join(re.findall("#include.*", text)) and "#define FOR_EACH" in text
+        assert all(part in text for part in re.split(r'#include "\w+\.cuh"', own))
 
 
 def test_an_unknown_file_is_refused_with_those_there_are():
@@ -119,12 +122,16 @@ def test_every_storage_type_computes(device, probes, rng, real):
 
 
 @on_gpus
-def test_reductions_over_a_block(device, probes, rng):
-    x = rng.integers(-500, 500, (32, 256)).astype(np.float64)
+@pytest.mark.parametrize("threads", [1, 2, 64, 256])
+def test_reductions_over_a_block(device, probes, rng, threads):
+    """Of every block size, wherever the largest stands, and of nothing that lies behind the block's values."""
+    x = rng.integers(-500, 500, (64, threads)).astype(np.float64)
+    x[np.arange(64), np.arange(64) * threads // 64] = -1000  # the largest of -x, in every part of a block
     outs = [device.empty(x.shape, np.float64) for _ in range(3)]
-    device.kernels("probes", "totals", x.size, device.asarray(x), *outs, real=np.float64, shared=256 * 8)
+    limits = {"threads": threads, "shared": 4 * threads * 8}
+    device.kernels("probes", "totals", x.size, device.asarray(x), *outs, real=np.float64, **limits)
     for out, want in zip(outs, (x.sum(axis=1), -x.min(axis=1), (x * x).sum(axis=1)), strict=True):
-        np.testing.assert_array_equal(device.to_numpy(out), np.repeat(want[:, None], 256, axis=1))
+        np.testing.assert_array_equal(device.to_numpy(out), np.repeat(want[:, None], threads, axis=1))
 
 
 @on_gpus
@@ -244,7 +251,7 @@ def test_a_host_array_is_refused(device, probes):
 
 @on_gpus
 def test_an_unknown_kernel_or_type_is_refused(device, probes):
-    with pytest.raises(NoKernel, match="want one of probes, got 'prob'"):
+    with pytest.raises(NoKernel, match=r"want one of probes.*, got 'prob'"):
         device.kernels.kernel("prob", "scale", np.float32)
     with pytest.raises(DTypeError, match="got int32"):
         device.kernels.kernel("probes", "scale", np.int32)

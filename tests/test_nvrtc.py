@@ -10,11 +10,23 @@ import pytest
 
 from gpulstm import launch
 from gpulstm.backend import as_dtype
+from gpulstm.cells import general, gru, rnn
 from tests.conftest import require, skip
 
 ARCHITECTURES = ("75", "80", "90", "100", "120")
 # The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py.
-VARIANTS = {"cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")]}
+VARIANTS = {
+    "cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")],
+    "general": [
+        general.cell(("hard_sigmoid", "elu", "softplus"), 1.5).kernel.defines,
+        general.cell(("softsign", "scaled_tanh", "leaky_relu"), None, True, True).kernel.defines,
+    ],
+    "gru": [
+        gru.cell(update="cho").kernel.defines,
+        gru.cell("before", activations=("hard_sigmoid", "thresholded_relu"), clip=0.5).kernel.defines,
+    ],
+    "rnn": [rnn.cell(name, clip).kernel.defines for name, clip in (("relu", None), ("softplus", 0.5), ("elu", 2.0))],
+}
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
 _LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 

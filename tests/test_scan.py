@@ -547,7 +547,10 @@ def test_modes_of_a_layer(device, cell, rng):
         ({"recompute": True}, "recompute: want False"),
         ({"regularize": gl.nn.regularize.Zoneout(0.1)}, "wants VariationalDropout of the input alone"),
         ({"regularize": gl.nn.regularize.WeightDrop(0.1)}, "wants VariationalDropout of the input alone"),
-        ({"regularize": gl.nn.regularize.VariationalDropout(recurrent=0.1)}, "wants VariationalDropout of the input alone"),
+        (
+            {"regularize": gl.nn.regularize.VariationalDropout(recurrent=0.1)},
+            "wants VariationalDropout of the input alone",
+        ),
     ):
         with pytest.raises(ShapeError, match=message):
             LAYERS[cell](3, 4, device="cpu", **options)

@@ -34,17 +34,21 @@ class _Multiplied:
     """One product of every step: what it takes, with which rows of a weight, into which columns of zr."""
 
     def __init__(self, seq: Sequence, form: Product, weights: Weights, sources: Array) -> None:
-        self.form, self.backend, self.sources = form, seq.backend, sources
+        self.form, self.backend, self.sources, self.given = form, seq.backend, sources, None
+        if sources.dtype != seq.dtype:  # states but h are kept wider than a half type; the product is of one type
+            self.sources, self.given = seq.backend.empty(sources.shape, seq.dtype), sources
         self.weight = weights.of(seq.cell, form.weight)[form.weight_rows(seq.H)]
         self.columns = form.columns(seq.H)
         self.whole = self.columns == slice(0, len(seq.cell.gates) * seq.H)
-        self.transposed, self.rows = self.weight.T, list(sources)
+        self.transposed, self.rows = self.weight.T, list(self.sources)
         # Dropout on the recurrent path acts on all that w_hh multiplies; h_prev comes with it already.
         self.dropped = seq.dropped if form.source == "inner" and form.weight == "w_hh" else None
         self.out = None if self.whole else seq.backend.empty((seq.B, self.weight.shape[0]), seq.dtype)
 
     def forward(self, t: int, zr: Any) -> None:
         """Add the product of step t to zr; the only product of a cell overwrites."""
+        if self.given is not None:
+            self.rows[t][...] = self.given[t]
         if self.whole:
             self.backend.xp.matmul(self.rows[t], self.transposed, out=zr)
             return
@@ -59,7 +63,9 @@ class _Multiplied:
             return self.backend.xp.matmul(dzr, self.weight, out=out)
         part = self.backend.xp.ascontiguousarray(dzr[:, self.columns])
         gradient = self.backend.xp.matmul(part, self.weight, out=out)
-        return gradient if self.dropped is None else gradient * self.dropped
+        if self.dropped is not None:
+            gradient *= self.dropped
+        return gradient
 
     def weight_gradient(self, dzr: Array) -> Array:
         """The gradient of the weight's rows, from dzr (T*B, G*H) of all steps."""

@@ -11,7 +11,7 @@ from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.linear import product
 from gpulstm.functional.scan import MINIMAL, PATHS, choose
-from gpulstm.functional.sequence import check_mask, mask_of_lengths
+from gpulstm.functional.sequence import check_mask, cleared_by, mask_of_lengths
 
 
 def minimal(
@@ -173,9 +173,7 @@ def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any
     alive = None if mask is None else check_mask("mask", mask, T, B)
     if lengths is not None:
         alive = mask_of_lengths(lengths, T, B)
-    clear = None if reset is None else check_mask("reset", reset, T, B)
-    if clear is not None and reverse:  # backwards, the border before step t is crossed from t to t - 1
-        clear = np.concatenate([clear[1:], np.zeros((1, B), bool)])
+    clear = cleared_by(reset, T, B, reverse)
     alive = None if alive is None or alive.all() else alive
     return tuple(None if m is None else backend.asarray(m) for m in (alive, clear))
 

@@ -14,7 +14,7 @@ from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.paths import PATHS, choose
 from gpulstm.functional.recompute import in_chunks
-from gpulstm.functional.sequence import Modes, Noise, Sequence, check_mask, mask_of_lengths
+from gpulstm.functional.sequence import Modes, Noise, Sequence, check_mask, cleared_by, mask_of_lengths
 
 Pullback = Callable[..., tuple]
 
@@ -122,9 +122,8 @@ def _prepared(
     _check_arrays(cell, x, states, weights)
     T, B, D = x.shape
     P, H = weights.w_hh.shape[1], weights.w_ih.shape[0] // len(cell.gates)
-    reset = None if reset is None else check_mask("reset", reset, T, B)
     h, c = zoneout
-    modes = Modes(_alive(T, B, lengths, mask), reset, h, c, recurrent_dropout)
+    modes = Modes(_alive(T, B, lengths, mask), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
     path, why = choose(path, cell, backend, x.dtype)
     record(Run(cell.name, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
 

@@ -32,21 +32,21 @@ class Noise:
 class Modes:
     """What may happen to a sequence besides the cell's equations; every field None for nothing.
 
-    alive and reset are (T, B) bool on the host: rows that are not alive at a step keep their state and give
-    zeros; a row is cleared before the step at which ``reset`` is True (a new sequence begins there).
+    alive and clear are (T, B) bool on the host: rows that are not alive at a step keep their state and give
+    zeros; the states of a row that enter a step are cleared where ``clear`` is True.
     """
 
     alive: np.ndarray | None = None
-    reset: np.ndarray | None = None
+    clear: np.ndarray | None = None
     zoneout_h: Noise | None = None
     zoneout_c: Noise | None = None  # all states but h
     recurrent_dropout: Noise | None = None  # one mask on h_prev for all steps
 
     def part(self, steps: slice) -> "Modes":
         """The modes of a part of the sequence."""
-        alive, reset = (None if mask is None else mask[steps] for mask in (self.alive, self.reset))
+        alive, clear = (None if mask is None else mask[steps] for mask in (self.alive, self.clear))
         h, c = (None if noise is None else noise.after(steps.start) for noise in (self.zoneout_h, self.zoneout_c))
-        return Modes(alive, reset, h, c, self.recurrent_dropout)
+        return Modes(alive, clear, h, c, self.recurrent_dropout)
 
 
 class Sequence:
@@ -63,28 +63,26 @@ class Sequence:
         if modes.alive is not None:
             self.alive = backend.asarray(modes.alive)
             self.alive_rows = [None if alive.all() else self.alive[t] for t, alive in enumerate(modes.alive)]
-        self.clear_rows: list[Any] = self._clear_rows(modes.reset)
+        self.clear_rows: list[Any] = self._clear_rows(modes.clear)
         self.keep_h: list[Any] = self._keep_rows(modes.zoneout_h, P)
         self.keep_c: list[Any] = self._keep_rows(modes.zoneout_c, H)
         self.dropped = None  # (B, P) factors of h_prev in its product
         if modes.recurrent_dropout is not None and modes.recurrent_dropout.seed is not None:
             rate, seed = modes.recurrent_dropout.rate, modes.recurrent_dropout.seed
             kept = bernoulli(backend, (B, P), rate, seed, dtype)
-            self.dropped = kept if rate == 1 else kept / (1 - rate)
+            self.dropped = kept if rate == 1 else (kept / (1 - rate)).astype(dtype, copy=False)
 
     @property
     def keeps(self) -> bool:
         """Whether h may stay what it was, all of it or a share."""
         return self.alive is not None or self.keep_h[0] is not None
 
-    def _clear_rows(self, reset: np.ndarray | None) -> list:
+    def _clear_rows(self, clear: np.ndarray | None) -> list:
         """For each step (B, 1) factors 0 or 1 of the states that enter it, None for 1 everywhere."""
-        if reset is None:
+        if clear is None:
             return [None] * self.T
-        if self.reverse:  # backwards, the border before step t is crossed from t to t - 1
-            reset = np.concatenate([reset[1:], np.zeros((1, self.B), bool)])
-        factors = self.backend.asarray((~reset[:, :, None]).astype(self.dtype))
-        return [factors[t] if begins.any() else None for t, begins in enumerate(reset)]
+        factors = self.backend.asarray((~clear[:, :, None]).astype(self.dtype))
+        return [factors[t] if row.any() else None for t, row in enumerate(clear)]
 
     def _keep_rows(self, noise: Noise | None, width: int) -> list:
         """For each step (B, width) shares of the old state, or None."""
@@ -108,6 +106,16 @@ def mask_of_lengths(lengths: Any, T: int, B: int) -> np.ndarray:
     if B > 0 and (host.min() < 0 or host.max() > T):
         raise ShapeError(f"lengths: want 0 <= length <= {T}, the steps of x, got {host.min()}..{host.max()}")
     return np.arange(T)[:, None] < host
+
+
+def cleared_by(reset: Any, T: int, B: int, reverse: bool) -> np.ndarray | None:
+    """(T, B) True where the states that enter a step are cleared, from where new sequences begin."""
+    if reset is None:
+        return None
+    begins = check_mask("reset", reset, T, B)
+    if not reverse:
+        return begins
+    return np.concatenate([begins[1:], np.zeros((1, B), bool)])  # the border before step t is crossed from t to t - 1
 
 
 def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:

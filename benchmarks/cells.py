@@ -1,0 +1,163 @@
+"""The cells beside one another: speed against torch's way to the same cell, and what each learns of a text.
+
+    python -m benchmarks.cells                        # every cell, every shape, and the task; half an hour and more
+    python -m benchmarks.cells --quick                # that it works; a minute
+    python -m benchmarks.cells --cells gru rnn --no-task
+    python -m benchmarks.cells --device cuda
+
+Speed: one layer, training step (forward and backward) in float32, beside the fastest public way to the same cell
+in torch: torch.nn.GRU and torch.nn.RNN, for the others a loop compiled by TorchScript (torch_loops.py), which is
+also, in float64, what every result must agree with before it is timed. How the two take turns: team.py.
+
+The task: the text lab's default run (the language reference that ships inside Python, character by character, the
+last tenth held out) with each cell in the LSTM's place, at the same number of units.
+
+Leaves cells-<device>.json and .md in benchmarks/results/ or --out.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gpulstm as gl
+from benchmarks import facts, harness
+from benchmarks.cell_peers import LAYERS
+from benchmarks.cell_problem import FORMS
+from benchmarks.comparison import Comparison, show
+from benchmarks.problem import Shape
+from benchmarks.recurrent import BUSY, QUICK_SHAPES, SHAPES
+from benchmarks.team import Team
+from gpulstm.labs.text_corpus import Corpus, default_corpus
+from gpulstm.labs.text_training import Settings, new_model, new_trainer, streams
+
+BOUNDS = {True: 0.4, False: 2.0}  # beside torch's fused layers, beside loops
+COLUMNS = {
+    "cell": "cell", "B": "B", "T": "T", "D": "D", "H": "H", "implementation": "implementation", "path": "path",
+    "p20_ms": "p20 ms", "p50_ms": "p50 ms", "p80_ms": "p80 ms", "speed": "speed beside torch",
+    "memory_mib": "memory MiB", "memory_ratio": "memory beside torch", "error": "error to float64",
+}  # fmt: skip
+TASK_COLUMNS = {
+    "cell": "cell", "parameters": "parameters of the layer", "val_loss": "nats a character",
+    "seconds": "seconds of training", "tokens_per_second": "characters a second", "path": "path",
+}  # fmt: skip
+
+
+def speeds(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str], dict[str, str]]:
+    """(rows, what was refused, what was missing) over all cells."""
+    rows, refused, missing = [], [], {}
+    for cell in options.cells:
+        if cell not in FORMS:
+            continue  # the LSTM's speed is benchmarks.recurrent's
+        comparison = Comparison(options.device, ("gpulstm", "torch"), cell=cell, modes=("training",))
+        comparison.rounds, comparison.seconds = (2, 0.02) if options.quick else (5, 0.3)
+        with Team(options.threads) as team:
+            print(f"-- {cell}", flush=True)
+            comparison.run(team, options.shapes, ["float32"], show)
+        rows += comparison.rows
+        refused += [f"{cell}: {line}" for line in comparison.complaints()]
+        missing |= comparison.missing
+    return rows, refused, missing
+
+
+def task(cell: str, quick: bool, device: str) -> dict[str, Any]:
+    """Train the text lab's model with this cell and say what came of it."""
+    settings = Settings(**({"hidden": 16, "steps": 6, "validate_every": 3, "batch": 4} if quick else {}))
+    text = default_corpus()
+    corpus, place = Corpus.of(text[:20_000] if quick else text, settings.level, settings.vocabulary), gl.device(device)
+    batches, validation = streams(corpus, settings)
+    model = new_model(corpus, settings, place)
+    if cell != "lstm":
+        made = {"device": place, "generator": gl.manual_seed(settings.seed)}
+        model.lstm = LAYERS[cell](settings.embedding, settings.hidden, **made)
+    with gl.explain() as runs:
+        model(place.backend.asarray(corpus.train[:4, None]))
+    begun = time.monotonic()
+    records = new_trainer(model, settings).fit(
+        batches, settings.steps, validation=validation, validate_every=settings.validate_every, progress=False
+    )
+    seconds = time.monotonic() - begun
+    return {
+        "cell": cell, "hidden": settings.hidden, "device": device, "path": runs[0].path,
+        "parameters": sum(p.size for p in model.lstm.parameters()),
+        "val_loss": min(record["val_loss"] for record in records if record["val_loss"] is not None),
+        "seconds": seconds, "tokens_per_second": settings.batch * settings.window * settings.steps / seconds,
+    }  # fmt: skip
+
+
+def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """gpulstm beside torch over all shapes, a line for each cell."""
+    lines = []
+    for cell, form in FORMS.items():
+        found = [r["speed"] for r in rows if r["cell"] == cell and r["implementation"] == "gpulstm" and r["speed"]]
+        if found:
+            peer = "torch's fused layer" if form.fused else "a scripted loop"
+            median = statistics.median(found)
+            least = f"{min(found):.2f} at least (bound {BOUNDS[form.fused]})"
+            lines.append(f"{cell}: speed beside {peer} {least}, {median:.2f} in the median")
+    return lines
+
+
+def report(head: dict[str, Any], record: dict[str, Any], device: str) -> str:
+    """The result as Markdown."""
+    lines = [f"# The cells on {device}\n", *(f"{line}\n" for line in verdicts(record["rows"]))]
+    if record["task"]:
+        lines += [
+            "The text lab's default run with each cell, the same number of units:\n",
+            harness.table(record["task"], TASK_COLUMNS),
+        ]
+    lines.append(harness.table(record["rows"], COLUMNS))
+    lines += [f"{name} was left out: {why}\n" for name, why in record["missing"].items()]
+    if (head["load_before"] or 0) > BUSY:
+        lines.append(f"The machine was busy before the run, load {head['load_before']}: trust no small difference.\n")
+    lines += [f"refused: {line}\n" for line in record["refused"]]
+    return "\n".join([*lines, harness.origin(head)])
+
+
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The command line, checked."""
+    every = ["lstm", *FORMS]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, a tiny task; writes only where --out says")
+    parser.add_argument("--cells", nargs="+", choices=every, default=every, metavar="CELL", help=", ".join(every))
+    parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure")
+    parser.add_argument("--no-speed", action="store_true", help="the task alone")
+    parser.add_argument("--no-task", action="store_true", help="speed alone")
+    parser.add_argument("--threads", type=int, default=facts.cores(), help="of each implementation (all cores)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--out", type=Path, help="the folder for cells-<device>.json and .md")
+    options = parser.parse_args(given)
+    options.shapes = options.shapes or [Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)]
+    options.out = options.out or (None if options.quick else harness.RESULTS)
+    return options
+
+
+def main(given: Sequence[str]) -> int:
+    options = arguments(given)
+    head = facts.facts("benchmarks.cells", given)
+    try:
+        backend = gl.device(options.device).backend
+    except gl.DeviceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if backend.is_cuda:
+        head["machine"] |= facts.gpu(backend)
+    rows, refused, missing = ([], [], {}) if options.no_speed else speeds(options)
+    learnt = []
+    for cell in [] if options.no_task else options.cells:
+        learnt.append(task(cell, options.quick, options.device))
+        print(", ".join(f"{value}" for value in learnt[-1].values()), flush=True)
+    record = {**head, "threads": options.threads, "missing": missing, "refused": refused, "task": learnt, "rows": rows}
+    text = report(head, record, options.device)
+    print("\n" + text)
+    if options.out is not None:
+        harness.write_json(options.out / f"cells-{options.device}.json", record)
+        harness.write(options.out / f"cells-{options.device}.md", text)
+    return 1 if refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

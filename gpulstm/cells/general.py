@@ -1,0 +1,106 @@
+"""The LSTM with every attribute of ONNX' operator: any activations, clipping, peepholes, coupled gates.
+
+ONNX, LSTM-22:
+
+    i = act_f(z_i + p_i * c_prev);  f = act_f(z_f + p_f * c_prev), or 1 - i if coupled;  g = act_g(z_g)
+    c = f * c_prev + i * g
+    o = act_f(z_o + p_o * c)
+    h = o * act_h(c)
+
+With ``clip`` the argument of act_f and act_g is limited to [-clip, clip]; that of act_h is not, as in onnxruntime.
+Coupled gates leave the rows of z_f without use. c is the new state before any of the old one is kept (zoneout).
+The third form of the step is kernels/general.cu.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from gpulstm.cells import activation
+from gpulstm.cells.activation import Activation, check_clip
+from gpulstm.cells.cell import Cell, Extra, Kernels
+from gpulstm.errors import ShapeError
+
+GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
+
+
+@dataclass(frozen=True)
+class Form:
+    """Which of the LSTMs it is."""
+
+    act_f: Activation
+    act_g: Activation
+    act_h: Activation
+    clip: float | None
+    peepholes: bool
+    coupled: bool
+
+
+def forward(xp, zx, zr, states, extra, *, form):
+    """One step: zx, zr (B, 4H), states = (h_prev, c_prev) (B, H), extra = () or (weight_ch,) -> ((h, c), saved)."""
+    _, c_prev = states
+    act_f, act_g, act_h, clip = form.act_f, form.act_g, form.act_h, form.clip
+    z_i, z_f, z_g, z_o = xp.split(zx + zr, 4, axis=1)  # (B, H) each
+    if form.peepholes:
+        p_i, p_f, p_o = xp.split(extra[0], 3)
+        z_i, z_f = z_i + p_i * c_prev, z_f + p_f * c_prev
+    i, g = act_f.forward(xp, z_i, clip), act_g.forward(xp, z_g, clip)
+    f = 1 - i if form.coupled else act_f.forward(xp, z_f, clip)
+    c = f * c_prev + i * g
+    if form.peepholes:
+        z_o = z_o + p_o * c
+    o, h_c = act_f.forward(xp, z_o, clip), act_h.forward(xp, c)
+    return (o * h_c, c), (i, f, g, o, z_i, z_f, z_g, z_o, h_c, c, c_prev)
+
+
+def backward(xp, dstates, saved, extra, *, form):
+    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); dzx is dzr, since only their sum enters."""
+    dh, dc = dstates
+    i, f, g, o, z_i, z_f, z_g, z_o, h_c, c, c_prev = saved
+    act_f, act_g, act_h, clip = form.act_f, form.act_g, form.act_h, form.clip
+    dz_o = dh * h_c * act_f.slope(xp, z_o, clip)
+    dc = dc + dh * o * act_h.slope(xp, c)
+    if form.peepholes:
+        p_i, p_f, p_o = xp.split(extra[0], 3)
+        dc += dz_o * p_o
+    di, df, dg, dc_prev = dc * g, dc * c_prev, dc * i, dc * f
+    dz_g = dg * act_g.slope(xp, z_g, clip)
+    if form.coupled:
+        dz_i, dz_f = (di - df) * act_f.slope(xp, z_i, clip), xp.zeros_like(df)
+    else:
+        dz_i, dz_f = di * act_f.slope(xp, z_i, clip), df * act_f.slope(xp, z_f, clip)
+    dz = xp.concatenate([dz_i, dz_f, dz_g, dz_o], axis=1)
+    if not form.peepholes:
+        return dz, dz, (None, dc_prev), ()
+    dc_prev += dz_i * p_i + dz_f * p_f
+    return dz, dz, (None, dc_prev), (xp.concatenate([dz_i * c_prev, dz_f * c_prev, dz_o * c], axis=1),)
+
+
+def cell(
+    activations: tuple[Any, Any, Any] = ("sigmoid", "tanh", "tanh"),
+    clip: float | None = None,
+    peepholes: bool = False,
+    coupled: bool = False,
+) -> Cell:
+    """The cell with act_f, act_g and act_h as ``activation.of`` takes them; ``peepholes`` adds weight_ch (3H,).
+
+    weight_ch has rows i, f, o. Raises ShapeError unless clip is a finite number above 0.
+    """
+    if len(activations) != 3:
+        raise ShapeError(f"activations: want 3, of the gates, the candidate and c, got {len(activations)}")
+    act_f, act_g, act_h = map(activation.of, activations)
+    form = Form(act_f, act_g, act_h, check_clip(clip), peepholes, coupled)
+    defines = (*act_f.defines("ACT_F", form.clip), *act_g.defines("ACT_G", form.clip), *act_h.defines("ACT_H"))
+    defines += (f"COUPLED={int(coupled)}",)
+    return Cell(
+        "general",
+        GATES,
+        STATES,
+        functools.partial(forward, form=form),
+        functools.partial(backward, form=form),
+        extra=(Extra("weight_ch", 3),) if peepholes else (),
+        kernel=Kernels("general", "general_peephole" if peepholes else "general", defines),
+    )
+
+
+CELL = cell()

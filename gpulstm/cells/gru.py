@@ -1,0 +1,225 @@
+"""The gated recurrent unit: a reset and an update gate, with the reset after or before the recurrent product.
+
+Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", whose reset comes before:
+
+    r, z = f(z_r), f(z_z)                    z_r, z_z = W_r x + b_ir + U_r h_prev + b_hr, likewise for z
+    n = g(W_n x + b_in + U_n (r * h_prev) + b_hn)
+    h = z * h_prev + (1 - z) * n             ("torch")    or  (1 - z) * h_prev + z * n  ("cho")
+
+With the reset after the product, as cuDNN, PyTorch and Keras have it, all products are one:
+
+    n = g(W_n x + b_in + r * q)              q = U_n h_prev + b_hn
+
+f is sigmoid and g tanh where nothing else is said. The reset after the product with these two also stands here
+written into given buffers for speed on NumPy. The third form of the steps is kernels/gru.cu.
+"""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from gpulstm.cells import activation
+from gpulstm.cells.activation import Activation
+from gpulstm.cells.cell import Cell, Inner, Inplace, Kernels, Product
+from gpulstm.errors import ShapeError
+
+GATES, STATES = ("r", "z", "n"), ("h",)
+RESETS, UPDATES = ("after", "before"), ("torch", "cho")
+USUAL = Activation("sigmoid"), Activation("tanh")
+
+
+def mix(update, z, h_prev, n):
+    """h (B, H), the mean of the old state and the candidate."""
+    return z * h_prev + (1 - z) * n if update == "torch" else (1 - z) * h_prev + z * n
+
+
+def mix_backward(update, dh, z, h_prev, n):
+    """(dz, dh_prev, dn)."""
+    if update == "torch":
+        return dh * (h_prev - n), dh * z, dh * (1 - z)
+    return dh * (n - h_prev), dh * (1 - z), dh * z
+
+
+def forward(xp, zx, zr, states, extra, *, update, activations, clip):
+    """One step, reset after: zx, zr (B, 3H), states = (h_prev,) (B, H) -> ((h,), saved)."""
+    (h_prev,), (f, g) = states, activations
+    x_r, x_z, x_n = xp.split(zx, 3, axis=1)  # (B, H) each
+    h_r, h_z, q = xp.split(zr.copy(), 3, axis=1)  # q is saved, zr is the loop's to use again
+    z_r, z_z = x_r + h_r, x_z + h_z
+    r, z = f.forward(xp, z_r, clip), f.forward(xp, z_z, clip)
+    z_n = x_n + r * q
+    n = g.forward(xp, z_n, clip)
+    return (mix(update, z, h_prev, n),), (r, z, n, z_r, z_z, z_n, q, h_prev)
+
+
+def backward(xp, dstates, saved, extra, *, update, activations, clip):
+    """dstates = (dh,) (B, H) -> (dzx, dzr, (dh_prev,), dextra)."""
+    (dh,), (f, g) = dstates, activations
+    r, z, n, z_r, z_z, z_n, q, h_prev = saved
+    dz, dh_prev, dn = mix_backward(update, dh, z, h_prev, n)
+    dz_n = dn * g.slope(xp, z_n, clip)
+    dz_z, dz_r = dz * f.slope(xp, z_z, clip), dz_n * q * f.slope(xp, z_r, clip)
+    return xp.concatenate([dz_r, dz_z, dz_n], axis=1), xp.concatenate([dz_r, dz_z, dz_n * r], axis=1), (dh_prev,), ()
+
+
+def inner_forward(xp, zx, zr, states, extra, *, update, activations, clip):
+    """r * h_prev (B, H), which is multiplied with U_n where the reset comes before."""
+    (h_prev,), (f, _) = states, activations
+    x_r, _, _ = xp.split(zx, 3, axis=1)
+    h_r, _, _ = xp.split(zr, 3, axis=1)
+    return f.forward(xp, x_r + h_r, clip) * h_prev
+
+
+def forward_before(xp, zx, zr, states, extra, *, update, activations, clip):
+    """As ``forward``, once the inner product stands in zr."""
+    (h_prev,), (f, g) = states, activations
+    z_r, z_z, z_n = xp.split(zx + zr, 3, axis=1)
+    r, z, n = f.forward(xp, z_r, clip), f.forward(xp, z_z, clip), g.forward(xp, z_n, clip)
+    return (mix(update, z, h_prev, n),), (r, z, n, z_r, z_z, z_n, h_prev)
+
+
+def backward_before(xp, dstates, saved, extra, *, update, activations, clip):
+    """As ``backward``, without what goes through the inner product; dzx is dzr."""
+    (dh,), (f, g) = dstates, activations
+    r, z, n, _, z_z, z_n, h_prev = saved
+    dz, dh_prev, dn = mix_backward(update, dh, z, h_prev, n)
+    parts = [xp.zeros_like(r), dz * f.slope(xp, z_z, clip), dn * g.slope(xp, z_n, clip)]
+    dz = xp.concatenate(parts, axis=1)
+    return dz, dz, (dh_prev,), ()
+
+
+def inner_backward(xp, dv, dzx, dzr, dstates, saved, extra, *, update, activations, clip):
+    """The part of r and of h_prev that goes through v = r * h_prev: dv (B, H) -> (dzx, dzr, dstates_prev)."""
+    (dh_prev,), (f, _) = dstates, activations
+    r, _, _, z_r, *_, h_prev = saved
+    _, dz_z, dz_n = xp.split(dzx, 3, axis=1)
+    dz = xp.concatenate([dv * h_prev * f.slope(xp, z_r, clip), dz_z, dz_n], axis=1)
+    return dz, dz, (dh_prev + dv * r,)
+
+
+def inplace_forward(gates, zr, before, after, kept, scratch, *, update):
+    """``forward`` with sigmoid and tanh, without a new array; keeps q. See Inplace for what is read and written."""
+    (h_prev,), (h,) = before, after
+    H = h.shape[1]
+    r_z, r, z, n = gates[:, : 2 * H], gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
+    r_z += zr[:, : 2 * H]
+    r_z *= 0.5  # sigmoid(z) = tanh(z / 2) / 2 + 1 / 2
+    np.tanh(r_z, out=r_z)
+    r_z *= 0.5
+    r_z += 0.5
+    kept[...] = zr[:, 2 * H :]
+    np.multiply(r, kept, out=scratch)
+    n += scratch
+    np.tanh(n, out=n)
+    old, new = (h_prev, n) if update == "torch" else (n, h_prev)
+    np.subtract(old, new, out=h)
+    h *= z
+    h += new
+
+
+def inplace_coefficients(gates, before, after, kept, dzx, dzr, old, *, update):
+    """What ``backward`` multiplies dh with, for any number of steps at once: leading axes (..., B).
+
+    dzx and dzr (..., 3H) are written with those of the pre-activations, old (..., H) with that of h_prev.
+    """
+    (h_prev,), q = before, kept
+    r, z, n = _split(gates)
+    dr, dz, dn = _split(dzx)
+    np.subtract(1, z, out=old)
+    np.subtract(h_prev, n, out=dz)
+    dz *= z
+    dz *= old
+    np.multiply(n, n, out=dn)
+    np.subtract(1, dn, out=dn)
+    if update == "torch":
+        dn *= old
+        old[...] = z
+    else:
+        dn *= z
+        np.negative(dz, out=dz)
+    np.subtract(1, r, out=dr)
+    dr *= r
+    dr *= q
+    dr *= dn
+    dzr[...] = dzx
+    _, _, dq = _split(dzr)
+    dq *= r
+
+
+def inplace_backward(gates, old, dzx, dzr, dh, direct, ds):
+    """``backward`` from the coefficients; see Inplace for what is read and written."""
+    B, H = dh.shape
+    dh_of_each = dh[:, None]
+    for d in (dzx, dzr):
+        d = d.reshape(B, 3, H)
+        d *= dh_of_each
+    np.multiply(old, dh, out=direct)
+
+
+def _split(gates: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Views of (..., 3H) as r, z, n (..., H)."""
+    H = gates.shape[-1] // 3
+    return gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H :]
+
+
+def cell(
+    reset: str = "after", update: str = "torch", activations: tuple[Any, Any] = ("sigmoid", "tanh"),
+    clip: float | None = None,
+) -> Cell:  # fmt: skip
+    """The GRU with ``reset`` "after" or "before" the product and ``update`` "torch" or "cho", see above.
+
+    ``activations`` are that of r and z and that of n, out of cells.activation; ``clip`` limits all their
+    pre-activations to [-clip, clip]. On NumPy the step is in place for reset="after" with the usual activations
+    and no clip. Raises ShapeError for what is none of these.
+    """
+    if reset not in RESETS:
+        raise ShapeError(f"reset: want {' or '.join(RESETS)}, got {reset!r}")
+    if update not in UPDATES:
+        raise ShapeError(f"update: want {' or '.join(UPDATES)}, got {update!r}")
+    if not isinstance(activations, tuple | list) or len(activations) != 2:
+        raise ShapeError(f"activations: want two, that of r and z and that of n, got {activations!r}")
+    f, g = map(activation.of, activations)
+    clip = activation.check_clip(clip)
+    options: dict[str, Any] = {"update": update, "activations": (f, g), "clip": clip}
+    defines = f.defines("ACT_F", clip) + g.defines("ACT_G", clip) + (f"UPDATE_CHO={int(update == 'cho')}",)
+    return (_after if reset == "after" else _before)(options, defines)
+
+
+def _after(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
+    usual = options["activations"] == USUAL and options["clip"] is None
+    update = {"update": options["update"]}
+    inplace = Inplace(
+        functools.partial(inplace_forward, **update),
+        functools.partial(inplace_coefficients, **update),
+        inplace_backward,
+        kept=1,
+    )
+    return Cell(
+        "gru",
+        GATES,
+        STATES,
+        functools.partial(forward, **options),
+        functools.partial(backward, **options),
+        split=True,
+        direct=True,
+        inplace=inplace if usual else None,
+        kernel=Kernels("gru", defines=defines, kept=1),
+    )
+
+
+def _before(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
+    return Cell(
+        "gru",
+        GATES,
+        STATES,
+        functools.partial(forward_before, **options),
+        functools.partial(backward_before, **options),
+        products=(Product("h", "w_hh", slice(0, 2)), Product("inner", "w_hh", slice(2, 3))),
+        inner=Inner(functools.partial(inner_forward, **options), functools.partial(inner_backward, **options)),
+        direct=True,
+        kernel=Kernels("gru", "gru_before", defines),
+    )
+
+
+CELL = cell()

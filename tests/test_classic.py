@@ -1,0 +1,162 @@
+"""The two small programs' interfaces: their numbers, their gradients, and that they learn what theirs learn."""
+
+import runpy
+import sys
+
+import numpy as np
+import pytest
+
+from gpulstm import classic
+from gpulstm.errors import DTypeError, ShapeError
+from tests.tolerances import assert_close
+
+
+def network(device, x_dim=4, cells=5, seed=0):
+    param = classic.LstmParam(cells, x_dim, device=device.name, generator=np.random.default_rng(seed))
+    return classic.LstmNetwork(param)
+
+
+class AllUnits:
+    """The squared distance of all units from the label's: a loss layer made by hand."""
+
+    def loss(self, pred, label):
+        return float(((pred - label) ** 2).sum())
+
+    def bottom_diff(self, pred, label):
+        return 2 * (pred - label)
+
+
+def test_a_step_is_the_small_programs(device, rng):
+    net = network(device)
+    host = {
+        name: device.to_numpy(getattr(net.lstm_param, name))
+        for name in ("wg", "wi", "wf", "wo", "bg", "bi", "bf", "bo")
+    }
+    s, h = np.zeros(5), np.zeros(5)
+    for x in rng.standard_normal((3, 4)):
+        net.x_list_add(device.asarray(x))
+        xc = np.concatenate([x, h])
+        g = np.tanh(host["wg"] @ xc + host["bg"])
+        i, f, o = (1 / (1 + np.exp(-(host[f"w{k}"] @ xc + host[f"b{k}"]))) for k in "ifo")
+        s = g * i + s * f
+        h = s * o  # no tanh
+        state = net.lstm_node_list[-1].state
+        for name, want in {"g": g, "i": i, "f": f, "o": o, "s": s, "h": h}.items():
+            assert_close(device.to_numpy(getattr(state, name)), want, name=name)
+
+
+def test_the_gradients_are_central_differences(device, rng):
+    net, xs, labels = network(device), rng.standard_normal((3, 4)), rng.standard_normal((3, 5))
+    param = net.lstm_param
+
+    def loss():
+        net.x_list_clear()
+        for x in xs:
+            net.x_list_add(device.asarray(x))
+        return sum(
+            AllUnits().loss(n.state.h, device.asarray(y)) for n, y in zip(net.lstm_node_list, labels, strict=True)
+        )
+
+    want = loss()
+    assert_close(np.array(net.y_list_is([device.asarray(y) for y in labels], AllUnits())), np.array(want))
+    for value, diff in ((param.weight, param.weight_diff), (param.bias, param.bias_diff)):
+        direction = rng.standard_normal(value.shape)
+        exact = (device.to_numpy(diff) * direction).sum()
+        step = 1e-6 * device.asarray(direction)
+        value += step
+        up = loss()
+        value -= 2 * step
+        down = loss()
+        value += step
+        assert abs(exact - (up - down) / 2e-6) < 1e-7 * np.abs(device.to_numpy(diff)).sum()
+    assert_close(device.to_numpy(param.wf_diff), device.to_numpy(param.weight_diff)[5:10])
+
+
+def test_a_step_down_the_gradient_lowers_the_loss_and_clears_it(device, rng):
+    net, x = network(device), rng.standard_normal(4)
+    losses = []
+    for _ in range(2):
+        net.x_list_add(x)
+        losses.append(float(net.y_list_is([0.7], classic.FirstUnitLoss)))
+        net.lstm_param.apply_diff(lr=0.1)
+        net.x_list_clear()
+        assert (device.to_numpy(net.lstm_param.weight_diff) == 0).all()
+    assert losses[1] < losses[0] and net.x_list == [] and net.lstm_node_list == []
+
+
+def test_parameters_are_views_that_may_be_written(device):
+    param = classic.LstmParam(5, 4, device=device.name)
+    param.bf[...] = 1.0
+    assert (device.to_numpy(param.bias)[5:10] == 1).all()
+    assert param.wo.shape == (5, 9) and np.abs(device.to_numpy(param.weight)).max() <= 0.1
+    with pytest.raises(AttributeError, match="LstmParam has no attribute 'wz'"):
+        param.wz  # noqa: B018
+
+
+def test_bad_arguments_are_named(device):
+    net = network(device)
+    with pytest.raises(ShapeError, match=r"x: want \(4,\) = \(x_dim,\), got \(3,\)"):
+        net.x_list_add(np.zeros(3))
+    net.x_list_clear()
+    net.x_list_add(np.zeros(4))
+    with pytest.raises(ShapeError, match="y_list: want 1 labels, one for each input, got 2"):
+        net.y_list_is([1, 2], classic.FirstUnitLoss)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_demonstration_with_four_targets(device, seed, capsys):
+    losses = classic.example(device=device.name, seed=seed)
+    assert len(losses) == 100 and losses[-1] < 1e-5
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 100 and lines[99].startswith("iteration  99: y_pred = [")
+
+
+def test_the_demonstration_is_a_program(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "gpulstm.classic")
+    runpy.run_module("gpulstm.classic", run_name="__main__")
+    assert "iteration  99" in capsys.readouterr().out
+
+
+def text_of(length: int) -> str:
+    """Words in an order that a seed decides."""
+    words = ["the", "quick", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "wise", "owls", "watch"]
+    generator = np.random.default_rng(5)
+    return " ".join(generator.choice(words) for _ in range(length))[:length]
+
+
+def test_a_text_of_2000_characters_is_repeated():
+    text = text_of(2000)
+    letters = sorted(set(text))
+    numbers = [letters.index(c) for c in text]
+    net = classic.LSTM_RNN(0.1, len(letters), 100, len(letters), device="cpu", generator=np.random.default_rng(0))
+    losses = net.train(60, numbers[:-1], numbers[1:])
+    assert len(losses) == 60 and losses[-1] < 0.05 < losses[0]
+    said = "".join(letters[k] for k in net.sample(numbers[0], 1999, temperature=0))
+    assert said == text[1:]
+
+
+def test_the_small_rnn_on_every_device(device):
+    net = classic.LSTM_RNN(0.1, 6, 12, 6, device=device.name, generator=np.random.default_rng(0))
+    numbers = [0, 1, 2, 3, 4, 5] * 40
+    losses = net.train(3, numbers[:-1], numbers[1:])
+    assert losses[2] < losses[0]
+    drawn = net.sample([0, 1], 7)
+    assert len(drawn) == 7 and all(isinstance(k, int) and 0 <= k < 6 for k in drawn)
+    assert all(p.data.shape[0] != 48 or "bias" not in name for name, p in net.lstm.named_parameters())  # no biases
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "error", "message"),
+    [
+        ([0, 1], [1], ShapeError, "targets: want 2 of them, as inputs, and at least one, got 1"),
+        ([], [], ShapeError, "targets: want 0 of them"),
+        ([0, 6], [1, 2], ShapeError, "inputs: want integers from 0 to 5, got 0..6"),
+        ([0.5], [1], DTypeError, "inputs: want a list of integers, got float64"),
+    ],
+)
+def test_bad_lists_are_named(inputs, targets, error, message):
+    net = classic.LSTM_RNN(0.1, 6, 4, 6, device="cpu")
+    with pytest.raises(error, match=message):
+        net.train(1, inputs, targets)
+    with pytest.raises(ShapeError, match="sample: want in_dim = out_dim, got 6 and 5"):
+        classic.LSTM_RNN(0.1, 6, 4, 5, device="cpu").sample(0, 3)

@@ -1,0 +1,100 @@
+"""The RNN: PyTorch's numbers for both of its nonlinearities, the steps in place, and options that are none.
+
+Every variant against first principles, on every device and path, is in tests/test_cells.py.
+"""
+
+import pytest
+
+import gpulstm as gl
+from gpulstm import functional
+from gpulstm.backend import CPU
+from gpulstm.cells import rnn
+from gpulstm.errors import NoKernel, ShapeError
+from gpulstm.functional.host_steps import InplaceSteps
+from tests.conftest import require
+from tests.tolerances import assert_close
+
+T, B, D, H = 11, 3, 4, 5
+
+
+def arguments(rng, gates=1):
+    """[x, h0, w_ih, w_hh, b_ih, b_hh]."""
+    shapes = (T, B, D), (B, H), (gates * H, D), (gates * H, H), (gates * H,), (gates * H,)
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+def run(device, given, cotangents, cell, **modes):
+    """(outputs and gradients on the host, path taken)."""
+    with device, gl.explain() as runs:
+        outputs, pullback = functional.recurrent(*map(device.asarray, given), cell=cell, **modes)
+        gradients = pullback(*map(device.asarray, cotangents))
+    return [device.to_numpy(a) for a in (*outputs, *gradients) if a is not None], runs[0].path
+
+
+def torchs(layer, given, cotangents):
+    """The same from a layer of PyTorch."""
+    torch = require("torch")
+    x, h0, *weights = (torch.tensor(a, requires_grad=True) for a in given)
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    parameters = dict(zip(names, weights, strict=True))
+    y, h_n = torch.func.functional_call(layer, parameters, (x, h0[None]))
+    dy, dh_n = map(torch.tensor, cotangents)
+    (y * dy).sum().add((h_n[0] * dh_n).sum()).backward()
+    return [a.detach().numpy() for a in (y, h_n[0], x.grad, h0.grad, *(w.grad for w in weights))]
+
+
+def cotangents(rng):
+    return rng.standard_normal((T, B, H)), rng.standard_normal((B, H))
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu"])
+def test_pytorchs_outputs_and_gradients(device, rng, nonlinearity):
+    given, d = arguments(rng), cotangents(rng)
+    given[3] /= 3  # with relu the state would grow
+    want = torchs(require("torch").nn.RNN(D, H, nonlinearity=nonlinearity).double(), given, d)
+    got, path = run(device, given, d, rnn.cell(nonlinearity))
+    assert path == ("kernel" if device.is_cuda else "inplace")
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_blocks_of_steps_in_place(rng, monkeypatch, activation, reverse):
+    """Backward's coefficients are made for several steps at once: whatever their number, the gradients are the same."""
+    given, d, cell = arguments(rng), cotangents(rng), rnn.cell(activation)
+    want, _ = run(CPU, given, d, cell, path="reference", reverse=reverse)
+    for steps in (1, 4, T):
+        monkeypatch.setattr(InplaceSteps, "CACHED", steps * B * H * 8)
+        got, path = run(CPU, given, d, cell, reverse=reverse)
+        assert path == "inplace"
+        for a, b in zip(got, want, strict=True):
+            assert_close(a, b, name=f"blocks of {steps}")
+
+
+def test_a_projection(device, rng):
+    given, d = arguments(rng), cotangents(rng)
+    given[1], given[3] = given[1][:, :2], given[3][:, :2]
+    d = d[0][..., :2], d[1][:, :2]
+    given.append(rng.standard_normal((2, H)))
+    want, _ = run(device, given, d, rnn.CELL, path="reference")
+    got, _ = run(device, given, d, rnn.CELL)
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b)
+
+
+def test_other_activations_have_no_step_in_place(rng):
+    given, d = arguments(rng), cotangents(rng)
+    for cell in (rnn.cell("softsign"), rnn.cell("tanh", 1.5)):
+        assert run(CPU, given, d, cell)[1] == "reference"
+        with pytest.raises(NoKernel, match="cannot serve this rnn: the rnn has no in-place step"):
+            run(CPU, given, d, cell, path="inplace")
+    assert rnn.cell(("tanh", None, None)).inplace is rnn.CELL.inplace
+
+
+def test_what_is_no_option_is_named():
+    with pytest.raises(ShapeError, match=r"activation: want one of relu, tanh, .* got 'sinus'"):
+        rnn.cell("sinus")
+    with pytest.raises(ShapeError, match="clip: want a number above 0, or None, got -1"):
+        rnn.cell("tanh", -1)
