@@ -1,6 +1,7 @@
-"""What is measured, and how: three commands, each run from the top of a checkout.
+"""What is measured, and how: four commands, each run from the top of a checkout.
 
     python -m benchmarks.recurrent      one LSTM layer beside torch, onnxruntime and a per-gate NumPy loop
+    python -m benchmarks.cells          every cell beside torch's way to it, and what each learns of a text
     python -m benchmarks.text           the text lab on a corpus, beside published figures
     python -m benchmarks.gpu            everything that needs an NVIDIA GPU, in under 8 minutes
 
@@ -10,6 +11,7 @@ rest.
 
     problem.py      the sequence to compute, the float64 agreement that comes before any timing
     peers.py        the implementations: gpulstm and those it is compared with
+    cell_problem.py, cell_peers.py, torch_loops.py    the same for the cells beside the LSTM
     worker.py       the process that an implementation runs in; memory.py: what it used
     team.py         starts the workers and lets them take turns; comparison.py: what they are asked for
     harness.py      percentiles, rows, result files, tables; facts.py: machine, versions, commit

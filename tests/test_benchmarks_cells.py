@@ -1,0 +1,82 @@
+"""The benchmark of the cells: both sides compute the same, what disagrees is refused, and it leaves its files."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.benchmark_fakes import HereTeam
+
+from benchmarks import cells, harness  # isort: skip
+from benchmarks.cell_problem import FORMS, CellProblem  # isort: skip
+from benchmarks.comparison import Comparison, show  # isort: skip
+from benchmarks.problem import Shape, disagreement  # isort: skip
+
+SHAPE = Shape(3, 6, 5, 4)
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("cell", FORMS)
+def test_gpulstm_and_torch_compute_the_same(cell):
+    from benchmarks.cell_peers import GpulstmCell, TorchCell
+
+    problem = CellProblem(SHAPE, cell)
+    for mode in ("inference", "training"):
+        names = problem.names(mode)
+        ours, exact, theirs = (
+            dict(zip(names, peer.host(getattr(peer, mode)()), strict=True))
+            for peer in (
+                GpulstmCell(problem, "cpu", "float64"),
+                TorchCell(problem, "cpu", "float64"),
+                TorchCell(problem, "cpu", "float32"),
+            )
+        )
+        assert disagreement(ours, exact, names)[0] < 1e-10
+        assert disagreement(theirs, exact, names)[0] < 1e-5
+        spoiled = {**ours, names[-1]: ours[names[-1]] * 1.01}
+        assert disagreement(spoiled, exact, names)[0] > 1e-3
+
+
+@pytest.mark.oracle
+def test_a_cell_that_disagrees_is_refused(monkeypatch):
+    from benchmarks import cell_peers
+
+    monkeypatch.setitem(cell_peers.LAYERS, "coupled", cell_peers.gl.LSTM)
+    compared = Comparison("cpu", ("gpulstm", "torch"), rounds=1, seconds=0.001, cell="coupled", modes=("training",))
+    compared.run(HereTeam(), [SHAPE], ["float32"], show)
+    assert [row["implementation"] for row in compared.rows] == ["torch"] and compared.refused
+
+
+@pytest.mark.oracle
+def test_noise_is_drawn_once_what_is_computed_has_been_compared():
+    from benchmarks.cell_peers import GpulstmCell, TorchCell
+
+    for kind in (GpulstmCell, TorchCell):
+        peer = kind(CellProblem(SHAPE, "lstm, zoneout"), "cpu", "float32")
+        still = [peer.host(peer.inference())[0] for _ in range(2)]
+        peer.timed()
+        moving = [peer.host(peer.inference())[0] for _ in range(2)]
+        assert (still[0] == still[1]).all() and not (moving[0] == moving[1]).all()
+
+
+@pytest.mark.oracle
+def test_the_command_leaves_rows_a_task_and_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cells, "Team", lambda threads: HereTeam())
+    given = ["--quick", "--cells", "lstm", "gru", "mingru", "--shapes", "2,3,4,5", "--out", str(tmp_path)]
+    assert cells.main(given) == 0
+    record = json.loads((tmp_path / "cells-cpu.json").read_text())
+    assert {(row["cell"], row["implementation"]) for row in record["rows"]} == {
+        (cell, name) for cell in ("gru", "mingru") for name in ("gpulstm", "torch")
+    }
+    assert [row["cell"] for row in record["task"]] == ["lstm", "gru", "mingru"]
+    assert all(np.isfinite(row["val_loss"]) and row["parameters"] > 0 for row in record["task"])
+    text = (tmp_path / "cells-cpu.md").read_text()
+    assert "gru: speed beside torch's fused layer" in text and "| mingru |" in text
+    assert text in capsys.readouterr().out
+    assert harness.read(tmp_path / "cells-cpu.json")["refused"] == []
+
+
+def test_a_cell_that_does_not_exist_is_named(capsys):
+    with pytest.raises(SystemExit):
+        cells.main(["--cells", "lstn"])
+    assert "invalid choice: 'lstn'" in capsys.readouterr().err
