@@ -1,7 +1,7 @@
 """The recurrent layer: any cell over whole sequences, in levels and directions, with every mode."""
 
 import warnings
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class Recurrent(Module):
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, naming them.
     """
 
+    equation: ClassVar[dict[str, Any]] = {}  # what a subclass has that changes the equation, and its usual values
+
     def __init__(
         self,
         cell: str | Cell,
@@ -104,6 +106,8 @@ class Recurrent(Module):
             raise ShapeError(f"proj_size: want 0, as a {self.cell.name} has no projection, got {proj_size}")
         if recompute and not self.cell.recurrent:
             raise ShapeError(f"recompute: want False, as a {self.cell.name} keeps few states anyway, got True")
+        if not bias and not self.cell.biases:
+            raise ShapeError(f"bias: want True, as the bias of a {self.cell.name} belongs to its equations, got False")
         if merge not in MERGES or (merge != "concat" and not bidirectional):
             want = ", ".join(MERGES) if bidirectional else "concat, as the layer has one direction"
             raise ShapeError(f"merge: want {want}, got {merge!r}")
@@ -239,6 +243,7 @@ class Recurrent(Module):
         if type(self) is Recurrent:
             options.insert(0, self.cell.name)
         defaults: dict[str, Any] = {"num_layers": 1, "bias": self.cell.biases, "batch_first": False, "dropout": 0.0}
+        defaults |= self.equation
         defaults |= {"bidirectional": False, "proj_size": 0, "merge": "concat", "recompute": False, "path": "auto"}
         options += [f"{name}={getattr(self, name)}" for name, usual in defaults.items() if getattr(self, name) != usual]
         return ", ".join([*options, *self.regularization.words()])

@@ -4,7 +4,7 @@ Options that change the equation stand here; ``num_layers`` and what follows are
 of ``options`` too.
 """
 
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from gpulstm.cells import coupled, general, gru, layer_norm, peephole, rnn, slstm
 from gpulstm.nn.cells import CellOptions, RecurrentCell
@@ -17,11 +17,14 @@ class RNN(Recurrent):
     ``output, h_n = rnn(x, h_0)``. ``nonlinearity`` is tanh, relu or another that cells.activation names.
     """
 
+    equation: ClassVar[dict[str, Any]] = {"nonlinearity": "tanh", "clip": None}
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: Any = "tanh", bias: bool = True,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False, *, clip: float | None = None,
         **options: Unpack[Options],
     ) -> None:  # fmt: skip
+        self.nonlinearity, self.clip = nonlinearity, clip
         cell = rnn.cell(nonlinearity, clip)
         super().__init__(
             cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **options
@@ -35,11 +38,14 @@ class GRU(Recurrent):
     "torch" for h = (1 - z) n + z h_prev, or "cho" for h = (1 - z) h_prev + z n.
     """
 
+    equation: ClassVar[dict[str, Any]] = {"reset": "after", "update": "torch"}
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, *, reset: str = "after", update: str = "torch",
         **options: Unpack[Options],
     ) -> None:  # fmt: skip
+        self.reset, self.update = reset, update
         cell = gru.cell(reset, update)
         super().__init__(
             cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **options
@@ -52,11 +58,14 @@ class PeepholeLSTM(Recurrent):
     ``peepholes`` is "diagonal": weight_ch_l{k} (3H,), rows i, f, o, or "full": a matrix (3H, H).
     """
 
+    equation: ClassVar[dict[str, Any]] = {"peepholes": "diagonal"}
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *, peepholes: str = "diagonal",
         **options: Unpack[Options],
     ) -> None:  # fmt: skip
+        self.peepholes = peepholes
         cell = peephole.cell(peepholes)
         super().__init__(
             cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, **options
@@ -66,8 +75,12 @@ class PeepholeLSTM(Recurrent):
 class CoupledLSTM(Recurrent):
     """An LSTM that lets in what it forgets: i = 1 - f (CIFG, Greff et al. 2017); gates f, g, o."""
 
-    def __init__(self, input_size: int, hidden_size: int, *args: Any, **options: Any) -> None:
-        super().__init__(coupled.CELL, input_size, hidden_size, *args, **options)
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
+        shape = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
+        super().__init__(coupled.CELL, *shape, **options)
 
 
 class LayerNormLSTM(Recurrent):
@@ -77,8 +90,12 @@ class LayerNormLSTM(Recurrent):
     its suffix _l{k}. The products have no bias of their own.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *args: Any, **options: Any) -> None:
-        super().__init__(layer_norm.CELL, input_size, hidden_size, *args, **options)
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
+        shape = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
+        super().__init__(layer_norm.CELL, *shape, **options)
 
 
 class SLSTM(Recurrent):
@@ -87,8 +104,12 @@ class SLSTM(Recurrent):
     ``output, (h_n, c_n, n_n, m_n) = layer(x, (h_0, c_0, n_0, m_0))``; gates i, f, z, o.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, *args: Any, **options: Any) -> None:
-        super().__init__(slstm.CELL, input_size, hidden_size, *args, **options)
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, **options: Unpack[Options],
+    ) -> None:  # fmt: skip
+        shape = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
+        super().__init__(slstm.CELL, *shape, **options)
 
 
 class GeneralLSTM(Recurrent):
@@ -99,12 +120,17 @@ class GeneralLSTM(Recurrent):
     weight_ch_l{k} (3H,), rows i, f, o; ``coupled`` takes f = 1 - i.
     """
 
+    equation: ClassVar[dict[str, Any]] = {
+        "activations": ("sigmoid", "tanh", "tanh"), "clip": None, "peepholes": False, "coupled": False,
+    }  # fmt: skip
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0, *,
         activations: tuple[Any, Any, Any] = ("sigmoid", "tanh", "tanh"), clip: float | None = None,
         peepholes: bool = False, coupled: bool = False, **options: Unpack[Options],
     ) -> None:  # fmt: skip
+        self.activations, self.clip, self.peepholes, self.coupled = activations, clip, peepholes, coupled
         cell = general.cell(activations, clip, peepholes, coupled)
         super().__init__(
             cell, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, **options
