@@ -1,0 +1,160 @@
+"""Recurrent networks from and for ONNX; needs the package onnx.
+
+>>> file = gl.io.onnx.load("model.onnx")
+>>> print(file)  # the LSTM, GRU and RNN operators with their names and sizes
+>>> lstm = file.layer("lstm")  # a gl.LSTM with these weights
+>>> Y, Y_h, Y_c = file.operators["lstm"].run(X)  # as ONNX defines it
+>>> gl.io.onnx.save("model.onnx", model)  # onnxruntime runs it with equal results
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpulstm import nn
+from gpulstm.errors import DTypeError, FormatError
+from gpulstm.io.files import atomic_write
+from gpulstm.io.onnx.attributes import STATES
+from gpulstm.io.onnx.cells import layer_of
+from gpulstm.io.onnx.graph import Input
+from gpulstm.io.onnx.layers import Exporter, operator_nodes
+from gpulstm.io.onnx.node import read_operator
+from gpulstm.io.onnx.operator import Operator
+from gpulstm.io.onnx.read import Graph
+
+__all__ = ["Exporter", "Input", "OnnxFile", "Operator", "export", "load", "save"]
+
+
+def load(source: Any, values: Mapping[str, Any] | None = None) -> "OnnxFile":
+    """The LSTM, GRU and RNN operators of an ONNX file: a path, its bytes, or an onnx.ModelProto.
+
+    Their weights must be in the file, as initializers or constants; ``values`` are arrays for names that the
+    graph leaves open. Other nodes are passed over, and ``others`` names their operators. Raises FormatError,
+    saying which node and what, for a file that is damaged or something else, holds no such operator or one that
+    is not as ONNX defines it, or keeps arrays in other files; ImportError without the package onnx; OSError
+    where the file cannot be read.
+    """
+    graph = Graph(source, values)
+    operators: dict[str, Operator] = {}
+    for place, node in graph.nodes(*STATES):
+        operator = read_operator(graph, place, node)
+        if operator.name in operators:
+            raise FormatError(f"{place}: want each name once, got {operator.name!r} twice")
+        operators[operator.name] = operator
+    if not operators:
+        raise FormatError(f"{graph.where}: want an LSTM, GRU or RNN, got nodes {', '.join(graph.others()[:12])}")
+    return OnnxFile(graph.where, operators, graph.others(*STATES))
+
+
+class OnnxFile:
+    """The recurrent operators of a file by name (the node's, or that of its first output), in the file's order."""
+
+    def __init__(self, path: str, operators: dict[str, Operator], others: list[str]) -> None:
+        self.path, self.operators, self.others = path, operators, others
+
+    def layer(self, *names: str, **options: Any) -> Any:
+        """A gpulstm layer that computes what the operator does; several names become the levels of one.
+
+        See Operator.layer. Without a name the file's only operator is meant.
+        """
+        if not names and len(self.operators) == 1:
+            names = tuple(self.operators)
+        for name in names or ("",):
+            if name not in self.operators:
+                raise FormatError(f"{self.path}: want one of the operators {', '.join(self.operators)}, got {name!r}")
+        return layer_of([self.operators[name] for name in names], **options)
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {operator!r}" for name, operator in self.operators.items()]
+        lines += [f"  and {', '.join(self.others)}"] if self.others else []
+        return "\n".join([f"OnnxFile {self.path}", *lines])
+
+
+def export(
+    model: Any, inputs: Input | Iterable[Input] | None = None, *, states: bool = False, lengths: bool = False,
+    softmax: str | None = None,
+) -> Any:  # fmt: skip
+    """A model as onnx.ModelProto (version 17 of ONNX' operators), as it computes in use.
+
+    ``model`` is a layer (Sequential, recurrent, Linear, Embedding, Dropout, attention), an Operator, or a function
+    ``f(graph, *inputs)`` that applies layers to the inputs and returns a Value, or several in a dict by name; see
+    Exporter. ``inputs`` are made for a layer: "x" or, for an Embedding, "ids" (int64), with axes named time
+    and batch in the order of the first recurrent layer; the output is called "output".
+
+    ``states`` makes the first states of recurrent layers inputs ("h_0", "c_0", behind the layer's name in a
+    Sequential: "1.h_0") and the last outputs ("h_n", "c_n"); ``lengths`` makes an input "lengths" (batch,) int32
+    for all of them, each at least 1, as onnxruntime clears the states of an empty sequence. ``softmax`` is
+    None, "softmax" or "log_softmax" over the last axis of the output.
+
+    Raises FormatError for what ONNX has not: projections, zoneout, layer norms, bfloat16 and others, or more than
+    protobuf's 2 GiB, and ImportError without the package onnx.
+    """
+    if softmax not in (None, "softmax", "log_softmax"):
+        raise FormatError(f"softmax: want None, softmax or log_softmax, got {softmax!r}")
+    graph = Exporter(states, lengths)
+    if isinstance(model, Operator):
+        _operator(graph, model)
+        return graph.model()
+    wanted = [inputs] if isinstance(inputs, Input) else list(inputs or [])
+    if isinstance(model, nn.Module):
+        wanted = wanted or [_input_of(model)]
+    elif not callable(model) or not wanted:
+        raise DTypeError(f"model: want a layer, an Operator, or a function and its inputs, got {type(model).__name__}")
+    values = [graph.input(each.name, each.axes, each.dtype) for each in wanted]
+    result = graph.apply(model, *values) if isinstance(model, nn.Module) else model(graph, *values)
+    result = result[0] if isinstance(result, tuple) else result
+    for name, value in (result if isinstance(result, dict) else {"output": result}).items():
+        graph.output(name, value if softmax is None else getattr(graph, softmax)(value))
+    for name, value in graph.last_states.items():
+        graph.output(name, value)
+    return graph.model()
+
+
+def save(path: str | Path, model: Any, inputs: Input | Iterable[Input] | None = None, **options: Any) -> None:
+    """Write what ``export`` makes of the same arguments to a file, whole or not at all; see ``gl.io.atomic_write``.
+
+    Raises what ``export`` does, and OSError where the file cannot be written.
+    """
+    data = export(model, inputs, **options).SerializeToString(deterministic=True)
+    atomic_write(path, lambda file: file.write(data))
+
+
+def _operator(graph: Exporter, operator: Operator) -> None:
+    """A graph of one operator with ONNX' names for what goes in and out."""
+    leading = ("time", "batch") if operator.layout == 0 else ("batch", "time")
+    dtype = operator.weights[0]["weight_ih"].dtype.name
+    x = graph.input("X", (*leading, operator.input_size), dtype)
+    lengths = graph.input("sequence_lens", ("batch",), "int32") if graph.lengths else None
+    K, H = len(operator.weights), operator.hidden_size
+    axes = (K, "batch", H) if operator.layout == 0 else ("batch", K, H)
+    names = ("initial_h", "initial_c")[: STATES[operator.kind]]
+    first = [graph.input(name, axes, dtype) for name in names] if graph.states else []
+    outputs = operator_nodes(graph, operator, "", x, lengths, first)
+    for name, value in zip(("Y", "Y_h", "Y_c"), outputs, strict=False):
+        graph.output(name, value)
+
+
+def _input_of(model: nn.Module) -> Input:
+    """The input of a layer or of layers in a row."""
+    layers = list(_flat(model))
+    recurrent = next((layer for layer in layers if isinstance(layer, nn.Recurrent)), None)
+    leading: tuple[str, ...] = ("batch",)
+    if recurrent is not None:
+        leading = ("batch", "time") if recurrent.batch_first else ("time", "batch")
+    first = next((layer for layer in layers if list(layer.own_parameters())), None)
+    if isinstance(first, nn.Embedding):
+        return Input("ids", leading, "int64")
+    size = getattr(first, "input_size", getattr(first, "in_features", None))
+    if first is None or size is None:
+        raise FormatError(f"inputs: want those of a {type(model).__name__}, as gl.io.onnx.Input, got none")
+    dtype = next(parameter for _, parameter in first.own_parameters()).dtype
+    return Input("x", (*leading, size), dtype.name)
+
+
+def _flat(model: nn.Module) -> Iterable[nn.Module]:
+    """The layers in the order in which they are called."""
+    if isinstance(model, nn.Sequential):
+        for layer in model:
+            yield from _flat(layer)
+    else:
+        yield model

@@ -1,0 +1,122 @@
+"""One recurrent operator of ONNX: its weights and options, run as ONNX defines it or made into a layer."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpulstm import functional
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.cells import Cell
+from gpulstm.cells.activation import Activation
+from gpulstm.errors import ShapeError
+from gpulstm.io.onnx.attributes import DIRECTIONS, STATES
+from gpulstm.io.onnx.cells import cell_of, layer_of
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """An LSTM, GRU or RNN operator of ONNX, in one direction ("forward", "reverse") or "bidirectional".
+
+    ``weights`` are, for each direction, arrays under gpulstm's names and in its gate order: weight_ih (G*H, D),
+    weight_hh (G*H, H), with biases bias_ih and bias_hh (G*H,), with peepholes weight_ch (3H,) in the order
+    i, f, o. ``initial_h`` and ``initial_c`` (directions, B, H) and ``sequence_lens`` (B,) are what the file
+    itself holds, None where it holds none; ``open_inputs`` names those of them that it computes or takes as
+    inputs of the model, and ``run`` should be given. With ``layout`` 1 batches come first, in the states too.
+    """
+
+    kind: str
+    name: str
+    weights: tuple[dict[str, np.ndarray], ...]
+    activations: tuple[tuple[Activation, ...], ...]  # for each direction
+    direction: str = "forward"
+    clip: float | None = None
+    input_forget: bool = False  # f = 1 - i
+    linear_before_reset: bool = False
+    layout: int = 0
+    initial_h: np.ndarray | None = None
+    initial_c: np.ndarray | None = None
+    sequence_lens: np.ndarray | None = None
+    open_inputs: tuple[str, ...] = ()
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self.weights[0]["weight_hh"].shape[1])
+
+    @property
+    def input_size(self) -> int:
+        """D."""
+        return int(self.weights[0]["weight_ih"].shape[1])
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The cell of each direction."""
+        return tuple(cell_of(self, activations) for activations in self.activations)
+
+    @property
+    def states(self) -> Any:
+        """The first states in the file as the layer takes them: None, h, or (h, c), (directions, B, H) each."""
+        h, c = (self._time_first(state) for state in (self.initial_h, self.initial_c))
+        if self.kind != "LSTM" or (h is None and c is None):
+            return h
+        return tuple(np.zeros_like(h if c is None else c) if state is None else state for state in (h, c))
+
+    def _time_first(self, array: Any) -> Any:
+        """The array with its first two axes in the order of layout 0."""
+        return array if array is None or self.layout == 0 else array.swapaxes(0, 1)
+
+    def run(self, X: Array, sequence_lens: Any = None, initial_h: Any = None, initial_c: Any = None) -> tuple:
+        """(Y, Y_h) of a GRU or RNN, (Y, Y_h, Y_c) of an LSTM, in ONNX' shapes and on the device of X.
+
+        X (T, B, D), Y (T, directions, B, H), the states (directions, B, H); with layout 1 (B, T, D),
+        (B, T, directions, H) and (B, directions, H). What is not given is taken from the file, or zeros and all
+        steps. A sequence of length 0 keeps its first states. Raises ShapeError, DTypeError or DeviceError for
+        arrays that do not fit.
+        """
+        if X.ndim != 3:
+            raise ShapeError(f"X: want {'(T, B, D)' if self.layout == 0 else '(B, T, D)'}, got {X.shape}")
+        backend, x = backend_of(X), self._time_first(X)
+        lengths = self.sequence_lens if sequence_lens is None else sequence_lens
+        states = [self._state(backend, "initial_h", initial_h, x), self._state(backend, "initial_c", initial_c, x)]
+        outputs = []
+        for number, (cell, reverse) in enumerate(zip(self.cells, DIRECTIONS[self.direction], strict=True)):
+            first = [None if state is None else state[number] for state in states[: STATES[self.kind]]]
+            own = {name: backend.asarray(array) for name, array in self.weights[number].items()}
+            names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", *(e.name for e in cell.extra))
+            with backend:
+                weights = [own.get(name) for name in names]
+                outputs.append(
+                    functional.recurrent(x, *first, *weights, cell=cell, lengths=lengths, reverse=reverse)[0]
+                )
+        Y, *last = (backend.xp.stack(each, axis=1 - (n > 0)) for n, each in enumerate(zip(*outputs, strict=True)))
+        if self.layout:
+            Y, last = Y.transpose(2, 0, 1, 3), [state.swapaxes(0, 1) for state in last]
+        return Y, *last
+
+    def _state(self, backend: Backend, name: str, given: Any, x: Array) -> Any:
+        """A first state (directions, B, H) of x (T, B, D), or None."""
+        state = getattr(self, name) if given is None else given
+        if given is not None and name == "initial_c" and STATES[self.kind] == 1:
+            raise ShapeError(f"initial_c: a {self.kind} has none, got one of {given.shape}")
+        if state is None:
+            return None
+        want = (len(self.weights), x.shape[1], self.hidden_size)
+        if self._time_first(state).shape != want:
+            words = "(directions, batch, hidden)" if self.layout == 0 else "(batch, directions, hidden)"
+            raise ShapeError(f"{name}: want {self._time_first(np.empty(want)).shape} = {words}, got {state.shape}")
+        return backend.xp.ascontiguousarray(self._time_first(backend.asarray(state) if given is None else state))
+
+    def layer(self, **options: Any) -> Any:
+        """A gpulstm layer that computes the same, with these weights: gl.LSTM, GRU or RNN where they do, else
+        gl.Recurrent with the cell. Its first states are ``states``.
+
+        ``options`` go to the constructor (device, dtype, ...); layout 1 gives ``batch_first=True``. Raises
+        FormatError for the direction "reverse" and for directions with unlike activations, which ``run`` serves.
+        """
+        return layer_of([self], **options)
+
+    def __repr__(self) -> str:
+        words = [f"{self.kind} {self.name!r}", str(self.input_size), str(self.hidden_size), self.direction]
+        words += [f"open {name}" for name in self.open_inputs]
+        return f"Operator({', '.join(words)})"
