@@ -53,7 +53,7 @@ def speeds(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str]
         if cell not in FORMS:
             continue  # the LSTM's speed is benchmarks.recurrent's
         comparison = Comparison(options.device, ("gpulstm", "torch"), cell=cell, modes=("training",))
-        comparison.rounds, comparison.seconds = (2, 0.02) if options.quick else (5, 0.3)
+        comparison.rounds, comparison.seconds = (2, 0.02) if options.quick else (3, 0.2)
         with Team(options.threads) as team:
             print(f"-- {cell}", flush=True)
             comparison.run(team, options.shapes, ["float32"], show)
