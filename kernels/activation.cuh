@@ -39,9 +39,8 @@ __device__ inline ACC activate(ActivationKind kind, ACC alpha, ACC beta, ACC cli
         }
         case ELU: return z > 0 ? z : alpha * expm1_(z);
         case SOFTSIGN: return z / (1 + magnitude);
-        case SOFTPLUS: return positive + log1p_(exp_(-magnitude));
+        default: return positive + log1p_(exp_(-magnitude));  // SOFTPLUS
     }
-    return 0;
 }
 
 // Its derivative at z: where the function bends that of the left side, zero where z was clipped.
@@ -73,7 +72,6 @@ __device__ inline ACC slope(ActivationKind kind, ACC alpha, ACC beta, ACC clip, 
             ACC y = 1 / (1 + (z > 0 ? z : -z));
             return y * y;
         }
-        case SOFTPLUS: return sigmoid(z);
+        default: return sigmoid(z);  // SOFTPLUS
     }
-    return 0;
 }

@@ -181,7 +181,7 @@ _FORMS = {
     ),
     "elu": _Form(
         lambda xp, z, a, b: xp.maximum(z, 0) + a * xp.expm1(xp.minimum(z, 0)),
-        lambda xp, z, a, b: _piecewise_slope(z, a * xp.exp(xp.minimum(z, 0))),
+        lambda xp, z, a, b: _piecewise_slope(z, a * xp.exp(-abs(z))),
         alpha=1.0,
     ),
     "softsign": _Form(lambda xp, z, a, b: z / (1 + abs(z)), _softsign_slope),
