@@ -46,21 +46,14 @@ TASK_COLUMNS = {
 }  # fmt: skip
 
 
-def speeds(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[str], dict[str, str]]:
-    """(rows, what was refused, what was missing) over all cells."""
-    rows, refused, missing = [], [], {}
-    for cell in options.cells:
-        if cell not in FORMS:
-            continue  # the LSTM's speed is benchmarks.recurrent's
-        comparison = Comparison(options.device, ("gpulstm", "torch"), cell=cell, modes=("training",))
-        comparison.rounds, comparison.seconds = (2, 0.02) if options.quick else (3, 0.2)
-        with Team(options.threads) as team:
-            print(f"-- {cell}", flush=True)
-            comparison.run(team, options.shapes, ["float32"], show)
-        rows += comparison.rows
-        refused += [f"{cell}: {line}" for line in comparison.complaints()]
-        missing |= comparison.missing
-    return rows, refused, missing
+def speed(cell: str, options: argparse.Namespace) -> Comparison:
+    """One cell beside torch's way to it, over all shapes."""
+    comparison = Comparison(options.device, ("gpulstm", "torch"), cell=cell, modes=("training",))
+    comparison.rounds, comparison.seconds = (2, 0.02) if options.quick else (3, 0.2)
+    with Team(options.threads) as team:
+        print(f"-- {cell}", flush=True)
+        comparison.run(team, options.shapes, ["float32"], show)
+    return comparison
 
 
 def task(cell: str, quick: bool, device: str) -> dict[str, Any]:
@@ -145,18 +138,28 @@ def main(given: Sequence[str]) -> int:
         return 2
     if backend.is_cuda:
         head["machine"] |= facts.gpu(backend)
-    rows, refused, missing = ([], [], {}) if options.no_speed else speeds(options)
-    learnt = []
+    record: dict[str, Any] = {**head, "threads": options.threads, "missing": {}, "refused": [], "task": [], "rows": []}
+
+    def keep() -> str:
+        """Write what there is: a run that is cut short leaves what it has measured."""
+        text = report(head, record, options.device)
+        if options.out is not None:
+            harness.write_json(options.out / f"cells-{options.device}.json", record)
+            harness.write(options.out / f"cells-{options.device}.md", text)
+        return text
+
     for cell in [] if options.no_task else options.cells:
-        learnt.append(task(cell, options.quick, options.device))
-        print(", ".join(f"{value}" for value in learnt[-1].values()), flush=True)
-    record = {**head, "threads": options.threads, "missing": missing, "refused": refused, "task": learnt, "rows": rows}
-    text = report(head, record, options.device)
-    print("\n" + text)
-    if options.out is not None:
-        harness.write_json(options.out / f"cells-{options.device}.json", record)
-        harness.write(options.out / f"cells-{options.device}.md", text)
-    return 1 if refused else 0
+        record["task"].append(task(cell, options.quick, options.device))
+        print(", ".join(f"{value}" for value in record["task"][-1].values()), flush=True)
+        keep()
+    for cell in [] if options.no_speed else [cell for cell in options.cells if cell in FORMS]:
+        comparison = speed(cell, options)  # the LSTM's is benchmarks.recurrent's
+        record["rows"] += comparison.rows
+        record["refused"] += [f"{cell}: {line}" for line in comparison.complaints()]
+        record["missing"] |= comparison.missing
+        keep()
+    print("\n" + keep())
+    return 1 if record["refused"] else 0
 
 
 if __name__ == "__main__":
