@@ -38,6 +38,14 @@ __device__ inline float sqrt_(float x) { return sqrtf(x); }
 __device__ inline double sqrt_(double x) { return sqrt(x); }
 __device__ inline ACC sigmoid(ACC x) { return 1 / (1 + exp_(-x)); }
 
+// One pre-activation: element (b, row) of zx and zr (B, width), with the biases (width) there are.
+__device__ inline ACC pre_activation(
+    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, long long b, long long row, long long width)
+{
+    long long at = b * width + row;
+    return load(zx[at]) + load(zr[at]) + (b_ih ? load(b_ih[row]) : 0) + (b_hh ? load(b_hh[row]) : 0);
+}
+
 // The share of its old state that unit k of sequence b keeps in a step: all of it where the sequence is not alive
 // (it has ended, or has not begun), else what `keep` (B, H) says (zoneout; null for nothing).
 __device__ inline ACC share_kept(const bool* alive, const REAL* keep, long long b, long long k) {

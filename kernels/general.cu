@@ -62,14 +62,6 @@ __device__ inline Step step_of(REAL z_i, REAL z_f, REAL z_g, REAL z_o, Peepholes
     return s;
 }
 
-// One pre-activation: element (b, row) of zx and zr, with the biases there are, as it is stored.
-__device__ inline REAL pre_activation(
-    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, long long b, long long row, long long H)
-{
-    long long at = b * 4 * H + row;
-    return store(load(zx[at]) + load(zr[at]) + (b_ih ? load(b_ih[row]) : 0) + (b_hh ? load(b_hh[row]) : 0));
-}
-
 __device__ inline void forward(
     const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, const REAL* h_prev, const ACC* c_prev,
     const REAL* weight_ch, const bool* alive, const REAL* keep_h, const REAL* keep_c, long long B, long long H,
@@ -77,10 +69,10 @@ __device__ inline void forward(
 {
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
-        REAL z_i = pre_activation(zx, zr, b_ih, b_hh, b, j, H);
-        REAL z_f = pre_activation(zx, zr, b_ih, b_hh, b, H + j, H);
-        REAL z_g = pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, H);
-        REAL z_o = pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, H);
+        REAL z_i = store(pre_activation(zx, zr, b_ih, b_hh, b, j, 4 * H));
+        REAL z_f = store(pre_activation(zx, zr, b_ih, b_hh, b, H + j, 4 * H));
+        REAL z_g = store(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, 4 * H));
+        REAL z_o = store(pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, 4 * H));
         Step s = step_of(z_i, z_f, z_g, z_o, peepholes_of(weight_ch, j, H), c_prev[k]);
         REAL* gate = gates + b * 4 * H + j;
         gate[0] = z_i;

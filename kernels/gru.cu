@@ -28,13 +28,6 @@ __device__ inline ACC with_bias(const REAL* product, const REAL* bias, long long
     return load(product[b * 3 * H + row]) + (bias ? load(bias[row]) : 0);
 }
 
-// One pre-activation: the input's part and the recurrent one.
-__device__ inline ACC pre_activation(
-    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, long long b, long long row, long long H)
-{
-    return with_bias(zx, b_ih, b, row, H) + with_bias(zr, b_hh, b, row, H);
-}
-
 // The share of h_prev in h.
 __device__ inline ACC old_share(ACC z) { return UPDATE_CHO ? 1 - z : z; }
 
@@ -85,8 +78,8 @@ extern "C" __global__ void gru_forward(
 {
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
-        ACC z_r = pre_activation(zx, zr, b_ih, b_hh, b, j, H);
-        ACC z_z = pre_activation(zx, zr, b_ih, b_hh, b, H + j, H);
+        ACC z_r = pre_activation(zx, zr, b_ih, b_hh, b, j, 3 * H);
+        ACC z_z = pre_activation(zx, zr, b_ih, b_hh, b, H + j, 3 * H);
         ACC q = with_bias(zr, b_hh, b, 2 * H + j, H);
         ACC z_n = with_bias(zx, b_ih, b, 2 * H + j, H) + activate(ACT_F, z_r) * q;
         ACC h_new = new_h(z_r, z_z, z_n, load(h_prev[k]), H, gates + b * 3 * H + j);
@@ -101,9 +94,9 @@ extern "C" __global__ void gru_before_forward(
 {
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
-        ACC z_r = pre_activation(zx, zr, b_ih, b_hh, b, j, H);
-        ACC z_z = pre_activation(zx, zr, b_ih, b_hh, b, H + j, H);
-        ACC z_n = pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, H);
+        ACC z_r = pre_activation(zx, zr, b_ih, b_hh, b, j, 3 * H);
+        ACC z_z = pre_activation(zx, zr, b_ih, b_hh, b, H + j, 3 * H);
+        ACC z_n = pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, 3 * H);
         ACC h_new = new_h(z_r, z_z, z_n, load(h_prev[k]), H, gates + b * 3 * H + j);
         h[k] = store(mixed(share_kept(alive, keep_h, b, k), load(h_prev[k]), h_new));
     }
@@ -159,7 +152,7 @@ extern "C" __global__ void gru_before_inner(
     REAL* v)
 {
     FOR_EACH(k, B * H) {
-        ACC z_r = pre_activation(zx, zr, b_ih, b_hh, k / H, k % H, H);
+        ACC z_r = pre_activation(zx, zr, b_ih, b_hh, k / H, k % H, 3 * H);
         v[k] = store(activate(ACT_F, z_r) * load(h_prev[k]));
     }
 }

@@ -10,14 +10,6 @@
 
 #include "common.cuh"
 
-// One pre-activation: element (b, row) of zx and zr, with the biases there are.
-__device__ inline ACC pre_activation(
-    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, long long b, long long row, long long H)
-{
-    long long at = b * 4 * H + row;
-    return load(zx[at]) + load(zr[at]) + (b_ih ? load(b_ih[row]) : 0) + (b_hh ? load(b_hh[row]) : 0);
-}
-
 // zx     (B, 4H)  pre-activations from the input, x_t W_ih', without biases
 // zr     (B, 4H)  pre-activations from the state, h_prev W_hh', without biases
 // b_ih   (4H)     bias of the input part, or null for zero
@@ -37,10 +29,10 @@ extern "C" __global__ void lstm_forward(
 {
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
-        ACC i = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, j, H));
-        ACC f = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, H + j, H));
-        ACC g = tanh_(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, H));
-        ACC o = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, H));
+        ACC i = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, j, 4 * H));
+        ACC f = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, H + j, 4 * H));
+        ACC g = tanh_(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, 4 * H));
+        ACC o = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, 4 * H));
         ACC c_new = f * c_prev[k] + i * g;
         ACC h_new = o * tanh_(c_new);
         REAL* gate = gates + b * 4 * H + j;

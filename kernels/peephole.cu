@@ -14,14 +14,6 @@
 
 #include "common.cuh"
 
-// One pre-activation: element (b, row) of zx and zr, with the biases there are.
-__device__ inline ACC pre_activation(
-    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, long long b, long long row, long long H)
-{
-    long long at = b * 4 * H + row;
-    return load(zx[at]) + load(zr[at]) + (b_ih ? load(b_ih[row]) : 0) + (b_hh ? load(b_hh[row]) : 0);
-}
-
 // The peepholes of one unit, zero where there is no weight_ch (full: they stand in zr).
 struct Peepholes {
     ACC i, f, o;
@@ -40,11 +32,11 @@ __device__ inline void forward(
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
         Peepholes p = peepholes_of(weight_ch, j, H);
-        ACC i = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, j, H) + p.i * c_prev[k]);
-        ACC f = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, H + j, H) + p.f * c_prev[k]);
-        ACC g = tanh_(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, H));
+        ACC i = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, j, 4 * H) + p.i * c_prev[k]);
+        ACC f = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, H + j, 4 * H) + p.f * c_prev[k]);
+        ACC g = tanh_(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, 4 * H));
         ACC c_new = f * c_prev[k] + i * g;
-        ACC o = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, H) + p.o * c_new);
+        ACC o = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, 4 * H) + p.o * c_new);
         ACC h_new = o * tanh_(c_new);
         REAL* gate = gates + b * 4 * H + j;
         gate[0] = store(i);
@@ -154,9 +146,9 @@ extern "C" __global__ void peephole_full_inner(
 {
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
-        ACC i = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, j, H));
-        ACC f = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, H + j, H));
-        ACC g = tanh_(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, H));
+        ACC i = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, j, 4 * H));
+        ACC f = sigmoid(pre_activation(zx, zr, b_ih, b_hh, b, H + j, 4 * H));
+        ACC g = tanh_(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, 4 * H));
         v[k] = store(f * c_prev[k] + i * g);
     }
 }

@@ -27,7 +27,7 @@ extern "C" __global__ void rnn_forward(
 {
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
-        ACC z = load(zx[k]) + load(zr[k]) + (b_ih ? load(b_ih[j]) : 0) + (b_hh ? load(b_hh[j]) : 0);
+        ACC z = pre_activation(zx, zr, b_ih, b_hh, b, j, H);
         gates[k] = store(z);
         h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, activate(ACT_F, z)));
     }

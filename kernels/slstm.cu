@@ -44,14 +44,6 @@ __device__ inline Step step_of(ACC z_i, ACC z_f, ACC z_z, ACC z_o, ACC c_prev, A
     return s;
 }
 
-// One pre-activation: element (b, row) of zx and zr, with the biases there are, as it is stored.
-__device__ inline REAL pre_activation(
-    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, long long b, long long row, long long H)
-{
-    long long at = b * 4 * H + row;
-    return store(load(zx[at]) + load(zr[at]) + (b_ih ? load(b_ih[row]) : 0) + (b_hh ? load(b_hh[row]) : 0));
-}
-
 // zx     (B, 4H)  pre-activations from the input, x_t W_ih', without biases
 // zr     (B, 4H)  pre-activations from the state, h_prev W_hh', without biases
 // b_ih   (4H)     bias of the input part, or null for zero
@@ -72,10 +64,10 @@ extern "C" __global__ void slstm_forward(
 {
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;
-        REAL z_i = pre_activation(zx, zr, b_ih, b_hh, b, j, H);
-        REAL z_f = pre_activation(zx, zr, b_ih, b_hh, b, H + j, H);
-        REAL z_z = pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, H);
-        REAL z_o = pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, H);
+        REAL z_i = store(pre_activation(zx, zr, b_ih, b_hh, b, j, 4 * H));
+        REAL z_f = store(pre_activation(zx, zr, b_ih, b_hh, b, H + j, 4 * H));
+        REAL z_z = store(pre_activation(zx, zr, b_ih, b_hh, b, 2 * H + j, 4 * H));
+        REAL z_o = store(pre_activation(zx, zr, b_ih, b_hh, b, 3 * H + j, 4 * H));
         Step s = step_of(load(z_i), load(z_f), load(z_z), load(z_o), c_prev[k], n_prev[k], m_prev[k]);
         REAL* gate = gates + b * 4 * H + j;
         gate[0] = z_i;
