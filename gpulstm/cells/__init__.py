@@ -2,8 +2,19 @@
 
 from gpulstm.cells import coupled, general, gru, layer_norm, lstm, mingru, minlstm, peephole, rnn, slstm
 from gpulstm.cells.cell import Cell, Extra, Inner, Inplace, Kernels, Product
+from gpulstm.errors import NoKernel
 
 _FILES = (lstm, gru, rnn, peephole, coupled, layer_norm, slstm, minlstm, mingru, general)
 CELLS: dict[str, Cell] = {file.CELL.name: file.CELL for file in _FILES}
 
-__all__ = ["CELLS", "Cell", "Extra", "Inner", "Inplace", "Kernels", "Product"]
+
+def find(cell: str | Cell) -> Cell:
+    """The cell itself or by its name; raises NoKernel, naming the cells there are."""
+    if isinstance(cell, Cell):
+        return cell
+    if cell not in CELLS:
+        raise NoKernel(f"cell: want one of {', '.join(CELLS)}, or a Cell, got {cell!r}")
+    return CELLS[cell]
+
+
+__all__ = ["CELLS", "Cell", "Extra", "Inner", "Inplace", "Kernels", "Product", "find"]

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm import cells
 from gpulstm.backend import FLOATS, Array, backend_of
-from gpulstm.cells import CELLS, Cell
-from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from gpulstm.cells import Cell
+from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.loop import Loop, Weights
@@ -69,7 +70,7 @@ def recurrent(
     """
     modes: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "zoneout": zoneout}
     modes |= {"recurrent_dropout": recurrent_dropout, "reverse": reverse}
-    row = _cell(cell)
+    row = cells.find(cell)
     if not row.recurrent:
         modes["recompute"] = recompute
         return scanned(minimal, x, arguments, row, modes, path=path, input_gradient=input_gradient)
@@ -92,7 +93,7 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
     Gates by the cell's names (LSTM: i, f, g, o), after their activation, and states (h, c) after each step;
     gates of steps that do not count are zero. Computed by the cell's equations, path "reference".
     """
-    row = _cell(cell)
+    row = cells.find(cell)
     if not row.recurrent:
         return scanned(trace_minimal, x, arguments, row, modes)
     dtype = x.dtype
@@ -132,14 +133,6 @@ def _prepared(
         return Loop(seq, PATHS[path], input_gradient)
 
     return loop, states, weights
-
-
-def _cell(cell: str | Cell) -> Cell:
-    if isinstance(cell, Cell):
-        return cell
-    if cell not in CELLS:
-        raise NoKernel(f"cell: want one of {', '.join(CELLS)}, or a Cell, got {cell!r}")
-    return CELLS[cell]
 
 
 def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:

@@ -4,14 +4,13 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from gpulstm import functional
+from gpulstm import cells, functional
 from gpulstm.backend import Device
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
 from gpulstm.nn.arguments import as_states, as_tensor
 from gpulstm.nn.initial import Initial, Weights
 from gpulstm.nn.module import Module, check_flags, check_sizes
-from gpulstm.nn.recurrent import find_cell
 from gpulstm.tape import Tensor, apply
 
 
@@ -49,7 +48,7 @@ class RecurrentCell(Module):
         generator: np.random.Generator | None = None,
         path: str = "auto",
     ) -> None:
-        self.cell = find_cell(cell)
+        self.cell = cells.find(cell)
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         check_flags(bias=bias)
         self.input_size, self.hidden_size, self.bias, self.path = input_size, hidden_size, bias, path

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 
-from gpulstm import functional
+from gpulstm import cells, functional
 from gpulstm.backend import Device, backend_of
-from gpulstm.cells import CELLS, Cell
-from gpulstm.errors import NoKernel, ShapeError
+from gpulstm.cells import Cell
+from gpulstm.errors import ShapeError
 from gpulstm.functional import rearrange
 from gpulstm.functional.sequence import Noise
 from gpulstm.nn.arguments import as_tensor, check_input, check_states, on_host, time_first
@@ -94,7 +94,7 @@ class Recurrent(Module):
         generator: np.random.Generator | None = None,
         path: str = "auto",
     ) -> None:
-        self.cell = find_cell(cell)
+        self.cell = cells.find(cell)
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_rate("dropout", dropout)
         check_flags(bias=bias, batch_first=batch_first, bidirectional=bidirectional, recompute=recompute)
@@ -247,12 +247,3 @@ class Recurrent(Module):
         defaults |= {"bidirectional": False, "proj_size": 0, "merge": "concat", "recompute": False, "path": "auto"}
         options += [f"{name}={getattr(self, name)}" for name, usual in defaults.items() if getattr(self, name) != usual]
         return ", ".join([*options, *self.regularization.words()])
-
-
-def find_cell(cell: str | Cell) -> Cell:
-    """The cell itself or by its name; raises NoKernel, naming the cells there are."""
-    if isinstance(cell, Cell):
-        return cell
-    if cell not in CELLS:
-        raise NoKernel(f"cell: want one of {', '.join(CELLS)}, or a Cell, got {cell!r}")
-    return CELLS[cell]
