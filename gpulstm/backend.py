@@ -6,6 +6,7 @@ The array decides: functions ask ``backend_of(x, w)`` and use ``.xp``. There is 
 import functools
 import importlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -265,3 +266,8 @@ FLOATS = ("float32", "float64", "float16", "bfloat16")
 def accumulator(dtype: Any) -> np.dtype:
     """The dtype that sums and cell states are kept in: float64 for float64, float32 for everything else."""
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
+
+
+def cast(arrays: Iterable[Array | None], dtype: Any) -> tuple:
+    """The arrays in another dtype, those that have it already as they are; None stays None."""
+    return tuple(None if a is None else a.astype(dtype, copy=False) for a in arrays)

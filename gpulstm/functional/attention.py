@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm.backend import Array, Backend, accumulator, backend_of, cast
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats, check_shape
 from gpulstm.functional.linear import linear, product
@@ -89,8 +89,7 @@ def attention(
             total = total + of_context
         dq, dk, *dparameters = of_scores(*of_softmax(total))
         dkeys, dvalues = (dk + dv, None) if values is None else (dk, dv)
-        gradients = (dq.reshape(query.shape), dkeys, dvalues, *dparameters)
-        return tuple(None if d is None else d.astype(dtype, copy=False) for d in gradients)
+        return cast((dq.reshape(query.shape), dkeys, dvalues, *dparameters), dtype)
 
     return (outwards(context), outwards(weights)), pullback
 

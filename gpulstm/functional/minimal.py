@@ -3,9 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from gpulstm.backend import FLOATS, Array, Backend, backend_of
+from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of, cast
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
@@ -58,18 +56,14 @@ def minimal(
     masks = _masks(backend, T, B, lengths, mask, reset, reverse)
     path, why = choose(path, cell, backend, x.dtype)
     record(Run(cell, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
-    wide = x.dtype.itemsize == 2 and path != "kernel"
-    layer = _Layer(backend, cell, path, masks, reverse, *(_widened(arrays) if wide else arrays))
-    outputs = layer.forward()
+    computed = x.dtype if path == "kernel" else accumulator(x.dtype)
+    layer = _Layer(backend, cell, path, masks, reverse, *cast(arrays, computed))
 
     def pullback(dy: Array | None, dh_n: Array | None) -> tuple:
         """Gradients of (x, h0, w_ih, b_ih) from those of (y, h_n)."""
-        if wide:
-            dy, dh_n = _widened((dy, dh_n))
-        gradients = layer.backward(dy, dh_n, input_gradient)
-        return _narrowed(gradients, x.dtype) if wide else gradients
+        return cast(layer.backward(dy, dh_n, input_gradient), x.dtype)
 
-    return _narrowed(outputs, x.dtype) if wide else outputs, pullback
+    return cast(layer.forward(), x.dtype), pullback
 
 
 def trace_minimal(
@@ -93,8 +87,7 @@ def trace_minimal(
     backend = backend_of(*arrays)
     _check_arrays(*arrays, cell)
     masks = _masks(backend, x.shape[0], x.shape[1], lengths, mask, reset, reverse)
-    wide = _widened(arrays) if x.dtype.itemsize == 2 else arrays
-    layer = _Layer(backend, cell, "reference", masks, reverse, *wide)
+    layer = _Layer(backend, cell, "reference", masks, reverse, *cast(arrays, accumulator(x.dtype)))
     layer.forward()
     keep, take, n, _ = MINIMAL[cell].coefficients(backend.xp, layer.scan.zx)
     gates = {"minlstm": (keep, take, n), "mingru": (take, n)}[cell]
@@ -176,14 +169,6 @@ def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any
     clear = cleared_by(reset, T, B, reverse)
     alive = None if alive is None or alive.all() else alive
     return tuple(None if m is None else backend.asarray(m) for m in (alive, clear))
-
-
-def _widened(arrays: tuple) -> list:
-    return [None if a is None else a.astype(np.float32) for a in arrays]
-
-
-def _narrowed(arrays: tuple, dtype: Any) -> tuple:
-    return tuple(None if a is None else a.astype(dtype) for a in arrays)
 
 
 def _check_arrays(x: Array, h0: Array | None, w_ih: Array, b_ih: Array | None, cell: str) -> int:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gpulstm.backend import Array, accumulator, backend_of
+from gpulstm.backend import Array, accumulator, backend_of, cast
 from gpulstm.functional.loop import Loop, Weights
 
 
@@ -28,7 +28,7 @@ def in_chunks(
 
     def pullback(dy: Array | None, *dstates: Array | None) -> tuple:
         dxs: list[Any] = []
-        total: list[Any] = []
+        total: Any = ()
         d: Any = dstates
         for chunk, first in zip(reversed(chunks), reversed(firsts), strict=True):
             again = loop(chunk)
@@ -36,11 +36,11 @@ def in_chunks(
             dx, *rest = again.pullback(None if dy is None else dy[chunk], *d)
             d, gradients = rest[: len(first)], rest[len(first) :]
             # sqrt(T) sums of a half type would lose what they add.
-            wide = [None if g is None else g.astype(accumulator(x.dtype), copy=False) for g in gradients]
+            wide = cast(gradients, accumulator(x.dtype))
             total = [None if a is None else a + b for a, b in zip(total, wide, strict=True)] if total else wide
             dxs.append(dx)
         dx = None if dxs[0] is None else xp.concatenate(dxs if reverse else dxs[::-1])
         given = (g if state is not None else None for g, state in zip(d, states, strict=True))
-        return dx, *given, *(None if g is None else g.astype(x.dtype, copy=False) for g in total)
+        return dx, *given, *cast(total, x.dtype)
 
     return (xp.concatenate(parts[::-1] if reverse else parts), *last), pullback

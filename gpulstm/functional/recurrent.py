@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import cells
-from gpulstm.backend import FLOATS, Array, backend_of
+from gpulstm.backend import FLOATS, Array, backend_of, cast
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.explain import Run, record
@@ -76,9 +76,8 @@ def recurrent(
         return scanned(minimal, x, arguments, row, modes, path=path, input_gradient=input_gradient)
     if x.dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
         modes |= {"path": path, "input_gradient": input_gradient, "recompute": recompute}
-        x_wide, *wide = _widened((x, *arguments))
-        outputs, pullback = recurrent(x_wide, *wide, cell=cell, **modes)
-        return _narrowed(outputs, x.dtype), lambda *d: _narrowed(pullback(*_widened(d)), x.dtype)
+        outputs, pullback = recurrent(*cast((x, *arguments), np.float32), cell=cell, **modes)
+        return cast(outputs, x.dtype), lambda *d: cast(pullback(*cast(d, np.float32)), x.dtype)
 
     loop, states, weights = _prepared(x, arguments, row, path, input_gradient, **modes)
     if recompute:
@@ -98,8 +97,9 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
         return scanned(trace_minimal, x, arguments, row, modes)
     dtype = x.dtype
     if dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
-        x, *arguments = _widened((x, *arguments))  # type: ignore[assignment]
-    loop, states, weights = _prepared(x, tuple(arguments), row, "reference", False, **modes)
+        x, *wide = cast((x, *arguments), np.float32)
+        arguments = tuple(wide)
+    loop, states, weights = _prepared(x, arguments, row, "reference", False, **modes)
     whole = loop(slice(0, x.shape[0]))
     whole.run(x, states, weights)
     seq, xp, steps = whole.seq, whole.seq.backend.xp, whole.steps
@@ -148,14 +148,6 @@ def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
         if value is None and name in ("w_ih", "w_hh", *(extra.name for extra in cell.extra)):
             raise ShapeError(f"{name}: a {cell.name} wants x, {', '.join(names)}; it was not given")
     return given[:n], Weights(w_ih, w_hh, b_ih, b_hh, w_hr, tuple(extra))
-
-
-def _widened(arrays: tuple) -> list:
-    return [None if a is None else a.astype(np.float32) for a in arrays]
-
-
-def _narrowed(arrays: tuple, dtype: Any) -> tuple:
-    return tuple(None if a is None else a.astype(dtype) for a in arrays)
 
 
 def _alive(T: int, B: int, lengths: Any, mask: Any) -> np.ndarray | None:
