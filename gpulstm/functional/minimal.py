@@ -8,7 +8,8 @@ from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.linear import product
-from gpulstm.functional.scan import MINIMAL, PATHS, choose
+from gpulstm.functional.paths import choose
+from gpulstm.functional.scan import MINIMAL, PATHS
 from gpulstm.functional.sequence import check_mask, cleared_by, mask_of_lengths
 
 
@@ -54,7 +55,7 @@ def minimal(
     G = _check_arrays(*arrays, cell)
     (T, B, D), H = x.shape, w_ih.shape[0] // G
     masks = _masks(backend, T, B, lengths, mask, reset, reverse)
-    path, why = choose(path, cell, backend, x.dtype)
+    path, why = choose(path, MINIMAL[cell].CELL, backend, x.dtype)
     record(Run(cell, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
     computed = x.dtype if path == "kernel" else accumulator(x.dtype)
     layer = _Layer(backend, cell, path, masks, reverse, *cast(arrays, computed))

@@ -33,14 +33,15 @@ def choose(path: str, cell: Cell, backend: Backend, dtype: Any) -> tuple[str, st
 
 
 def _why_not(path: str, cell: Cell, backend: Backend, dtype: Any) -> str:
+    """Why the path cannot serve the case, or ""; the scan of a cell that is not recurrent (scan.py) has every path."""
     if path == "kernel" and backend.kernels is None:
         return backend.why_no_kernels
-    if path == "kernel" and cell.kernel is None:
+    if path == "kernel" and cell.kernel is None and cell.recurrent:
         return f"the {cell.name} has no kernel"
     if path == "kernel" and dtype.name not in REALS:
         return f"no kernel stores {dtype.name}"
     if path == "inplace" and backend.is_cuda:
         return "it writes NumPy arrays and these are CuPy's"
-    if path == "inplace" and cell.inplace is None:
+    if path == "inplace" and cell.inplace is None and cell.recurrent:
         return f"the {cell.name} has no in-place step"
     return ""

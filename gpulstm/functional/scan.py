@@ -17,8 +17,6 @@ import numpy as np
 
 from gpulstm.backend import Array, Backend, accumulator
 from gpulstm.cells import mingru, minlstm
-from gpulstm.errors import NoKernel
-from gpulstm.launch import REALS
 
 MINIMAL: dict[str, Any] = {"minlstm": minlstm, "mingru": mingru}
 
@@ -209,6 +207,7 @@ class InplaceScan(_HostScan):
             np.copyto(keep, 0, where=self.clear[steps])
 
 
+# Named as those of paths.py, which chooses.
 PATHS: dict[str, type[_Scan]] = {"kernel": KernelScan, "inplace": InplaceScan, "reference": ReferenceScan}
 
 _FEW, _MANY = 512, 32  # units for which a call costs more than its arithmetic; steps worth cutting into chunks
@@ -240,22 +239,3 @@ def _scan_chunks(keep: np.ndarray, h: np.ndarray, before: np.ndarray) -> None:
         before = keep[c, -1] * before + h[c, -1]
     keep *= carries[:, None]
     h += keep
-
-
-def choose(path: str, cell: str, backend: Backend, dtype: Any) -> tuple[str, str]:
-    """(the path to take, why no faster one serves); raises NoKernel, with the reason, for one that cannot."""
-    if path not in ("auto", *PATHS):
-        raise NoKernel(f"path: want one of auto, {', '.join(PATHS)}, got {path!r}")
-    reasons = dict.fromkeys(PATHS, "")
-    if backend.kernels is None:
-        reasons["kernel"] = backend.why_no_kernels
-    elif dtype.name not in REALS:
-        reasons["kernel"] = f"no kernel stores {dtype.name}"
-    if backend.is_cuda:
-        reasons["inplace"] = "it writes NumPy arrays and these are CuPy's"
-    fastest = next(name for name, reason in reasons.items() if not reason)  # the reference serves every case
-    if path in ("auto", fastest):
-        return fastest, reasons["kernel"] if backend.is_cuda else ""
-    if reasons[path]:
-        raise NoKernel(f"path {path!r} cannot serve this {cell}: {reasons[path]}; use path='auto'")
-    return path, f"path={path!r} was asked for"
