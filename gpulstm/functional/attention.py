@@ -22,7 +22,7 @@ from gpulstm.backend import Array, Backend, accumulator, backend_of, cast
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats, check_shape
 from gpulstm.functional.linear import linear, product
-from gpulstm.functional.sequence import check_mask, mask_of_lengths
+from gpulstm.functional.sequence import alive_by
 
 
 def attention(
@@ -265,9 +265,5 @@ def _check(query: Array, keys: Array, values: Array | None, parameters: tuple, k
 
 def _seen(backend: Backend, T: int, B: int, lengths: Any, mask: Any) -> Array | None:
     """(B, T) bool: the keys that may be seen; None for all."""
-    if lengths is not None and mask is not None:
-        raise ShapeError("mask: want lengths or mask, got both")
-    if lengths is None and mask is None:
-        return None
-    host = check_mask("mask", mask, T, B) if lengths is None else mask_of_lengths(lengths, T, B)
-    return None if host.all() else backend.asarray(np.ascontiguousarray(host.T))
+    host = alive_by(lengths, mask, T, B, of="keys")
+    return None if host is None or host.all() else backend.asarray(np.ascontiguousarray(host.T))

@@ -10,7 +10,7 @@ from gpulstm.functional.explain import Run, record
 from gpulstm.functional.linear import product
 from gpulstm.functional.paths import choose
 from gpulstm.functional.scan import MINIMAL, PATHS
-from gpulstm.functional.sequence import check_mask, cleared_by, mask_of_lengths
+from gpulstm.functional.sequence import alive_by, cleared_by
 
 
 def minimal(
@@ -162,12 +162,7 @@ class _Layer:
 
 def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any, reverse: bool) -> tuple:
     """(alive, clear), (T, B) bool on the device or None: which steps count, and before which h is cleared."""
-    if lengths is not None and mask is not None:
-        raise ShapeError("mask: want lengths or mask, got both")
-    alive = None if mask is None else check_mask("mask", mask, T, B)
-    if lengths is not None:
-        alive = mask_of_lengths(lengths, T, B)
-    clear = cleared_by(reset, T, B, reverse)
+    alive, clear = alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse)
     alive = None if alive is None or alive.all() else alive
     return tuple(None if m is None else backend.asarray(m) for m in (alive, clear))
 

@@ -15,7 +15,7 @@ from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.paths import PATHS, choose
 from gpulstm.functional.recompute import in_chunks
-from gpulstm.functional.sequence import Modes, Noise, Sequence, check_mask, cleared_by, mask_of_lengths
+from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
 
 Pullback = Callable[..., tuple]
 
@@ -124,7 +124,7 @@ def _prepared(
     T, B, D = x.shape
     P, H = weights.w_hh.shape[1], weights.w_ih.shape[0] // len(cell.gates)
     h, c = zoneout
-    modes = Modes(_alive(T, B, lengths, mask), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
+    modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
     path, why = choose(path, cell, backend, x.dtype)
     record(Run(cell.name, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
 
@@ -148,14 +148,6 @@ def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
         if value is None and name in ("w_ih", "w_hh", *(extra.name for extra in cell.extra)):
             raise ShapeError(f"{name}: a {cell.name} wants x, {', '.join(names)}; it was not given")
     return given[:n], Weights(w_ih, w_hh, b_ih, b_hh, w_hr, tuple(extra))
-
-
-def _alive(T: int, B: int, lengths: Any, mask: Any) -> np.ndarray | None:
-    if lengths is not None and mask is not None:
-        raise ShapeError("mask: want lengths or mask, got both")
-    if lengths is not None:
-        return mask_of_lengths(lengths, T, B)
-    return None if mask is None else check_mask("mask", mask, T, B)
 
 
 def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:

@@ -96,15 +96,27 @@ class Sequence:
         return list(1 - bernoulli(self.backend, shape, noise.rate, noise.seed, self.dtype, first))
 
 
-def mask_of_lengths(lengths: Any, T: int, B: int) -> np.ndarray:
-    """(T, B) True up to each sequence's length, from (B,) integers 0..T of any library."""
+def alive_by(lengths: Any, mask: Any, T: int, B: int, of: str = "x") -> np.ndarray | None:
+    """(T, B) True where a step counts, None for all; ``of`` is the argument whose steps they are.
+
+    lengths (B,) are integers 0..T, mask (T, B) is bool, each of any library. Raises ShapeError or DTypeError for
+    others, and for both at once.
+    """
+    if lengths is not None and mask is not None:
+        raise ShapeError("mask: want lengths or mask, got both")
+    if lengths is not None:
+        return _mask_of_lengths(lengths, T, B, of)
+    return None if mask is None else check_mask("mask", mask, T, B)
+
+
+def _mask_of_lengths(lengths: Any, T: int, B: int, of: str) -> np.ndarray:
     host = _host(lengths)
     if host.shape != (B,):
         raise ShapeError(f"lengths: want ({B},) = (batch,), got {host.shape}")
     if host.dtype.kind not in "iu" and B > 0:
         raise DTypeError(f"lengths: want integers, got {host.dtype}")
     if B > 0 and (host.min() < 0 or host.max() > T):
-        raise ShapeError(f"lengths: want 0 <= length <= {T}, the steps of x, got {host.min()}..{host.max()}")
+        raise ShapeError(f"lengths: want 0 <= length <= {T}, the steps of {of}, got {host.min()}..{host.max()}")
     return np.arange(T)[:, None] < host
 
 

@@ -25,13 +25,13 @@ def on_host(lengths: Any) -> Any:
     return tensor(lengths).numpy() if is_array else lengths
 
 
-def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool) -> np.ndarray | None:
-    """A mask with the leading axes of x as (T, B) bool on the host; None stays None."""
+def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool, of: str = "x") -> np.ndarray | None:
+    """A mask with the ``leading`` axes of the argument ``of`` as (T, B) bool on the host; None stays None."""
     if mask is None:
         return None
     host = np.asarray(on_host(mask))
     if host.shape != leading:
-        raise ShapeError(f"{name}: want {leading}, the leading axes of x, got {host.shape}")
+        raise ShapeError(f"{name}: want {leading}, the leading axes of {of}, got {host.shape}")
     if host.dtype != bool:
         raise DTypeError(f"{name}: want bool, got {host.dtype}")
     if host.ndim == 1:

@@ -86,7 +86,7 @@ class Attention(Module):
         query, keys = as_tensor(query, "query"), as_tensor(keys, "keys")
         values = None if values is None else as_tensor(values, "values")
         self._check(query, keys, values)
-        mask = time_first("mask", mask, keys.shape[:2], self.batch_first)
+        mask = time_first("mask", mask, keys.shape[:2], self.batch_first, of="keys")
         if self.batch_first:
             query, keys, values = (
                 x.transpose(1, 0, 2) if x is not None and x.ndim == 3 else x for x in (query, keys, values)
