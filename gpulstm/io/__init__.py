@@ -1,7 +1,7 @@
 """Files: models and checkpoints in safetensors; weights from and for PyTorch, Keras and ONNX.
 
-``gl.io.torch``, ``gl.io.keras`` and ``gl.io.onnx`` are imported at their first use, and none of them needs the
-library that it is named after.
+``gl.io.torch``, ``gl.io.keras`` and ``gl.io.onnx`` are imported at their first use. The first two need neither
+PyTorch nor Keras; the third needs the package onnx.
 """
 
 import importlib
