@@ -1,9 +1,4 @@
-"""The interfaces of the two small programs gpulstm began with, on this library's cells and layers.
-
-``LstmParam``, ``LstmState``, ``LstmNode`` and ``LstmNetwork`` are a minimal LSTM, one object a time step, whose
-output is h = s * o, without a tanh. ``LSTM_RNN`` learns sequences of integers. Both run on NumPy and on CuPy.
-``python -m gpulstm.classic`` runs the demonstration with four targets.
-"""
+"""A minimal LSTM, one object a time step, whose output is h = s * o, without a tanh."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,13 +8,9 @@ import numpy as np
 from gpulstm.backend import Array, Device
 from gpulstm.backend import device as find_device
 from gpulstm.cells import general
-from gpulstm.clip import clip_grad_value
-from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.nn import LSTM, Linear, cross_entropy
+from gpulstm.errors import ShapeError
 from gpulstm.nn.module import check_sizes
-from gpulstm.optim import Adagrad
 from gpulstm.random import default_generator
-from gpulstm.tape import Tensor, no_grad, tensor
 
 _CELL = general.cell(("sigmoid", "tanh", ("affine", 1.0, 0.0)))  # h = o * s: the output has no tanh
 _GATES = ("i", "f", "g", "o")
@@ -186,107 +177,3 @@ class LstmNetwork:
                 node.top_diff_is(diff_h, diff_s)
                 diff_h, diff_s = node.state.bottom_diff_h, node.state.bottom_diff_s
         return loss
-
-
-class LSTM_RNN:
-    """An LSTM that learns which integer follows: one-hot input, no biases in the gates, softmax cross-entropy,
-    AdaGrad, truncated back-propagation over windows of 200 steps with carried state.
-
-    ``lr`` is AdaGrad's; inputs are integers below ``in_dim``, targets below ``out_dim``.
-    """
-
-    WINDOW = 200  # steps
-    CLIP = 5.0  # the largest magnitude of an element of the gradient
-
-    def __init__(
-        self, lr: float, in_dim: int, h_dim: int, out_dim: int, device: "str | Device | None" = None,
-        generator: np.random.Generator | None = None,
-    ) -> None:  # fmt: skip
-        check_sizes(in_dim=in_dim, h_dim=h_dim, out_dim=out_dim)
-        self.in_dim, self.out_dim = in_dim, out_dim
-        self.generator = generator or default_generator()
-        self.lstm = LSTM(in_dim, h_dim, bias=False, device=device, generator=self.generator)
-        self.head = Linear(h_dim, out_dim, device=device, generator=self.generator)
-        self.parameters = [*self.lstm.parameters(), *self.head.parameters()]
-        self.optimizer = Adagrad(self.parameters, lr=lr)
-
-    def train(self, iterations: int, inputs: Sequence[int], targets: Sequence[int]) -> list[float]:
-        """Pass ``iterations`` times over the two lists; the mean loss of every pass, in nats.
-
-        Raises ShapeError for lists of different lengths, empty ones, or integers out of range.
-        """
-        x, y = self._integers("inputs", inputs, self.in_dim), self._integers("targets", targets, self.out_dim)
-        if len(x) != len(y) or len(x) == 0:
-            raise ShapeError(f"targets: want {len(x)} of them, as inputs, and at least one, got {len(y)}")
-        losses = []
-        for _ in range(iterations):
-            total, states = 0.0, None
-            for start in range(0, len(x), self.WINDOW):
-                window = slice(start, start + self.WINDOW)
-                output, states = self.lstm(self._one_hot(x[window]), states)
-                states = tuple(state.detach() for state in states)
-                loss = cross_entropy(self.head(output), tensor(y[window], device=self.lstm.device))
-                self.optimizer.zero_grad()
-                loss.backward()
-                clip_grad_value(self.parameters, self.CLIP)
-                self.optimizer.step()
-                total += loss.item() * len(y[window])
-            losses.append(total / len(y))
-        return losses
-
-    def sample(self, first: int | Sequence[int], length: int, temperature: float = 1.0) -> list[int]:
-        """``length`` integers that follow ``first``, one integer or several; temperature 0 takes the likeliest.
-
-        Each is the next input, so ``in_dim`` must be ``out_dim``: ShapeError otherwise.
-        """
-        if self.in_dim != self.out_dim:
-            raise ShapeError(f"sample: want in_dim = out_dim, got {self.in_dim} and {self.out_dim}")
-        start = [first] if isinstance(first, int | np.integer) else list(first)
-        x, states, drawn = self._integers("first", start, self.in_dim), None, []
-        with no_grad():
-            for _ in range(length):
-                output, states = self.lstm(self._one_hot(x), states)
-                logits = self.head(output[-1]).numpy().astype(np.float64)
-                x = np.array([self._draw(logits, temperature)])
-                drawn.append(int(x[0]))
-        return drawn
-
-    def _draw(self, logits: np.ndarray, temperature: float) -> int:
-        if temperature == 0:
-            return int(logits.argmax())
-        chances = np.exp((logits - logits.max()) / temperature)
-        return int(self.generator.choice(self.out_dim, p=chances / chances.sum()))
-
-    def _one_hot(self, x: np.ndarray) -> Tensor:
-        return tensor(np.eye(self.in_dim, dtype=np.float32)[x], device=self.lstm.device)
-
-    @staticmethod
-    def _integers(name: str, values: Sequence[int], size: int) -> np.ndarray:
-        array = np.asarray(values)
-        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            raise DTypeError(f"{name}: want a list of integers, got {array.dtype} of shape {array.shape}")
-        if array.size and not 0 <= array.min() <= array.max() < size:
-            raise ShapeError(f"{name}: want integers from 0 to {size - 1}, got {array.min()}..{array.max()}")
-        return array.astype(np.int64)
-
-
-def example(iterations: int = 100, lr: float = 0.1, device: "str | Device" = "cpu", seed: int = 0) -> list[float]:
-    """The demonstration: 100 cells learn from four random inputs to give -0.5, 0.2, 0.1, -0.5; the losses."""
-    generator = np.random.default_rng(seed)
-    y_list = [-0.5, 0.2, 0.1, -0.5]
-    x_list = generator.random((len(y_list), 50))
-    net = LstmNetwork(LstmParam(100, 50, device=device, generator=generator))
-    losses = []
-    for iteration in range(iterations):
-        for x in x_list:
-            net.x_list_add(x)
-        losses.append(float(net.y_list_is(y_list, FirstUnitLoss)))
-        given = ", ".join(f"{float(node.state.h[0]):8.5f}" for node in net.lstm_node_list)
-        print(f"iteration {iteration:3d}: y_pred = [{given}], loss {losses[-1]:.3e}")
-        net.lstm_param.apply_diff(lr)
-        net.x_list_clear()
-    return losses
-
-
-if __name__ == "__main__":
-    example()

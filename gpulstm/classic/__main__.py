@@ -1,0 +1,5 @@
+"""``python -m gpulstm.classic``: the demonstration."""
+
+from gpulstm.classic import example
+
+example()

@@ -1,0 +1,24 @@
+"""The demonstration of the minimal LSTM, with four targets."""
+
+import numpy as np
+
+from gpulstm.backend import Device
+from gpulstm.classic.network import FirstUnitLoss, LstmNetwork, LstmParam
+
+
+def example(iterations: int = 100, lr: float = 0.1, device: "str | Device" = "cpu", seed: int = 0) -> list[float]:
+    """The demonstration: 100 cells learn from four random inputs to give -0.5, 0.2, 0.1, -0.5; the losses."""
+    generator = np.random.default_rng(seed)
+    y_list = [-0.5, 0.2, 0.1, -0.5]
+    x_list = generator.random((len(y_list), 50))
+    net = LstmNetwork(LstmParam(100, 50, device=device, generator=generator))
+    losses = []
+    for iteration in range(iterations):
+        for x in x_list:
+            net.x_list_add(x)
+        losses.append(float(net.y_list_is(y_list, FirstUnitLoss)))
+        given = ", ".join(f"{float(node.state.h[0]):8.5f}" for node in net.lstm_node_list)
+        print(f"iteration {iteration:3d}: y_pred = [{given}], loss {losses[-1]:.3e}")
+        net.lstm_param.apply_diff(lr)
+        net.x_list_clear()
+    return losses
