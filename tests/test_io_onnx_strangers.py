@@ -1,0 +1,211 @@
+"""ONNX files from strangers: what is damaged is refused, and by name."""
+
+import numpy as np
+import pytest
+
+import gpulstm as gl
+from gpulstm.errors import FormatError
+from gpulstm.io.onnx.read import tensor_array
+from gpulstm.io.onnx.size import LARGEST, check_size
+from tests.onnx_models import generator, helper, numpy_helper, onnx, stranger
+
+pytestmark = pytest.mark.oracle
+
+
+def tensor_of(model, name: str):
+    return next(tensor for tensor in model.graph.initializer if tensor.name == name)
+
+
+def put(model, name: str, array) -> None:
+    tensor_of(model, name).CopyFrom(numpy_helper.from_array(np.asarray(array), name))
+
+
+def attribute(name: str, value):
+    return lambda model: model.graph.node[0].attribute.append(helper.make_attribute(name, value))
+
+
+def changed(name: str, **fields):
+    def change(model) -> None:
+        for field, value in fields.items():
+            setattr(tensor_of(model, name), field, value)
+
+    return change
+
+
+def external(model) -> None:
+    tensor_of(model, "W").ClearField("raw_data")
+    entry = tensor_of(model, "W").external_data.add()
+    entry.key, entry.value = "location", "/etc/passwd"
+    tensor_of(model, "W").data_location = 1
+
+
+def huge(model) -> None:
+    tensor_of(model, "R").dims[:] = [2**31, 2**31, 2**31]
+
+
+def half(model) -> None:
+    """float16 whose bits are no bits."""
+    tensor = tensor_of(model, "B")
+    tensor.ClearField("raw_data")
+    tensor.data_type = 10
+    tensor.int32_data.extend([70000] * 16)
+
+
+def cleared(model) -> None:
+    model.graph.node[0].input[1] = ""
+
+
+def twice(model) -> None:
+    model.graph.initializer.append(tensor_of(model, "W"))
+
+
+def in_a_circle(model) -> None:
+    model.graph.node[0].input[1] = "a"
+    for there, back in (("a", "b"), ("b", "a")):
+        model.graph.node.append(helper.make_node("Identity", [there], [back]))
+
+
+def computed(model) -> None:
+    model.graph.node[0].input[2] = "squares"
+    model.graph.node.append(helper.make_node("Mul", ["R", "R"], ["squares"]))
+
+
+DAMAGED = {
+    "node 0 .LSTM 'layer'.*attributes.*got 'speed'": attribute("speed", 3),
+    "clip: want a number above 0, got -1.0": attribute("clip", -1.0),
+    "clip: want a number above 0, got 0.0": attribute("clip", 0.0),
+    "clip: want a value in the field f, got i": attribute("clip", 1),
+    "direction: want forward": attribute("direction", "sideways"),
+    "hidden_size once": attribute("hidden_size", 2),
+    "layout: want 0 or 1": attribute("layout", 2),
+    "initial_h: want .batch, directions, hidden.": attribute("layout", 1),
+    "want 3 activations for each of 1": attribute("activations", ["Tanh"]),
+    "activations out of .* got 'Tan'": attribute("activations", ["Sigmoid", "Tan", "Tanh"]),
+    "attributes .* got 'linear_before_reset'": attribute("linear_before_reset", 1),
+    "'W': want its values in the file": external,
+    "'R': want 39614081257132168796771975168": huge,
+    "'B': want 64 bytes": changed("B", raw_data=b"\0" * 63),
+    "'B': want one of float32": changed("B", data_type=8),
+    "'B': want 16 values in float_data": lambda model: tensor_of(model, "B").ClearField("raw_data"),
+    "'B': want numbers of 16 bits": half,
+    "'P': want at most 8 axes": lambda model: tensor_of(model, "P").dims.__setitem__(0, 0),
+    "P: want .1, 6.": lambda model: put(model, "P", np.zeros((1, 4), np.float32)),
+    "B: want float32, got float64": lambda model: put(model, "B", np.zeros((1, 16))),
+    "W: want float16 or": lambda model: put(model, "W", np.zeros((1, 8, 3), np.int32)),
+    "W: want .1, 8, 3. for": lambda model: put(model, "W", np.zeros((1, 9, 3), np.float32)),
+    "R: want .directions": lambda model: put(model, "R", np.zeros(6, np.float32)),
+    "initial_h: want .directions, batch": lambda model: put(model, "initial_h", np.zeros((2, 1, 2), np.float32)),
+    "initial_h: want float32": lambda model: put(model, "initial_h", np.zeros((1, 2, 2))),
+    "sequence_lens: want": lambda model: put(model, "sequence_lens", np.array([1, -1], np.int32)),
+    "one batch, got 2, 3": lambda model: put(model, "sequence_lens", np.array([1, 2, 3], np.int32)),
+    "want the weights W": cleared,
+    "initializer 'W': want each name once": twice,
+    "Identity nodes in a row": in_a_circle,
+    "R: want an array in the file, got 'squares'": computed,
+    "want the inputs X, W": lambda model: model.graph.node[0].input.append("X"),
+    "want an LSTM, GRU or RNN, got nodes Elman": lambda model: setattr(model.graph.node[0], "op_type", "Elman"),
+    "got nodes mine.LSTM": lambda model: setattr(model.graph.node[0], "domain", "mine"),
+    "file with no node": lambda model: model.graph.ClearField("node"),
+    "want version 7 of ONNX": lambda model: setattr(model.opset_import[0], "version", 6),
+    "no version of ONNX": lambda model: model.ClearField("opset_import"),
+}
+
+
+@pytest.mark.parametrize("words", DAMAGED)
+def test_damaged_model_is_refused(words):
+    model = stranger()
+    assert gl.io.onnx.load(model.SerializeToString()).layer()  # it was whole before
+    DAMAGED[words](model)
+    with pytest.raises(FormatError, match=words):
+        gl.io.onnx.load(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "alpha", "words"),
+    [
+        ("RNN", "Affine", [], "activation_alpha: want a finite value for Affine, got none"),
+        ("RNN", "Affine", [1.0], "activation_beta: want a finite value for Affine, got none"),
+        ("RNN", "Elu", [float("nan")], "activation_alpha: want a finite value"),
+        ("RNN", "Elu", [1.0, 2.0], "activation_alpha: want 1 values, for Elu, got 2"),
+    ],
+)
+def test_activation_without_its_parameters_is_refused(kind, name, alpha, words):
+    model = stranger(kind)
+    attribute("activations", [name])(model)
+    if alpha:
+        attribute("activation_alpha", alpha)(model)
+    with pytest.raises(FormatError, match=words):
+        gl.io.onnx.load(model)
+
+
+def test_peepholes_belong_to_an_lstm():
+    model = stranger("GRU")
+    model.graph.node[0].input.append("W")
+    with pytest.raises(FormatError, match="want the inputs X, W, R, B, sequence_lens, initial_h, got 7"):
+        gl.io.onnx.load(model)
+
+
+def test_a_file_of_many_small_parts_is_refused_before_it_is_parsed():
+    data = stranger().SerializeToString()
+    besides = len(data) - sum(len(tensor.raw_data) for tensor in stranger().graph.initializer)
+    check_size(data, "file", besides)
+    with pytest.raises(FormatError, match=f"file: want at most {besides - 1} bytes besides tensors, got {besides}"):
+        check_size(data, "file", besides - 1)
+    with pytest.raises(FormatError, match="besides tensors, got more"):
+        check_size(b"\x3a\x06" + b"\x0a\x00" * 3, "file", 5)  # a graph of three empty nodes
+    whole = data + b"\x09" + bytes(8) + b"\x0d" + bytes(4) + b"\x08\xff\x01"  # fields of the other kinds
+    check_size(whole, "file", len(whole) - (len(data) - besides))
+    assert LARGEST == 2**31 - 1
+    for damaged in (data[:-1], b"\x3b" + data, b"\xff" * 11 + data):
+        with pytest.raises(FormatError, match="file: not a whole ONNX file"):
+            check_size(damaged, "file", len(data) - 20)
+
+
+def test_a_file_larger_than_protobuf_allows_is_not_read(tmp_path, monkeypatch):
+    data = stranger().SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(data)
+    monkeypatch.setattr("gpulstm.io.onnx.read.LARGEST", len(data))
+    assert gl.io.onnx.load(tmp_path / "model.onnx").operators
+    monkeypatch.setattr("gpulstm.io.onnx.read.LARGEST", len(data) - 1)
+    with pytest.raises(FormatError, match=f"model.onnx: want at most {len(data) - 1} bytes, got {len(data)}"):
+        gl.io.onnx.load(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(("number", "dtype"), [(10, "float16"), (16, "bfloat16"), (1, "float32"), (11, "float64")])
+def test_values_that_are_no_raw_bytes(number, dtype):
+    want = np.array([0.0, -1.5, 3.0, 0.25] * 4).astype(gl.as_dtype(dtype)).reshape(1, 16)
+    tensor = onnx.TensorProto(name="B", data_type=number, dims=want.shape)
+    if want.dtype.itemsize == 2:
+        tensor.int32_data.extend(want.view(np.uint16).ravel().tolist())
+    else:
+        getattr(tensor, "float_data" if dtype == "float32" else "double_data").extend(want.ravel().tolist())
+    for _ in range(2):
+        got = tensor_array(tensor, "tensor")
+        assert got.dtype == want.dtype and np.array_equal(got, want)
+        tensor.raw_data = want.tobytes()
+        tensor.ClearField("float_data")
+    tensor.dims[:] = [1] * 7 + [16]
+    assert tensor_array(tensor, "tensor").ndim == 8
+    tensor.dims[:] = [1] * 8 + [16]
+    with pytest.raises(FormatError, match="at most 8 axes"):
+        tensor_array(tensor, "tensor")
+
+
+def test_texts_that_are_no_unicode_are_shown_all_the_same():
+    data = stranger().SerializeToString().replace(b"LSTM", b"LST\xff")
+    with pytest.raises(FormatError, match="got nodes LST�"):
+        gl.io.onnx.load(data)
+
+
+def test_no_other_error_than_format_error_whatever_the_bytes():
+    data, rng = stranger().SerializeToString(), generator()
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(data[: int(rng.integers(1, len(data) + 1))] if rng.random() < 0.3 else data)
+        for place in rng.integers(0, len(damaged), int(rng.integers(1, 4))):
+            damaged[place] = int(rng.integers(0, 256))
+        try:
+            gl.io.onnx.load(bytes(damaged))
+        except FormatError:
+            refused += 1
+    assert 100 < refused < 400
