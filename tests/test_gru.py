@@ -86,10 +86,11 @@ def test_the_usual_activations_may_be_told(device, rng):
 
 
 @pytest.mark.parametrize("update", gru.UPDATES)
+@pytest.mark.parametrize("reset", gru.RESETS)
 @pytest.mark.parametrize("reverse", [False, True])
-def test_blocks_of_steps_in_place(rng, monkeypatch, update, reverse):
+def test_blocks_of_steps_in_place(rng, monkeypatch, reset, update, reverse):
     """Backward's coefficients are made for several steps at once: whatever their number, the gradients are the same."""
-    given, d, cell = arguments(rng), cotangents(rng), gru.cell(update=update)
+    given, d, cell = arguments(rng), cotangents(rng), gru.cell(reset, update)
     want, _ = run(CPU, given, d, cell, path="reference", reverse=reverse)
     for steps in (1, 4, T):
         monkeypatch.setattr(InplaceSteps, "CACHED", steps * B * 3 * H * 8)
@@ -101,7 +102,7 @@ def test_blocks_of_steps_in_place(rng, monkeypatch, update, reverse):
 
 def test_which_variants_have_no_step_in_place(rng):
     given, d = arguments(rng), cotangents(rng)
-    for cell in (gru.cell("before"), gru.cell(activations=("hard_sigmoid", "tanh")), gru.cell(clip=2.0)):
+    for cell in (gru.cell("before", clip=2.0), gru.cell(activations=("hard_sigmoid", "tanh")), gru.cell(clip=2.0)):
         assert run(CPU, given, d, cell)[1] == "reference"
         with pytest.raises(NoKernel, match="cannot serve this gru: the gru has no in-place step"):
             run(CPU, given, d, cell, path="inplace")

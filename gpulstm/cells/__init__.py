@@ -1,7 +1,8 @@
 """The cells: the arithmetic of one time step, one file a variant, and the list of them all."""
 
 from gpulstm.cells import coupled, general, gru, layer_norm, lstm, mingru, minlstm, peephole, rnn, slstm
-from gpulstm.cells.cell import Cell, Extra, Inner, Inplace, Kernels, Product
+from gpulstm.cells.cell import Cell, Extra, Inner, Kernels, Product
+from gpulstm.cells.inplace import Buffers, Inplace
 from gpulstm.errors import NoKernel
 
 _FILES = (lstm, gru, rnn, peephole, coupled, layer_norm, slstm, minlstm, mingru, general)
@@ -17,4 +18,4 @@ def find(cell: str | Cell) -> Cell:
     return CELLS[cell]
 
 
-__all__ = ["CELLS", "Cell", "Extra", "Inner", "Inplace", "Kernels", "Product", "find"]
+__all__ = ["CELLS", "Buffers", "Cell", "Extra", "Inner", "Inplace", "Kernels", "Product", "find"]

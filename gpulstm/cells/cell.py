@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gpulstm.cells.inplace import Inplace
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -31,7 +33,7 @@ class Cell:
     recurrent: bool = True  # has w_hh; without it there is a scan in place of the loop (functional/minimal.py)
     split: bool = False  # the gradients of zx and of zr differ
     direct: bool = False  # h_prev enters the equations besides the products
-    inplace: "Inplace | None" = None
+    inplace: Inplace | None = None
     kernel: "Kernels | None" = None
 
     @property
@@ -88,29 +90,6 @@ class Inner:
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Inplace:
-    """A step that allocates nothing, for NumPy: the contract of the cell's CUDA kernel, for whole rows.
-
-    ``forward(gates, zr, before, after, kept, scratch)``: gates (B, G*H) comes in as zx with its biases and
-    leaves as the activated gates, zr (B, G*H) is used up; before and after are the states (B, H) in their order, after
-    written; kept (B, kept*H) is written for the backward pass; scratch (B, H) is working space.
-
-    ``coefficients(gates, before, after, kept, dzx, dzr, factor)``: everything of backward that does not wait
-    for the step after, for several steps at once (leading axes free): writes dzx and, if split, dzr
-    (..., B, G*H), and factor (..., B, H).
-
-    ``backward(gates, factor, dzx, dzr, dh, direct, ds)``: one step from its coefficients: dzx and dzr become
-    the gradients of the pre-activations, ds, those of the states but h, come in as of the states and leave as
-    of the states before; direct (B, H) is written if the cell is ``direct``. dh and factor are used up.
-    """
-
-    forward: Callable[..., None]
-    coefficients: Callable[..., None]
-    backward: Callable[..., None]
-    kept: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ A quarter fewer parameters than an LSTM, and c stays between -1 and 1 if it begi
 step is kernels/coupled.cu.
 """
 
+import numpy as np
+
 from gpulstm.cells.cell import Cell, Kernels
+from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, output_coefficients, slopes, split
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("f", "g", "o"), ("h", "c")
@@ -37,4 +40,48 @@ def backward(xp, dstates, saved, extra):
     return dz, dz, (None, dc_prev), ()
 
 
-CELL = Cell("coupled", GATES, STATES, forward, backward, kernel=Kernels("coupled"))
+KINDS = "sts"  # of the activations, for cells.inplace
+
+
+def inplace_forward(s, zr):
+    """``forward`` without a new array; see Inplace for what is read and written."""
+    (_, c_prev), (h, c) = s.before, s.after
+    s.gates += zr
+    activate(s.gates, KINDS)
+    f, g, o = split(s.gates, 3)
+    np.subtract(c_prev, g, out=c)
+    c *= f
+    c += g
+    np.tanh(c, out=s.scratch)
+    np.multiply(o, s.scratch, out=h)
+
+
+def inplace_coefficients(s):
+    """What ``backward`` multiplies dc and dh with, for any number of steps at once: d(z_f, z_g)/dc, dz_o/dh, dc/dh."""
+    (_, c_prev), (_, c) = s.before, s.after
+    f, g, o = split(s.gates, 3)
+    df, dg, do = split(s.dzx, 3)
+    slopes(s.gates, KINDS, s.dzx)
+    np.subtract(c_prev, g, out=s.factor)
+    df *= s.factor
+    np.subtract(1, f, out=s.factor)
+    dg *= s.factor
+    output_coefficients(c, o, do, s.factor)
+
+
+def inplace_backward(s, dh, direct, ds):
+    """``backward`` from the coefficients; see Inplace for what is read and written."""
+    f, _, _ = split(s.gates, 3)
+    (dc,) = ds
+    cell_state_backward(s.dzx, dh, dc, s.factor, f)
+
+
+CELL = Cell(
+    "coupled",
+    GATES,
+    STATES,
+    forward,
+    backward,
+    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward),
+    kernel=Kernels("coupled"),
+)

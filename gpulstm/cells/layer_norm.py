@@ -12,7 +12,10 @@ of zero, one unit) becomes zeros, since EPS stands beside the variance. The thir
 kernels/layer_norm.cu.
 """
 
+import numpy as np
+
 from gpulstm.cells.cell import Cell, Extra, Kernels
+from gpulstm.cells.inplace import Inplace, activate, output_coefficients, slopes, split
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
@@ -61,6 +64,121 @@ def backward(xp, dstates, saved, extra):
     return dzx, dzr, (None, dc_prev), (dz * x_hat, dz * r_hat, dz, dv * c_hat, dv)
 
 
+KINDS = "ssts"  # of the activations, for cells.inplace
+
+
+def inplace_begin(s):
+    """LN(zx) and its factor, for any number of steps at once; gates leave as norm_ih * LN(zx) + bias."""
+    norm_ih, _, bias, _, _ = s.vectors
+    x_hat, _, scales = _kept(s)
+    _normalise_into(x_hat, scales[..., :1], s.gates, np.empty_like(x_hat))
+    np.multiply(x_hat, norm_ih, out=s.gates)
+    s.gates += bias
+
+
+def inplace_forward(s, zr):
+    """``forward`` without a new array but a number for each row; see Inplace for what is read and written."""
+    (_, c_prev), (h, c) = s.before, s.after
+    _, norm_hh, _, norm_c, bias_c = s.vectors
+    _, r_hat, scales = _kept(s)
+    _normalise_into(r_hat, scales[:, 1:2], zr, s.wide)
+    np.multiply(r_hat, norm_hh, out=s.wide)
+    s.gates += s.wide
+    activate(s.gates, KINDS)
+    i, f, g, o = split(s.gates, 4)
+    np.multiply(f, c_prev, out=c)
+    np.multiply(i, g, out=s.scratch)
+    c += s.scratch
+    _normalise_into(s.scratch, scales[:, 2:], c, _narrow(s))
+    s.scratch *= norm_c
+    s.scratch += bias_c
+    np.tanh(s.scratch, out=s.scratch)
+    np.multiply(o, s.scratch, out=h)
+
+
+def inplace_coefficients(s):
+    """As the LSTM's, with v = norm_c * LN(c) + bias_c in the place of c: factor is dv/dh and LN(c)."""
+    (_, c_prev), (_, c) = s.before, s.after
+    *_, norm_c, bias_c = s.vectors
+    i, _, g, o = split(s.gates, 4)
+    di, df, dg, do = split(s.dzx, 4)
+    dh_to_dv, c_hat = split(s.factor, 2)
+    slopes(s.gates, KINDS, s.dzx)
+    di *= g
+    df *= c_prev
+    dg *= i
+    _normalise_into(c_hat, np.empty((*c.shape[:-1], 1), c_hat.dtype), c, np.empty_like(c_hat))
+    output_coefficients(norm_c * c_hat + bias_c, o, do, dh_to_dv)
+
+
+def inplace_backward(s, dh, direct, ds):
+    """``backward`` from the coefficients, but for LN(zx); see Inplace for what is read and written."""
+    (dc,) = ds
+    B, H = dc.shape
+    _, norm_hh, _, norm_c, _ = s.vectors
+    _, r_hat, scales = _kept(s)
+    dv, c_hat = split(s.factor, 2)
+    dv *= dh
+    np.multiply(dv, norm_c, out=s.scratch)
+    _normalise_backward_in(s.scratch, c_hat, scales[:, 2:], _narrow(s))
+    dc += s.scratch
+    dz = s.dzx.reshape(B, 4, H)
+    dz[:, :3] *= dc[:, None]
+    dz[:, 3] *= dh
+    dc *= s.gates[:, H : 2 * H]
+    np.multiply(s.dzx, norm_hh, out=s.dzr)
+    _normalise_backward_in(s.dzr, r_hat, scales[:, 1:2], s.wide)
+
+
+def inplace_finish(s, dvectors):
+    """The gradients of the vectors, and that of zx from that of what it was made into."""
+    x_hat, r_hat, scales = _kept(s)
+    dv, c_hat = split(s.factor, 2)
+    dnorm_ih, dnorm_hh, dbias, dnorm_c, dbias_c = dvectors
+    dnorm_ih += np.einsum("tbn,tbn->bn", s.dzx, x_hat)
+    dnorm_hh += np.einsum("tbn,tbn->bn", s.dzx, r_hat)
+    dbias += s.dzx.sum(axis=0)
+    dnorm_c += np.einsum("tbn,tbn->bn", dv, c_hat)
+    dbias_c += dv.sum(axis=0)
+    s.dzx *= s.vectors[0]
+    _normalise_backward_in(s.dzx, x_hat, scales[..., :1], np.empty_like(x_hat))
+
+
+def _kept(s):
+    """LN of both products (..., 4H), and the factors (..., 3) of these and of the cell state."""
+    width = s.gates.shape[-1]
+    return s.kept[..., :width], s.kept[..., width : 2 * width], s.kept[..., 2 * width :]
+
+
+def _narrow(s):
+    """A second array as scratch (B, H)."""
+    return s.wide.reshape(-1)[: s.scratch.size].reshape(s.scratch.shape)
+
+
+def _normalise_into(x_hat, scale, x, work):
+    """``normalise`` for rows of any number of steps, into x_hat (..., N) and scale (..., 1); work (..., N)."""
+    np.subtract(x, _mean(x, x_hat.dtype), out=x_hat)
+    np.multiply(x_hat, x_hat, out=work)
+    np.add(_mean(work), EPS, out=scale)
+    np.sqrt(scale, out=scale)
+    np.divide(1, scale, out=scale)
+    x_hat *= scale
+
+
+def _normalise_backward_in(d, x_hat, scale, work):
+    """``normalise_backward``, d (..., N) coming in as that of x_hat and leaving as that of x; work (..., N)."""
+    np.multiply(d, x_hat, out=work)
+    np.multiply(x_hat, _mean(work), out=work)
+    work += _mean(d, work.dtype)
+    d -= work
+    d *= scale
+
+
+def _mean(x, dtype=None):
+    """(..., 1) of (..., N); the sum is in that type, np.mean takes three times as long."""
+    return np.add.reduce(x, axis=-1, keepdims=True, dtype=dtype) / x.shape[-1]
+
+
 CELL = Cell(
     "layer_norm",
     GATES,
@@ -76,5 +194,15 @@ CELL = Cell(
     ),
     biases=False,
     split=True,
+    inplace=Inplace(
+        inplace_forward,
+        inplace_coefficients,
+        inplace_backward,
+        begin=inplace_begin,
+        finish=inplace_finish,
+        kept=8,
+        columns=3,
+        factors=2,
+    ),
     kernel=Kernels("layer_norm", kept=4, rows=True),
 )

@@ -5,11 +5,10 @@ twice: as equations to read and to test against, and written into given buffers 
 form is kernels/lstm.cu.
 """
 
-import functools
-
 import numpy as np
 
-from gpulstm.cells.cell import Cell, Inplace, Kernels
+from gpulstm.cells.cell import Cell, Kernels
+from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, output_coefficients, slopes, split
 
 GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
 
@@ -39,75 +38,42 @@ def backward(xp, dstates, saved, extra):
     return dz, dz, (None, dc_prev), ()
 
 
-@functools.lru_cache(maxsize=16)
-def _tanh_to_gates(shape: tuple[int, int], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays (B, 4H) that make one tanh serve all gates: scale * tanh(scale * z) + shift is sigmoid for i, f, o
-    and tanh for g. Whole arrays, since NumPy is slower with a row to be repeated."""
-    scale, shift = np.full(shape, 0.5, dtype), np.full(shape, 0.5, dtype)
-    _, _, scale_g, _ = _split(scale)
-    _, _, shift_g, _ = _split(shift)
-    scale_g[...], shift_g[...] = 1, 0
-    return scale, shift
+KINDS = "ssts"  # of the activations, for cells.inplace
 
 
-def _split(gates: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Views of (..., 4H) as i, f, g, o (..., H); np.split takes ten times as long."""
-    H = gates.shape[-1] // 4
-    return gates[..., :H], gates[..., H : 2 * H], gates[..., 2 * H : 3 * H], gates[..., 3 * H :]
-
-
-def inplace_forward(gates, zr, before, after, kept, scratch):
+def inplace_forward(s, zr):
     """``forward`` without a new array; see Inplace for what is read and written."""
-    (_, c_prev), (h, c) = before, after
-    scale, shift = _tanh_to_gates(gates.shape, gates.dtype)
-    gates += zr
-    gates *= scale
-    np.tanh(gates, out=gates)
-    gates *= scale
-    gates += shift
-    i, f, g, o = _split(gates)
+    (_, c_prev), (h, c) = s.before, s.after
+    s.gates += zr
+    activate(s.gates, KINDS)
+    i, f, g, o = split(s.gates, 4)
     np.multiply(f, c_prev, out=c)
-    np.multiply(i, g, out=scratch)
-    c += scratch
-    np.tanh(c, out=scratch)
-    np.multiply(o, scratch, out=h)
+    np.multiply(i, g, out=s.scratch)
+    c += s.scratch
+    np.tanh(c, out=s.scratch)
+    np.multiply(o, s.scratch, out=h)
 
 
-def inplace_coefficients(gates, before, after, kept, dz, dzr, dh_to_dc):
-    """What ``backward`` multiplies dc and dh with, for any number of steps at once: leading axes (..., B).
+def inplace_coefficients(s):
+    """What ``backward`` multiplies dc and dh with, for any number of steps at once.
 
-    dz (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, dh_to_dc (..., H) with dc/dh.
+    dzx (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, the first block of factor with dc/dh.
     """
-    (_, c_prev), (_, c) = before, after
-    i, f, g, o = _split(gates)
-    di, df, dg, do = _split(dz)
-    # The slopes of the activations, s (1 - s) and 1 - g^2 ...
-    np.multiply(gates, gates, out=dz)
-    np.subtract(i, di, out=di)
-    np.subtract(f, df, out=df)
-    np.subtract(1, dg, out=dg)
-    np.subtract(o, do, out=do)
-    # ... each times what its gate is multiplied with in c = f c_prev + i g and h = o tanh(c).
+    (_, c_prev), (_, c) = s.before, s.after
+    i, _, g, o = split(s.gates, 4)
+    di, df, dg, do = split(s.dzx, 4)
+    slopes(s.gates, KINDS, s.dzx)
     di *= g
     df *= c_prev
     dg *= i
-    np.tanh(c, out=dh_to_dc)
-    do *= dh_to_dc
-    dh_to_dc *= dh_to_dc
-    np.subtract(1, dh_to_dc, out=dh_to_dc)
-    dh_to_dc *= o
+    output_coefficients(c, o, do, s.factor[..., : o.shape[-1]])
 
 
-def inplace_backward(gates, dh_to_dc, dz, dzr, dh, direct, ds):
+def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
+    _, f, _, _ = split(s.gates, 4)
     (dc,) = ds
-    B, H = dc.shape
-    dh_to_dc *= dh
-    dc += dh_to_dc
-    dz = dz.reshape(B, 4, H)
-    dz[:, :3] *= dc[:, None]
-    dz[:, 3] *= dh
-    dc *= gates[:, H : 2 * H]
+    cell_state_backward(s.dzx, dh, dc, s.factor, f)
 
 
 CELL = Cell(

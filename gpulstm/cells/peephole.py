@@ -13,8 +13,11 @@ and c for o. The o gate's product stands in the middle of the step, the rest of 
 c is the new state before any of the old one is kept (zoneout). The third form of the steps is kernels/peephole.cu.
 """
 
-from gpulstm.cells import lstm
+import numpy as np
+
+from gpulstm.cells import inplace, lstm
 from gpulstm.cells.cell import Cell, Extra, Inner, Kernels, Product
+from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, split
 from gpulstm.cells.lstm import sigmoid
 from gpulstm.errors import ShapeError
 
@@ -62,6 +65,99 @@ def inner_backward(xp, dc, dzx, dzr, dstates, saved, extra):
     return dz, dz, (None, dc_prev + dc * f)
 
 
+def inplace_forward(s, zr):
+    """``forward`` without a new array; see Inplace for what is read and written."""
+    (_, c_prev), (h, c) = s.before, s.after
+    B, H = c.shape
+    p_if, p_o = s.vectors[0][: 2 * H].reshape(2, H), s.vectors[0][2 * H :]
+    s.gates += zr
+    seen = zr.reshape(B, 4, H)[:, :2]  # zr has been used
+    np.multiply(c_prev[:, None], p_if, out=seen)
+    s.gates.reshape(B, 4, H)[:, :2] += seen
+    _new_c(s, c_prev, c)
+    np.multiply(c, p_o, out=s.scratch)
+    _output(s, s.scratch, c, h)
+
+
+def inplace_coefficients(s):
+    """As the LSTM's; c is also seen by o, c_prev by i and f: factor is dc/dh and dc_prev/dc."""
+    lstm.inplace_coefficients(s)
+    p_i, p_f, p_o = split(s.vectors[0], 3)
+    _, f, _, _ = split(s.gates, 4)
+    di, df, _, do = split(s.dzx, 4)
+    dh_to_dc, carried = split(s.factor, 2)
+    np.multiply(do, p_o, out=carried)
+    dh_to_dc += carried
+    np.multiply(di, p_i, out=carried)
+    carried += f
+    carried += df * p_f  # a new array, for several steps at once
+
+
+def inplace_backward(s, dh, direct, ds):
+    """``backward`` from the coefficients; see Inplace for what is read and written."""
+    (dc,) = ds
+    cell_state_backward(s.dzx, dh, dc, *split(s.factor, 2))
+
+
+def inplace_finish(s, dvectors):
+    """The gradient of the peepholes, from that of the gates they reach."""
+    (_, c_prev), (_, c) = s.before, s.after
+    di, df, _, do = split(s.dzx, 4)
+    for dp, dz, seen in zip(split(dvectors[0], 3), (di, df, do), (c_prev, c_prev, c), strict=True):
+        dp += np.einsum("tbh,tbh->bh", dz, seen)
+
+
+def inplace_inner(s, zr, v):
+    """``inner_forward`` without a new array."""
+    (_, c_prev), (_, c) = s.before, s.after
+    H = c.shape[1]
+    s.gates[:, : 3 * H] += zr[:, : 3 * H]
+    _new_c(s, c_prev, c)
+    v[...] = c
+
+
+def inplace_full_forward(s, zr):
+    """The rest of the step: o and h."""
+    h, c = s.after
+    _output(s, zr[:, 3 * c.shape[1] :], c, h)
+
+
+def inplace_full_backward(s, dh, direct, ds):
+    """dz_o, which the o gate's matrix waits for, and what reaches c besides."""
+    (dc,) = ds
+    *_, do = split(s.dzx, 4)
+    do *= dh
+    s.factor *= dh
+    dc += s.factor
+
+
+def inplace_inner_backward(s, dv, direct, ds):
+    """What all of dc, now whole, gives to the other gates and to c_prev."""
+    (dc,) = ds
+    B, H = dc.shape
+    dc += dv
+    s.dzx.reshape(B, 4, H)[:, :3] *= dc[:, None]
+    dc *= s.gates[:, H : 2 * H]
+
+
+def _new_c(s, c_prev, c):
+    """c from the pre-activations of i, f and g."""
+    activate(s.gates[:, : 3 * c.shape[1]], "sst")
+    i, f, g, _ = split(s.gates, 4)
+    np.multiply(f, c_prev, out=c)
+    np.multiply(i, g, out=s.scratch)
+    c += s.scratch
+
+
+def _output(s, added, c, h):
+    """h from the pre-activation of o but for ``added``."""
+    *_, o = split(s.gates, 4)
+    o += added
+    inplace.sigmoid(o)
+    np.tanh(c, out=s.scratch)
+    np.multiply(o, s.scratch, out=h)
+
+
 DIAGONAL = Cell(
     "peephole",
     GATES,
@@ -69,6 +165,7 @@ DIAGONAL = Cell(
     forward,
     backward,
     extra=(Extra("weight_ch", 3),),
+    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward, finish=inplace_finish, factors=2),
     kernel=Kernels("peephole"),
 )
 FULL = Cell(
@@ -84,6 +181,13 @@ FULL = Cell(
         Product("inner", "weight_ch", slice(3, 4), slice(2, 3)),
     ),
     inner=Inner(inner_forward, inner_backward),
+    inplace=Inplace(
+        inplace_full_forward,
+        lstm.inplace_coefficients,
+        inplace_full_backward,
+        inner=inplace_inner,
+        inner_backward=inplace_inner_backward,
+    ),
     kernel=Kernels("peephole", "peephole_full"),
 )
 CELL = DIAGONAL

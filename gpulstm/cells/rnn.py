@@ -15,7 +15,8 @@ import numpy as np
 
 from gpulstm.cells import activation as activations
 from gpulstm.cells.activation import Activation
-from gpulstm.cells.cell import Cell, Inplace, Kernels
+from gpulstm.cells.cell import Cell, Kernels
+from gpulstm.cells.inplace import Inplace
 
 GATES, STATES = ("n",), ("h",)
 
@@ -34,41 +35,41 @@ def backward(xp, dstates, saved, extra, *, activation, clip):
     return dz, dz, (None,), ()
 
 
-def inplace_tanh(gates, zr, before, after, kept, scratch):
+def inplace_tanh(s, zr):
     """``forward`` without a new array; h stands in ``after`` alone, where ``coefficients_tanh`` reads it."""
-    (h,) = after
-    np.add(gates, zr, out=h)
+    (h,) = s.after
+    np.add(s.gates, zr, out=h)
     np.tanh(h, out=h)
 
 
-def coefficients_tanh(gates, before, after, kept, dz, dzr, factor):
+def coefficients_tanh(s):
     """The slopes 1 - h^2, for any number of steps at once."""
-    (h,) = after
-    np.multiply(h, h, out=dz)
-    np.subtract(1, dz, out=dz)
+    (h,) = s.after
+    np.multiply(h, h, out=s.dzx)
+    np.subtract(1, s.dzx, out=s.dzx)
 
 
-def inplace_relu(gates, zr, before, after, kept, scratch):
+def inplace_relu(s, zr):
     """As ``inplace_tanh``."""
-    (h,) = after
-    np.add(gates, zr, out=h)
+    (h,) = s.after
+    np.add(s.gates, zr, out=h)
     np.maximum(h, 0, out=h)
 
 
-def coefficients_relu(gates, before, after, kept, dz, dzr, factor):
+def coefficients_relu(s):
     """The slopes: 1 where h is above 0."""
-    (h,) = after
-    np.greater(h, 0, out=dz)
+    (h,) = s.after
+    np.greater(h, 0, out=s.dzx)
 
 
-def inplace_backward(gates, factor, dz, dzr, dh, direct, ds):
+def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
-    dz *= dh
+    s.dzx *= dh
 
 
 _INPLACE = {
-    Activation("tanh"): Inplace(inplace_tanh, coefficients_tanh, inplace_backward),
-    Activation("relu"): Inplace(inplace_relu, coefficients_relu, inplace_backward),
+    Activation("tanh"): Inplace(inplace_tanh, coefficients_tanh, inplace_backward, factors=0),
+    Activation("relu"): Inplace(inplace_relu, coefficients_relu, inplace_backward, factors=0),
 }
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from gpulstm.backend import Array
+from gpulstm.backend import Array, accumulator
+from gpulstm.cells import Buffers
 from gpulstm.functional.steps import Steps, by_step
 
 
@@ -58,6 +59,16 @@ class _HostSteps(Steps):
         if self.seq.cell.inner is None and self.keeps[t]:
             self._give_back(t, direct, ds)
 
+    def inner(self, t: int, zr: Array, v: Array) -> None:
+        """See Steps."""
+        self._inner(t, zr if self.b_hh is None else zr + self.b_hh, v)
+
+    def inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
+        """See Steps."""
+        self._inner_backward(t, dv, direct, ds)
+        if self.keeps[t]:
+            self._give_back(t, direct, ds)
+
     def _set_aside(self, t: int, dh: Any, ds: list) -> None:
         """Take from the gradients what belongs to the states that were kept."""
         ended = self._ended(t)
@@ -90,6 +101,12 @@ class _HostSteps(Steps):
     def _step_backward(self, t: int, dh: Any, direct: Any, ds: list) -> None:
         raise NotImplementedError
 
+    def _inner(self, t: int, zr: Array, v: Array) -> None:
+        raise NotImplementedError
+
+    def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
+        raise NotImplementedError
+
 
 class ReferenceSteps(_HostSteps):
     """The cell's own equations (cells/*.py) on either library: for reading, for tests, for cells without a kernel."""
@@ -97,24 +114,6 @@ class ReferenceSteps(_HostSteps):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.saved: list[Any] = [None] * self.seq.T
-
-    def inner(self, t: int, zr: Array, v: Array) -> None:
-        """See Steps."""
-        xp, cell = self.seq.backend.xp, self.seq.cell
-        assert cell.inner is not None
-        zr = zr if self.b_hh is None else zr + self.b_hh
-        v[...] = cell.inner.forward(xp, self.z_rows[t], zr, self.before_rows[t], self.vectors)
-
-    def inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
-        """See Steps."""
-        xp, cell = self.seq.backend.xp, self.seq.cell
-        assert cell.inner is not None
-        dzx, dzr, dstates = cell.inner.backward(
-            xp, dv, self.dzx_rows[t], self.dzr_rows[t], (direct, *ds), self.saved[t], self.vectors
-        )
-        self._write(t, dzx, dzr, dstates, direct, ds)
-        if self.keeps[t]:
-            self._give_back(t, direct, ds)
 
     def _step(self, t: int, zr: Array) -> None:
         xp = self.seq.backend.xp
@@ -129,6 +128,19 @@ class ReferenceSteps(_HostSteps):
         for total, dvector in zip(self.dvectors, dvectors, strict=True):
             total += dvector
 
+    def _inner(self, t: int, zr: Array, v: Array) -> None:
+        xp, cell = self.seq.backend.xp, self.seq.cell
+        assert cell.inner is not None
+        v[...] = cell.inner.forward(xp, self.z_rows[t], zr, self.before_rows[t], self.vectors)
+
+    def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
+        xp, cell = self.seq.backend.xp, self.seq.cell
+        assert cell.inner is not None
+        dzx, dzr, dstates = cell.inner.backward(
+            xp, dv, self.dzx_rows[t], self.dzr_rows[t], (direct, *ds), self.saved[t], self.vectors
+        )
+        self._write(t, dzx, dzr, dstates, direct, ds)
+
     def _write(self, t: int, dzx: Array, dzr: Array, dstates: tuple, direct: Any, ds: list) -> None:
         self.dzx[t] = dzx
         if self.seq.cell.split:
@@ -142,38 +154,62 @@ class ReferenceSteps(_HostSteps):
 class InplaceSteps(_HostSteps):
     """The cell's step written into the sequence's buffers: NumPy without an allocation a step.
 
-    The part of backward that does not wait for the step after is done for several steps at once, as many as
-    stay in cache: few sequences of few units would otherwise spend their time in calls.
+    What does not wait for another step is done for several steps at once, as many as stay in cache: few sequences
+    of few units would otherwise spend their time in calls.
     """
 
     CACHED = 1 << 18  # bytes of gates; what is done with them should stay in a core's second-level cache
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        seq = self.seq
+        seq, acc = self.seq, accumulator(self.seq.dtype)
         assert seq.cell.inplace is not None  # choose() looked
-        self.step = seq.cell.inplace
-        self.scratch = seq.backend.empty((seq.B, seq.H), seq.dtype)
-        self.kept = seq.backend.empty((seq.T, seq.B, self.step.kept * seq.H), seq.dtype)
-        self.kept_rows = list(self.kept)
-        self.block = max(1, self.CACHED // max(1, self.z_rows[0].nbytes))  # steps
+        self.cell = seq.cell.inplace
+        self.kept = seq.backend.empty((seq.T, seq.B, self.cell.kept * seq.H + self.cell.columns), acc)
+        scratch = seq.backend.empty((seq.B, seq.H), acc)
+        wide = seq.backend.empty((seq.B, self.gates.shape[2]), acc)
+        of_each = zip(self.z_rows, self.before_rows, self.fresh_rows, self.kept, strict=True)
+        self.steps = [Buffers(*arrays, self.vectors, scratch, wide) for arrays in of_each]
+        self.length = max(1, self.CACHED // max(1, self.z_rows[0].nbytes))  # of a block, in steps
+        if self.cell.begin is not None:
+            for start in range(0, seq.T, self.length):
+                self.cell.begin(self._block(start))
+
+    def start_backward(self, dzx: Array, dzr: Array) -> None:
+        """See Steps."""
+        super().start_backward(dzx, dzr)
+        for step, dzx_row, dzr_row in zip(self.steps, self.dzx_rows, self.dzr_rows, strict=True):
+            step.dzx, step.dzr = dzx_row, dzr_row
 
     def _step(self, t: int, zr: Array) -> None:
-        self.step.forward(
-            self.z_rows[t], zr, self.before_rows[t], self.fresh_rows[t], self.kept_rows[t], self.scratch
-        )  # fmt: skip
+        self.cell.forward(self.steps[t], zr)
+
+    def _inner(self, t: int, zr: Array, v: Array) -> None:
+        assert self.cell.inner is not None
+        self.cell.inner(self.steps[t], zr, v)
 
     def _step_backward(self, t: int, dh: Any, direct: Any, ds: list) -> None:
-        start = t - t % self.block
-        if t == (start if self.seq.reverse else min(start + self.block, self.seq.T) - 1):  # the block's first visit
-            self._prepare(start)
-        dzx, dzr = self.dzx_rows[t], self.dzr_rows[t]
-        self.step.backward(self.z_rows[t], self.factor[t - start], dzx, dzr, dh, direct, ds)
+        first, last = t - t % self.length, min(t - t % self.length + self.length, self.seq.T) - 1
+        if t == (first if self.seq.reverse else last):
+            self._begin_block(first)
+        self.cell.backward(self.steps[t], dh, direct, ds)
+        if self.cell.finish is not None and t == (last if self.seq.reverse else first):
+            self.cell.finish(self.block, self.dvectors)
 
-    def _prepare(self, start: int) -> None:
-        steps = slice(start, min(start + self.block, self.seq.T))
-        before, fresh = ([None if a is None else a[steps] for a in arrays] for arrays in (self.before, self.fresh))
-        self.factor = self.seq.backend.empty((*self.gates[steps].shape[:2], self.seq.H), self.seq.dtype)
-        self.step.coefficients(
-            self.gates[steps], before, fresh, self.kept[steps], self.dzx[steps], self.dzr[steps], self.factor
-        )  # fmt: skip
+    def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
+        assert self.cell.inner_backward is not None
+        self.cell.inner_backward(self.steps[t], dv, direct, ds)
+
+    def _begin_block(self, start: int) -> None:
+        self.block = block = self._block(start)
+        block.dzx, block.dzr = (dz[start : start + self.length] for dz in (self.dzx, self.dzr))
+        shape = (*block.gates.shape[:2], self.cell.factors * self.seq.H)
+        block.factor = self.seq.backend.empty(shape, accumulator(self.seq.dtype))
+        self.cell.coefficients(block)
+        for step, factor in zip(self.steps[start : start + self.length], block.factor, strict=True):
+            step.factor = factor
+
+    def _block(self, start: int) -> Buffers:
+        steps = slice(start, start + self.length)
+        before, after = ([None if a is None else a[steps] for a in arrays] for arrays in (self.before, self.fresh))
+        return Buffers(self.gates[steps], before, after, self.kept[steps], self.vectors)

@@ -1,0 +1,125 @@
+"""Steps written into given buffers, for NumPy: what a cell may offer besides its equations, and their shared pieces."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Inplace:
+    """A step that allocates nothing: the contract of the cell's CUDA kernels, for whole rows.
+
+    What the functions read and write are the arrays of ``Buffers``: of one step, or, in those marked *, of several
+    at once, as many as stay in cache.
+
+    ``forward(s, zr)``: gates come in as zx with its biases and leave activated; zr (B, G*H) is used up; after and
+    kept are written. ``inner(s, zr, v)``, of a cell with an inner product, goes before it and writes v (B, H), what
+    is multiplied.
+
+    ``coefficients(s)`` *: everything of backward that does not wait for the step after; writes dzx, factor and, if
+    the cell is split, dzr.
+    ``backward(s, dh, direct, ds)``: one step from its coefficients. dzx and dzr become the gradients of the
+    pre-activations; ds, those of the states but h, come in as of the states after the step and leave as of those
+    before; direct (B, H) is written if the cell is ``direct``. dh and factor are used up.
+    ``inner_backward(s, dv, direct, ds)``, of a cell with an inner product, completes it with what comes by way of
+    v; dv is used up. Between the two the columns of dzr that the inner product has written must be ready.
+
+    ``begin(s)`` *: what is done with zx before the first step. ``finish(s, dvectors)`` *: what is left once backward
+    has gone through these steps; adds to dvectors, (B, size) for each of the cell's vectors. None for nothing.
+    """
+
+    forward: Callable[..., None]
+    coefficients: Callable[..., None]
+    backward: Callable[..., None]
+    inner: Callable[..., None] | None = None
+    inner_backward: Callable[..., None] | None = None
+    begin: Callable[..., None] | None = None
+    finish: Callable[..., None] | None = None
+    kept: int = 0  # blocks of H that a step keeps besides the gates ...
+    columns: int = 0  # ... and further numbers for each row
+    factors: int = 1  # blocks of H in factor
+
+
+@dataclass(slots=True)
+class Buffers:
+    """The arrays of one step, or, with one more axis in front, of several. G gates of H units, B rows."""
+
+    gates: Any  # (B, G*H)
+    before: Any  # the states (B, H) in their order; None for an h that is projected after the step
+    after: Any  # the same
+    kept: Any  # (B, kept*H + columns), from forward to finish
+    vectors: Any  # the cell's extras that are no matrices
+    scratch: Any = None  # (B, H), working space of one step
+    wide: Any = None  # (B, G*H), the same
+    dzx: Any = None  # (B, G*H)
+    dzr: Any = None  # the same array as dzx where the cell is not split
+    factor: Any = None  # (B, factors*H), from coefficients to finish
+
+
+def split(gates: np.ndarray, n: int) -> list[np.ndarray]:
+    """n views (..., H) of (..., n*H), side by side; np.split takes ten times as long."""
+    H = gates.shape[-1] // n
+    return [gates[..., k * H : (k + 1) * H] for k in range(n)]
+
+
+def sigmoid(z: np.ndarray) -> None:
+    """z becomes 1 / (1 + exp(-z)) = tanh(z / 2) / 2 + 1 / 2."""
+    z *= 0.5
+    np.tanh(z, out=z)
+    z *= 0.5
+    z += 0.5
+
+
+def activate(gates: np.ndarray, kinds: str) -> None:
+    """Each block of gates (B, n*H) becomes its sigmoid or tanh: n letters, s and t."""
+    scale, shift = _of_tanh(kinds, gates.shape, gates.dtype)
+    gates *= scale
+    np.tanh(gates, out=gates)
+    gates *= scale
+    gates += shift
+
+
+@functools.lru_cache(maxsize=16)
+def _of_tanh(kinds: str, shape: tuple[int, int], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays of that shape that make one tanh serve all blocks: scale * tanh(scale * z) + shift is sigmoid or tanh.
+    Whole arrays, since NumPy is slower with a row to be repeated."""
+    scale, shift = np.full(shape, 0.5, dtype), np.full(shape, 0.5, dtype)
+    for kind, scales, shifts in zip(kinds, split(scale, len(kinds)), split(shift, len(kinds)), strict=True):
+        if kind == "t":
+            scales[...], shifts[...] = 1, 0
+    return scale, shift
+
+
+def slopes(gates: np.ndarray, kinds: str, dz: np.ndarray) -> None:
+    """The slopes s (1 - s) and 1 - t^2 of activated gates into dz, both (..., n*H)."""
+    np.multiply(gates, gates, out=dz)
+    for kind, gate, d in zip(kinds, split(gates, len(kinds)), split(dz, len(kinds)), strict=True):
+        np.subtract(gate if kind == "s" else 1, d, out=d)
+
+
+def output_coefficients(c: np.ndarray, o: np.ndarray, do: np.ndarray, dh_to_dc: np.ndarray) -> None:
+    """Of h = o * tanh(c): do comes in as the slope of o and leaves as dz_o / dh, dh_to_dc is written."""
+    np.tanh(c, out=dh_to_dc)
+    do *= dh_to_dc
+    dh_to_dc *= dh_to_dc
+    np.subtract(1, dh_to_dc, out=dh_to_dc)
+    dh_to_dc *= o
+
+
+def cell_state_backward(
+    dz: np.ndarray, dh: np.ndarray, dc: np.ndarray, dh_to_dc: np.ndarray, carried: np.ndarray
+) -> None:
+    """``backward`` of a cell whose last gate is that of h = o * tanh(c), the others being of c.
+
+    dz (B, G*H) comes in as the coefficients of dc and, in the last block, of dh, carried (B, H) is d(c)/d(c_prev).
+    """
+    B, H = dc.shape
+    dh_to_dc *= dh
+    dc += dh_to_dc
+    dz = dz.reshape(B, dz.shape[1] // H, H)
+    dz[:, :-1] *= dc[:, None]
+    dz[:, -1] *= dh
+    dc *= carried
