@@ -4,73 +4,13 @@ Everything that can be one product for the whole sequence is: the inputs before 
 weights and of the inputs after it. Inside the loop stand the products of the states and one fused step (steps.py).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from gpulstm.backend import Array, accumulator
-from gpulstm.cells.cell import Cell, Product
 from gpulstm.functional.linear import product
+from gpulstm.functional.products import Multiplied, Weights, lay_out
 from gpulstm.functional.sequence import Sequence
 from gpulstm.functional.steps import Steps
-
-
-@dataclass
-class Weights:
-    """The parameters of one layer in one direction, None where there is none; extra as the cell lists them."""
-
-    w_ih: Any
-    w_hh: Any
-    b_ih: Array | None
-    b_hh: Array | None
-    w_hr: Array | None
-    extra: tuple
-
-    def of(self, cell: Cell, name: str) -> Any:
-        """A weight by the name a Product has for it."""
-        return self.w_hh if name == "w_hh" else self.extra[[extra.name for extra in cell.extra].index(name)]
-
-
-class _Multiplied:
-    """One product of every step: what it takes, with which rows of a weight, into which columns of zr."""
-
-    def __init__(self, seq: Sequence, form: Product, weights: Weights, sources: Array) -> None:
-        self.form, self.backend, self.sources, self.given = form, seq.backend, sources, None
-        if sources.dtype != seq.dtype:  # states but h are kept wider than a half type; the product is of one type
-            self.sources, self.given = seq.backend.empty(sources.shape, seq.dtype), sources
-        self.weight = weights.of(seq.cell, form.weight)[form.weight_rows(seq.H)]
-        self.columns = form.columns(seq.H)
-        self.whole = self.columns == slice(0, len(seq.cell.gates) * seq.H)
-        self.transposed, self.rows = self.weight.T, list(self.sources)
-        # Dropout on the recurrent path acts on all that w_hh multiplies; h_prev comes with it already.
-        self.dropped = seq.dropped if form.source == "inner" and form.weight == "w_hh" else None
-        self.out = None if self.whole else seq.backend.empty((seq.B, self.weight.shape[0]), seq.dtype)
-
-    def forward(self, t: int, zr: Any) -> None:
-        """Add the product of step t to zr; the only product of a cell overwrites."""
-        if self.given is not None:
-            self.rows[t][...] = self.given[t]
-        if self.whole:
-            self.backend.xp.matmul(self.rows[t], self.transposed, out=zr)
-            return
-        if self.dropped is not None:
-            self.rows[t][...] = self.rows[t] * self.dropped
-        self.backend.xp.matmul(self.rows[t], self.transposed, out=self.out)
-        zr[:, self.columns] += self.out
-
-    def backward(self, dzr: Array, out: Array | None = None) -> Array:
-        """The gradient of what was multiplied, from dzr (B, G*H) of its step."""
-        if self.whole:
-            return self.backend.xp.matmul(dzr, self.weight, out=out)
-        part = self.backend.xp.ascontiguousarray(dzr[:, self.columns])
-        gradient = self.backend.xp.matmul(part, self.weight, out=out)
-        if self.dropped is not None:
-            gradient *= self.dropped
-        return gradient
-
-    def weight_gradient(self, dzr: Array) -> Array:
-        """The gradient of the weight's rows, from dzr (T*B, G*H) of all steps."""
-        part = dzr if self.whole else self.backend.xp.ascontiguousarray(dzr[:, self.columns])
-        return product(self.backend, part.T, self.sources.reshape(part.shape[0], self.weight.shape[1]))
 
 
 class Loop:
@@ -122,21 +62,22 @@ class Loop:
         sources = dict(zip(cell.states, (multiplied, *self.entering[1:]), strict=True))
         if cell.inner is not None:
             sources["inner"] = be.empty((T, B, H), seq.dtype)
-        self.products = [_Multiplied(seq, form, weights, sources[form.source]) for form in cell.products]
+        self.products = [Multiplied(seq, form, weights, sources[form.source]) for form in cell.products]
         outer = [p for p in self.products if p.form.source != "inner"]
         inner = [p for p in self.products if p.form.source == "inner"]
-        zr = be.zeros((B, GH), seq.dtype)
+        zr = be.empty((B, GH), seq.dtype)
+        cleared = lay_out([*outer, *inner], zr, len(cell.gates))
         for t in self.times:
             if self.changed:
                 self._enter(t, multiplied)
-            if not outer[0].whole:
+            if cleared:
                 zr[...] = 0
             for each in outer:
-                each.forward(t, zr)
+                each.forward(t)
             if inner:
                 self.steps.inner(t, zr, sources["inner"][t])
             for each in inner:
-                each.forward(t, zr)
+                each.forward(t)
             self.steps.forward(t, zr)
             if weights.w_hr is not None:
                 self._project(t, weights.w_hr, after[0][t])
@@ -213,14 +154,14 @@ class Loop:
             dw_hr = product(be, dhs.reshape(-1, seq.P).T, self.cell_out.reshape(-1, seq.H))
         by_name: dict[str, Array] = {}
         for each in self.products:
-            gradient = each.weight_gradient(dzr)
-            if each.whole:
-                by_name[each.form.weight] = gradient
+            name, gradient = each.form.weight, each.weight_gradient(dzr)
+            shape = weights.of(cell, name).shape
+            if gradient.shape == shape and name not in by_name:
+                by_name[name] = gradient
                 continue
-            name = each.form.weight
             if name not in by_name:
-                by_name[name] = be.zeros(weights.of(cell, name).shape, seq.dtype)
-            by_name[name][each.form.weight_rows(seq.H)] = gradient
+                by_name[name] = be.zeros(shape, seq.dtype)
+            by_name[name][each.form.weight_rows(seq.H)] += gradient
         vectors = iter(self.steps.dvectors)
         extra = [
             by_name[form.name] if form.matrix else next(vectors).sum(0).astype(seq.dtype, copy=False)

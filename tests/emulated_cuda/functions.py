@@ -63,11 +63,13 @@ def _mean(a: np.ndarray, **kwargs: Any) -> Any:
 
 
 def _product(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """A matrix product; half types accumulate in float32, and ``out`` is none of the factors."""
+    """A matrix product; half types accumulate in float32, ``out`` is in C order and none of the factors."""
     out = kwargs.pop("out", None)
     factors = [x for x in args if isinstance(x, np.ndarray)]
     if out is not None and any(np.may_share_memory(out, x) for x in factors):
         raise ValueError("out shares memory with a factor: cuBLAS would overwrite what it still reads")
+    if out is not None and not out.flags.c_contiguous:
+        raise AssertionError("out is not C-contiguous")  # as CuPy's dot asserts
     dtype = np.result_type(*[x.dtype for x in factors]) if factors else None
     if dtype is not None and dtype.name in _HALF:
         args = tuple(x.astype(np.float32) if isinstance(x, np.ndarray) else x for x in args)

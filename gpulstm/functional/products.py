@@ -1,0 +1,86 @@
+"""The parameters of a layer in one direction, and the matrix products that each step of the time loop makes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gpulstm.backend import Array
+from gpulstm.cells.cell import Cell, Product
+from gpulstm.functional.linear import product
+from gpulstm.functional.sequence import Sequence
+
+
+@dataclass
+class Weights:
+    """The parameters of one layer in one direction, None where there is none; extra as the cell lists them."""
+
+    w_ih: Any
+    w_hh: Any
+    b_ih: Array | None
+    b_hh: Array | None
+    w_hr: Array | None
+    extra: tuple
+
+    def of(self, cell: Cell, name: str) -> Any:
+        """A weight by the name a Product has for it."""
+        return self.w_hh if name == "w_hh" else self.extra[[extra.name for extra in cell.extra].index(name)]
+
+
+class Multiplied:
+    """One product of every step: what it takes, with which rows of a weight, into which columns of zr."""
+
+    def __init__(self, seq: Sequence, form: Product, weights: Weights, sources: Array) -> None:
+        self.form, self.backend, self.sources, self.given = form, seq.backend, sources, None
+        if sources.dtype != seq.dtype:  # states but h are kept wider than a half type; the product is of one type
+            self.sources, self.given = seq.backend.empty(sources.shape, seq.dtype), sources
+        self.weight = weights.of(seq.cell, form.weight)[form.weight_rows(seq.H)]
+        self.columns = form.columns(seq.H)
+        self.transposed, self.rows = self.weight.T, list(self.sources)
+        # Dropout on the recurrent path acts on all that w_hh multiplies; h_prev comes with it already.
+        self.dropped = seq.dropped if form.source == "inner" and form.weight == "w_hh" else None
+
+    def write_to(self, zr: Array, first: bool) -> None:
+        """Before the first step: the products go to columns of zr (B, G*H), over what is there if ``first``."""
+        self.first, self.out, self.target = first, zr[:, self.columns], None
+        # cuBLAS by way of CuPy writes whole arrays alone.
+        if not first or (self.backend.is_cuda and not self.out.flags.c_contiguous):
+            self.out, self.target = self.backend.empty(self.out.shape, zr.dtype), self.out
+
+    def forward(self, t: int) -> None:
+        """The product of step t."""
+        if self.given is not None:
+            self.rows[t][...] = self.given[t]
+        if self.dropped is not None:
+            self.rows[t][...] = self.rows[t] * self.dropped
+        self.backend.xp.matmul(self.rows[t], self.transposed, out=self.out)
+        if self.target is not None:
+            if self.first:
+                self.target[...] = self.out
+            else:
+                self.target += self.out
+
+    def backward(self, dzr: Array, out: Array | None = None) -> Array:
+        """The gradient of what was multiplied, from dzr (B, G*H) of its step."""
+        gradient = self.backend.xp.matmul(dzr[:, self.columns], self.weight, out=out)
+        if self.dropped is not None:
+            gradient *= self.dropped
+        return gradient
+
+    def weight_gradient(self, dzr: Array) -> Array:
+        """The gradient of the weight's rows, from dzr (T*B, G*H) of all steps."""
+        return product(self.backend, dzr[:, self.columns].T, self.sources.reshape(len(dzr), self.weight.shape[1]))
+
+
+def lay_out(products: list[Multiplied], zr: Array, G: int) -> bool:
+    """Give the products their columns of zr (B, G*H); whether zr must be zeros before each step.
+
+    The first product of a step that writes a gate takes its columns as they are, the next are added. zr is zeroed
+    if a gate has no product, or a product meets columns of which only some are written.
+    """
+    written: set[int] = set()
+    cleared = False
+    for each in products:
+        gates = set(range(each.form.gates.start, each.form.gates.stop))
+        each.write_to(zr, first=not gates & written)
+        cleared = cleared or bool(gates & written and gates - written)
+        written |= gates
+    return cleared or len(written) < G
