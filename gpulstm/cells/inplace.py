@@ -28,7 +28,7 @@ class Inplace:
     v; dv is used up. Between the two the columns of dzr that the inner product has written must be ready.
 
     ``begin(s)`` *: what is done with zx before the first step. ``finish(s, dvectors)`` *: what is left once backward
-    has gone through these steps; adds to dvectors, (B, size) for each of the cell's vectors. None for nothing.
+    has gone through these steps; adds to dvectors, (1, size) for each of the cell's vectors. None for nothing.
     """
 
     forward: Callable[..., None]

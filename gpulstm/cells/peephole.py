@@ -104,7 +104,7 @@ def inplace_finish(s, dvectors):
     (_, c_prev), (_, c) = s.before, s.after
     di, df, _, do = split(s.dzx, 4)
     for dp, dz, seen in zip(split(dvectors[0], 3), (di, df, do), (c_prev, c_prev, c), strict=True):
-        dp += np.einsum("tbh,tbh->bh", dz, seen)
+        dp += np.einsum("tbh,tbh->h", dz, seen)
 
 
 def inplace_inner(s, zr, v):

@@ -178,6 +178,8 @@ class InplaceSteps(_HostSteps):
     def start_backward(self, dzx: Array, dzr: Array) -> None:
         """See Steps."""
         super().start_backward(dzx, dzr)
+        acc = accumulator(self.seq.dtype)
+        self.dvectors = [self.seq.backend.zeros((1, vector.size), acc) for vector in self.vectors]  # all rows in one
         for step, dzx_row, dzr_row in zip(self.steps, self.dzx_rows, self.dzr_rows, strict=True):
             step.dzx, step.dzr = dzx_row, dzr_row
 
