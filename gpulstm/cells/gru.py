@@ -209,7 +209,7 @@ def _mix_coefficients(s, update):
         s.factor[...] = z
     else:
         dn *= z
-        np.negative(dz, out=dz)
+        dz *= -1
 
 
 def cell(

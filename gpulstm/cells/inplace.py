@@ -1,4 +1,7 @@
-"""Steps written into given buffers, for NumPy: what a cell may offer besides its equations, and their shared pieces."""
+"""Steps written into given buffers, for NumPy: what a cell may offer besides its equations, and their shared pieces.
+
+A sign is changed by ``x *= -1``: NumPy 2.4's np.negative(x, out=x) is wrong for a column of float32 in rows of four.
+"""
 
 import functools
 from collections.abc import Callable

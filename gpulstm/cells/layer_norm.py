@@ -142,7 +142,7 @@ def inplace_finish(s, dvectors):
     for total, (hat, d) in zip(dvectors, of_vectors, strict=True):
         if hat is not None:
             d = np.multiply(d, hat, out=work[..., : hat.shape[-1]])
-        total += ones @ d.reshape(ones.size, -1)
+        total += ones @ d.reshape(ones.size, d.shape[-1])
     s.dzx *= s.vectors[0]
     _normalise_backward_in(s.dzx, x_hat, scales[..., :1], work)
 

@@ -14,7 +14,10 @@ a negative n0 is given.
 The third form of the step is kernels/slstm.cu.
 """
 
+import numpy as np
+
 from gpulstm.cells.cell import Cell, Kernels
+from gpulstm.cells.inplace import Inplace, activate, split
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("i", "f", "z", "o"), ("h", "c", "n", "m")
@@ -59,4 +62,107 @@ def backward(xp, dstates, saved, extra):
     return dz, dz, (None, dc * f, dn * f, dlog_old), ()
 
 
-CELL = Cell("slstm", GATES, STATES, forward, backward, kernel=Kernels("slstm"))
+def inplace_forward(s, zr):
+    """``forward`` without a new array but a mask; see Inplace for what is read and written.
+
+    Keeps log sigmoid(z_f), 1 where m is z_i and 0 elsewhere, c / n and o / n.
+    """
+    (_, c_prev, n_prev, m_prev), (h, c, n, m) = s.before, s.after
+    log_sigmoid_f, from_i, mean, o_by_n = split(s.kept, 4)
+    s.gates += zr
+    i, f, z, o = split(s.gates, 4)
+    np.abs(f, out=log_sigmoid_f)
+    log_sigmoid_f *= -1
+    np.exp(log_sigmoid_f, out=log_sigmoid_f)
+    np.log1p(log_sigmoid_f, out=log_sigmoid_f)
+    np.minimum(f, 0, out=s.scratch)
+    np.subtract(s.scratch, log_sigmoid_f, out=log_sigmoid_f)
+
+    np.add(log_sigmoid_f, m_prev, out=s.scratch)
+    np.maximum(s.scratch, i, out=m)
+    np.copyto(m, i, where=n_prev == 0)
+    np.equal(m, i, out=from_i)
+    s.scratch -= m
+    np.minimum(s.scratch, LARGEST, out=s.scratch)
+    np.exp(s.scratch, out=f)
+    i -= m
+    np.exp(i, out=i)
+    activate(s.gates[:, 2 * h.shape[1] :], "ts")
+
+    np.multiply(f, c_prev, out=c)
+    np.multiply(i, z, out=s.scratch)
+    c += s.scratch
+    np.multiply(f, n_prev, out=n)
+    n += i
+    np.divide(c, n, out=mean)
+    np.divide(o, n, out=o_by_n)
+    np.multiply(o, mean, out=h)
+
+
+def inplace_coefficients(s):
+    """What ``backward`` multiplies dh, dc and dn with, for any number of steps at once.
+
+    dzx (..., 4H) is written with d(z_f)/d(log_old), d(z_z)/dc and d(z_o)/dh, factor (..., 3H) with dlog_i/dc,
+    dlog_f/dc and dlog_f/dn.
+    """
+    (_, c_prev, n_prev, m_prev), (*_, m) = s.before, s.after
+    i, f, z, o = split(s.gates, 4)
+    log_sigmoid_f, _, mean, _ = split(s.kept, 4)
+    _, df, dz, do = split(s.dzx, 4)
+    dc_to_i, dc_to_f, dn_to_f = split(s.factor, 3)
+    np.multiply(i, z, out=dc_to_i)
+    np.add(log_sigmoid_f, m_prev, out=dn_to_f)
+    dn_to_f -= m
+    np.less_equal(dn_to_f, LARGEST, out=dn_to_f)
+    dn_to_f *= f
+    np.multiply(dn_to_f, c_prev, out=dc_to_f)
+    dn_to_f *= n_prev
+    np.expm1(log_sigmoid_f, out=df)
+    df *= -1  # sigmoid(-z_f) = 1 - sigmoid(z_f)
+    np.multiply(z, z, out=dz)
+    np.subtract(1, dz, out=dz)
+    dz *= i
+    np.subtract(1, o, out=do)
+    do *= o
+    do *= mean
+
+
+def inplace_backward(s, dh, direct, ds):
+    """``backward`` from the coefficients; see Inplace for what is read and written."""
+    dc, dn, dm = ds
+    i, f, _, _ = split(s.gates, 4)
+    _, from_i, mean, o_by_n = split(s.kept, 4)
+    di, df, dz, do = split(s.dzx, 4)
+    dlog_i, dlog_f, dn_to_f = split(s.factor, 3)
+    do *= dh
+    np.multiply(o_by_n, dh, out=s.scratch)
+    dc += s.scratch
+    s.scratch *= mean
+    dn -= s.scratch
+    dz *= dc
+    dlog_i *= dc
+    np.multiply(i, dn, out=s.scratch)
+    dlog_i += s.scratch
+    dlog_f *= dc
+    dn_to_f *= dn
+    dlog_f += dn_to_f
+    dm -= dlog_i
+    dm -= dlog_f
+    np.multiply(from_i, dm, out=di)
+    dm -= di
+    di += dlog_i
+    dm += dlog_f
+    df *= dm
+    dc *= f
+    dn *= f
+
+
+CELL = Cell(
+    "slstm",
+    GATES,
+    STATES,
+    forward,
+    backward,
+    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward, kept=4, factors=3),
+    kernel=Kernels("slstm"),
+)
