@@ -41,6 +41,7 @@ TESTS = {
     "gpulstm/cells/coupled.py": ["tests/test_cells.py"],
     "gpulstm/cells/general.py": ["tests/test_general.py", "tests/test_cells.py"],
     "gpulstm/cells/gru.py": ["tests/test_gru.py", "tests/test_cells.py"],
+    "gpulstm/cells/inplace.py": ["tests/test_recurrent.py", "tests/test_peephole.py", "tests/test_cells.py"],
     "gpulstm/cells/layer_norm.py": ["tests/test_layer_norm.py", "tests/test_cells.py"],
     "gpulstm/cells/lstm.py": ["tests/test_recurrent.py", "tests/test_cells.py"],
     "gpulstm/cells/mingru.py": ["tests/test_scan.py"],
@@ -48,6 +49,7 @@ TESTS = {
     "gpulstm/cells/peephole.py": ["tests/test_peephole.py", "tests/test_cells.py"],
     "gpulstm/cells/rnn.py": ["tests/test_rnn.py", "tests/test_cells.py"],
     "gpulstm/cells/slstm.py": ["tests/test_slstm.py", "tests/test_cells.py"],
+    "gpulstm/functional/products.py": ["tests/test_own_cell.py", "tests/test_cells.py"],
     "kernels/activation.cuh": ["tests/test_activation.py", "tests/test_general.py"],
     "kernels/adam.cu": ["tests/test_optim.py"],
     "kernels/common.cuh": [

@@ -8,6 +8,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm import functional
+from gpulstm.cells import Cell, Product
 from tests.first_principles import sequence
 from tests.tolerances import assert_close, assert_ratio
 
@@ -76,3 +77,55 @@ def test_it_learns(device, leaky):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
+
+
+PRODUCTS = {
+    "a gate without a product": (Product("h", "w_hh", slice(1, 3)),),
+    "columns that meet in part": (Product("h", "w_hh", slice(0, 2)), Product("c", "w_hh", slice(1, 3))),
+    "one after the other, then over both": (
+        Product("h", "w_hh", slice(0, 1)),
+        Product("c", "w_hh", slice(1, 2)),
+        Product("c", "w_hh", slice(0, 3)),
+    ),
+    "the same rows twice": (Product("h", "w_hh", slice(0, 3)), Product("c", "w_hh", slice(0, 3))),
+}
+
+
+@pytest.mark.parametrize("products", PRODUCTS.values(), ids=PRODUCTS)
+def test_products_may_meet_in_any_way(device, rng, products):
+    """Each adds to its columns of zr, whatever others do there, and to the gradient of its rows of the weight."""
+    T, B, D, H = 4, 2, 3, 5
+
+    def forward(xp, zx, zr, states, extra):
+        p, q, r = xp.split(zx + zr, 3, axis=1)
+        zr[...] = np.nan  # used up
+        return (xp.tanh(p) * q, xp.tanh(r)), (p, q, r)
+
+    def backward(xp, dstates, saved, extra):
+        (dh, dc), (p, q, r) = dstates, saved
+        dz = xp.concatenate([dh * q * (1 - xp.tanh(p) ** 2), dh * xp.tanh(p), dc * (1 - xp.tanh(r) ** 2)], axis=1)
+        return dz, dz, (None, xp.zeros_like(dc)), ()
+
+    cell = Cell("met", ("p", "q", "r"), ("h", "c"), forward, backward, products=products)
+    x, w_ih, w_hh = (rng.standard_normal(s) for s in ((T, B, D), (3 * H, D), (3 * H, H)))
+    h = c = np.zeros((B, H))
+    want = []
+    for t in range(T):
+        z = x[t] @ w_ih.T
+        for each in products:
+            z[:, each.columns(H)] += {"h": h, "c": c}[each.source] @ w_hh[each.weight_rows(H)].T
+        h, c = np.tanh(z[:, :H]) * z[:, H : 2 * H], np.tanh(z[:, 2 * H :])
+        want.append(h)
+
+    def run(w):
+        with device:
+            arrays = [device.asarray(a) for a in (x, w_ih, w)]
+            return functional.recurrent(arrays[0], None, None, *arrays[1:], None, None, cell=cell)
+
+    (y, *_), pullback = run(w_hh)
+    assert_close(device.to_numpy(y), np.stack(want))
+    dy, along = rng.standard_normal((T, B, H)), rng.standard_normal(w_hh.shape)
+    with device:
+        dw = device.to_numpy(pullback(device.asarray(dy), None, None)[4])
+    up, down = (device.to_numpy(run(w_hh + s * along)[0][0]) for s in (1e-6, -1e-6))
+    assert abs((dw * along).sum() - (dy * (up - down)).sum() / 2e-6) <= 1e-6 * np.abs(dw).sum()
