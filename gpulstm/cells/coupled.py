@@ -61,19 +61,20 @@ def inplace_coefficients(s):
     (_, c_prev), (_, c) = s.before, s.after
     f, g, o = split(s.gates, 3)
     df, dg, do = split(s.dzx, 3)
+    (dh_to_dc,) = s.factors
     slopes(s.gates, KINDS, s.dzx)
-    np.subtract(c_prev, g, out=s.factor)
-    df *= s.factor
-    np.subtract(1, f, out=s.factor)
-    dg *= s.factor
-    output_coefficients(c, o, do, s.factor)
+    np.subtract(c_prev, g, out=dh_to_dc)
+    df *= dh_to_dc
+    np.subtract(1, f, out=dh_to_dc)
+    dg *= dh_to_dc
+    output_coefficients(c, o, do, dh_to_dc)
 
 
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
     f, _, _ = split(s.gates, 3)
     (dc,) = ds
-    cell_state_backward(s.dzx, dh, dc, s.factor, f)
+    cell_state_backward(s.dzx, dh, dc, s.factors[0], f)
 
 
 CELL = Cell(

@@ -106,8 +106,9 @@ def inplace_forward(s, zr, *, update):
     r_z, r, z, n = s.gates[:, : 2 * H], *split(s.gates, 3)
     r_z += zr[:, : 2 * H]
     sigmoid(r_z)
-    s.kept[...] = zr[:, 2 * H :]
-    np.multiply(r, s.kept, out=s.scratch)
+    (q,) = s.kept
+    q[...] = zr[:, 2 * H :]
+    np.multiply(r, q, out=s.scratch)
     n += s.scratch
     np.tanh(n, out=n)
     _mix_into(h, update, z, h_prev, n)
@@ -116,14 +117,14 @@ def inplace_forward(s, zr, *, update):
 def inplace_coefficients(s, *, update):
     """What ``backward`` multiplies dh with, for any number of steps at once.
 
-    dzx and dzr (..., 3H) are written with those of the pre-activations, factor (..., H) with that of h_prev.
+    dzx and dzr (..., 3H) are written with those of the pre-activations, factors with that of h_prev.
     """
     r, _, _ = split(s.gates, 3)
     dr, _, dn = split(s.dzx, 3)
     _mix_coefficients(s, update)
     np.subtract(1, r, out=dr)
     dr *= r
-    dr *= s.kept
+    dr *= s.kept[0]
     dr *= dn
     s.dzr[...] = s.dzx
     _, _, dq = split(s.dzr, 3)
@@ -136,7 +137,7 @@ def inplace_backward(s, dh, direct, ds):
     for d in (s.dzx, s.dzr):
         d = d.reshape(B, 3, H)
         d *= dh[:, None]
-    np.multiply(s.factor, dh, out=direct)
+    np.multiply(s.factors[0], dh, out=direct)
 
 
 def inplace_inner(s, zr, v):
@@ -174,7 +175,7 @@ def inplace_backward_before(s, dh, direct, ds):
     B, H = dh.shape
     dz = s.dzx.reshape(B, 3, H)
     dz[:, 1:] *= dh[:, None]
-    np.multiply(s.factor, dh, out=direct)
+    np.multiply(s.factors[0], dh, out=direct)
 
 
 def inplace_inner_backward(s, dv, direct, ds):
@@ -194,19 +195,20 @@ def _mix_into(h, update, z, h_prev, n):
 
 
 def _mix_coefficients(s, update):
-    """Those of z and n, by way of h alone, into dzx and that of h_prev into factor; for any number of steps at once."""
+    """Those of z and n, by way of h alone, into dzx, that of h_prev into factors; for any number of steps at once."""
     (h_prev,) = s.before
     _, z, n = split(s.gates, 3)
     _, dz, dn = split(s.dzx, 3)
-    np.subtract(1, z, out=s.factor)
+    (old,) = s.factors
+    np.subtract(1, z, out=old)
     np.subtract(h_prev, n, out=dz)
     dz *= z
-    dz *= s.factor
+    dz *= old
     np.multiply(n, n, out=dn)
     np.subtract(1, dn, out=dn)
     if update == "torch":
-        dn *= s.factor
-        s.factor[...] = z
+        dn *= old
+        old[...] = z
     else:
         dn *= z
         dz *= -1
@@ -241,7 +243,7 @@ def _after(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
         functools.partial(inplace_forward, **update),
         functools.partial(inplace_coefficients, **update),
         inplace_backward,
-        kept=1,
+        kept=(1,),
     )
     return Cell(
         "gru",

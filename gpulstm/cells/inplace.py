@@ -22,15 +22,15 @@ class Inplace:
     kept are written. ``inner(s, zr, v)``, of a cell with an inner product, goes before it and writes v (B, H), what
     is multiplied.
 
-    ``coefficients(s)`` *: everything of backward that does not wait for the step after; writes dzx, factor and, if
+    ``coefficients(s)`` *: everything of backward that does not wait for the step after; writes dzx, factors and, if
     the cell is split, dzr.
     ``backward(s, dh, direct, ds)``: one step from its coefficients. dzx and dzr become the gradients of the
     pre-activations; ds, those of the states but h, come in as of the states after the step and leave as of those
-    before; direct (B, H) is written if the cell is ``direct``. dh and factor are used up.
+    before; direct (B, H) is written if the cell is ``direct``. dh and factors are used up.
     ``inner_backward(s, dv, direct, ds)``, of a cell with an inner product, completes it with what comes by way of
     v; dv is used up. Between the two the columns of dzr that the inner product has written must be ready.
 
-    ``begin(s)`` *: what is done with zx before the first step. ``finish(s, dvectors)`` *: what is left once backward
+    ``begin(s)`` *: what is done with zx before these steps. ``finish(s, dvectors)`` *: what is left once backward
     has gone through these steps; adds to dvectors, (1, size) for each of the cell's vectors. None for nothing.
     """
 
@@ -41,9 +41,9 @@ class Inplace:
     inner_backward: Callable[..., None] | None = None
     begin: Callable[..., None] | None = None
     finish: Callable[..., None] | None = None
-    kept: int = 0  # blocks of H that a step keeps besides the gates ...
-    columns: int = 0  # ... and further numbers for each row
-    factors: int = 1  # blocks of H in factor
+    kept: tuple[int, ...] = ()  # the arrays that a step keeps besides the gates, in blocks of H ...
+    columns: int = 0  # ... and numbers of each row besides
+    factors: tuple[int, ...] = (1,)  # the arrays from coefficients to finish, in blocks of H
 
 
 @dataclass(slots=True)
@@ -53,13 +53,14 @@ class Buffers:
     gates: Any  # (B, G*H)
     before: Any  # the states (B, H) in their order; None for an h that is projected after the step
     after: Any  # the same
-    kept: Any  # (B, kept*H + columns), from forward to finish
+    kept: Any  # arrays (B, k*H), from forward to finish; each on its own, since NumPy is slower with gaps between rows
+    columns: Any  # (B, columns), the same
     vectors: Any  # the cell's extras that are no matrices
     scratch: Any = None  # (B, H), working space of one step
     wide: Any = None  # (B, G*H), the same
     dzx: Any = None  # (B, G*H)
     dzr: Any = None  # the same array as dzx where the cell is not split
-    factor: Any = None  # (B, factors*H), from coefficients to finish
+    factors: Any = None  # arrays (B, k*H), from coefficients to finish
 
 
 def split(gates: np.ndarray, n: int) -> list[np.ndarray]:

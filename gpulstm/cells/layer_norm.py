@@ -67,13 +67,14 @@ def backward(xp, dstates, saved, extra):
 
 
 KINDS = "ssts"  # of the activations, for cells.inplace
+# Kept are LN(zx) and LN(zr) (B, 4H each); in columns the factors of LN(zx), LN(zr) and LN(c).
 
 
 def inplace_begin(s):
     """LN(zx) and its factor, for any number of steps at once; gates leave as norm_ih * LN(zx) + bias."""
     norm_ih, _, bias, _, _ = s.vectors
-    x_hat, _, scales = _kept(s)
-    _normalise_into(x_hat, scales[..., :1], s.gates)
+    x_hat, _ = s.kept
+    _normalise_into(x_hat, s.columns[..., :1], s.gates)
     np.multiply(x_hat, norm_ih, out=s.gates)
     s.gates += bias
 
@@ -82,8 +83,8 @@ def inplace_forward(s, zr):
     """``forward`` without a new array but a number for each row; see Inplace for what is read and written."""
     (_, c_prev), (h, c) = s.before, s.after
     _, norm_hh, _, norm_c, bias_c = s.vectors
-    _, r_hat, scales = _kept(s)
-    _normalise_into(r_hat, scales[:, 1:2], zr)
+    _, r_hat = s.kept
+    _normalise_into(r_hat, s.columns[:, 1:2], zr)
     np.multiply(r_hat, norm_hh, out=s.wide)
     s.gates += s.wide
     activate(s.gates, KINDS)
@@ -91,7 +92,7 @@ def inplace_forward(s, zr):
     np.multiply(f, c_prev, out=c)
     np.multiply(i, g, out=s.scratch)
     c += s.scratch
-    _normalise_into(s.scratch, scales[:, 2:], c)
+    _normalise_into(s.scratch, s.columns[:, 2:], c)
     s.scratch *= norm_c
     s.scratch += bias_c
     np.tanh(s.scratch, out=s.scratch)
@@ -99,12 +100,12 @@ def inplace_forward(s, zr):
 
 
 def inplace_coefficients(s):
-    """As the LSTM's, with v = norm_c * LN(c) + bias_c in the place of c: factor is dv/dh and LN(c)."""
+    """As the LSTM's, with v = norm_c * LN(c) + bias_c in the place of c: factors are dv/dh and LN(c)."""
     (_, c_prev), (_, c) = s.before, s.after
     *_, norm_c, bias_c = s.vectors
     i, _, g, o = split(s.gates, 4)
     di, df, dg, do = split(s.dzx, 4)
-    dh_to_dv, c_hat = split(s.factor, 2)
+    dh_to_dv, c_hat = s.factors
     slopes(s.gates, KINDS, s.dzx)
     di *= g
     df *= c_prev
@@ -118,24 +119,24 @@ def inplace_backward(s, dh, direct, ds):
     (dc,) = ds
     B, H = dc.shape
     _, norm_hh, _, norm_c, _ = s.vectors
-    _, r_hat, scales = _kept(s)
-    dv, c_hat = split(s.factor, 2)
+    _, r_hat = s.kept
+    dv, c_hat = s.factors
     dv *= dh
     np.multiply(dv, norm_c, out=s.scratch)
-    _normalise_backward_in(s.scratch, c_hat, scales[:, 2:], s.wide.reshape(-1)[: B * H].reshape(B, H))
+    _normalise_backward_in(s.scratch, c_hat, s.columns[:, 2:], s.wide.reshape(-1)[: B * H].reshape(B, H))
     dc += s.scratch
     dz = s.dzx.reshape(B, 4, H)
     dz[:, :3] *= dc[:, None]
     dz[:, 3] *= dh
     dc *= s.gates[:, H : 2 * H]
     np.multiply(s.dzx, norm_hh, out=s.dzr)
-    _normalise_backward_in(s.dzr, r_hat, scales[:, 1:2], s.wide)
+    _normalise_backward_in(s.dzr, r_hat, s.columns[:, 1:2], s.wide)
 
 
 def inplace_finish(s, dvectors):
     """The gradients of the vectors, and that of zx from that of what it was made into."""
-    x_hat, r_hat, scales = _kept(s)
-    dv, c_hat = split(s.factor, 2)
+    x_hat, r_hat = s.kept
+    dv, c_hat = s.factors
     work = np.empty_like(r_hat)
     ones = np.ones((1, work.shape[0] * work.shape[1]), work.dtype)
     of_vectors = (x_hat, s.dzx), (r_hat, s.dzx), (None, s.dzx), (c_hat, dv), (None, dv)
@@ -144,13 +145,7 @@ def inplace_finish(s, dvectors):
             d = np.multiply(d, hat, out=work[..., : hat.shape[-1]])
         total += ones @ d.reshape(ones.size, d.shape[-1])
     s.dzx *= s.vectors[0]
-    _normalise_backward_in(s.dzx, x_hat, scales[..., :1], work)
-
-
-def _kept(s):
-    """LN of both products (..., 4H), and the factors (..., 3) of these and of the cell state."""
-    width = s.gates.shape[-1]
-    return s.kept[..., :width], s.kept[..., width : 2 * width], s.kept[..., 2 * width :]
+    _normalise_backward_in(s.dzx, x_hat, s.columns[..., :1], work)
 
 
 def _normalise_into(x_hat, scale, x):
@@ -206,9 +201,9 @@ CELL = Cell(
         inplace_backward,
         begin=inplace_begin,
         finish=inplace_finish,
-        kept=8,
+        kept=(4, 4),
         columns=3,
-        factors=2,
+        factors=(1, 1),
     ),
     kernel=Kernels("layer_norm", kept=4, rows=True),
 )

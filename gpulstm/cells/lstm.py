@@ -57,7 +57,7 @@ def inplace_forward(s, zr):
 def inplace_coefficients(s):
     """What ``backward`` multiplies dc and dh with, for any number of steps at once.
 
-    dzx (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, the first block of factor with dc/dh.
+    dzx (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, the first of factors with dc/dh.
     """
     (_, c_prev), (_, c) = s.before, s.after
     i, _, g, o = split(s.gates, 4)
@@ -66,14 +66,14 @@ def inplace_coefficients(s):
     di *= g
     df *= c_prev
     dg *= i
-    output_coefficients(c, o, do, s.factor[..., : o.shape[-1]])
+    output_coefficients(c, o, do, s.factors[0])
 
 
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
     _, f, _, _ = split(s.gates, 4)
     (dc,) = ds
-    cell_state_backward(s.dzx, dh, dc, s.factor, f)
+    cell_state_backward(s.dzx, dh, dc, s.factors[0], f)
 
 
 CELL = Cell(

@@ -80,12 +80,12 @@ def inplace_forward(s, zr):
 
 
 def inplace_coefficients(s):
-    """As the LSTM's; c is also seen by o, c_prev by i and f: factor is dc/dh and dc_prev/dc."""
+    """As the LSTM's; c is also seen by o, c_prev by i and f: factors are dc/dh and dc_prev/dc."""
     lstm.inplace_coefficients(s)
     p_i, p_f, p_o = split(s.vectors[0], 3)
     _, f, _, _ = split(s.gates, 4)
     di, df, _, do = split(s.dzx, 4)
-    dh_to_dc, carried = split(s.factor, 2)
+    dh_to_dc, carried = s.factors
     np.multiply(do, p_o, out=carried)
     dh_to_dc += carried
     np.multiply(di, p_i, out=carried)
@@ -96,7 +96,7 @@ def inplace_coefficients(s):
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
     (dc,) = ds
-    cell_state_backward(s.dzx, dh, dc, *split(s.factor, 2))
+    cell_state_backward(s.dzx, dh, dc, *s.factors)
 
 
 def inplace_finish(s, dvectors):
@@ -127,8 +127,9 @@ def inplace_full_backward(s, dh, direct, ds):
     (dc,) = ds
     *_, do = split(s.dzx, 4)
     do *= dh
-    s.factor *= dh
-    dc += s.factor
+    (dh_to_dc,) = s.factors
+    dh_to_dc *= dh
+    dc += dh_to_dc
 
 
 def inplace_inner_backward(s, dv, direct, ds):
@@ -165,7 +166,7 @@ DIAGONAL = Cell(
     forward,
     backward,
     extra=(Extra("weight_ch", 3),),
-    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward, finish=inplace_finish, factors=2),
+    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward, finish=inplace_finish, factors=(1, 1)),
     kernel=Kernels("peephole"),
 )
 FULL = Cell(

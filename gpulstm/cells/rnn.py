@@ -68,8 +68,8 @@ def inplace_backward(s, dh, direct, ds):
 
 
 _INPLACE = {
-    Activation("tanh"): Inplace(inplace_tanh, coefficients_tanh, inplace_backward, factors=0),
-    Activation("relu"): Inplace(inplace_relu, coefficients_relu, inplace_backward, factors=0),
+    Activation("tanh"): Inplace(inplace_tanh, coefficients_tanh, inplace_backward, factors=()),
+    Activation("relu"): Inplace(inplace_relu, coefficients_relu, inplace_backward, factors=()),
 }
 
 

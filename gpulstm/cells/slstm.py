@@ -68,7 +68,7 @@ def inplace_forward(s, zr):
     Keeps log sigmoid(z_f), 1 where m is z_i and 0 elsewhere, c / n and o / n.
     """
     (_, c_prev, n_prev, m_prev), (h, c, n, m) = s.before, s.after
-    log_sigmoid_f, from_i, mean, o_by_n = split(s.kept, 4)
+    log_sigmoid_f, from_i, mean, o_by_n = s.kept
     s.gates += zr
     i, f, z, o = split(s.gates, 4)
     np.abs(f, out=log_sigmoid_f)
@@ -102,14 +102,14 @@ def inplace_forward(s, zr):
 def inplace_coefficients(s):
     """What ``backward`` multiplies dh, dc and dn with, for any number of steps at once.
 
-    dzx (..., 4H) is written with d(z_f)/d(log_old), d(z_z)/dc and d(z_o)/dh, factor (..., 3H) with dlog_i/dc,
-    dlog_f/dc and dlog_f/dn.
+    dzx (..., 4H) is written with d(z_f)/d(log_old), d(z_z)/dc and d(z_o)/dh, factors with dlog_i/dc, dlog_f/dc
+    and dlog_f/dn.
     """
     (_, c_prev, n_prev, m_prev), (*_, m) = s.before, s.after
     i, f, z, o = split(s.gates, 4)
-    log_sigmoid_f, _, mean, _ = split(s.kept, 4)
+    log_sigmoid_f, _, mean, _ = s.kept
     _, df, dz, do = split(s.dzx, 4)
-    dc_to_i, dc_to_f, dn_to_f = split(s.factor, 3)
+    dc_to_i, dc_to_f, dn_to_f = s.factors
     np.multiply(i, z, out=dc_to_i)
     np.add(log_sigmoid_f, m_prev, out=dn_to_f)
     dn_to_f -= m
@@ -131,9 +131,9 @@ def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
     dc, dn, dm = ds
     i, f, _, _ = split(s.gates, 4)
-    _, from_i, mean, o_by_n = split(s.kept, 4)
+    _, from_i, mean, o_by_n = s.kept
     di, df, dz, do = split(s.dzx, 4)
-    dlog_i, dlog_f, dn_to_f = split(s.factor, 3)
+    dlog_i, dlog_f, dn_to_f = s.factors
     do *= dh
     np.multiply(o_by_n, dh, out=s.scratch)
     dc += s.scratch
@@ -163,6 +163,6 @@ CELL = Cell(
     STATES,
     forward,
     backward,
-    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward, kept=4, factors=3),
+    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward, kept=(1, 1, 1, 1), factors=(1, 1, 1)),
     kernel=Kernels("slstm"),
 )

@@ -165,15 +165,29 @@ class InplaceSteps(_HostSteps):
         seq, acc = self.seq, accumulator(self.seq.dtype)
         assert seq.cell.inplace is not None  # choose() looked
         self.cell = seq.cell.inplace
-        self.kept = seq.backend.empty((seq.T, seq.B, self.cell.kept * seq.H + self.cell.columns), acc)
+        self.kept = [seq.backend.empty((seq.T, seq.B, k * seq.H), acc) for k in self.cell.kept]
+        self.columns = seq.backend.empty((seq.T, seq.B, self.cell.columns), acc)
         scratch = seq.backend.empty((seq.B, seq.H), acc)
         wide = seq.backend.empty((seq.B, self.gates.shape[2]), acc)
-        of_each = zip(self.z_rows, self.before_rows, self.fresh_rows, self.kept, strict=True)
+        kept_rows = by_step(self.kept, seq.T)
+        of_each = zip(self.z_rows, self.before_rows, self.fresh_rows, kept_rows, self.columns, strict=True)
         self.steps = [Buffers(*arrays, self.vectors, scratch, wide) for arrays in of_each]
-        self.length = max(1, self.CACHED // max(1, self.z_rows[0].nbytes))  # of a block, in steps
-        if self.cell.begin is not None:
-            for start in range(0, seq.T, self.length):
-                self.cell.begin(self._block(start))
+        # Blocks of steps, by the step at which forward comes to each first and last.
+        self.length = min(seq.T, max(1, self.CACHED // max(1, self.z_rows[0].nbytes)))
+        blocks = [range(start, min(start + self.length, seq.T)) for start in range(0, seq.T, self.length)]
+        self.opens = {block[-1 if seq.reverse else 0]: block for block in blocks}
+        self.closes = {block[0 if seq.reverse else -1]: block for block in blocks}
+
+    def forward(self, t: int, zr: Array) -> None:
+        """See Steps."""
+        if self.seq.cell.inner is None:
+            self._open(t)
+        super().forward(t, zr)
+
+    def inner(self, t: int, zr: Array, v: Array) -> None:
+        """See Steps."""
+        self._open(t)
+        super().inner(t, zr, v)
 
     def start_backward(self, dzx: Array, dzr: Array) -> None:
         """See Steps."""
@@ -182,6 +196,15 @@ class InplaceSteps(_HostSteps):
         self.dvectors = [self.seq.backend.zeros((1, vector.size), acc) for vector in self.vectors]  # all rows in one
         for step, dzx_row, dzr_row in zip(self.steps, self.dzx_rows, self.dzr_rows, strict=True):
             step.dzx, step.dzr = dzx_row, dzr_row
+        # Those of one block; the next block uses them again.
+        sizes = [(self.length, self.seq.B, k * self.seq.H) for k in self.cell.factors]
+        self.factors = [self.seq.backend.empty(size, acc) for size in sizes]
+        self.factor_rows = by_step(self.factors, self.length)
+
+    def _open(self, t: int) -> None:
+        """What comes before the block that begins with step t."""
+        if self.cell.begin is not None and t in self.opens:
+            self.cell.begin(self._block(self.opens[t]))
 
     def _step(self, t: int, zr: Array) -> None:
         self.cell.forward(self.steps[t], zr)
@@ -191,27 +214,32 @@ class InplaceSteps(_HostSteps):
         self.cell.inner(self.steps[t], zr, v)
 
     def _step_backward(self, t: int, dh: Any, direct: Any, ds: list) -> None:
-        first, last = t - t % self.length, min(t - t % self.length + self.length, self.seq.T) - 1
-        if t == (first if self.seq.reverse else last):
-            self._begin_block(first)
+        if t in self.closes:
+            self._coefficients(self.closes[t])
         self.cell.backward(self.steps[t], dh, direct, ds)
-        if self.cell.finish is not None and t == (last if self.seq.reverse else first):
-            self.cell.finish(self.block, self.dvectors)
+        if self.cell.inner_backward is None:
+            self._finish(t)
 
     def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
         assert self.cell.inner_backward is not None
         self.cell.inner_backward(self.steps[t], dv, direct, ds)
+        self._finish(t)
 
-    def _begin_block(self, start: int) -> None:
-        self.block = block = self._block(start)
-        block.dzx, block.dzr = (dz[start : start + self.length] for dz in (self.dzx, self.dzr))
-        shape = (*block.gates.shape[:2], self.cell.factors * self.seq.H)
-        block.factor = self.seq.backend.empty(shape, accumulator(self.seq.dtype))
+    def _coefficients(self, steps: range) -> None:
+        self.block = block = self._block(steps)
+        block.dzx, block.dzr = (dz[steps.start : steps.stop] for dz in (self.dzx, self.dzr))
+        block.factors = [array[: len(steps)] for array in self.factors]
         self.cell.coefficients(block)
-        for step, factor in zip(self.steps[start : start + self.length], block.factor, strict=True):
-            step.factor = factor
+        for step, factors in zip(self.steps[steps.start : steps.stop], self.factor_rows, strict=False):
+            step.factors = factors
 
-    def _block(self, start: int) -> Buffers:
-        steps = slice(start, start + self.length)
-        before, after = ([None if a is None else a[steps] for a in arrays] for arrays in (self.before, self.fresh))
-        return Buffers(self.gates[steps], before, after, self.kept[steps], self.vectors)
+    def _finish(self, t: int) -> None:
+        """What is left of the block that ends, backward, with step t."""
+        if self.cell.finish is not None and t in self.opens:
+            self.cell.finish(self.block, self.dvectors)
+
+    def _block(self, steps: range) -> Buffers:
+        at = slice(steps.start, steps.stop)
+        before, after = ([None if a is None else a[at] for a in arrays] for arrays in (self.before, self.fresh))
+        kept = [array[at] for array in self.kept]
+        return Buffers(self.gates[at], before, after, kept, self.columns[at], self.vectors)

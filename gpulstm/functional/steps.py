@@ -59,4 +59,7 @@ class Steps:
 
 
 def by_step(arrays: list, T: int) -> list[tuple]:
+    """The rows of all arrays (T, ...), a tuple for each step; None where there is no array."""
+    if not arrays:
+        return [()] * T
     return list(zip(*([None] * T if array is None else list(array) for array in arrays), strict=True))
