@@ -2,7 +2,7 @@
 
     python -m benchmarks.cells                        # every cell, every shape, and the task; half an hour and more
     python -m benchmarks.cells --quick                # that it works; a minute
-    python -m benchmarks.cells --cells gru rnn --no-task
+    python -m benchmarks.cells --cells gru rnn --no-task --update   # measure these again, keep the file's others
     python -m benchmarks.cells --device cuda
 
 Speed: one layer, training step (forward and backward) in float32, beside the fastest public way to the same cell
@@ -43,6 +43,10 @@ COLUMNS = {
 TASK_COLUMNS = {
     "cell": "cell", "parameters": "parameters of the layer", "val_loss": "nats a character",
     "seconds": "seconds of training", "tokens_per_second": "characters a second", "path": "path",
+}  # fmt: skip
+CHOICE_COLUMNS = {
+    "cell": "cell", "parameters": "parameters", "val_loss": "nats a character", "rate": "characters a second",
+    "memory": "memory MiB", "speed": "speed beside torch",
 }  # fmt: skip
 
 
@@ -94,11 +98,51 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def choice(task: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> str:
+    """A table to choose a cell by: the task's results, and over the shapes of ``rows`` the median of the speed beside
+    torch's way to the cell (its least) and the largest memory of a training step."""
+    lines = []
+    for result in task:
+        mine = [r for r in rows if (r["cell"], r["implementation"]) == (result["cell"], "gpulstm")]
+        mine = [r for r in mine if (r["mode"], r["dtype"]) == ("training", "float32") and r["speed"]]
+        speeds = [r["speed"] for r in mine]
+        lines.append({
+            "cell": result["cell"],
+            "parameters": f"{result['parameters']:,}",
+            "val_loss": f"{result['val_loss']:.3f}",
+            "rate": f"{result['tokens_per_second']:,.0f}",
+            "memory": f"{max(r['memory_mib'] for r in mine):.0f}" if mine else None,
+            "speed": f"{statistics.median(speeds):.2f} ({min(speeds):.2f})" if mine else None,
+        })  # fmt: skip
+    return harness.table(lines, CHOICE_COLUMNS)
+
+
+def earlier(options: argparse.Namespace) -> dict[str, Any]:
+    """What the file has and this run does not measure again; under "earlier" the runs it comes from."""
+    old = harness.read(options.out / f"cells-{options.device}.json")
+    again = set(options.cells)
+    return {
+        "earlier": [*old.get("earlier", []), {key: old[key] for key in ("command", "commit", "load_before")}],
+        "task": [r for r in old["task"] if options.no_task or r["cell"] not in again],
+        "rows": [r for r in old["rows"] if options.no_speed or r["cell"] not in again],
+        "refused": [line for line in old["refused"] if line.split(":")[0] not in again],
+        "missing": old["missing"],
+    }
+
+
+def lstm_rows(folder: Path, device: str) -> list[dict[str, Any]]:
+    """What benchmarks.recurrent measured of the LSTM, if its file is there."""
+    path = folder / f"recurrent-{device}.json"
+    return harness.read(path)["rows"] if path.exists() else []
+
+
 def report(head: dict[str, Any], record: dict[str, Any], device: str) -> str:
     """The result as Markdown."""
     lines = [f"# The cells on {device}\n", *(f"{line}\n" for line in verdicts(record["rows"]))]
     if record["task"]:
         lines += [
+            "To choose by; speed and memory of the training steps below, the LSTM's from benchmarks.recurrent:\n",
+            choice(record["task"], [*lstm_rows(harness.RESULTS, device), *record["rows"]]),
             "The text lab's default run with each cell, the same number of units:\n",
             harness.table(record["task"], TASK_COLUMNS),
         ]
@@ -107,6 +151,8 @@ def report(head: dict[str, Any], record: dict[str, Any], device: str) -> str:
     if (head["load_before"] or 0) > BUSY:
         lines.append(f"The machine was busy before the run, load {head['load_before']}: trust no small difference.\n")
     lines += [f"refused: {line}\n" for line in record["refused"]]
+    for run in record.get("earlier", []):
+        lines.append(f"What the last run did not measure is of `{run['command']}` at commit {run['commit']}.\n")
     return "\n".join([*lines, harness.origin(head)])
 
 
@@ -119,12 +165,15 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure")
     parser.add_argument("--no-speed", action="store_true", help="the task alone")
     parser.add_argument("--no-task", action="store_true", help="speed alone")
+    parser.add_argument("--update", action="store_true", help="keep what the file has of other cells and parts")
     parser.add_argument("--threads", type=int, default=facts.cores(), help="of each implementation (all cores)")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="the folder for cells-<device>.json and .md")
     options = parser.parse_args(given)
     options.shapes = options.shapes or [Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)]
     options.out = options.out or (None if options.quick else harness.RESULTS)
+    if options.update and not (options.out and (options.out / f"cells-{options.device}.json").exists()):
+        parser.error(f"--update: want a folder with cells-{options.device}.json, got {options.out}")
     return options
 
 
@@ -139,6 +188,8 @@ def main(given: Sequence[str]) -> int:
     if backend.is_cuda:
         head["machine"] |= facts.gpu(backend)
     record: dict[str, Any] = {**head, "threads": options.threads, "missing": {}, "refused": [], "task": [], "rows": []}
+    if options.update:
+        record |= earlier(options)
 
     def keep() -> str:
         """Write what there is: a run that is cut short leaves what it has measured."""

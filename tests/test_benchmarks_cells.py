@@ -76,7 +76,31 @@ def test_the_command_leaves_rows_a_task_and_a_table(tmp_path, monkeypatch, capsy
     assert harness.read(tmp_path / "cells-cpu.json")["refused"] == []
 
 
+def test_some_cells_measured_again_leave_the_others(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cells, "Team", lambda threads: HereTeam())
+    quick = ["--quick", "--shapes", "2,3,4,5", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        cells.main([*quick, "--update"])
+    assert "--update: want a folder with cells-cpu.json" in capsys.readouterr().err
+    cells.main([*quick, "--cells", "gru", "mingru"])
+    first = harness.read(tmp_path / "cells-cpu.json")
+    cells.main([*quick, "--cells", "mingru", "--no-task", "--update"])
+    second = harness.read(tmp_path / "cells-cpu.json")
+    assert second["task"] == first["task"]
+    before, after = ([r for r in record["rows"] if r["cell"] == "gru"] for record in (first, second))
+    assert before == after != [] and len(second["rows"]) == len(first["rows"])
+    assert [run["command"] for run in second["earlier"]] == [first["command"]] != [second["command"]]
+    assert first["command"] in (tmp_path / "cells-cpu.md").read_text()
+
+
 def test_a_cell_that_does_not_exist_is_named(capsys):
     with pytest.raises(SystemExit):
         cells.main(["--cells", "lstn"])
     assert "invalid choice: 'lstn'" in capsys.readouterr().err
+
+
+def test_the_readme_shows_what_was_measured():
+    record = harness.read(harness.RESULTS / "cells-cpu.json")
+    table = cells.choice(record["task"], [*cells.lstm_rows(harness.RESULTS, "cpu"), *record["rows"]])
+    assert table in (harness.RESULTS.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "| coupled | 247,296 |" in table and table.count("\n") == 2 + len(["lstm", *cells.FORMS])
