@@ -72,9 +72,8 @@ def inplace_coefficients(s):
 
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
-    f, _, _ = split(s.gates, 3)
     (dc,) = ds
-    cell_state_backward(s.dzx, dh, dc, s.factors[0], f)
+    cell_state_backward(s.dzx, dh, dc, s.factors[0], s.gates[:, : dc.shape[1]])
 
 
 CELL = Cell(

@@ -71,9 +71,9 @@ def inplace_coefficients(s):
 
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
-    _, f, _, _ = split(s.gates, 4)
     (dc,) = ds
-    cell_state_backward(s.dzx, dh, dc, s.factors[0], f)
+    H = dc.shape[1]
+    cell_state_backward(s.dzx, dh, dc, s.factors[0], s.gates[:, H : 2 * H])
 
 
 CELL = Cell(

@@ -172,22 +172,13 @@ class InplaceSteps(_HostSteps):
         kept_rows = by_step(self.kept, seq.T)
         of_each = zip(self.z_rows, self.before_rows, self.fresh_rows, kept_rows, self.columns, strict=True)
         self.steps = [Buffers(*arrays, self.vectors, scratch, wide) for arrays in of_each]
+        self.finishes = self.cell.finish is not None
         # Blocks of steps, by the step at which forward comes to each first and last.
         self.length = min(seq.T, max(1, self.CACHED // max(1, self.z_rows[0].nbytes)))
         blocks = [range(start, min(start + self.length, seq.T)) for start in range(0, seq.T, self.length)]
         self.opens = {block[-1 if seq.reverse else 0]: block for block in blocks}
         self.closes = {block[0 if seq.reverse else -1]: block for block in blocks}
-
-    def forward(self, t: int, zr: Array) -> None:
-        """See Steps."""
-        if self.seq.cell.inner is None:
-            self._open(t)
-        super().forward(t, zr)
-
-    def inner(self, t: int, zr: Array, v: Array) -> None:
-        """See Steps."""
-        self._open(t)
-        super().inner(t, zr, v)
+        self.begins = {} if self.cell.begin is None else dict(self.opens)  # what is still to come
 
     def start_backward(self, dzx: Array, dzr: Array) -> None:
         """See Steps."""
@@ -201,29 +192,34 @@ class InplaceSteps(_HostSteps):
         self.factors = [self.seq.backend.empty(size, acc) for size in sizes]
         self.factor_rows = by_step(self.factors, self.length)
 
-    def _open(self, t: int) -> None:
+    def _begin(self, t: int) -> None:
         """What comes before the block that begins with step t."""
-        if self.cell.begin is not None and t in self.opens:
-            self.cell.begin(self._block(self.opens[t]))
+        assert self.cell.begin is not None
+        self.cell.begin(self._block(self.begins.pop(t)))
 
     def _step(self, t: int, zr: Array) -> None:
+        if t in self.begins:
+            self._begin(t)
         self.cell.forward(self.steps[t], zr)
 
     def _inner(self, t: int, zr: Array, v: Array) -> None:
         assert self.cell.inner is not None
+        if t in self.begins:
+            self._begin(t)
         self.cell.inner(self.steps[t], zr, v)
 
     def _step_backward(self, t: int, dh: Any, direct: Any, ds: list) -> None:
         if t in self.closes:
             self._coefficients(self.closes[t])
         self.cell.backward(self.steps[t], dh, direct, ds)
-        if self.cell.inner_backward is None:
+        if self.finishes and self.cell.inner_backward is None:
             self._finish(t)
 
     def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
         assert self.cell.inner_backward is not None
         self.cell.inner_backward(self.steps[t], dv, direct, ds)
-        self._finish(t)
+        if self.finishes:
+            self._finish(t)
 
     def _coefficients(self, steps: range) -> None:
         self.block = block = self._block(steps)
@@ -234,8 +230,9 @@ class InplaceSteps(_HostSteps):
             step.factors = factors
 
     def _finish(self, t: int) -> None:
-        """What is left of the block that ends, backward, with step t."""
-        if self.cell.finish is not None and t in self.opens:
+        """What is left of the block, if backward ends it with step t."""
+        if t in self.opens:
+            assert self.cell.finish is not None
             self.cell.finish(self.block, self.dvectors)
 
     def _block(self, steps: range) -> Buffers:
