@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import gpulstm as gl
 from gpulstm import as_dtype, functional
 from gpulstm.backend import CPU
 from gpulstm.cells import layer_norm
@@ -127,3 +128,9 @@ def test_a_scale_of_the_products_changes_nothing(device):
     scaled = {**given, "w_ih": 1e3 * given["w_ih"]}
     # All but what EPS = 1e-5 changes in a variance of about 4.
     assert_close(run(device, scaled)["y"], run(device, given)["y"], rtol=1e-4)
+
+
+def test_the_norms_begin_as_the_identity():
+    parameters = dict(gl.LayerNormLSTM(3, 4, device="cpu").named_parameters())
+    for name, first in {"norm_ih": 1, "norm_hh": 1, "bias": 0, "norm_c": 1, "bias_c": 0}.items():
+        assert (parameters[f"{name}_l0"].numpy() == first).all(), name

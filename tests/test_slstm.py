@@ -149,5 +149,23 @@ def test_a_state_that_is_thrown_away_overflows_nothing(device):
     given["b_ih"][:4] -= 60
     mask = np.arange(9)[:, None] >= np.array([4, 5])
     for dtype in ("float16", "float32"):
-        got = run(device, given, cotangents_of(rng, 9, 2, 4), dtype, mask=mask, recompute=True)
-        assert all(np.isfinite(array.astype(np.float64)).all() for array in got.values())
+        for path in ("auto", "reference"):
+            got = run(device, given, cotangents_of(rng, 9, 2, 4), dtype, mask=mask, recompute=True, path=path)
+            assert all(np.isfinite(array.astype(np.float64)).all() for array in got.values())
+
+
+def test_where_nothing_was_weighed_the_old_scale_gives_no_gradient(device):
+    # n0 = 0 with another c0, and an m0 that would make f larger than its limit.
+    rng = np.random.default_rng(9)
+    given = arguments(rng, 1, 3, 4, 5)
+    given["n0"][...] = 0
+    given["m0"][...] = [[-40], [4], [40]]
+    cotangents = cotangents_of(rng, 1, 3, 5)
+    z = given["x"][0] @ given["w_ih"].T + given["h0"] @ given["w_hh"].T + given["b_ih"] + given["b_hh"]
+    z_i, z_f, _, _ = np.split(z, 4, axis=1)
+    limited = given["m0"] - np.log1p(np.exp(-z_f)) - z_i > slstm.LARGEST
+    assert limited.any() and not limited.all()
+    want = run(CPU, given, cotangents, path="reference")
+    assert (want["dm0"][limited] == 0).all() and (want["dm0"][~limited] != 0).all()
+    for name, array in run(device, given, cotangents).items():
+        assert_close(array, want[name], name=name)

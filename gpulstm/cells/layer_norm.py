@@ -110,7 +110,7 @@ def inplace_coefficients(s):
     di *= g
     df *= c_prev
     dg *= i
-    _normalise_into(c_hat, np.empty((*c.shape[:-1], 1), c_hat.dtype), c)
+    _normalise_into(c_hat, np.empty_like(s.columns[..., :1]), c)
     output_coefficients(norm_c * c_hat + bias_c, o, do, dh_to_dv)
 
 
@@ -123,7 +123,7 @@ def inplace_backward(s, dh, direct, ds):
     dv, c_hat = s.factors
     dv *= dh
     np.multiply(dv, norm_c, out=s.scratch)
-    _normalise_backward_in(s.scratch, c_hat, s.columns[:, 2:], s.wide.reshape(-1)[: B * H].reshape(B, H))
+    _normalise_backward_in(s.scratch, c_hat, s.columns[:, 2:], s.wide.ravel()[: B * H].reshape(B, H))
     dc += s.scratch
     dz = s.dzx.reshape(B, 4, H)
     dz[:, :3] *= dc[:, None]
