@@ -108,6 +108,11 @@ def test_which_variants_have_no_step_in_place(rng):
             run(CPU, given, d, cell, path="inplace")
 
 
+def test_the_kernel_is_told_each_gates_activation():
+    defines = gru.cell(activations=("hard_sigmoid", "softsign")).kernel.defines
+    assert [d.split(",")[0] for d in defines if d.startswith("ACT_")] == ["ACT_F=HARD_SIGMOID", "ACT_G=SOFTSIGN"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -76,6 +76,8 @@ def _product(function: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     result = np.asarray(function(*args, **kwargs)).astype(dtype, copy=False)
     if out is None:
         return result
+    if out.dtype != result.dtype:
+        raise ValueError("out is of another type than the product")  # as CuPy's dot does
     if out.shape != result.shape:
         raise ValueError(f"Output operand 0 has invalid shape {out.shape} expected {result.shape}")
     np.copyto(out, result, casting="same_kind")
