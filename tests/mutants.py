@@ -102,6 +102,9 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "gpulstm/cells/inplace.py": {
         ("columns: int = 0  # ... and numbers of each row besides", "0 -> 1"): "a column that no cell reads",
     },
+    "gpulstm/cells/general.py": {
+        ("dz_i, dz_f = (di - df) * act_f.slope(xp, z_i, clip), xp.zeros_like(df)", "df -> dg"): _SHAPE,
+    },
     "gpulstm/cells/gru.py": {
         ("parts = [xp.zeros_like(r), dz * f.slope(xp, z_z, clip), dn * g.slope(xp, z_n, clip)]", "r -> z"): _SHAPE,
         ("return dz, dz, (dh_prev,), ()", "dz -> dn"): _NOT_SPLIT,
