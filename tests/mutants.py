@@ -94,6 +94,7 @@ SWAPS = {
 _ALL_HOLD_IT = "every thread of the block, or of the row, holds the value: any may write it"
 _EQUAL = "of two equal numbers either may be taken"
 _DEFAULT = "callers always define it (functional/cross_entropy.py)"
+_PROJECTED = "what is projected of an ended sequence is not used, and its gradient is zero; it only must be a number"
 _SHAPE = "all have one shape, and only that is used"
 _ANY_FACTOR = "any factor serves that is not too large; at 1 it is e at most"
 _NOT_SPLIT = "the gradients of zx and zr are one; the second is not read"
@@ -148,13 +149,20 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
         (
             "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
             "0 -> 1",
-        ): ("what is projected of an ended sequence is not used, and its gradient is zero; it only must be a number"),
+        ): _PROJECTED,
     },
     "kernels/common.cuh": {
         ("if (threadIdx.x < half && scratch[threadIdx.x + half] > scratch[threadIdx.x])", "> -> >="): _EQUAL,
     },
     "kernels/adam.cu": {
         ("v = v < largest ? largest : v;  // a v that is not a number stays one", "< -> <="): _EQUAL,
+    },
+    "kernels/rnn.cu": {
+        ("#define ACT_F TANH, 0, 0, 0", "0 -> 1"): "the cell always defines it (Activation.defines)",
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, activate(ACT_F, z)));",
+            "0 -> 1",
+        ): _PROJECTED,
     },
     "kernels/norm.cu": {
         ("if (threadIdx.x == 0) partial[chunk] = sum;", "== -> !="): _ALL_HOLD_IT,
