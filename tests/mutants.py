@@ -154,6 +154,10 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "kernels/common.cuh": {
         ("if (threadIdx.x < half && scratch[threadIdx.x + half] > scratch[threadIdx.x])", "> -> >="): _EQUAL,
     },
+    "kernels/activation.cuh": {
+        ("if (clip > 0 && z > clip) return clip;", "> -> >="): _EQUAL,
+        ("if (clip > 0 && z < -clip) return -clip;", "< -> <="): _EQUAL,
+    },
     "kernels/adam.cu": {
         ("v = v < largest ? largest : v;  // a v that is not a number stays one", "< -> <="): _EQUAL,
     },
