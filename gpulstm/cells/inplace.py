@@ -104,6 +104,15 @@ def slopes(gates: np.ndarray, kinds: str, dz: np.ndarray) -> None:
         np.subtract(gate if kind == "s" else 1, d, out=d)
 
 
+def new_cell_state(
+    i: np.ndarray, f: np.ndarray, g: np.ndarray, c_prev: np.ndarray, c: np.ndarray, scratch: np.ndarray
+) -> None:
+    """c = f * c_prev + i * g."""
+    np.multiply(f, c_prev, out=c)
+    np.multiply(i, g, out=scratch)
+    c += scratch
+
+
 def output_coefficients(c: np.ndarray, o: np.ndarray, do: np.ndarray, dh_to_dc: np.ndarray) -> None:
     """Of h = o * tanh(c): do comes in as the slope of o and leaves as dz_o / dh, dh_to_dc is written."""
     np.tanh(c, out=dh_to_dc)

@@ -17,8 +17,8 @@ import functools
 import numpy as np
 
 from gpulstm.cells.cell import Cell, Extra, Kernels
-from gpulstm.cells.inplace import Inplace, activate, output_coefficients, slopes, split
-from gpulstm.cells.lstm import sigmoid
+from gpulstm.cells.inplace import Inplace, activate, new_cell_state, output_coefficients, split
+from gpulstm.cells.lstm import KINDS, gate_coefficients, sigmoid
 
 GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
 EPS = 1e-5  # that of torch.nn.LayerNorm; also in kernels/layer_norm.cu
@@ -66,7 +66,6 @@ def backward(xp, dstates, saved, extra):
     return dzx, dzr, (None, dc_prev), (dz * x_hat, dz * r_hat, dz, dv * c_hat, dv)
 
 
-KINDS = "ssts"  # of the activations, for cells.inplace
 # Kept are LN(zx) and LN(zr) (B, 4H each); in columns the factors of LN(zx), LN(zr) and LN(c).
 
 
@@ -89,9 +88,7 @@ def inplace_forward(s, zr):
     s.gates += s.wide
     activate(s.gates, KINDS)
     i, f, g, o = split(s.gates, 4)
-    np.multiply(f, c_prev, out=c)
-    np.multiply(i, g, out=s.scratch)
-    c += s.scratch
+    new_cell_state(i, f, g, c_prev, c, s.scratch)
     _normalise_into(s.scratch, s.columns[:, 2:], c)
     s.scratch *= norm_c
     s.scratch += bias_c
@@ -103,13 +100,10 @@ def inplace_coefficients(s):
     """As the LSTM's, with v = norm_c * LN(c) + bias_c in the place of c: factors are dv/dh and LN(c)."""
     (_, c_prev), (_, c) = s.before, s.after
     *_, norm_c, bias_c = s.vectors
-    i, _, g, o = split(s.gates, 4)
-    di, df, dg, do = split(s.dzx, 4)
+    *_, o = split(s.gates, 4)
+    *_, do = split(s.dzx, 4)
     dh_to_dv, c_hat = s.factors
-    slopes(s.gates, KINDS, s.dzx)
-    di *= g
-    df *= c_prev
-    dg *= i
+    gate_coefficients(s, c_prev)
     _normalise_into(c_hat, np.empty_like(s.columns[..., :1]), c)
     output_coefficients(norm_c * c_hat + bias_c, o, do, dh_to_dv)
 

@@ -8,7 +8,15 @@ form is kernels/lstm.cu.
 import numpy as np
 
 from gpulstm.cells.cell import Cell, Kernels
-from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, output_coefficients, slopes, split
+from gpulstm.cells.inplace import (
+    Inplace,
+    activate,
+    cell_state_backward,
+    new_cell_state,
+    output_coefficients,
+    slopes,
+    split,
+)
 
 GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
 
@@ -47,9 +55,7 @@ def inplace_forward(s, zr):
     s.gates += zr
     activate(s.gates, KINDS)
     i, f, g, o = split(s.gates, 4)
-    np.multiply(f, c_prev, out=c)
-    np.multiply(i, g, out=s.scratch)
-    c += s.scratch
+    new_cell_state(i, f, g, c_prev, c, s.scratch)
     np.tanh(c, out=s.scratch)
     np.multiply(o, s.scratch, out=h)
 
@@ -60,13 +66,20 @@ def inplace_coefficients(s):
     dzx (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, the first of factors with dc/dh.
     """
     (_, c_prev), (_, c) = s.before, s.after
-    i, _, g, o = split(s.gates, 4)
-    di, df, dg, do = split(s.dzx, 4)
+    *_, o = split(s.gates, 4)
+    *_, do = split(s.dzx, 4)
+    gate_coefficients(s, c_prev)
+    output_coefficients(c, o, do, s.factors[0])
+
+
+def gate_coefficients(s, c_prev):
+    """d(z_i, z_f, z_g)/dc and the slope of o into dzx."""
+    i, _, g, _ = split(s.gates, 4)
+    di, df, dg, _ = split(s.dzx, 4)
     slopes(s.gates, KINDS, s.dzx)
     di *= g
     df *= c_prev
     dg *= i
-    output_coefficients(c, o, do, s.factors[0])
 
 
 def inplace_backward(s, dh, direct, ds):

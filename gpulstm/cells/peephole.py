@@ -17,7 +17,7 @@ import numpy as np
 
 from gpulstm.cells import inplace, lstm
 from gpulstm.cells.cell import Cell, Extra, Inner, Kernels, Product
-from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, split
+from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, new_cell_state, split
 from gpulstm.cells.lstm import sigmoid
 from gpulstm.errors import ShapeError
 
@@ -145,9 +145,7 @@ def _new_c(s, c_prev, c):
     """c from the pre-activations of i, f and g."""
     activate(s.gates[:, : 3 * c.shape[1]], "sst")
     i, f, g, _ = split(s.gates, 4)
-    np.multiply(f, c_prev, out=c)
-    np.multiply(i, g, out=s.scratch)
-    c += s.scratch
+    new_cell_state(i, f, g, c_prev, c, s.scratch)
 
 
 def _output(s, added, c, h):

@@ -17,7 +17,7 @@ The third form of the step is kernels/slstm.cu.
 import numpy as np
 
 from gpulstm.cells.cell import Cell, Kernels
-from gpulstm.cells.inplace import Inplace, activate, split
+from gpulstm.cells.inplace import Inplace, activate, new_cell_state, split
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("i", "f", "z", "o"), ("h", "c", "n", "m")
@@ -89,9 +89,7 @@ def inplace_forward(s, zr):
     np.exp(i, out=i)
     activate(s.gates[:, 2 * h.shape[1] :], "ts")
 
-    np.multiply(f, c_prev, out=c)
-    np.multiply(i, z, out=s.scratch)
-    c += s.scratch
+    new_cell_state(i, f, z, c_prev, c, s.scratch)
     np.multiply(f, n_prev, out=n)
     n += i
     np.divide(c, n, out=mean)
