@@ -10,19 +10,16 @@ With the reset after the product, as cuDNN, PyTorch and Keras have it, all produ
 
     n = g(W_n x + b_in + r * q)              q = U_n h_prev + b_hn
 
-f is sigmoid and g tanh where nothing else is said. With these two the steps also stand here written into given
-buffers, for speed on NumPy. Their third form is kernels/gru.cu.
+f is sigmoid and g tanh where nothing else is said. With these two the steps also stand in gru_inplace.py, for speed
+on NumPy. Their third form is kernels/gru.cu.
 """
 
 import functools
 from typing import Any
 
-import numpy as np
-
-from gpulstm.cells import activation
+from gpulstm.cells import activation, gru_inplace
 from gpulstm.cells.activation import Activation
 from gpulstm.cells.cell import Cell, Inner, Kernels, Product
-from gpulstm.cells.inplace import Inplace, sigmoid, split
 from gpulstm.errors import ShapeError
 
 GATES, STATES = ("r", "z", "n"), ("h",)
@@ -99,121 +96,6 @@ def inner_backward(xp, dv, dzx, dzr, dstates, saved, extra, *, update, activatio
     return dz, dz, (dh_prev + dv * r,)
 
 
-def inplace_forward(s, zr, *, update):
-    """``forward`` with sigmoid and tanh, without a new array; keeps q. See Inplace for what is read and written."""
-    (h_prev,), (h,) = s.before, s.after
-    H = h.shape[1]
-    r_z, r, z, n = s.gates[:, : 2 * H], *split(s.gates, 3)
-    r_z += zr[:, : 2 * H]
-    sigmoid(r_z)
-    (q,) = s.kept
-    q[...] = zr[:, 2 * H :]
-    np.multiply(r, q, out=s.scratch)
-    n += s.scratch
-    np.tanh(n, out=n)
-    _mix_into(h, update, z, h_prev, n)
-
-
-def inplace_coefficients(s, *, update):
-    """What ``backward`` multiplies dh with, for any number of steps at once.
-
-    dzx and dzr (..., 3H) are written with those of the pre-activations, factors with that of h_prev.
-    """
-    r, _, _ = split(s.gates, 3)
-    dr, _, dn = split(s.dzx, 3)
-    _mix_coefficients(s, update)
-    np.subtract(1, r, out=dr)
-    dr *= r
-    dr *= s.kept[0]
-    dr *= dn
-    s.dzr[...] = s.dzx
-    _, _, dq = split(s.dzr, 3)
-    dq *= r
-
-
-def inplace_backward(s, dh, direct, ds):
-    """``backward`` from the coefficients; see Inplace for what is read and written."""
-    B, H = dh.shape
-    for d in (s.dzx, s.dzr):
-        d = d.reshape(B, 3, H)
-        d *= dh[:, None]
-    np.multiply(s.factors[0], dh, out=direct)
-
-
-def inplace_inner(s, zr, v):
-    """``inner_forward`` without a new array."""
-    (h_prev,) = s.before
-    H = h_prev.shape[1]
-    r_z, r = s.gates[:, : 2 * H], s.gates[:, :H]
-    r_z += zr[:, : 2 * H]
-    sigmoid(r_z)
-    np.multiply(r, h_prev, out=v)
-
-
-def inplace_forward_before(s, zr, *, update):
-    """The rest of the step, as ``inplace_forward``."""
-    (h_prev,), (h,) = s.before, s.after
-    _, z, n = split(s.gates, 3)
-    n += zr[:, 2 * h.shape[1] :]
-    np.tanh(n, out=n)
-    _mix_into(h, update, z, h_prev, n)
-
-
-def inplace_coefficients_before(s, *, update):
-    """As ``inplace_coefficients``; the block of r is multiplied with dv."""
-    (h_prev,) = s.before
-    r, _, _ = split(s.gates, 3)
-    dr, _, _ = split(s.dzx, 3)
-    _mix_coefficients(s, update)
-    np.subtract(1, r, out=dr)
-    dr *= r
-    dr *= h_prev
-
-
-def inplace_backward_before(s, dh, direct, ds):
-    """``backward_before`` from the coefficients."""
-    B, H = dh.shape
-    dz = s.dzx.reshape(B, 3, H)
-    dz[:, 1:] *= dh[:, None]
-    np.multiply(s.factors[0], dh, out=direct)
-
-
-def inplace_inner_backward(s, dv, direct, ds):
-    """``inner_backward`` from the coefficients."""
-    r, _, _ = split(s.gates, 3)
-    dr, _, _ = split(s.dzx, 3)
-    dr *= dv
-    dv *= r
-    direct += dv
-
-
-def _mix_into(h, update, z, h_prev, n):
-    old, new = (h_prev, n) if update == "torch" else (n, h_prev)
-    np.subtract(old, new, out=h)
-    h *= z
-    h += new
-
-
-def _mix_coefficients(s, update):
-    """Those of z and n, by way of h alone, into dzx, that of h_prev into factors; for any number of steps at once."""
-    (h_prev,) = s.before
-    _, z, n = split(s.gates, 3)
-    _, dz, dn = split(s.dzx, 3)
-    (old,) = s.factors
-    np.subtract(1, z, out=old)
-    np.subtract(h_prev, n, out=dz)
-    dz *= z
-    dz *= old
-    np.multiply(n, n, out=dn)
-    np.subtract(1, dn, out=dn)
-    if update == "torch":
-        dn *= old
-        old[...] = z
-    else:
-        dn *= z
-        dz *= -1
-
-
 def cell(
     reset: str = "after", update: str = "torch", activations: tuple[Any, Any] = ("sigmoid", "tanh"),
     clip: float | None = None,
@@ -238,13 +120,6 @@ def cell(
 
 
 def _after(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
-    update = {"update": options["update"]}
-    inplace = Inplace(
-        functools.partial(inplace_forward, **update),
-        functools.partial(inplace_coefficients, **update),
-        inplace_backward,
-        kept=(1,),
-    )
     return Cell(
         "gru",
         GATES,
@@ -253,20 +128,12 @@ def _after(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
         functools.partial(backward, **options),
         split=True,
         direct=True,
-        inplace=inplace if _usual(options) else None,
+        inplace=gru_inplace.after(options["update"]) if _usual(options) else None,
         kernel=Kernels("gru", defines=defines, kept=1),
     )
 
 
 def _before(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
-    update = {"update": options["update"]}
-    inplace = Inplace(
-        functools.partial(inplace_forward_before, **update),
-        functools.partial(inplace_coefficients_before, **update),
-        inplace_backward_before,
-        inner=inplace_inner,
-        inner_backward=inplace_inner_backward,
-    )
     return Cell(
         "gru",
         GATES,
@@ -276,7 +143,7 @@ def _before(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
         products=(Product("h", "w_hh", slice(0, 2)), Product("inner", "w_hh", slice(2, 3))),
         inner=Inner(functools.partial(inner_forward, **options), functools.partial(inner_backward, **options)),
         direct=True,
-        inplace=inplace if _usual(options) else None,
+        inplace=gru_inplace.before(options["update"]) if _usual(options) else None,
         kernel=Kernels("gru", "gru_before", defines),
     )
 
