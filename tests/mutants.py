@@ -100,9 +100,11 @@ _SHAPE = "all have one shape, and only that is used"
 _ANY_FACTOR = "any factor serves that is not too large; at 1 it is e at most"
 _NOT_SPLIT = "the gradients of zx and zr are one; the second is not read"
 _SIGN = "-1 is its own inverse"
+_DEFINED = "the cell always defines it (Activation.defines and general.cell)"
+_UNROLL = "how often a loop is unrolled changes no result"
 HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "gpulstm/cells/inplace.py": {
-        ("columns: int = 0  # ... and numbers of each row besides", "0 -> 1"): "a column that no cell reads",
+        ("columns: int = 0  # ... and the numbers of each row besides", "0 -> 1"): "a column that no cell reads",
     },
     "gpulstm/cells/general.py": {
         ("dz_i, dz_f = (di - df) * act_f.slope(xp, z_i, clip), xp.zeros_like(df)", "df -> dg"): _SHAPE,
@@ -116,9 +118,6 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
             'products=(Product("h", "w_hh", slice(0, 2)), Product("inner", "w_hh", slice(2, 3))),',
             "3 -> 4",
         ): "zr and w_hh end at 3 blocks",
-    },
-    "gpulstm/cells/gru_inplace.py": {
-        ("dz *= -1", "*= -> /="): _SIGN,
     },
     "gpulstm/cells/layer_norm.py": {
         ('kernel=Kernels("layer_norm", kept=4, rows=True),', "4 -> 5"): "a block that the kernel does not use",
@@ -142,7 +141,6 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
         ('Product("h", "w_hh", slice(0, 4)),', "4 -> 5"): "zr and w_hh end at 4 blocks",
         ("B, H = c.shape", "c -> c_prev"): _SHAPE,
         ("H = c.shape[1]", "c -> c_prev"): _SHAPE,
-        ('activate(s.gates[:, : 3 * c.shape[1]], "sst")', "c -> c_prev"): _SHAPE,
         ('Product("inner", "weight_ch", slice(3, 4), slice(2, 3)),', "4 -> 5"): "zr ends at 4 blocks",
         ('Product("inner", "weight_ch", slice(3, 4), slice(2, 3)),', "3 -> 4"): "weight_ch ends at 3 blocks",
     },
@@ -163,11 +161,41 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
         ("v = v < largest ? largest : v;  // a v that is not a number stays one", "< -> <="): _EQUAL,
     },
     "kernels/rnn.cu": {
-        ("#define ACT_F TANH, 0, 0, 0", "0 -> 1"): "the cell always defines it (Activation.defines)",
+        ("#define ACT_F TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
         (
             "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, activate(ACT_F, z)));",
             "0 -> 1",
         ): _PROJECTED,
+    },
+    "kernels/coupled.cu": {
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
+            "0 -> 1",
+        ): _PROJECTED,
+    },
+    "kernels/peephole.cu": {
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
+            "0 -> 1",
+        ): _PROJECTED,
+    },
+    "kernels/general.cu": {
+        ("#define ACT_F SIGMOID, 0, 0, 0", "0 -> 1"): _DEFINED,
+        ("#define ACT_G TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
+        ("#define ACT_H TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
+        ("#define COUPLED 0", "0 -> 1"): _DEFINED,
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, s.o * s.h_c));",
+            "0 -> 1",
+        ): _PROJECTED,
+    },
+    "kernels/scan.cu": {
+        ("ACC least = min(min(z_f, z_i), (ACC)0);", "0 -> 1"): _ANY_FACTOR,
+        ("ACC least = min(z_z, (ACC)0);", "0 -> 1"): _ANY_FACTOR,
+        ("#pragma unroll 4", "4 -> 5"): _UNROLL,
+        ("long long stop = min((c + 1) * chunk, T);", "1 -> 2"): (
+            "backward's: a chunk goes on with the next one's steps, and writes what that one writes"
+        ),
     },
     "kernels/norm.cu": {
         ("if (threadIdx.x == 0) partial[chunk] = sum;", "== -> !="): _ALL_HOLD_IT,

@@ -67,6 +67,20 @@ def test_values_and_gradients_are_those_of_torch(device):
         assert_close(got[name], value.detach().numpy(), name=name)
 
 
+def test_a_mean_far_from_zero_costs_no_digits(device):
+    # All numbers about 1000 that are to be normalised, products and cell state, are exact in float32.
+    rng = np.random.default_rng(7)
+    H = 40
+    given = arguments(rng, 1, 3, 2, H)
+    given["x"][:] = [1, 1000]
+    given["w_ih"] = np.stack([rng.integers(-16, 16, 4 * H) / 8, np.ones(4 * H)], axis=1)
+    given["c0"] = 1000 + rng.integers(-16, 16, (3, H)) / 8
+    for name, value in (("norm_ih", 0), ("norm_hh", 0), ("bias", 30)):  # a forget gate of 1
+        given[name][H : 2 * H] = value
+    want, got = (run(device, given, dtype=dtype)["y"] for dtype in ("float64", "float32"))
+    np.testing.assert_allclose(got, want, atol=1e-3)
+
+
 @pytest.mark.parametrize("H", [1, 3])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
 def test_rows_without_variance_are_finite(device, dtype, H):

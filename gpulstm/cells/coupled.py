@@ -14,7 +14,7 @@ step is kernels/coupled.cu.
 import numpy as np
 
 from gpulstm.cells.cell import Cell, Kernels
-from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, output_coefficients, slopes, split
+from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, output_slope, slopes, split
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("f", "g", "o"), ("h", "c")
@@ -60,20 +60,20 @@ def inplace_coefficients(s):
     """What ``backward`` multiplies dc and dh with, for any number of steps at once: d(z_f, z_g)/dc, dz_o/dh, dc/dh."""
     (_, c_prev), (_, c) = s.before, s.after
     f, g, o = split(s.gates, 3)
-    df, dg, do = split(s.dzx, 3)
     (dh_to_dc,) = s.factors
-    slopes(s.gates, KINDS, s.dzx)
-    np.subtract(c_prev, g, out=dh_to_dc)
-    df *= dh_to_dc
-    np.subtract(1, f, out=dh_to_dc)
-    dg *= dh_to_dc
-    output_coefficients(c, o, do, dh_to_dc)
+    slopes(s, KINDS)
+    of_f, of_g, of_o = split(s.wide, 3)
+    np.subtract(c_prev, g, out=of_f)
+    np.subtract(1, f, out=of_g)
+    of_o[...] = np.tanh(c, out=dh_to_dc)
+    s.dzx *= s.wide
+    output_slope(o, dh_to_dc)
 
 
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
     (dc,) = ds
-    cell_state_backward(s.dzx, dh, dc, s.factors[0], s.gates[:, : dc.shape[1]])
+    cell_state_backward(s, dh, dc, s.factors[0], s.gates[:, : dc.shape[1]])
 
 
 CELL = Cell(

@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from gpulstm.cells.inplace import Inplace, sigmoid, split
+from gpulstm.cells.inplace import Inplace, sigmoid, slopes, split
 
 
 def after(update: str) -> Inplace:
@@ -33,17 +33,14 @@ def before(update: str) -> Inplace:
 
 def forward(s, zr, *, update):
     """``gru.forward`` without a new array; keeps q."""
-    (h_prev,), (h,) = s.before, s.after
-    H = h.shape[1]
-    r_z, r, z, n = s.gates[:, : 2 * H], *split(s.gates, 3)
-    r_z += zr[:, : 2 * H]
-    sigmoid(r_z)
-    (q,) = s.kept
-    q[...] = zr[:, 2 * H :]
-    np.multiply(r, q, out=s.scratch)
-    n += s.scratch
-    np.tanh(n, out=n)
-    _mix_into(h, update, z, h_prev, n)
+    (h_prev,), (h,), (q,) = s.before, s.after, s.kept
+    q[...] = split(zr, 3)[2]
+    _reset_and_update(s, zr)
+    r, z, n = split(s.gates, 3)
+    np.multiply(r, q, out=h)
+    s.scratch += h
+    n[...] = np.tanh(s.scratch, out=s.scratch)
+    _mix_into(h, update, z, h_prev, s.scratch)
 
 
 def coefficients(s, *, update):
@@ -52,12 +49,10 @@ def coefficients(s, *, update):
     dzx and dzr (..., 3H) are written with those of the pre-activations, factors with that of h_prev.
     """
     r, _, _ = split(s.gates, 3)
-    dr, _, dn = split(s.dzx, 3)
-    _mix_coefficients(s, update)
-    np.subtract(1, r, out=dr)
-    dr *= r
-    dr *= s.kept[0]
-    dr *= dn
+    of_r = _mix_coefficients(s, update)
+    np.multiply(split(s.dzx, 3)[2], split(s.wide, 3)[2], out=of_r)
+    of_r *= s.kept[0]
+    s.dzx *= s.wide
     s.dzr[...] = s.dzx
     _, _, dq = split(s.dzr, 3)
     dq *= r
@@ -66,19 +61,17 @@ def coefficients(s, *, update):
 def backward(s, dh, direct, ds):
     """``gru.backward`` from the coefficients."""
     B, H = dh.shape
-    for d in (s.dzx, s.dzr):
-        d = d.reshape(B, 3, H)
-        d *= dh[:, None]
+    s.wide.reshape(B, 3, H)[...] = dh[:, None]
+    s.dzx *= s.wide
+    s.dzr *= s.wide
     np.multiply(s.factors[0], dh, out=direct)
 
 
 def inner(s, zr, v):
     """``gru.inner_forward`` without a new array."""
     (h_prev,) = s.before
-    H = h_prev.shape[1]
-    r_z, r = s.gates[:, : 2 * H], s.gates[:, :H]
-    r_z += zr[:, : 2 * H]
-    sigmoid(r_z)
+    _reset_and_update(s, zr)
+    r, _, _ = split(s.gates, 3)
     np.multiply(r, h_prev, out=v)
 
 
@@ -86,27 +79,25 @@ def forward_before(s, zr, *, update):
     """``gru.forward_before``, the rest of the step."""
     (h_prev,), (h,) = s.before, s.after
     _, z, n = split(s.gates, 3)
-    n += zr[:, 2 * h.shape[1] :]
-    np.tanh(n, out=n)
-    _mix_into(h, update, z, h_prev, n)
+    s.scratch += split(zr, 3)[2]
+    n[...] = np.tanh(s.scratch, out=s.scratch)
+    _mix_into(h, update, z, h_prev, s.scratch)
 
 
 def coefficients_before(s, *, update):
     """As ``coefficients``; the block of r is multiplied with dv."""
-    (h_prev,) = s.before
-    r, _, _ = split(s.gates, 3)
-    dr, _, _ = split(s.dzx, 3)
-    _mix_coefficients(s, update)
-    np.subtract(1, r, out=dr)
-    dr *= r
-    dr *= h_prev
+    of_r = _mix_coefficients(s, update)
+    of_r[...] = s.before[0]
+    s.dzx *= s.wide
 
 
 def backward_before(s, dh, direct, ds):
     """``gru.backward_before`` from the coefficients."""
     B, H = dh.shape
-    dz = s.dzx.reshape(B, 3, H)
-    dz[:, 1:] *= dh[:, None]
+    factors = s.wide.reshape(B, 3, H)
+    factors[:, 0] = 1
+    factors[:, 1:] = dh[:, None]
+    s.dzx *= s.wide
     np.multiply(s.factors[0], dh, out=direct)
 
 
@@ -119,6 +110,16 @@ def inner_backward(s, dv, direct, ds):
     direct += dv
 
 
+def _reset_and_update(s, zr):
+    """r and z, activated; the input's part of n's pre-activation moves to scratch."""
+    *_, zr_n = split(zr, 3)
+    *_, n = split(s.gates, 3)
+    s.scratch[...] = n
+    zr_n[...] = 0
+    s.gates += zr
+    sigmoid(s.gates)  # that of n is written over
+
+
 def _mix_into(h, update, z, h_prev, n):
     old, new = (h_prev, n) if update == "torch" else (n, h_prev)
     np.subtract(old, new, out=h)
@@ -127,20 +128,20 @@ def _mix_into(h, update, z, h_prev, n):
 
 
 def _mix_coefficients(s, update):
-    """Those of z and n, by way of h alone, into dzx, that of h_prev into factors; for any number of steps at once."""
-    (h_prev,) = s.before
+    """By way of h alone: dh/dh_prev into factors, the slopes into dzx, what those are to be multiplied with into wide.
+
+    Returns r's block of wide, still to be written.
+    """
+    (h_prev,), (old,) = s.before, s.factors
     _, z, n = split(s.gates, 3)
-    _, dz, dn = split(s.dzx, 3)
-    (old,) = s.factors
-    np.subtract(1, z, out=old)
-    np.subtract(h_prev, n, out=dz)
-    dz *= z
-    dz *= old
-    np.multiply(n, n, out=dn)
-    np.subtract(1, dn, out=dn)
+    slopes(s, "sst")
+    of_r, of_z, of_n = split(s.wide, 3)
     if update == "torch":
-        dn *= old
+        np.subtract(h_prev, n, out=of_z)
+        np.subtract(1, z, out=of_n)
         old[...] = z
     else:
-        dn *= z
-        dz *= -1
+        np.subtract(n, h_prev, out=of_z)
+        of_n[...] = z
+        np.subtract(1, z, out=old)
+    return of_r

@@ -1,5 +1,8 @@
 """Steps written into given buffers, for NumPy: what a cell may offer besides its equations, and their shared pieces.
 
+NumPy takes two to three times as long where a row has gaps to the next, as the block of one gate has, or is to be
+repeated, but for a copy. So blocks are copied, and what is computed is whole arrays.
+
 A sign is changed by ``x *= -1``: NumPy 2.4's np.negative(x, out=x) is wrong for a column of float32 in rows of four.
 """
 
@@ -42,7 +45,7 @@ class Inplace:
     begin: Callable[..., None] | None = None
     finish: Callable[..., None] | None = None
     kept: tuple[int, ...] = ()  # the arrays that a step keeps besides the gates, in blocks of H ...
-    columns: int = 0  # ... and numbers of each row besides
+    columns: int = 0  # ... and the numbers of each row besides
     factors: tuple[int, ...] = (1,)  # the arrays from coefficients to finish, in blocks of H
 
 
@@ -53,11 +56,11 @@ class Buffers:
     gates: Any  # (B, G*H)
     before: Any  # the states (B, H) in their order; None for an h that is projected after the step
     after: Any  # the same
-    kept: Any  # arrays (B, k*H), from forward to finish; each on its own, since NumPy is slower with gaps between rows
-    columns: Any  # (B, columns), the same
-    vectors: Any  # the cell's extras that are no matrices
-    scratch: Any = None  # (B, H), working space of one step
-    wide: Any = None  # (B, G*H), the same
+    kept: Any  # arrays (B, k*H), from forward to finish
+    columns: Any  # (columns, B), the same
+    vectors: Any  # the cell's extras that are no matrices, each (B, size), all rows the same
+    wide: Any  # (B, G*H), working space
+    scratch: Any = None  # (B, H), the same for one step, from inner to forward
     dzx: Any = None  # (B, G*H)
     dzr: Any = None  # the same array as dzx where the cell is not split
     factors: Any = None  # arrays (B, k*H), from coefficients to finish
@@ -88,8 +91,7 @@ def activate(gates: np.ndarray, kinds: str) -> None:
 
 @functools.lru_cache(maxsize=16)
 def _of_tanh(kinds: str, shape: tuple[int, int], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays of that shape that make one tanh serve all blocks: scale * tanh(scale * z) + shift is sigmoid or tanh.
-    Whole arrays, since NumPy is slower with a row to be repeated."""
+    """Arrays of that shape that make one tanh serve all blocks: scale * tanh(scale * z) + shift is sigmoid or tanh."""
     scale, shift = np.full(shape, 0.5, dtype), np.full(shape, 0.5, dtype)
     for kind, scales, shifts in zip(kinds, split(scale, len(kinds)), split(shift, len(kinds)), strict=True):
         if kind == "t":
@@ -97,11 +99,14 @@ def _of_tanh(kinds: str, shape: tuple[int, int], dtype: np.dtype) -> tuple[np.nd
     return scale, shift
 
 
-def slopes(gates: np.ndarray, kinds: str, dz: np.ndarray) -> None:
-    """The slopes s (1 - s) and 1 - t^2 of activated gates into dz, both (..., n*H)."""
-    np.multiply(gates, gates, out=dz)
-    for kind, gate, d in zip(kinds, split(gates, len(kinds)), split(dz, len(kinds)), strict=True):
-        np.subtract(gate if kind == "s" else 1, d, out=d)
+def slopes(s: Buffers, kinds: str) -> None:
+    """The slopes s (1 - s) and 1 - t^2 of the activated gates into dzx: a letter, s or t, for each gate."""
+    s.wide[...] = s.gates
+    for kind, block in zip(kinds, split(s.wide, len(kinds)), strict=True):
+        if kind == "t":
+            block[...] = 1
+    np.multiply(s.gates, s.gates, out=s.dzx)
+    np.subtract(s.wide, s.dzx, out=s.dzx)
 
 
 def new_cell_state(
@@ -113,26 +118,28 @@ def new_cell_state(
     c += scratch
 
 
-def output_coefficients(c: np.ndarray, o: np.ndarray, do: np.ndarray, dh_to_dc: np.ndarray) -> None:
-    """Of h = o * tanh(c): do comes in as the slope of o and leaves as dz_o / dh, dh_to_dc is written."""
-    np.tanh(c, out=dh_to_dc)
-    do *= dh_to_dc
-    dh_to_dc *= dh_to_dc
-    np.subtract(1, dh_to_dc, out=dh_to_dc)
-    dh_to_dc *= o
+def output_slope(o: np.ndarray, tanh_c: np.ndarray) -> None:
+    """Of h = o * tanh(c): tanh_c becomes dc/dh, o * (1 - tanh_c^2)."""
+    tanh_c *= tanh_c
+    np.subtract(1, tanh_c, out=tanh_c)
+    tanh_c *= o
 
 
-def cell_state_backward(
-    dz: np.ndarray, dh: np.ndarray, dc: np.ndarray, dh_to_dc: np.ndarray, carried: np.ndarray
-) -> None:
+def cell_state_backward(s: Buffers, dh: np.ndarray, dc: np.ndarray, dh_to_dc: np.ndarray, carried: np.ndarray) -> None:
     """``backward`` of a cell whose last gate is that of h = o * tanh(c), the others being of c.
 
-    dz (B, G*H) comes in as the coefficients of dc and, in the last block, of dh, carried (B, H) is d(c)/d(c_prev).
+    s.dzx comes in as the coefficients of dc and, in the last block, of dh, carried (B, H) is d(c)/d(c_prev).
     """
-    B, H = dc.shape
     dh_to_dc *= dh
     dc += dh_to_dc
-    dz = dz.reshape(B, dz.shape[1] // H, H)
-    dz[:, :-1] *= dc[:, None]
-    dz[:, -1] *= dh
+    of_gates(s, dc, dh)
     dc *= carried
+
+
+def of_gates(s: Buffers, dc: np.ndarray, dh: Any) -> None:
+    """s.dzx times dc (B, H), its last block times dh, an array or a number."""
+    B, H = dc.shape
+    factors = s.wide.reshape(B, s.wide.shape[1] // H, H)
+    factors[:, :-1] = dc[:, None]
+    factors[:, -1] = dh
+    s.dzx *= s.wide

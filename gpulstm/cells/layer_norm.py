@@ -17,8 +17,8 @@ import functools
 import numpy as np
 
 from gpulstm.cells.cell import Cell, Extra, Kernels
-from gpulstm.cells.inplace import Inplace, activate, new_cell_state, output_coefficients, split
-from gpulstm.cells.lstm import KINDS, gate_coefficients, sigmoid
+from gpulstm.cells.inplace import Inplace, activate, new_cell_state, of_gates, split
+from gpulstm.cells.lstm import KINDS, coefficients, sigmoid
 
 GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
 EPS = 1e-5  # that of torch.nn.LayerNorm; also in kernels/layer_norm.cu
@@ -73,7 +73,7 @@ def inplace_begin(s):
     """LN(zx) and its factor, for any number of steps at once; gates leave as norm_ih * LN(zx) + bias."""
     norm_ih, _, bias, _, _ = s.vectors
     x_hat, _ = s.kept
-    _normalise_into(x_hat, s.columns[..., :1], s.gates)
+    _normalise_into(x_hat, s.columns[:, 0], s.gates)
     np.multiply(x_hat, norm_ih, out=s.gates)
     s.gates += bias
 
@@ -83,13 +83,13 @@ def inplace_forward(s, zr):
     (_, c_prev), (h, c) = s.before, s.after
     _, norm_hh, _, norm_c, bias_c = s.vectors
     _, r_hat = s.kept
-    _normalise_into(r_hat, s.columns[:, 1:2], zr)
+    _normalise_into(r_hat, s.columns[1], zr)
     np.multiply(r_hat, norm_hh, out=s.wide)
     s.gates += s.wide
     activate(s.gates, KINDS)
     i, f, g, o = split(s.gates, 4)
     new_cell_state(i, f, g, c_prev, c, s.scratch)
-    _normalise_into(s.scratch, s.columns[:, 2:], c)
+    _normalise_into(s.scratch, s.columns[2], c)
     s.scratch *= norm_c
     s.scratch += bias_c
     np.tanh(s.scratch, out=s.scratch)
@@ -100,12 +100,12 @@ def inplace_coefficients(s):
     """As the LSTM's, with v = norm_c * LN(c) + bias_c in the place of c: factors are dv/dh and LN(c)."""
     (_, c_prev), (_, c) = s.before, s.after
     *_, norm_c, bias_c = s.vectors
-    *_, o = split(s.gates, 4)
-    *_, do = split(s.dzx, 4)
     dh_to_dv, c_hat = s.factors
-    gate_coefficients(s, c_prev)
-    _normalise_into(c_hat, np.empty_like(s.columns[..., :1]), c)
-    output_coefficients(norm_c * c_hat + bias_c, o, do, dh_to_dv)
+    _normalise_into(c_hat, np.empty_like(s.columns[:, 2]), c)
+    np.multiply(norm_c, c_hat, out=dh_to_dv)
+    dh_to_dv += bias_c
+    np.tanh(dh_to_dv, out=dh_to_dv)
+    coefficients(s, c_prev, dh_to_dv)
 
 
 def inplace_backward(s, dh, direct, ds):
@@ -117,46 +117,48 @@ def inplace_backward(s, dh, direct, ds):
     dv, c_hat = s.factors
     dv *= dh
     np.multiply(dv, norm_c, out=s.scratch)
-    _normalise_backward_in(s.scratch, c_hat, s.columns[:, 2:], s.wide.ravel()[: B * H].reshape(B, H))
+    _normalise_backward_in(s.scratch, c_hat, s.columns[2], s.wide.ravel()[: B * H].reshape(B, H))
     dc += s.scratch
-    dz = s.dzx.reshape(B, 4, H)
-    dz[:, :3] *= dc[:, None]
-    dz[:, 3] *= dh
+    of_gates(s, dc, dh)
     dc *= s.gates[:, H : 2 * H]
     np.multiply(s.dzx, norm_hh, out=s.dzr)
-    _normalise_backward_in(s.dzr, r_hat, s.columns[:, 1:2], s.wide)
+    _normalise_backward_in(s.dzr, r_hat, s.columns[1], s.wide)
 
 
 def inplace_finish(s, dvectors):
     """The gradients of the vectors, and that of zx from that of what it was made into."""
     x_hat, r_hat = s.kept
     dv, c_hat = s.factors
-    work = np.empty_like(r_hat)
-    ones = np.ones((1, work.shape[0] * work.shape[1]), work.dtype)
-    of_vectors = (x_hat, s.dzx), (r_hat, s.dzx), (None, s.dzx), (c_hat, dv), (None, dv)
-    for total, (hat, d) in zip(dvectors, of_vectors, strict=True):
-        if hat is not None:
-            d = np.multiply(d, hat, out=work[..., : hat.shape[-1]])
-        total += ones @ d.reshape(ones.size, d.shape[-1])
+    d_norm_ih, d_norm_hh, d_bias, d_norm_c, d_bias_c = dvectors
+    d_norm_ih += _sum_of_rows(np.multiply(s.dzx, x_hat, out=s.wide))
+    d_norm_hh += _sum_of_rows(np.multiply(s.dzx, r_hat, out=s.wide))
+    d_bias += _sum_of_rows(s.dzx)
+    d_bias_c += _sum_of_rows(dv)
+    dv *= c_hat
+    d_norm_c += _sum_of_rows(dv)
     s.dzx *= s.vectors[0]
-    _normalise_backward_in(s.dzx, x_hat, s.columns[..., :1], work)
+    _normalise_backward_in(s.dzx, x_hat, s.columns[:, 0], s.wide)
 
 
 def _normalise_into(x_hat, scale, x):
-    """``normalise`` for rows of any number of steps, into x_hat (..., N) and scale (..., 1)."""
+    """``normalise`` for rows of any number of steps, into x_hat (..., N) and scale (...)."""
+    N = x.shape[-1]
     np.subtract(x, _mean(x, x_hat.dtype), out=x_hat)
-    np.add(_mean_of_product(x_hat, x_hat), EPS, out=scale)
+    np.vecdot(x_hat, x_hat, out=scale)
+    scale += N * EPS
+    np.divide(N, scale, out=scale)
     np.sqrt(scale, out=scale)
-    np.divide(1, scale, out=scale)
-    x_hat *= scale
+    x_hat *= scale[..., None]
 
 
 def _normalise_backward_in(d, x_hat, scale, work):
     """``normalise_backward``, d (..., N) coming in as that of x_hat and leaving as that of x; work (..., N)."""
-    np.multiply(x_hat, _mean_of_product(d, x_hat), out=work)
+    of_product = np.vecdot(d, x_hat)
+    of_product /= d.shape[-1]
+    np.multiply(x_hat, of_product[..., None], out=work)
     work += _mean(d, work.dtype)
     d -= work
-    d *= scale
+    d *= scale[..., None]
 
 
 def _mean(x, dtype):
@@ -164,9 +166,10 @@ def _mean(x, dtype):
     return x @ _average(x.shape[-1], dtype)
 
 
-def _mean_of_product(a, b):
-    """(..., 1) of two (..., N)."""
-    return np.vecdot(a, b)[..., None] / a.shape[-1]
+def _sum_of_rows(x):
+    """(1, N) of (..., N), as ``_mean``."""
+    rows = x.reshape(-1, x.shape[-1])
+    return np.ones((1, len(rows)), x.dtype) @ rows
 
 
 @functools.lru_cache(maxsize=16)

@@ -13,7 +13,7 @@ from gpulstm.cells.inplace import (
     activate,
     cell_state_backward,
     new_cell_state,
-    output_coefficients,
+    output_slope,
     slopes,
     split,
 )
@@ -66,27 +66,25 @@ def inplace_coefficients(s):
     dzx (..., 4H) is written with d(z_i, z_f, z_g)/dc and dz_o/dh, the first of factors with dc/dh.
     """
     (_, c_prev), (_, c) = s.before, s.after
-    *_, o = split(s.gates, 4)
-    *_, do = split(s.dzx, 4)
-    gate_coefficients(s, c_prev)
-    output_coefficients(c, o, do, s.factors[0])
+    np.tanh(c, out=s.factors[0])
+    coefficients(s, c_prev, s.factors[0])
 
 
-def gate_coefficients(s, c_prev):
-    """d(z_i, z_f, z_g)/dc and the slope of o into dzx."""
-    i, _, g, _ = split(s.gates, 4)
-    di, df, dg, _ = split(s.dzx, 4)
-    slopes(s.gates, KINDS, s.dzx)
-    di *= g
-    df *= c_prev
-    dg *= i
+def coefficients(s, c_prev, tanh_c):
+    """d(z_i, z_f, z_g)/dc and dz_o/dh into dzx; tanh_c becomes dc/dh."""
+    i, _, g, o = split(s.gates, 4)
+    slopes(s, KINDS)
+    for block, factor in zip(split(s.wide, 4), (g, c_prev, i, tanh_c), strict=True):
+        block[...] = factor
+    s.dzx *= s.wide
+    output_slope(o, tanh_c)
 
 
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
     (dc,) = ds
     H = dc.shape[1]
-    cell_state_backward(s.dzx, dh, dc, s.factors[0], s.gates[:, H : 2 * H])
+    cell_state_backward(s, dh, dc, s.factors[0], s.gates[:, H : 2 * H])
 
 
 CELL = Cell(

@@ -17,7 +17,7 @@ import numpy as np
 
 from gpulstm.cells import inplace, lstm
 from gpulstm.cells.cell import Cell, Extra, Inner, Kernels, Product
-from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, new_cell_state, split
+from gpulstm.cells.inplace import Inplace, activate, cell_state_backward, new_cell_state, of_gates, split
 from gpulstm.cells.lstm import sigmoid
 from gpulstm.errors import ShapeError
 
@@ -69,14 +69,14 @@ def inplace_forward(s, zr):
     """``forward`` without a new array; see Inplace for what is read and written."""
     (_, c_prev), (h, c) = s.before, s.after
     B, H = c.shape
-    p_if, p_o = s.vectors[0][: 2 * H].reshape(2, H), s.vectors[0][2 * H :]
+    p_if, p_o = s.vectors[0][:, : 2 * H].reshape(B, 2, H), s.vectors[0][:, 2 * H :]
     s.gates += zr
     seen = zr.reshape(B, 4, H)[:, :2]  # zr has been used
     np.multiply(c_prev[:, None], p_if, out=seen)
     s.gates.reshape(B, 4, H)[:, :2] += seen
-    _new_c(s, c_prev, c)
-    np.multiply(c, p_o, out=s.scratch)
-    _output(s, s.scratch, c, h)
+    _new_c(s, c_prev, h, c)
+    np.multiply(c, p_o, out=h)
+    _output(s, h, c, h)
 
 
 def inplace_coefficients(s):
@@ -90,13 +90,15 @@ def inplace_coefficients(s):
     dh_to_dc += carried
     np.multiply(di, p_i, out=carried)
     carried += f
-    carried += df * p_f  # a new array, for several steps at once
+    work, *_ = split(s.wide, 4)
+    np.multiply(df, p_f, out=work)
+    carried += work
 
 
 def inplace_backward(s, dh, direct, ds):
     """``backward`` from the coefficients; see Inplace for what is read and written."""
     (dc,) = ds
-    cell_state_backward(s.dzx, dh, dc, *s.factors)
+    cell_state_backward(s, dh, dc, *s.factors)
 
 
 def inplace_finish(s, dvectors):
@@ -109,10 +111,10 @@ def inplace_finish(s, dvectors):
 
 def inplace_inner(s, zr, v):
     """``inner_forward`` without a new array."""
-    (_, c_prev), (_, c) = s.before, s.after
+    (_, c_prev), (h, c) = s.before, s.after
     H = c.shape[1]
     s.gates[:, : 3 * H] += zr[:, : 3 * H]
-    _new_c(s, c_prev, c)
+    _new_c(s, c_prev, h, c)
     v[...] = c
 
 
@@ -135,26 +137,28 @@ def inplace_full_backward(s, dh, direct, ds):
 def inplace_inner_backward(s, dv, direct, ds):
     """What all of dc, now whole, gives to the other gates and to c_prev."""
     (dc,) = ds
-    B, H = dc.shape
+    H = dc.shape[1]
     dc += dv
-    s.dzx.reshape(B, 4, H)[:, :3] *= dc[:, None]
+    of_gates(s, dc, 1)
     dc *= s.gates[:, H : 2 * H]
 
 
-def _new_c(s, c_prev, c):
-    """c from the pre-activations of i, f and g."""
-    activate(s.gates[:, : 3 * c.shape[1]], "sst")
-    i, f, g, _ = split(s.gates, 4)
-    new_cell_state(i, f, g, c_prev, c, s.scratch)
+def _new_c(s, c_prev, h, c):
+    """c from the pre-activations of i, f and g; that of o moves to scratch, h is working space."""
+    i, f, g, o = split(s.gates, 4)
+    s.scratch[...] = o
+    activate(s.gates, lstm.KINDS)
+    new_cell_state(i, f, g, c_prev, c, h)
 
 
 def _output(s, added, c, h):
-    """h from the pre-activation of o but for ``added``."""
+    """o and h from the pre-activation of o, which stands in scratch but for ``added``."""
     *_, o = split(s.gates, 4)
-    o += added
-    inplace.sigmoid(o)
-    np.tanh(c, out=s.scratch)
-    np.multiply(o, s.scratch, out=h)
+    s.scratch += added
+    inplace.sigmoid(s.scratch)
+    o[...] = s.scratch
+    np.tanh(c, out=h)
+    h *= s.scratch
 
 
 DIAGONAL = Cell(

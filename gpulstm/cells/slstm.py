@@ -71,27 +71,30 @@ def inplace_forward(s, zr):
     log_sigmoid_f, from_i, mean, o_by_n = s.kept
     s.gates += zr
     i, f, z, o = split(s.gates, 4)
-    np.abs(f, out=log_sigmoid_f)
+    z_i, z_f = mean, o_by_n  # which are written last
+    z_i[...], z_f[...] = i, f
+    activate(s.gates, "ssts")  # of z and o; those of i and f are written over
+
+    np.abs(z_f, out=log_sigmoid_f)
     log_sigmoid_f *= -1
     np.exp(log_sigmoid_f, out=log_sigmoid_f)
     np.log1p(log_sigmoid_f, out=log_sigmoid_f)
-    np.minimum(f, 0, out=s.scratch)
+    np.minimum(z_f, 0, out=s.scratch)
     np.subtract(s.scratch, log_sigmoid_f, out=log_sigmoid_f)
 
     np.add(log_sigmoid_f, m_prev, out=s.scratch)
-    np.maximum(s.scratch, i, out=m)
-    np.copyto(m, i, where=n_prev == 0)
-    np.equal(m, i, out=from_i)
+    np.maximum(s.scratch, z_i, out=m)
+    np.copyto(m, z_i, where=n_prev == 0)
+    np.equal(m, z_i, out=from_i)
     s.scratch -= m
     np.minimum(s.scratch, LARGEST, out=s.scratch)
-    np.exp(s.scratch, out=f)
-    i -= m
-    np.exp(i, out=i)
-    activate(s.gates[:, 2 * h.shape[1] :], "ts")
+    f[...] = np.exp(s.scratch, out=s.scratch)
+    z_i -= m
+    i[...] = np.exp(z_i, out=z_i)
 
-    new_cell_state(i, f, z, c_prev, c, s.scratch)
-    np.multiply(f, n_prev, out=n)
-    n += i
+    new_cell_state(z_i, s.scratch, z, c_prev, c, h)
+    np.multiply(s.scratch, n_prev, out=n)
+    n += z_i
     np.divide(c, n, out=mean)
     np.divide(o, n, out=o_by_n)
     np.multiply(o, mean, out=h)

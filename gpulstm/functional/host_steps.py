@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from gpulstm.backend import Array, accumulator
 from gpulstm.cells import Buffers
 from gpulstm.functional.steps import Steps, by_step
@@ -166,15 +168,16 @@ class InplaceSteps(_HostSteps):
         assert seq.cell.inplace is not None  # choose() looked
         self.cell = seq.cell.inplace
         self.kept = [seq.backend.empty((seq.T, seq.B, k * seq.H), acc) for k in self.cell.kept]
-        self.columns = seq.backend.empty((seq.T, seq.B, self.cell.columns), acc)
+        self.columns = seq.backend.empty((seq.T, self.cell.columns, seq.B), acc)
+        self.repeated = [np.tile(vector.astype(acc), (seq.B, 1)) for vector in self.vectors]
         scratch = seq.backend.empty((seq.B, seq.H), acc)
-        wide = seq.backend.empty((seq.B, self.gates.shape[2]), acc)
-        kept_rows = by_step(self.kept, seq.T)
-        of_each = zip(self.z_rows, self.before_rows, self.fresh_rows, kept_rows, self.columns, strict=True)
-        self.steps = [Buffers(*arrays, self.vectors, scratch, wide) for arrays in of_each]
-        self.finishes = self.cell.finish is not None
         # Blocks of steps, by the step at which forward comes to each first and last.
         self.length = min(seq.T, max(1, self.CACHED // max(1, self.z_rows[0].nbytes)))
+        self.wide = seq.backend.empty((self.length, *self.gates.shape[1:]), acc)
+        kept_rows = by_step(self.kept, seq.T)
+        of_each = zip(self.z_rows, self.before_rows, self.fresh_rows, kept_rows, self.columns, strict=True)
+        self.steps = [Buffers(*arrays, self.repeated, self.wide[0], scratch) for arrays in of_each]
+        self.finishes = self.cell.finish is not None
         blocks = [range(start, min(start + self.length, seq.T)) for start in range(0, seq.T, self.length)]
         self.opens = {block[-1 if seq.reverse else 0]: block for block in blocks}
         self.closes = {block[0 if seq.reverse else -1]: block for block in blocks}
@@ -239,4 +242,4 @@ class InplaceSteps(_HostSteps):
         at = slice(steps.start, steps.stop)
         before, after = ([None if a is None else a[at] for a in arrays] for arrays in (self.before, self.fresh))
         kept = [array[at] for array in self.kept]
-        return Buffers(self.gates[at], before, after, kept, self.columns[at], self.vectors)
+        return Buffers(self.gates[at], before, after, kept, self.columns[at], self.repeated, self.wide[: len(steps)])
