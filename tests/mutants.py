@@ -100,7 +100,7 @@ _SHAPE = "all have one shape, and only that is used"
 _ANY_FACTOR = "any factor serves that is not too large; at 1 it is e at most"
 _NOT_SPLIT = "the gradients of zx and zr are one; the second is not read"
 _SIGN = "-1 is its own inverse"
-_DEFINED = "the cell always defines it (Activation.defines and general.cell)"
+_DEFINED = "the cell always defines it (Activation.defines, general.cell and gru.cell)"
 _UNROLL = "how often a loop is unrolled changes no result"
 HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "gpulstm/cells/inplace.py": {
@@ -124,10 +124,6 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     },
     "gpulstm/cells/slstm.py": {
         ("LARGEST = 8", "8 -> 9"): "any limit serves whose exp a half type holds",
-        (
-            "return (o * mean, c, n, m), (i, f, z, o, mean, n, slope, m == z_i, log_f <= LARGEST, c_prev, n_prev)",
-            "<= -> <",
-        ): _EQUAL,
         ("return dz, dz, (None, dc * f, dn * f, dlog_old), ()", "dz -> dn"): _NOT_SPLIT,
         ("log_sigmoid_f *= -1", "*= -> /="): _SIGN,
         ("df *= -1  # sigmoid(-z_f) = 1 - sigmoid(z_f)", "*= -> /="): _SIGN,
@@ -196,6 +192,26 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
         ("long long stop = min((c + 1) * chunk, T);", "1 -> 2"): (
             "backward's: a chunk goes on with the next one's steps, and writes what that one writes"
         ),
+    },
+    "kernels/layer_norm.cu": {
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
+            "0 -> 1",
+        ): _PROJECTED,
+        ("if (threadIdx.x == 0) {", "== -> !="): _ALL_HOLD_IT,
+        ("if (threadIdx.x == 0) {", "0 -> 1"): _ALL_HOLD_IT,
+    },
+    "kernels/slstm.cu": {
+        ("ACC log_sigmoid = (z_f < 0 ? z_f : 0) - log1p_(exp_(z_f < 0 ? z_f : -z_f));", "< -> <="): _EQUAL,
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, s.o * s.mean));",
+            "0 -> 1",
+        ): _PROJECTED,
+    },
+    "kernels/gru.cu": {
+        ("#define ACT_F SIGMOID, 0, 0, 0", "0 -> 1"): _DEFINED,
+        ("#define ACT_G TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
+        ("#define UPDATE_CHO 0", "0 -> 1"): _DEFINED,
     },
     "kernels/norm.cu": {
         ("if (threadIdx.x == 0) partial[chunk] = sum;", "== -> !="): _ALL_HOLD_IT,

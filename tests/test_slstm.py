@@ -169,3 +169,22 @@ def test_where_nothing_was_weighed_the_old_scale_gives_no_gradient(device):
     assert (want["dm0"][limited] == 0).all() and (want["dm0"][~limited] != 0).all()
     for name, array in run(device, given, cotangents).items():
         assert_close(array, want[name], name=name)
+
+
+@pytest.mark.parametrize(
+    ("n0", "m0", "of", "db_i", "dm0"),
+    [
+        (1.0, 0.0, "m", 1.0, 0.0),  # z_i and log_old are equal: the maximum's gradient is z_i's
+        (0.0, slstm.LARGEST, "c", -np.exp(slstm.LARGEST), np.exp(slstm.LARGEST)),  # f at its limit is not yet cut
+    ],
+)
+def test_where_two_numbers_are_equal_all_paths_take_the_same(device, n0, m0, of, db_i, dm0):
+    # One unit with z_i = z_z = 0 and, since log sigmoid(1000) is 0, log_old = m0.
+    shapes = ((1, 1, 1), *[(1, 1)] * 4, (4, 1), (4, 1), (4,), (4,))
+    given = {name: np.zeros(shape) for name, shape in zip(NAMES, shapes, strict=True)}
+    given["c0"][:], given["n0"][:], given["m0"][:], given["b_ih"][1] = 1, n0, m0, 1000
+    cotangents = [np.zeros((1, 1, 1)), *(np.full((1, 1), float(state == of)) for state in STATES)]
+    for path in ("auto", "reference"):
+        got = run(device, given, cotangents, path=path)
+        assert_close(got["db_ih"][0], db_i, name="db_i")
+        assert_close(got["dm0"].item(), dm0, name="dm0")
