@@ -152,6 +152,12 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "kernels/activation.cuh": {
         ("if (clip > 0 && z > clip) return clip;", "> -> >="): _EQUAL,
         ("if (clip > 0 && z < -clip) return -clip;", "< -> <="): _EQUAL,
+        ("ACC positive = z > 0 ? z : 0, magnitude = z > 0 ? z : -z;", "> -> >="): _EQUAL,
+        ("case LEAKY_RELU: return z > 0 ? z : alpha * z;", "> -> >="): _EQUAL,
+        ("return y < 0 ? 0 : y > 1 ? 1 : y;", "< -> <="): _EQUAL,
+        ("return y < 0 ? 0 : y > 1 ? 1 : y;", "> -> >="): _EQUAL,
+        ("case ELU: return z > 0 ? z : alpha * expm1_(z);", "> -> >="): _EQUAL,
+        ("ACC y = 1 / (1 + (z > 0 ? z : -z));", "> -> >="): _EQUAL,
     },
     "kernels/adam.cu": {
         ("v = v < largest ? largest : v;  // a v that is not a number stays one", "< -> <="): _EQUAL,
