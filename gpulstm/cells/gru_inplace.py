@@ -112,11 +112,10 @@ def inner_backward(s, dv, direct, ds):
 
 def _reset_and_update(s, zr):
     """r and z, activated; the input's part of n's pre-activation moves to scratch."""
-    *_, zr_n = split(zr, 3)
     *_, n = split(s.gates, 3)
+    H = n.shape[1]
     s.scratch[...] = n
-    zr_n[...] = 0
-    s.gates += zr
+    s.gates[:, : 2 * H] += zr[:, : 2 * H]
     sigmoid(s.gates)  # that of n is written over
 
 
