@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.errors import FormatError, ShapeError
+from gpulstm.errors import DTypeError, FormatError, ShapeError
 
 _default: np.random.Generator | None = None
 
@@ -16,11 +16,11 @@ _default: np.random.Generator | None = None
 def manual_seed(seed: int) -> np.random.Generator:
     """Make the default generator anew from a seed, an integer from 0 up, and return it.
 
-    Raises ShapeError for a negative seed.
+    Raises ShapeError for another seed.
     """
     global _default
-    if seed < 0:
-        raise ShapeError(f"seed: want an integer from 0 up, got {seed}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ShapeError(f"seed: want an integer from 0 up, got {seed!r}")
     _default = np.random.Generator(np.random.PCG64(seed))
     return _default
 
@@ -33,10 +33,18 @@ def default_generator() -> np.random.Generator:
     return _default
 
 
+def as_generator(generator: Any) -> np.random.Generator:
+    """The generator, the default one for None; raises DTypeError for what is none."""
+    if generator is None:
+        return default_generator()
+    if not isinstance(generator, np.random.Generator):
+        raise DTypeError(f"generator: want a numpy.random.Generator or None, e.g. gl.manual_seed(0), got {generator!r}")
+    return generator
+
+
 def draw_seed(generator: np.random.Generator | None = None) -> int:
     """A seed, 0 <= seed < 2^64, drawn from the generator (None: the default one)."""
-    generator = default_generator() if generator is None else generator
-    return int(generator.integers(2**64, dtype=np.uint64))
+    return int(as_generator(generator).integers(2**64, dtype=np.uint64))
 
 
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:

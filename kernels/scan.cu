@@ -207,7 +207,10 @@ extern "C" __global__ void scan_carries(
     FOR_EACH(unit, units) {
         ACC h = first ? load(first[unit]) : 0;
         #pragma unroll 4
-        for (long long k = unit; k < chunks * units; k += units) ends[k] = h = products[k] * h + ends[k];
+        for (long long k = unit; k < chunks * units; k += units) {
+            ACC product = products[k];  // 0 where h is cleared, which a 0 * inf would not do
+            ends[k] = h = (product == 0 ? 0 : product * h) + ends[k];
+        }
     }
 }
 

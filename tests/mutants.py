@@ -106,6 +106,9 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "gpulstm/cells/inplace.py": {
         ("columns: int = 0  # ... and the numbers of each row besides", "0 -> 1"): "a column that no cell reads",
     },
+    "gpulstm/cells/cell.py": {
+        ("kept: int = 0  # blocks of H a step keeps besides the gates", "0 -> 1"): "a block that no kernel uses",
+    },
     "gpulstm/cells/general.py": {
         ("dz_i, dz_f = (di - df) * act_f.slope(xp, z_i, clip), xp.zeros_like(df)", "df -> dg"): _SHAPE,
     },

@@ -201,6 +201,33 @@ def test_a_reset_makes_separate_sequences_of_one(device, rng, bidirectional):
             assert_close(output[start:stop, b], net(x[start:stop, b : b + 1])[0].numpy()[:, 0])
 
 
+@pytest.mark.parametrize("path", ["auto", "reference"])
+@pytest.mark.parametrize(
+    "kind",
+    [gl.LSTM, gl.GRU, gl.RNN, gl.PeepholeLSTM, gl.CoupledLSTM, gl.LayerNormLSTM, gl.SLSTM, gl.MinLSTM, gl.MinGRU],
+    ids=lambda kind: kind.__name__,
+)
+def test_nothing_passes_a_reset_not_even_nan(device, rng, kind, path):
+    # Many steps, so that a scan has several chunks; NaN before the border, and, in the last sequence, after it.
+    steps, border = 200, 120
+    net = kind(D, 4, device=device.name, path=path)
+    values = rng.standard_normal((steps, 3, D)).astype(np.float32)
+    values[7, 0], values[border, 2] = np.nan, np.nan
+    reset = np.zeros((steps, 3), bool)
+    reset[border] = True
+    x = gl.tensor(device.asarray(values), requires_grad=True)
+    output, _ = net(x, reset=reset)
+    output.sum().backward()
+    alone = gl.tensor(device.asarray(values[border:]), requires_grad=True)
+    net(alone)[0].sum().backward()
+    got, want = (device.to_numpy(tensor.grad)[-(steps - border) :] for tensor in (x, alone))
+    assert_close(got[:, :2], want[:, :2], rtol=1e-4)
+    assert_close(output.numpy()[border:, :2], net(alone)[0].numpy()[:, :2], rtol=1e-4)
+    whole = device.to_numpy(x.grad)
+    assert np.isfinite(output.numpy()[:border, 1:]).all() and np.isfinite(whole[:border, 1:]).all()
+    assert np.isnan(output.numpy()[border - 1, 0]).all() and np.isnan(output.numpy()[-1, 2]).all()
+
+
 @pytest.mark.parametrize(
     ("masks", "error", "message"),
     [

@@ -240,6 +240,7 @@ def test_repr_nests_like_torchs():
     lstm = gl.LSTM(3, 4, 2, batch_first=True, bidirectional=True, proj_size=2, device="cpu")
     assert repr(lstm) == "LSTM(3, 4, num_layers=2, batch_first=True, bidirectional=True, proj_size=2)"
     assert repr(gl.LSTMCell(3, 4, bias=False, device="cpu")) == "LSTMCell(3, 4, bias=False)"
+    assert repr(gl.LayerNormLSTMCell(3, 4, device="cpu")) == "LayerNormLSTMCell(3, 4)"
     assert repr(gl.Embedding(3, 4, padding_idx=0, device="cpu")) == "Embedding(3, 4, padding_idx=0)"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm import random
-from gpulstm.errors import FormatError, ShapeError
+from gpulstm.errors import DTypeError, FormatError, ShapeError
 
 KINDS = [np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.MT19937, np.random.SFC64]
 
@@ -22,8 +22,16 @@ def test_manual_seed_starts_the_default_generator_anew():
     assert first == second and first[0] != third[0]
     assert np.random.Generator(np.random.PCG64(7)).integers(2**64, dtype=np.uint64) == first[0]
     assert gl.manual_seed(0).random() == np.random.default_rng(0).random()
-    with pytest.raises(ShapeError, match="seed: want an integer from 0 up, got -1"):
-        gl.manual_seed(-1)
+    for seed in (-1, 1.5, "7", True):
+        with pytest.raises(ShapeError, match=f"seed: want an integer from 0 up, got {seed!r}"):
+            gl.manual_seed(seed)
+
+
+@pytest.mark.parametrize("generator", [0, 1, np.random.RandomState(0)])
+def test_a_seed_is_no_generator(generator):
+    for make in (lambda: gl.LSTM(2, 3, generator=generator, device="cpu"), lambda: random.draw_seed(generator)):
+        with pytest.raises(DTypeError, match=r"generator: want a numpy.random.Generator or None"):
+            make()
 
 
 def test_without_a_seed_runs_differ(monkeypatch):

@@ -7,7 +7,9 @@ import pytest
 import gpulstm as gl
 from gpulstm import functional
 from gpulstm.backend import CPU
+from gpulstm.cells import inplace
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from gpulstm.functional.sequence import Noise
 from tests.cases import SEQUENCES, SequenceCase, arguments
 from tests.first_principles import by_number
 from tests.tolerances import assert_close, assert_ratio
@@ -152,6 +154,49 @@ def test_pullback_can_be_called_again(device, rng):
         assert a is b is None or (device.to_numpy(a) == device.to_numpy(b)).all()
 
 
+@pytest.mark.parametrize("cell", ["lstm", "mingru"])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda dy, dh: (dy[:, :1], dh), ShapeError, r"dy: want \(5, 3, 5\) = the shape of y, got \(5, 1, 5\)"),
+        (lambda dy, dh: (dy[:4], dh), ShapeError, r"dy: want \(5, 3, 5\)"),
+        (lambda dy, dh: (dy[0], dh), ShapeError, r"dy: want \(5, 3, 5\)"),
+        (lambda dy, dh: (dy, dh[:1]), ShapeError, r"dh_n: want \(3, 5\) = the shape of h_n, got \(1, 5\)"),
+        (lambda dy, dh: (dy, 1.0), DTypeError, "dh_n: want an array of .*, got float"),
+        (lambda dy, dh: (dy.astype(np.complex64), dh), DTypeError, "dy: want an array of float.*, got complex64"),
+        (lambda dy, dh: (dy,), ShapeError, "pullback: want dy, dh_n.* each an array or None, got"),
+    ],
+)
+def test_gradients_that_do_not_fit_the_outputs_are_named(device, rng, cell, change, error, message):
+    G, states = (4, 2) if cell == "lstm" else (2, 1)
+    x, w_ih, w_hh = (rng.standard_normal(shape) for shape in ((5, 3, 4), (G * 5, 4), (G * 5, 5)))
+    weights = [device.asarray(w_ih), device.asarray(w_hh) if cell == "lstm" else None]
+    outputs, pullback = functional.recurrent(device.asarray(x), *[None] * states, *weights, cell=cell)
+    dy, dh = (device.asarray(rng.standard_normal(output.shape)) for output in outputs[:2])
+    cotangents = change(dy, dh)
+    with pytest.raises(error, match=message):
+        pullback(*cotangents, *[None] * (states - 1 if len(cotangents) == 2 else 0))
+    assert pullback(dy, dh, *[None] * (states - 1))[0].shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("modes", "error", "message"),
+    [
+        ({"zoneout": (None, Noise(0.1, 1)), "cell": "gru"}, ShapeError, "zoneout: want None for what a gru has not"),
+        ({"zoneout": Noise(0.1, 1)}, DTypeError, "zoneout: want a pair"),
+        ({"zoneout": (0.1, None)}, DTypeError, "zoneout: want Noise or None, got 0.1"),
+        ({"recurrent_dropout": 0.1}, DTypeError, "recurrent_dropout: want Noise or None, got 0.1"),
+    ],
+)
+def test_noise_that_does_not_fit_is_named(device, rng, modes, error, message):
+    G, states = (3, 1) if modes.get("cell") == "gru" else (4, 2)
+    x, w_ih, w_hh = (device.asarray(rng.standard_normal(s)) for s in ((5, 3, 4), (G * 5, 4), (G * 5, 5)))
+    with pytest.raises(error, match=message):
+        functional.recurrent(x, *[None] * states, w_ih, w_hh, **modes)
+    with pytest.raises(ShapeError, match=r"rate: want a number from 0 to 1, got 2.0"):
+        Noise(2.0, None)
+
+
 def test_arguments_are_left_as_they_were(device, rng):
     case = SequenceCase("kept", lengths=(5, 0, 2), P=2)
     given, cotangents = arguments(case, rng)
@@ -258,3 +303,15 @@ def test_an_unknown_cell_is_named(rng):
     given, _ = arguments(SEQUENCES[0], rng)
     with pytest.raises(NoKernel, match=r"cell: want one of .*lstm.*, or a Cell, got 'lstn'"):
         functional.recurrent(*given, cell="lstn")
+
+
+def test_large_batches_leave_no_memory_behind():
+    # What is held for the next call is 16 arrays at most, of no more than CACHED bytes each.
+    shape = (4 * inplace.CACHED // 4 // 64, 64)
+    inplace._of_tanh.cache_clear()
+    held = inplace._of_tanh("st", shape, np.dtype(np.float32))
+    assert all(array.nbytes <= inplace.CACHED for array in held)
+    gates = np.linspace(-3, 3, shape[0] * shape[1], dtype=np.float32).reshape(shape)
+    want = np.concatenate([1 / (1 + np.exp(-gates[:, :32])), np.tanh(gates[:, 32:])], axis=1)
+    inplace.activate(gates, "st")
+    np.testing.assert_allclose(gates, want, rtol=1e-5, atol=1e-7)

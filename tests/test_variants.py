@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
-from gpulstm.errors import ShapeError
+from gpulstm.errors import DTypeError, ShapeError
 from tests.conftest import require
 from tests.tolerances import assert_close
 
@@ -108,3 +108,30 @@ def test_a_bias_that_cannot_be_left_out_is_named():
         gl.LayerNormLSTM(3, 4, bias=False)
     with pytest.raises(ShapeError, match="proj_size: want 0, as a gru has no projection, got 2"):
         gl.Recurrent("gru", 3, 4, proj_size=2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gl.LayerNormLSTMCell(4, 6, bias=False), "bias: want True, as the bias of a layer_norm belongs"),
+        (lambda: gl.GeneralLSTM(4, 6, activations="tanh"), "activations: want three, .* got 'tanh'"),
+        (lambda: gl.PeepholeLSTM(4, 6, peepholes=[1]), r"peepholes: want diagonal or full, got \[1\]"),
+        (lambda: gl.LSTM(4, 6, regularize="zoneout"), "regularize: want Zoneout, .* got 'zoneout'"),
+        (lambda: gl.LSTM(4, 6, forget_bias="one"), "forget_bias: want a number or None, got 'one'"),
+        (lambda: gl.LSTM(4, 6, forget_bias=True), "forget_bias: want a number or None, got True"),
+        (lambda: gl.LSTM(4, 6, proj_size=6.0), "proj_size: want an integer, .* got 6.0"),
+        (
+            lambda: gl.LSTMCell(4, 6, device="cpu")(np.ones((2, 4))),
+            "x: want float32, the type of the weights, got float64",
+        ),
+        (lambda: gl.LSTM(4, 6, device="cpu")(np.ones((5, 2, 4), int)), r"gl.tensor\(x, dtype='float32'\)$"),
+    ],
+)
+def test_what_does_not_fit_is_named(make, message):
+    with pytest.raises((ShapeError, DTypeError), match=message):
+        make()
+
+
+def test_numpys_numbers_are_numbers():
+    layer = gl.LSTM(4, np.int64(6), 2, proj_size=np.int64(2), dropout=np.float32(0.5), device="cpu")
+    assert layer.output_size == 2 and gl.Zoneout(np.float32(0.5)).h == 0.5

@@ -86,8 +86,8 @@ def cell(
 
     weight_ch has rows i, f, o. Raises ShapeError unless clip is a finite number above 0.
     """
-    if len(activations) != 3:
-        raise ShapeError(f"activations: want 3, of the gates, the candidate and c, got {len(activations)}")
+    if not isinstance(activations, tuple | list) or len(activations) != 3:
+        raise ShapeError(f"activations: want three, of the gates, the candidate and c, got {activations!r}")
     act_f, act_g, act_h = map(activation.of, activations)
     form = Form(act_f, act_g, act_h, check_clip(clip), peepholes, coupled)
     defines = (*act_f.defines("ACT_F", form.clip), *act_g.defines("ACT_G", form.clip), *act_h.defines("ACT_H"))

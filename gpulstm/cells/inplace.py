@@ -89,9 +89,14 @@ def activate(gates: np.ndarray, kinds: str) -> None:
     gates += shift
 
 
+CACHED = 1 << 18  # bytes
+
+
 @functools.lru_cache(maxsize=16)
 def _of_tanh(kinds: str, shape: tuple[int, int], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays of that shape that make one tanh serve all blocks: scale * tanh(scale * z) + shift is sigmoid or tanh."""
+    """Arrays for that shape that make one tanh serve all blocks: scale * tanh(scale * z) + shift is sigmoid or tanh."""
+    if shape[0] * shape[1] * dtype.itemsize > CACHED:
+        shape = (1, shape[1])  # repeated at a small loss, rather than held for ever
     scale, shift = np.full(shape, 0.5, dtype), np.full(shape, 0.5, dtype)
     for kind, scales, shifts in zip(kinds, split(scale, len(kinds)), split(shift, len(kinds)), strict=True):
         if kind == "t":

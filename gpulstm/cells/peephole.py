@@ -199,6 +199,6 @@ CELL = DIAGONAL
 def cell(kind: str = "diagonal") -> Cell:
     """The cell with "diagonal" or "full" peepholes; raises ShapeError for another word."""
     kinds = {"diagonal": DIAGONAL, "full": FULL}
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ShapeError(f"peepholes: want diagonal or full, got {kind!r}")
     return kinds[kind]

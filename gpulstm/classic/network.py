@@ -10,7 +10,7 @@ from gpulstm.backend import device as find_device
 from gpulstm.cells import general
 from gpulstm.errors import ShapeError
 from gpulstm.nn.module import check_sizes
-from gpulstm.random import default_generator
+from gpulstm.random import as_generator
 
 _CELL = general.cell(("sigmoid", "tanh", ("affine", 1.0, 0.0)))  # h = o * s: the output has no tanh
 _GATES = ("i", "f", "g", "o")
@@ -59,7 +59,7 @@ class LstmParam:
     ) -> None:
         check_sizes(mem_cell_ct=mem_cell_ct, x_dim=x_dim)
         self.mem_cell_ct, self.x_dim, self.backend = mem_cell_ct, x_dim, find_device(device).backend
-        draw = (generator or default_generator()).uniform
+        draw = as_generator(generator).uniform
         with self.backend:
             weight = draw(-0.1, 0.1, (4 * mem_cell_ct, x_dim + mem_cell_ct)).astype(dtype)
             self.weight = self.backend.asarray(weight)

@@ -10,7 +10,7 @@ from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.nn import LSTM, Linear, cross_entropy
 from gpulstm.nn.module import check_sizes
 from gpulstm.optim import Adagrad
-from gpulstm.random import default_generator
+from gpulstm.random import as_generator
 from gpulstm.tape import Tensor, no_grad, tensor
 
 
@@ -30,7 +30,7 @@ class LSTM_RNN:
     ) -> None:  # fmt: skip
         check_sizes(in_dim=in_dim, h_dim=h_dim, out_dim=out_dim)
         self.in_dim, self.out_dim = in_dim, out_dim
-        self.generator = generator or default_generator()
+        self.generator = as_generator(generator)
         self.lstm = LSTM(in_dim, h_dim, bias=False, device=device, generator=self.generator)
         self.head = Linear(h_dim, out_dim, device=device, generator=self.generator)
         self.parameters = [*self.lstm.parameters(), *self.head.parameters()]

@@ -1,5 +1,6 @@
 """The checks that the functions of this folder share, made once at the edge: element types and indices."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,29 @@ def check_shape(name: str, array: Array, want: tuple[int, ...], words: str) -> N
     """Raises ShapeError unless the array has the shape ``want``, described by ``words``."""
     if array.shape != want:
         raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
+
+
+def checked(pullback: Callable[..., tuple], names: Sequence[str], outputs: tuple) -> Callable[..., tuple]:
+    """The pullback, which takes the gradients of the outputs of these names: None, or an array of the output's shape.
+
+    Raises ShapeError or DTypeError for others, and for another number of them.
+    """
+    wanted = [(f"d{name}", output.shape, f"the shape of {name}") for name, output in zip(names, outputs, strict=True)]
+
+    def run(*cotangents: Array | None) -> tuple:
+        if len(cotangents) != len(wanted):
+            want = ", ".join(name for name, _, _ in wanted)
+            raise ShapeError(f"pullback: want {want}, each an array or None, got {len(cotangents)}")
+        for (name, shape, words), given in zip(wanted, cotangents, strict=True):
+            if given is None:
+                continue
+            if getattr(getattr(given, "dtype", None), "name", None) not in FLOATS:
+                got = getattr(given, "dtype", type(given).__name__)
+                raise DTypeError(f"{name}: want an array of {', '.join(FLOATS)}, got {got}")
+            check_shape(name, given, shape, words)
+        return pullback(*cotangents)
+
+    return run
 
 
 def check_reduction(reduction: str) -> None:

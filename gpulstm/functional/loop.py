@@ -172,9 +172,8 @@ class Loop:
     def _enter(self, t: int, multiplied: Any) -> None:
         """What step t takes of the states: cleared where a new sequence begins, h_prev with its dropout."""
         if self.entering is not self.left:
-            clear = self.seq.clear_rows[t]
             for entering, left in zip(self.entering, self.left, strict=True):
-                entering[t] = left[t] if clear is None else left[t] * clear
+                entering[t] = self._cleared(t, left[t])
         if self.seq.dropped is not None:
             multiplied[t] = self.entering[0][t] * self.seq.dropped
 
@@ -182,11 +181,15 @@ class Loop:
         """The derivative of ``_enter``."""
         if self.seq.dropped is not None:
             dh *= self.seq.dropped
-        clear = self.seq.clear_rows[t]
-        if clear is not None:
+        if self.seq.clear_rows[t] is not None:
             for d in (dh, direct, *ds):
                 if d is not None:
-                    d *= clear
+                    d[...] = self._cleared(t, d)
+
+    def _cleared(self, t: int, rows: Any) -> Any:
+        """rows (B, width), zeros where a new sequence begins with step t, whatever stood there."""
+        stays, xp = self.seq.clear_rows[t], self.seq.backend.xp
+        return rows if stays is None else xp.where(stays, rows, xp.zeros((), rows.dtype))
 
     def _project(self, t: int, w_hr: Array, h: Any) -> None:
         """h = w_hr (o * tanh c), and what of the old h is kept."""

@@ -6,6 +6,7 @@ from typing import Any
 from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of, cast
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from gpulstm.functional.checks import checked
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.linear import product
 from gpulstm.functional.paths import choose
@@ -64,7 +65,8 @@ def minimal(
         """Gradients of (x, h0, w_ih, b_ih) from those of (y, h_n)."""
         return cast(layer.backward(dy, dh_n, input_gradient), x.dtype)
 
-    return cast(layer.forward(), x.dtype), pullback
+    outputs = cast(layer.forward(), x.dtype)
+    return outputs, checked(pullback, ("y", "h_n"), outputs)
 
 
 def trace_minimal(

@@ -9,6 +9,7 @@ from gpulstm import cells
 from gpulstm.backend import FLOATS, Array, backend_of, cast
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.functional.checks import checked
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.loop import Loop, Weights
@@ -81,9 +82,11 @@ def recurrent(
 
     loop, states, weights = _prepared(x, arguments, row, path, input_gradient, **modes)
     if recompute:
-        return in_chunks(loop, x, states, weights, reverse)
-    whole = loop(slice(0, x.shape[0]))
-    return whole.run(x, states, weights), whole.pullback
+        outputs, pullback = in_chunks(loop, x, states, weights, reverse)
+    else:
+        whole = loop(slice(0, x.shape[0]))
+        outputs, pullback = whole.run(x, states, weights), whole.pullback
+    return outputs, checked(pullback, ["y", *(f"{state}_n" for state in row.states)], outputs)
 
 
 def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes: Any) -> dict[str, Array]:
@@ -123,7 +126,14 @@ def _prepared(
     _check_arrays(cell, x, states, weights)
     T, B, D = x.shape
     P, H = weights.w_hh.shape[1], weights.w_ih.shape[0] // len(cell.gates)
+    if not isinstance(zoneout, tuple | list) or len(zoneout) != 2:
+        raise DTypeError(f"zoneout: want a pair, of h and of the other states, got {zoneout!r}")
     h, c = zoneout
+    for name, noise in (("zoneout", h), ("zoneout", c), ("recurrent_dropout", recurrent_dropout)):
+        if not isinstance(noise, Noise | None):
+            raise DTypeError(f"{name}: want Noise or None, got {noise!r}")
+    if c is not None and len(cell.states) == 1:
+        raise ShapeError(f"zoneout: want None for what a {cell.name} has not, states besides h, got {c}")
     modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
     path, why = choose(path, cell, backend, x.dtype)
     record(Run(cell.name, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
@@ -156,7 +166,7 @@ def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
         raise DTypeError(f"x: want {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim != 3 or x.shape[0] == 0:
         raise ShapeError(f"x: want (T, B, D) with T > 0, got {x.shape}")
-    if w_hh.ndim != 2 or w_hh.shape[0] % gates:
+    if w_hh.ndim != 2 or w_hh.shape[0] % gates or not w_hh.shape[0]:
         raise ShapeError(f"w_hh: want ({gates} * hidden, hidden), got {w_hh.shape}")
     if w_hr is not None and not cell.projects:
         raise ShapeError(f"w_hr: a {cell.name} has no projection, got one of {w_hr.shape}")

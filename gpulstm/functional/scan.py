@@ -174,8 +174,8 @@ class InplaceScan(_HostScan):
             np.multiply(take, n, out=h)
             if self.ended is not None:
                 np.copyto(h, 0, where=self.ended[steps])
-            self._mask(keep, steps)
-            scan(keep, h, self.states[steps.start])
+            clear = self._mask(keep, steps)
+            scan(keep, h, self.states[steps.start], clear)
         return self._y()
 
     def backward(self, dy: Array | None, dh_n: Array | None) -> tuple[Array, Array]:
@@ -186,25 +186,28 @@ class InplaceScan(_HostScan):
         for steps in reversed(self.blocks):
             coefficients = self.equations.coefficients(np, self.z[steps])
             keep = coefficients[0].copy()
-            self._mask(keep, steps)
+            clear = self._mask(keep, steps)
             dh = np.zeros_like(keep) if dy is None else dy[steps].copy()
             dh[-1] += dh_before
-            scan(keep[:0:-1], dh[-2::-1], dh[-1])  # from the last step but one to the first
+            # From the last step but one to the first.
+            scan(keep[:0:-1], dh[-2::-1], dh[-1], None if clear is None else clear[:0:-1])
             dh_before = keep[0] * dh[0]
             h_prev = self.states[steps]
-            if self.clear is not None:
-                h_prev = np.where(self.clear[steps], 0, h_prev)
+            if clear is not None:
+                h_prev, dh_before = np.where(clear, 0, h_prev), np.where(clear[0], 0, dh_before)
             if self.ended is not None:
                 np.copyto(dh, 0, where=self.ended[steps])
             dz[steps] = self.equations.gradients(np, coefficients, h_prev, dh)
         return dzx, dh_before
 
-    def _mask(self, keep: np.ndarray, steps: slice) -> None:
-        """A step that does not count keeps all, one that is cleared nothing."""
+    def _mask(self, keep: np.ndarray, steps: slice) -> np.ndarray | None:
+        """A step that does not count keeps all, one that is cleared nothing; returns where they are cleared, if any."""
         if self.ended is not None:
             np.copyto(keep, 1, where=self.ended[steps])
-        if self.clear is not None:
-            np.copyto(keep, 0, where=self.clear[steps])
+        if self.clear is None or not self.clear[steps].any():
+            return None
+        np.copyto(keep, 0, where=self.clear[steps])
+        return self.clear[steps]
 
 
 # Named as those of paths.py, which chooses.
@@ -213,17 +216,19 @@ PATHS: dict[str, type[_Scan]] = {"kernel": KernelScan, "inplace": InplaceScan, "
 _FEW, _MANY = 512, 32  # units for which a call costs more than its arithmetic; steps worth cutting into chunks
 
 
-def scan(keep: np.ndarray, h: np.ndarray, before: np.ndarray) -> None:
+def scan(keep: np.ndarray, h: np.ndarray, before: np.ndarray, clear: np.ndarray | None = None) -> None:
     """h_s = keep_s * h_{s-1} + h_s in place: h (S, B, H) comes in as what each step adds and leaves as the states
-    after it; before (B, H) is the state before the first. keep (S, B, H) is used up."""
+    after it; before (B, H) is the state before the first. keep (S, B, H) is used up. Where clear (S, B, 1) is True,
+    h_{s-1} counts as 0, whatever it is."""
     size = math.isqrt(len(h))
-    whole = len(h) - len(h) % size if len(h) >= _MANY and before.size <= _FEW else 0
+    whole = len(h) - len(h) % size if clear is None and len(h) >= _MANY and before.size <= _FEW else 0
     if whole:
         chunked = whole // size, size, *before.shape
         _scan_chunks(keep[:whole].reshape(chunked), h[:whole].reshape(chunked), before)
         before = h[whole - 1]
-    for k, h_s in zip(keep[whole:], h[whole:], strict=True):
-        np.multiply(k, before, out=k)
+    for s in range(whole, len(h)):
+        k, h_s = keep[s], h[s]
+        np.multiply(k, before if clear is None else np.where(clear[s], 0, before), out=k)
         h_s += k
         before = h_s
 

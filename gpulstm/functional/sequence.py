@@ -23,6 +23,10 @@ class Noise:
     seed: int | None
     first: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate <= 1:
+            raise ShapeError(f"rate: want a number from 0 to 1, got {self.rate!r}")
+
     def after(self, steps: int) -> "Noise":
         """The noise of the part that begins ``steps`` later."""
         return Noise(self.rate, self.seed, self.first + steps)
@@ -78,11 +82,11 @@ class Sequence:
         return self.alive is not None or self.keep_h[0] is not None
 
     def _clear_rows(self, clear: np.ndarray | None) -> list:
-        """For each step (B, 1) factors 0 or 1 of the states that enter it, None for 1 everywhere."""
+        """For each step (B, 1) bool, whether the states that enter it stay what they are; None where all do."""
         if clear is None:
             return [None] * self.T
-        factors = self.backend.asarray((~clear[:, :, None]).astype(self.dtype))
-        return [factors[t] if row.any() else None for t, row in enumerate(clear)]
+        stays = self.backend.asarray(~clear[:, :, None])
+        return [stays[t] if row.any() else None for t, row in enumerate(clear)]
 
     def _keep_rows(self, noise: Noise | None, width: int) -> list:
         """For each step (B, width) shares of the old state, or None."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import backend_of
+from gpulstm.backend import FLOATS, backend_of
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.tape import Tensor, tensor
 
@@ -47,13 +47,19 @@ def check_input(x: Tensor, input_size: int, batch_first: bool, weight: Tensor) -
     if x.shape[-1] != input_size:
         raise ShapeError(f"x: want {input_size} = input_size in the last axis, got {x.shape}")
     backend_of(x.data, weight.data)
-    if x.dtype != weight.dtype:
-        raise DTypeError(
-            f"x: want {weight.dtype}, the type of the weights, got {x.dtype}; "
-            f"convert it with x.astype('{weight.dtype}') or the layer with layer.to('{x.dtype}')"
-        )
+    check_type(x, weight)
     if x.shape[0 if x.ndim == 2 else int(batch_first)] == 0:
         raise ShapeError(f"x: want at least one step, got {x.shape}")
+
+
+def check_type(x: Tensor, weight: Tensor) -> None:
+    """Raises DTypeError unless x has the type of the weight."""
+    if x.dtype != weight.dtype:
+        layer = f", or the layer with layer.to('{x.dtype}')" if x.dtype.name in FLOATS else ""
+        raise DTypeError(
+            f"x: want {weight.dtype}, the type of the weights, got {x.dtype}; "
+            f"convert it with gl.tensor(x, dtype='{weight.dtype}'){layer}"
+        )
 
 
 def as_states(hx: Any, names: Sequence[str]) -> list:

@@ -8,7 +8,7 @@ from gpulstm import cells, functional
 from gpulstm.backend import Device
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
-from gpulstm.nn.arguments import as_states, as_tensor
+from gpulstm.nn.arguments import as_states, as_tensor, check_type
 from gpulstm.nn.initial import Initial, Weights
 from gpulstm.nn.module import Module, check_flags, check_sizes
 from gpulstm.tape import Tensor, apply
@@ -51,6 +51,8 @@ class RecurrentCell(Module):
         self.cell = cells.find(cell)
         check_sizes(input_size=input_size, hidden_size=hidden_size)
         check_flags(bias=bias)
+        if not bias and not self.cell.biases:
+            raise ShapeError(f"bias: want True, as the bias of a {self.cell.name} belongs to its equations, got False")
         self.input_size, self.hidden_size, self.bias, self.path = input_size, hidden_size, bias, path
         weights = Weights(self.cell, hidden_size, init, forget_bias, Initial(device, dtype, generator))
         for name, value in weights.drawn(input_size, bias and self.cell.biases, 0):
@@ -75,6 +77,7 @@ class RecurrentCell(Module):
             for name, state in zip(names, as_states(hx, names), strict=True)
         ]
         weights = [getattr(self, name, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        check_type(x, next(self.parameters()))
         extra = [getattr(self, form.name) for form in self.cell.extra]
         options = {"cell": self.cell, "path": self.path, "input_gradient": x.requires_grad}
         x = x.reshape(1, *(leading or (1,)), self.input_size)  # one step
@@ -91,7 +94,8 @@ class RecurrentCell(Module):
 
     def extra_repr(self) -> str:
         kind = f"{self.cell.name}, " if type(self) is RecurrentCell else ""
-        return f"{kind}{self.input_size}, {self.hidden_size}{'' if self.bias else ', bias=False'}"
+        bias = ", bias=False" if self.cell.biases and self.bias_ih is None else ""
+        return f"{kind}{self.input_size}, {self.hidden_size}{bias}"
 
 
 class LSTMCell(RecurrentCell):

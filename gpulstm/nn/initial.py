@@ -1,6 +1,7 @@
 """First values of parameters, drawn on the host so that a seed gives the same on every device."""
 
 import math
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from gpulstm.backend import device as find_device
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
 from gpulstm.nn.module import Parameter
-from gpulstm.random import default_generator
+from gpulstm.random import as_generator
 
 
 class Initial:
@@ -20,7 +21,7 @@ class Initial:
     def __init__(self, device: "str | Device | None", dtype: Any, generator: np.random.Generator | None) -> None:
         self.backend = find_device("auto" if device is None else device).backend
         self.dtype = as_dtype(np.float32 if dtype is None else dtype)
-        self.generator = generator or default_generator()
+        self.generator = as_generator(generator)
 
     def uniform(self, bound: float, *shape: int) -> Parameter:
         """U(-bound, bound)."""
@@ -52,6 +53,8 @@ class Weights:
             raise ShapeError(f"init: want {', '.join(self.KINDS)}, got {init!r}")
         if forget_bias is not None and ("f" not in cell.gates or not cell.biases):
             raise ShapeError(f"forget_bias: want None, as a {cell.name} has no bias of a gate f, got {forget_bias}")
+        if forget_bias is not None and (isinstance(forget_bias, bool) or not isinstance(forget_bias, numbers.Real)):
+            raise ShapeError(f"forget_bias: want a number or None, got {forget_bias!r}")
         if forget_bias is None and init == "keras" and "f" in cell.gates and cell.biases:
             forget_bias = 1.0
         self.cell, self.H, self.init, self.forget_bias, self.initial = cell, hidden_size, init, forget_bias, initial

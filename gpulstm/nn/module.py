@@ -1,5 +1,6 @@
 """What a layer is: an object whose attributes hold parameters and other layers, and which can be called."""
 
+import numbers
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -227,7 +228,7 @@ def check_sizes(**sizes: Any) -> None:
 
 def check_rate(name: str, rate: Any) -> None:
     """Raises ShapeError unless 0 <= rate <= 1."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
+    if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= float(rate) <= 1:
         raise ShapeError(f"{name}: want a number from 0 to 1, the part that is dropped, got {rate!r}")
 
 

@@ -98,10 +98,10 @@ class Recurrent(Module):
         check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_rate("dropout", dropout)
         check_flags(bias=bias, batch_first=batch_first, bidirectional=bidirectional, recompute=recompute)
-        if isinstance(proj_size, bool) or not isinstance(proj_size, int) or not 0 <= proj_size < hidden_size:
-            raise ShapeError(
-                f"proj_size: want an integer, 0 <= proj_size < hidden_size = {hidden_size}, got {proj_size!r}"
-            )
+        whole = isinstance(proj_size, int | np.integer) and not isinstance(proj_size, bool)
+        if not whole or not 0 <= proj_size < hidden_size:
+            want = f"an integer, 0 <= proj_size < hidden_size = {hidden_size}"
+            raise ShapeError(f"proj_size: want {want}, got {proj_size!r}")
         if proj_size and not self.cell.projects:
             raise ShapeError(f"proj_size: want 0, as a {self.cell.name} has no projection, got {proj_size}")
         if recompute and not self.cell.recurrent:

@@ -64,7 +64,7 @@ def regularization(regularize: Any, cell: Cell) -> Regularization:
     """One regulariser or several as a Regularization; raises DTypeError for what is none, ShapeError for two of
     one kind or for a state that the cell has not."""
     given = [regularize] if isinstance(regularize, Regularizer) else regularize
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or isinstance(given, str):
         raise DTypeError(f"regularize: want Zoneout, VariationalDropout or WeightDrop, or several, got {regularize!r}")
     names = {Zoneout: "zoneout", VariationalDropout: "variational", WeightDrop: "weight_drop"}
     found: dict[str, Any] = {}
