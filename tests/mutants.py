@@ -101,10 +101,14 @@ _ANY_FACTOR = "any factor serves that is not too large; at 1 it is e at most"
 _NOT_SPLIT = "the gradients of zx and zr are one; the second is not read"
 _SIGN = "-1 is its own inverse"
 _DEFINED = "the cell always defines it (Activation.defines, general.cell and gru.cell)"
+_HELD = "how much may be held is a choice between memory and speed"
 _UNROLL = "how often a loop is unrolled changes no result"
 HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "gpulstm/cells/inplace.py": {
         ("columns: int = 0  # ... and the numbers of each row besides", "0 -> 1"): "a column that no cell reads",
+        ("CACHED = 1 << 18  # bytes", "1 -> 2"): _HELD,
+        ("CACHED = 1 << 18  # bytes", "18 -> 19"): _HELD,
+        ("if shape[0] * shape[1] * dtype.itemsize > CACHED:", "> -> >="): _HELD,
     },
     "gpulstm/cells/cell.py": {
         ("kept: int = 0  # blocks of H a step keeps besides the gates", "0 -> 1"): "a block that no kernel uses",
