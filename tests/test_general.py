@@ -218,7 +218,7 @@ def test_it_is_onnxruntimes(arrays, cotangents, name, clip, coupled):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"activations": ("sigmoid", "tanh")}, "activations: want 3, of the gates, the candidate and c, got 2"),
+        ({"activations": ("sigmoid", "tanh")}, "activations: want three, of the gates"),
         ({"activations": ("sigmoid", "tanh", "tan")}, "activation: want one of .*, got 'tan'"),
         ({"clip": 0.0}, "clip: want a number above 0, or None, got 0.0"),
         ({"clip": float("nan")}, "clip: want a number above 0, or None, got nan"),
