@@ -22,6 +22,14 @@ _SCALARS = (bool, int, float, np.generic)
 _DLPACK_CPU = 1  # kDLCPU of the DLPack specification
 
 
+def _from_dlpack(x: Any) -> np.ndarray:
+    """The memory of another library's array; raises DTypeError, with its own words, if it does not share it."""
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError) as error:
+        raise DTypeError(f"array: want one that NumPy can share, got a {type(x).__name__}: {error}") from error
+
+
 class NumpyBackend:
     """The processor, through NumPy. Large arrays come from a pool (see pool.py)."""
 
@@ -43,7 +51,7 @@ class NumpyBackend:
         if _is_cupy(x):
             x = x.get()
         elif not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] == _DLPACK_CPU:
-            x = np.from_dlpack(x)
+            x = _from_dlpack(x)
         return np.asarray(x, dtype=dtype)
 
     def to_numpy(self, x: np.ndarray) -> np.ndarray:
@@ -101,7 +109,7 @@ class CupyBackend:
                 and not hasattr(x, "__cuda_array_interface__")
                 and hasattr(x, "__dlpack__")
             ):
-                x = np.from_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CPU else self.xp.from_dlpack(x)
+                x = _from_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CPU else self.xp.from_dlpack(x)
             return self.xp.asarray(x, dtype=dtype)
 
     def to_numpy(self, x: Array) -> np.ndarray:

@@ -89,6 +89,19 @@ class Foreign:
         return self._array.__dlpack__()
 
 
+@pytest.mark.parametrize("error", [BufferError("wants a gradient"), RuntimeError("a type without a name")])
+def test_an_array_that_is_not_shared_says_why(device, error):
+    class Unshared:
+        def __dlpack_device__(self):
+            return 1, 0
+
+        def __dlpack__(self, **options):
+            raise error
+
+    with pytest.raises(DTypeError, match=f"array: want one that NumPy can share, got a Unshared: {error}"):
+        device.asarray(Unshared())
+
+
 def test_arrays_with_dlpack_come_in(device):
     memory = np.arange(6.0).reshape(2, 3)
     x = device.asarray(Foreign(memory), np.float32)

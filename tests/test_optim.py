@@ -479,8 +479,9 @@ def test_parameters_that_are_none(device):
         optim.Adam([{"params": [p]}, {"params": [p]}])
     with pytest.raises(DTypeError, match="parameter 0: want a Parameter, got ndarray"):
         optim.Adam([p.data])
-    with pytest.raises(DTypeError, match="parameters: want a list of Parameters or of groups, got"):
-        optim.Adam(p)
+    for given in (p, object()):
+        with pytest.raises(DTypeError, match="parameters: want a list of Parameters or of groups, got"):
+            optim.Adam(given)
     with pytest.raises(DTypeError, match="parameter group: want a dict with 'params', got"):
         optim.Adam([{"params": [p]}, p])
     with pytest.raises(DTypeError, match="parameter group: want a dict with 'params', got dict"):

@@ -114,7 +114,7 @@ def alive_by(lengths: Any, mask: Any, T: int, B: int, of: str = "x") -> np.ndarr
 
 
 def _mask_of_lengths(lengths: Any, T: int, B: int, of: str) -> np.ndarray:
-    host = _host(lengths)
+    host = _host("lengths", lengths)
     if host.shape != (B,):
         raise ShapeError(f"lengths: want ({B},) = (batch,), got {host.shape}")
     if host.dtype.kind not in "iu" and B > 0:
@@ -136,7 +136,7 @@ def cleared_by(reset: Any, T: int, B: int, reverse: bool) -> np.ndarray | None:
 
 def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:
     """(T, B) bool on the host; raises ShapeError or DTypeError, naming the mask."""
-    host = _host(mask)
+    host = _host(name, mask)
     if host.shape != (T, B):
         raise ShapeError(f"{name}: want ({T}, {B}) = (steps, batch), got {host.shape}")
     if host.dtype != bool:
@@ -144,5 +144,8 @@ def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:
     return np.ascontiguousarray(host)  # a kernel takes its rows
 
 
-def _host(array: Any) -> np.ndarray:
-    return np.asarray(backend_of(array).to_numpy(array) if hasattr(array, "dtype") else array)
+def _host(name: str, array: Any) -> np.ndarray:
+    try:
+        return np.asarray(backend_of(array).to_numpy(array) if hasattr(array, "dtype") else array)
+    except ValueError as error:
+        raise ShapeError(f"{name}: want an array or a list that is one, got {array!r}") from error

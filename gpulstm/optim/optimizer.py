@@ -36,7 +36,7 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Iterable[Any], **defaults: Any) -> None:
-        if isinstance(parameters, Tensor | dict):
+        if isinstance(parameters, Tensor | dict) or not isinstance(parameters, Iterable):
             raise DTypeError(f"parameters: want a list of Parameters or of groups, got {type(parameters).__name__}")
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
