@@ -77,10 +77,12 @@ def versions() -> dict[str, str]:
 
 
 def _blas() -> str:
+    """NumPy's BLAS, and what the environment tells it: OPENBLAS_CORETYPE alone can cost a third of the speed."""
     import numpy as np
 
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return f"{blas['name']} {blas['version']}"
+    told = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("OPENBLAS_")]
+    return " ".join([blas["name"], blas["version"], *told])
 
 
 def git_commit() -> str:

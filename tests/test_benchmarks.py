@@ -92,6 +92,13 @@ def test_facts_say_machine_versions_and_commit():
     assert re.fullmatch(r"unknown|[0-9a-f]{40}(-dirty)?", facts.git_commit())
 
 
+def test_facts_say_what_openblas_is_told(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert "OPENBLAS_CORETYPE=Haswell" in facts.facts("benchmarks.text", [])["versions"]["blas"]
+    monkeypatch.delenv("OPENBLAS_CORETYPE")
+    assert "CORETYPE" not in facts.facts("benchmarks.text", [])["versions"]["blas"]
+
+
 def test_memory_counts_what_was_used_and_forgets():
     before = memory.in_use()
     block = np.ones(8 << 20)  # 64 MiB
