@@ -4,6 +4,7 @@ Going over any of them with ``for`` is one pass. After ``load_state_dict`` the n
 saved one stood, and gives the batches that the saved one would have given, in the same order.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ def pad_sequences(sequences: Sequence[Any], value: float = 0) -> tuple[np.ndarra
     return padded, lengths
 
 
-class Passes:
+class Passes(ABC):
     """Base of the classes here: passes of ``len(self)`` batches whose position can be saved and restored.
 
     With a ``generator`` every pass has a new order, made from one number drawn from it; without, the order is
@@ -62,13 +63,13 @@ class Passes:
             yield self._batch(order, k)
         self._position = self._seed = None
 
+    @abstractmethod
     def _order(self, generator: np.random.Generator | None) -> Any:
         """What decides the order of one pass."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _batch(self, order: Any, k: int) -> Any:
         """Batch number k of a pass."""
-        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the pass at work, its order and the generator's state, as JSON values."""

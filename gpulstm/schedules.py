@@ -1,13 +1,14 @@
 """Learning-rate schedules: they change ``lr`` in an optimiser's groups, with PyTorch's names and numbers."""
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, SupportsFloat
 
 from gpulstm.errors import FormatError, ShapeError
 from gpulstm.optim import Optimizer
 
 
-class Schedule:
+class Schedule(ABC):
     """Base of the schedules that are a formula of the step: ``lr = rate(base_lr, k)`` in every group.
 
     ``base_lr`` is the group's rate when the schedule is made. k is 0 then, and one more after each
@@ -22,9 +23,9 @@ class Schedule:
         self.k = 0
         self._apply()
 
+    @abstractmethod
     def rate(self, base_lr: float, k: int) -> float:
         """The learning rate at step k."""
-        raise NotImplementedError
 
     def step(self) -> None:
         """Go on to the next step's rate."""

@@ -1,5 +1,6 @@
 """The paths without a kernel: the cell's readable equations on either library, and in place on NumPy."""
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -97,17 +98,17 @@ class _HostSteps(Steps):
         alive = self.seq.alive_rows[t]
         return None if alive is None else ~alive
 
-    def _step(self, t: int, zr: Array) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _step(self, t: int, zr: Array) -> None: ...
 
-    def _step_backward(self, t: int, dh: Any, direct: Any, ds: list) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _step_backward(self, t: int, dh: Any, direct: Any, ds: list) -> None: ...
 
-    def _inner(self, t: int, zr: Array, v: Array) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _inner(self, t: int, zr: Array, v: Array) -> None: ...
 
-    def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None: ...
 
 
 class ReferenceSteps(_HostSteps):
@@ -177,7 +178,6 @@ class InplaceSteps(_HostSteps):
         kept_rows = by_step(self.kept, seq.T)
         of_each = zip(self.z_rows, self.before_rows, self.fresh_rows, kept_rows, self.columns, strict=True)
         self.steps = [Buffers(*arrays, self.repeated, self.wide[0], scratch) for arrays in of_each]
-        self.finishes = self.cell.finish is not None
         blocks = [range(start, min(start + self.length, seq.T)) for start in range(0, seq.T, self.length)]
         self.opens = {block[-1 if seq.reverse else 0]: block for block in blocks}
         self.closes = {block[0 if seq.reverse else -1]: block for block in blocks}
@@ -196,33 +196,31 @@ class InplaceSteps(_HostSteps):
         self.factor_rows = by_step(self.factors, self.length)
 
     def _begin(self, t: int) -> None:
-        """What comes before the block that begins with step t."""
-        assert self.cell.begin is not None
-        self.cell.begin(self._block(self.begins.pop(t)))
+        """What comes before a block, if it begins with step t and has not begun."""
+        if t in self.begins:
+            assert self.cell.begin is not None
+            self.cell.begin(self._block(self.begins.pop(t)))
 
     def _step(self, t: int, zr: Array) -> None:
-        if t in self.begins:
-            self._begin(t)
+        self._begin(t)
         self.cell.forward(self.steps[t], zr)
 
     def _inner(self, t: int, zr: Array, v: Array) -> None:
         assert self.cell.inner is not None
-        if t in self.begins:
-            self._begin(t)
+        self._begin(t)
         self.cell.inner(self.steps[t], zr, v)
 
     def _step_backward(self, t: int, dh: Any, direct: Any, ds: list) -> None:
         if t in self.closes:
             self._coefficients(self.closes[t])
         self.cell.backward(self.steps[t], dh, direct, ds)
-        if self.finishes and self.cell.inner_backward is None:
+        if self.cell.inner_backward is None:
             self._finish(t)
 
     def _inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
         assert self.cell.inner_backward is not None
         self.cell.inner_backward(self.steps[t], dv, direct, ds)
-        if self.finishes:
-            self._finish(t)
+        self._finish(t)
 
     def _coefficients(self, steps: range) -> None:
         self.block = block = self._block(steps)
@@ -234,8 +232,7 @@ class InplaceSteps(_HostSteps):
 
     def _finish(self, t: int) -> None:
         """What is left of the block, if backward ends it with step t."""
-        if t in self.opens:
-            assert self.cell.finish is not None
+        if self.cell.finish is not None and t in self.opens:
             self.cell.finish(self.block, self.dvectors)
 
     def _block(self, steps: range) -> Buffers:

@@ -11,6 +11,7 @@ one sum; these are found for all chunks at once, followed from chunk to chunk, a
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from gpulstm.cells import mingru, minlstm
 MINIMAL: dict[str, Any] = {"minlstm": minlstm, "mingru": mingru}
 
 
-class _Scan:
+class _Scan(ABC):
     """A scan over zx (T, B, G*H), pre-activations without biases b_ih; hs (T + 1, B, H) holds the first state in
     row 0 (T in reverse) and receives the others; masks are alive and clear (T, B), bool or None."""
 
@@ -30,13 +31,13 @@ class _Scan:
         self.backend, self.cell, self.reverse = backend, cell, reverse
         self.zx, self.b_ih, self.hs, (self.alive, self.clear) = zx, b_ih, hs, masks
 
+    @abstractmethod
     def forward(self) -> Array:
         """Writes hs -> y (T, B, H), zero at steps that do not count."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, dy: Array | None, dh_n: Array | None) -> tuple[Array, Array]:
         """The gradients (dzx, dh0) from those of y and of the last state."""
-        raise NotImplementedError
 
 
 class KernelScan(_Scan):

@@ -4,13 +4,14 @@ The time loop (loop.py) does not know which path it drives; a step has everythin
 that are not alive keep their state, and zoneout keeps a share of it.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from gpulstm.backend import Array, accumulator
 from gpulstm.functional.sequence import Sequence
 
 
-class Steps:
+class Steps(ABC):
     """The buffers of one sequence, which a step reads and writes.
 
     gates (T, B, G*H) comes in as the input's pre-activations and, step by step, becomes the activated gates.
@@ -36,10 +37,11 @@ class Steps:
         self.dzx_rows, self.dzr_rows = list(dzx), list(dzr)
         self.dvectors = [backend.zeros((self.seq.B, vector.size), acc) for vector in self.vectors]
 
+    @abstractmethod
     def forward(self, t: int, zr: Array) -> None:
         """Step t: the states after it from zr (B, G*H), the products of the states before it, used up."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, t: int, dy: Array | None, dh: Any, direct: Any, ds: list) -> None:
         """The derivative of step t.
 
@@ -47,15 +49,14 @@ class Steps:
         None the rest but dy; ds are the gradients of the other states. direct and ds leave as those of the
         states before, row t of dzx and dzr is written.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def inner(self, t: int, zr: Array, v: Array) -> None:
         """The first half of a step with an inner product: v (B, H), what is multiplied."""
-        raise NotImplementedError
 
+    @abstractmethod
     def inner_backward(self, t: int, dv: Array, direct: Any, ds: list) -> None:
         """The derivative of ``inner``, after ``backward``: completes what that has written."""
-        raise NotImplementedError
 
 
 def by_step(arrays: list, T: int) -> list[tuple]:

@@ -1,6 +1,7 @@
 """What all optimisers share: parameter groups, the walk over the parameters, a state that can be saved."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class Slot(NamedTuple):
     state: dict[str, Any]
 
 
-class Optimizer:
+class Optimizer(ABC):
     """Base of the optimisers: ``step()`` updates, in place, every parameter that has a gradient.
 
     ``parameters`` are Parameters, or groups ``{"params": [...], "lr": ...}`` with options of their own. The
@@ -47,14 +48,15 @@ class Optimizer:
         for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
 
+    @abstractmethod
     def _check_options(self, options: dict[str, Any]) -> None:
         """Raise ShapeError for an option out of range."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _array_names(self, options: dict[str, Any]) -> tuple[str, ...]:
         """The names of the arrays that the state of a parameter holds under these options."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _update(
         self, xp: Any, options: dict[str, Any], p: Array, g: Array, state: dict[str, Any], s: Array, t: Array
     ) -> None:
@@ -63,7 +65,6 @@ class Optimizer:
         All arrays are (n), of the type that updates are made in; s and t are scratch. The step in ``state``
         counts from 1.
         """
-        raise NotImplementedError
 
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add a group ``{"params": [...], option: value, ...}``; options not given have their defaults."""
