@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from gpulstm import functional
 from gpulstm.backend import CPU, FLOATS, Array, Backend, as_dtype, backend_of
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError, TapeError
@@ -123,6 +124,11 @@ def _run_backwards(source: tuple[_Node, int], gradient: Array) -> None:
                 pending[target] = gradient
 
 
+def increment_version(tensor: "Tensor") -> None:
+    """Note that the tensor's array was written to in place, so that ``backward`` refuses what it was needed for."""
+    tensor._version += 1
+
+
 def _operators(fn: Callable) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
     """The methods of a binary operator: with the tensor on its left, and on its right."""
     return lambda self, other: apply(fn, self, other), lambda self, other: apply(fn, other, self)
@@ -137,7 +143,7 @@ class Tensor:
     nothing guards them. Raises DTypeError for what is no array, and for a gradient of integers.
     """
 
-    __slots__ = ("__weakref__", "_requires_grad", "_source", "data", "grad")
+    __slots__ = ("__weakref__", "_requires_grad", "_source", "_version", "data", "grad")
     __array_ufunc__ = None  # array + tensor is left to the tensor, by NumPy and by CuPy
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
@@ -145,6 +151,7 @@ class Tensor:
         self.data: Array = _as_array(data)
         self.grad: Array | None = None
         self._source: tuple[_Node, int] | None = None  # the node it came from, and as which of its outputs
+        self._version = 0
         self.requires_grad = requires_grad
 
     shape = property(lambda self: self.data.shape)
@@ -258,6 +265,14 @@ class Tensor:
     def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
         """The sum over an axis, several, or all of them."""
         return apply(arithmetic.sum, self, axis=axis, keepdims=keepdims)
+
+    def softmax(self, axis: int = -1) -> "Tensor":
+        """e ** t divided by its sum along the axis."""
+        return apply(functional.softmax, self, axis=axis)
+
+    def log_softmax(self, axis: int = -1) -> "Tensor":
+        """The logarithm of ``softmax``, exact also where that is 0."""
+        return apply(functional.log_softmax, self, axis=axis)
 
     def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> "Tensor":
         """The mean over an axis, several, or all of them."""

@@ -15,6 +15,7 @@ from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, m
 from gpulstm.functional.minimal import minimal
 from gpulstm.functional.recurrent import recurrent, trace
 from gpulstm.functional.sequence import Noise
+from gpulstm.functional.softmax import log_softmax, softmax
 
 __all__ = [
     "Noise",
@@ -26,9 +27,11 @@ __all__ = [
     "explain",
     "huber",
     "linear",
+    "log_softmax",
     "minimal",
     "mse",
     "recurrent",
+    "softmax",
     "trace",
     "variational_dropout",
 ]

@@ -11,9 +11,11 @@ from gpulstm.nn.functions import (
     exp,
     huber,
     log,
+    log_softmax,
     mse,
     relu,
     sigmoid,
+    softmax,
     stack,
     tanh,
 )
@@ -79,9 +81,11 @@ __all__ = [
     "exp",
     "huber",
     "log",
+    "log_softmax",
     "mse",
     "relu",
     "sigmoid",
+    "softmax",
     "stack",
     "tanh",
 ]

@@ -32,6 +32,16 @@ def log(x: Any) -> Tensor:
     return apply(arithmetic.log, x)
 
 
+def softmax(x: Any, axis: int = -1) -> Tensor:
+    """e ** x divided by its sum along ``axis``: positive numbers that sum to 1."""
+    return apply(functional.softmax, x, axis=axis)
+
+
+def log_softmax(x: Any, axis: int = -1) -> Tensor:
+    """The logarithm of ``softmax``, exact also where that is 0."""
+    return apply(functional.log_softmax, x, axis=axis)
+
+
 def concatenate(tensors: Any, axis: int = 0) -> Tensor:
     """The tensors one after the other along ``axis``."""
     return apply(rearrange.concatenate, *tensors, axis=axis)
