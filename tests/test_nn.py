@@ -412,7 +412,7 @@ def test_sequential_runs_through_its_layers(device, rng):
     assert len(model) == 3 and model[1] is layers[1] and list(model) == list(layers)
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
-    with pytest.raises(DTypeError, match="Sequential: want layers, got int"):
+    with pytest.raises(DTypeError, match="Sequential: want layers or functions, got int"):
         gl.Sequential(3)
 
 

@@ -22,9 +22,10 @@ from gpulstm.nn.functions import (
 from gpulstm.nn.linear import Linear
 from gpulstm.nn.lstm import LSTM
 from gpulstm.nn.minimal import MinGRU, MinGRUCell, MinLSTM, MinLSTMCell
-from gpulstm.nn.module import Module, Parameter, Sequential
+from gpulstm.nn.module import Module, Parameter
 from gpulstm.nn.recurrent import Recurrent
 from gpulstm.nn.regularize import VariationalDropout, WeightDrop, Zoneout
+from gpulstm.nn.sequential import Sequential
 from gpulstm.nn.variants import (
     GRU,
     RNN,

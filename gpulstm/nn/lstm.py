@@ -2,7 +2,8 @@
 
 from typing import Unpack
 
-from gpulstm.nn.recurrent import Options, Recurrent
+from gpulstm.nn.options import Options
+from gpulstm.nn.recurrent import Recurrent
 
 
 class LSTM(Recurrent):

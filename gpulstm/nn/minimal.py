@@ -4,7 +4,8 @@ from typing import Unpack
 
 from gpulstm.cells import mingru, minlstm
 from gpulstm.nn.cells import CellOptions, RecurrentCell
-from gpulstm.nn.recurrent import Options, Recurrent
+from gpulstm.nn.options import Options
+from gpulstm.nn.recurrent import Recurrent
 
 
 class MinLSTM(Recurrent):

@@ -1,159 +1,223 @@
 """What a layer is: an object whose attributes hold parameters and other layers, and which can be called."""
 
 import numbers
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from gpulstm.backend import FLOATS, Array, Device, as_dtype, backend_of
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.tape import Tensor, tensor
+from gpulstm.nn.assignment import assigned, buffer
+from gpulstm.nn.hooks import Handle, Hooks
+from gpulstm.nn.parameter import Parameter
+from gpulstm.nn.state import Loaded, load
+from gpulstm.nn.tree import Tree, joined, walk
+from gpulstm.tape import Tensor
+
+__all__ = ["Loaded", "Module", "Parameter", "check_flags", "check_rate", "check_sizes"]
 
 
-class Parameter(Tensor):
-    """A tensor that a layer learns."""
+class Module(Tree):
+    """Base of every layer. A subclass sets parameters and layers as attributes and computes in ``forward``.
 
-    __slots__ = ()
+    Parameters and layers are found wherever a name leads to them: in attributes, and in lists, tuples and dicts of
+    them, nested in any way ("blocks.0.1.weight", "encoders.a.weight"). What would not be found is refused with
+    DTypeError: by the first walk (``parameters()``, ``state_dict()``, ``eval()``, ...) in sets, objects, and dicts
+    with other keys than strings; by the assignment for an array in place of a parameter, and for the names of
+    Module's methods.
 
-    def __init__(self, data: Array) -> None:
-        super().__init__(data, requires_grad=True)
-
-
-class Loaded(NamedTuple):
-    """What ``load_state_dict`` passed over, under PyTorch's names."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
-class Module:
-    """Base of every layer. A subclass sets its parameters and sub-layers as attributes, or lists of them, in
-    ``__init__`` and computes in ``forward``."""
+    Arrays that are not learnt but saved and moved are buffers: see ``register_buffer``. A plain Tensor or array as
+    an attribute is the user's own: it is neither saved nor moved.
+    """
 
     training = True
+    _hooks: Hooks | None = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if isinstance(value, Parameter | Module):
+                what = type(value).__name__
+                raise DTypeError(
+                    f"{cls.__name__}.{name}: want a {what} as self.{name} in __init__, got it in the class"
+                )
+        if vars(cls).get("__slots__"):
+            raise DTypeError(f"{cls.__name__}: want no __slots__, where parameters and layers are not found")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, assigned(self, name, value))
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in self._persistent:
+            vars(self)["_persistent"] = {key: saved for key, saved in self._persistent.items() if key != name}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        return self.forward(*args, **kwargs) if self._hooks is None else self._hooks.call(self, args, kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the layer computes."""
         raise TypeError(f"{type(self).__name__} has no forward method")
 
-    def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """(attribute, layer) of the layers directly in this one; those of a list are attribute.0, ..."""
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, list | tuple):
-                yield from ((f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Module))
+    def add_module(self, name: str, module: "Module | None") -> None:
+        """Set a layer as an attribute."""
+        if not isinstance(module, Module | None):
+            raise DTypeError(f"{name}: want a layer or None, got {type(module).__name__}")
+        setattr(self, name, module)
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """This layer, under "", and all below it."""
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Set a parameter as an attribute."""
+        if not isinstance(parameter, Parameter | None):
+            raise DTypeError(f"{name}: want a gl.Parameter or None, got {type(parameter).__name__}")
+        setattr(self, name, parameter)
 
-    def modules(self) -> Iterator["Module"]:
-        """This layer and all below it."""
-        return (module for _, module in self.named_modules())
+    def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
+        """Set an array that is not learnt but belongs to the layer: means and scales, running statistics.
 
-    def children(self) -> Iterator["Module"]:
-        """The layers directly in this one."""
-        return (child for _, child in self.named_children())
+        ``tensor`` is a Tensor, an array of any library, or None for one to be set later; it becomes a Tensor and is
+        no parameter. ``to`` moves it, and converts it if it is floating; ``state_dict`` holds it if ``persistent``.
+        What is assigned to the attribute later is the buffer then. Raises DTypeError for what is no array.
+        """
+        value = buffer(name, tensor)
+        if vars(self).get(name) is not None and name not in self._persistent:
+            raise DTypeError(f"{name}: want a new name for a buffer, got that of a {type(vars(self)[name]).__name__}")
+        setattr(self, name, None)  # checks the name
+        vars(self)["_persistent"] = {**self._persistent, name: bool(persistent)}
+        setattr(self, name, value)
 
-    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(attribute, parameter) of this layer alone; those of a list are attribute.0 and so on."""
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield name, value
-            elif isinstance(value, list | tuple):
-                yield from ((f"{name}.{n}", item) for n, item in enumerate(value) if isinstance(item, Parameter))
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> Handle:
+        """Call ``hook(module, args, output)`` after each call of the layer.
 
-    def _all_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter) of this layer and all below it, a shared one under each of its names."""
-        for prefix, module in self.named_modules():
-            for name, parameter in module.own_parameters():
-                yield f"{prefix}.{name}" if prefix else name, parameter
+        What it returns, if not None, takes the place of the output. Hooks are called in their order; ``prepend``
+        puts one first. ``with_kwargs``: ``hook(module, args, kwargs, output)``. ``handle.remove()`` takes it away.
+        As ``torch.nn.Module.register_forward_hook``.
+        """
+        return self._own_hooks().add("after", hook, prepend, with_kwargs)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter) of this layer and all below it, each once, in the order of the attributes."""
-        seen: set[int] = set()
-        for name, parameter in self._all_parameters():
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield name, parameter
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> Handle:
+        """Call ``hook(module, args)`` before each call of the layer.
 
-    def parameters(self) -> Iterator[Parameter]:
-        """The parameters of this layer and all below it."""
-        return (parameter for _, parameter in self.named_parameters())
+        What it returns, if not None, are the arguments from there on, one alone or a tuple of them.
+        ``with_kwargs``: ``hook(module, args, kwargs)``, which returns None or (args, kwargs).
+        """
+        return self._own_hooks().add("before", hook, prepend, with_kwargs)
+
+    def _own_hooks(self) -> Hooks:
+        return vars(self).setdefault("_hooks", Hooks())
 
     @property
-    def device(self) -> str:
-        """Where the first parameter lives: "cpu" or "cuda:0"; "cpu" without parameters."""
+    def device(self) -> Any:
+        """Where the first parameter is: "cpu" or "cuda:0"; "cpu" without parameters.
+
+        A model may set ``self.device`` for its own use; then this is what it set, until ``to`` moves the model.
+        """
+        if "device" in vars(self):
+            return vars(self)["device"]
         return backend_of(next((p.data for p in self.parameters()), None)).name
 
-    def state_dict(self) -> dict[str, Array]:
-        """The parameters' arrays by name, not copied: what is trained later shows in them.
+    @device.setter
+    def device(self, value: Any) -> None:
+        vars(self)["device"] = value
 
-        A shared parameter stands under each of its names, as in PyTorch.
+    def _saved(self) -> dict[str, Tensor]:
+        """Parameters and persistent buffers by name, layer by layer, shared ones under each of their names."""
+        saved: dict[str, Tensor] = {}
+        for prefix, module, members in walk(self):
+            saved |= {joined(prefix, name): item for name, item in members if isinstance(item, Parameter)}
+            saved |= {joined(prefix, name): item for name, item, persistent in module.own_buffers() if persistent}
+        return saved
+
+    def state_dict(self) -> dict[str, Array]:
+        """The arrays of parameters and buffers by name, not copied: what is trained later shows in them.
+
+        A shared parameter is there under each of its names, as in PyTorch.
         """
-        return {name: parameter.data for name, parameter in self._all_parameters()}
+        return {name: saved.data for name, saved in self._saved().items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Loaded:
         """Take the values of ``state``: arrays of any library, PyTorch's too, under this module's names.
 
-        They are copied into the parameters' own arrays, whose type and device stay. Raises ShapeError that
-        lists everything that does not fit, and then changes nothing. With ``strict=False`` names that one
-        side lacks are passed over; the answer tells which.
+        They are copied into the module's own arrays, whose type and device stay. Raises ShapeError that lists
+        everything that does not fit (shapes, numbers that the type cannot hold, unlike values for a shared
+        parameter), and then changes nothing. With ``strict=False`` names that one side lacks are passed over; the
+        answer tells which.
         """
-        own = dict(self._all_parameters())
-        passed = Loaded([name for name in own if name not in state], [name for name in state if name not in own])
-        wrong = []
-        if strict:
-            wrong += [f"missing {name}" for name in passed.missing_keys]
-            wrong += [f"unexpected {name}" for name in passed.unexpected_keys]
-        new = {}
-        for name in (name for name in own if name in state):
-            value, want = _array(state[name]), own[name].shape
-            if value.shape != want:
-                wrong.append(f"{name}: want {want}, got {value.shape}")
-            elif value.dtype.name not in FLOATS and value.dtype.kind not in "iub":
-                wrong.append(f"{name}: want real numbers, got {value.dtype}")
-            new[name] = value
-        if wrong:
-            raise ShapeError(f"state of {type(self).__name__}: " + "; ".join(wrong))
-        for name, value in new.items():
-            with backend_of(own[name].data) as backend:
-                own[name].data[...] = backend.asarray(value)
-        return passed
+        return load(self._saved(), state, strict, type(self).__name__)
 
     def to(self, device: "str | Device | None" = None, dtype: Any = None) -> "Module":
-        """Move the parameters to a device and give them a type; either may be given alone, also by position.
+        """Move parameters and buffers to a device and give them a type; either may be given alone, also by position.
 
-        Returns the module itself; gradients are moved too.
+        Returns the module itself, whose parameters stay the same objects; their gradients are moved too. Buffers
+        that are not floating keep their type. Move a module before its optimiser is made: an optimiser with a state
+        of another device or type raises at its next step.
         """
         if device is not None and not isinstance(device, Device) and _is_dtype(device):
             device, dtype = None, device
         backend = None if device is None else find_device(device).backend
         kind = None if dtype is None else as_dtype(dtype)
-        for parameter in self.parameters():
-            there = backend or backend_of(parameter.data)
+        for tensor in (*self.parameters(), *self.buffers()):
+            there = backend or backend_of(tensor.data)
+            new = kind if tensor.dtype.name in FLOATS else None
             with there:
-                parameter.data = there.asarray(parameter.data, kind)
-                parameter.grad = None if parameter.grad is None else there.asarray(parameter.grad, kind)
+                tensor.data = there.asarray(tensor.data, new)
+                tensor.grad = None if tensor.grad is None else there.asarray(tensor.grad, new)
+        for module in self.modules() if backend is not None else ():
+            if (own := vars(module).get("device")) is not None and backend is not None:
+                module.device = find_device(backend.name) if isinstance(own, Device) else backend.name
         return self
+
+    def cpu(self) -> "Module":
+        """Move everything to the processor."""
+        return self.to("cpu")
+
+    def cuda(self, index: int | None = None) -> "Module":
+        """Move everything to a GPU: the current one, or that of a number."""
+        return self.to("cuda" if index is None else f"cuda:{index}")
+
+    def half(self) -> "Module":
+        """Convert everything that is floating to float16."""
+        return self.to(dtype="float16")
+
+    def bfloat16(self) -> "Module":
+        """Convert everything that is floating to bfloat16."""
+        return self.to(dtype="bfloat16")
+
+    def double(self) -> "Module":
+        """Convert everything that is floating to float64."""
+        return self.to(dtype="float64")
 
     def train(self, mode: bool = True) -> "Module":
         """Behave as in training (dropout), here and below."""
-        for _, module in self.named_modules():
-            module.training = mode
+        check_flags(mode=mode)
+        walk(self)  # no layer may be out of reach
+        self.training = mode
+        for child in self.children():
+            child.train(mode)
         return self
 
     def eval(self) -> "Module":
         """Behave as in use, here and below."""
         return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> "Module":
+        """Learn all parameters from here on, or freeze them."""
+        check_flags(requires_grad=requires_grad)
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def apply(self, fn: Callable[["Module"], Any]) -> "Module":
+        """Call ``fn(layer)`` for every layer below and then for this one, as to give parameters first values."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
 
     def zero_grad(self) -> None:
         """Forget every parameter's gradient."""
@@ -165,10 +229,13 @@ class Module:
         return ""
 
     def __repr__(self) -> str:
-        children = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in self.named_children()]
-        if not children:
+        return self._nested(self.named_children())
+
+    def _nested(self, children: Iterable[tuple[str, Any]]) -> str:
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
+        if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
-        return f"{type(self).__name__}(\n  " + "\n  ".join([*filter(None, [self.extra_repr()]), *children]) + "\n)"
+        return f"{type(self).__name__}(\n  " + "\n  ".join([*filter(None, [self.extra_repr()]), *lines]) + "\n)"
 
     def summary(self) -> None:
         """Print the layers with their output shapes and numbers of parameters."""
@@ -176,43 +243,9 @@ class Module:
 
         print(table(self))
 
-
-class Sequential(Module):
-    """Layers in a row: each gets what the one before gives, of a recurrent layer its output alone."""
-
-    def __init__(self, *layers: Module) -> None:
-        for layer in layers:
-            if not isinstance(layer, Module):
-                raise DTypeError(f"Sequential: want layers, got {type(layer).__name__}")
-        self.layers = list(layers)
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """("0", first layer), ... as PyTorch names them."""
-        return ((str(n), layer) for n, layer in enumerate(self.layers))
-
-    def forward(self, x: Any) -> Any:
-        """x through all the layers."""
-        for layer in self.layers:
-            x = layer(x)
-            x = x[0] if isinstance(x, tuple) else x
-        return x
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __getitem__(self, place: int) -> Module:
-        return self.layers[place]
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self.layers)
-
-
-def _array(value: Any) -> Array:
-    """An array of any library, where it is; of PyTorch's tensors also those that NumPy could not read."""
-    if not isinstance(value, Tensor) and hasattr(value, "detach"):
-        value = value.detach()  # what requires a gradient is not handed out
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # no loss: it is wider
-    return tensor(value).data
+    def float(self) -> "Module":
+        """Convert everything that is floating to float32."""
+        return self.to(dtype="float32")
 
 
 def _is_dtype(value: Any) -> bool:

@@ -1,7 +1,6 @@
 """The recurrent layer: any cell over whole sequences, in levels and directions, with every mode."""
 
-import warnings
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -13,26 +12,11 @@ from gpulstm.functional import rearrange
 from gpulstm.functional.sequence import Noise
 from gpulstm.nn.arguments import as_tensor, check_input, check_states, on_host, time_first
 from gpulstm.nn.initial import Initial, Weights
-from gpulstm.nn.module import Module, check_flags, check_rate, check_sizes
+from gpulstm.nn.module import Module
+from gpulstm.nn.options import check_layer
 from gpulstm.nn.regularize import regularization
 from gpulstm.random import draw_seed
 from gpulstm.tape import Tensor, apply
-
-MERGES = ("concat", "sum", "mean", "mul")
-
-
-class Options(TypedDict, total=False):
-    """What every recurrent layer takes by keyword; Recurrent says what each is."""
-
-    merge: str
-    regularize: Any
-    init: str
-    forget_bias: float | None
-    recompute: bool
-    device: "str | Device | None"
-    dtype: Any
-    generator: np.random.Generator | None
-    path: str
 
 
 class Recurrent(Module):
@@ -50,22 +34,27 @@ class Recurrent(Module):
     mask        bool with the leading axes of x, instead of lengths: the steps that count (left padding)
     reset       bool likewise: a new sequence begins at this step, from states of zero
     output      (T, B, K*P): the last layer's h at every step, forward beside backward, zero where a
-                step does not count; (T, B, P) with another ``merge``
+                step does not count; (T, B, P) with another ``merge``. With ``return_sequences=False``
+                its last step alone: (B, K*P) or (B, P), (K*P,) or (P,) for a single sequence
     =========== ===================================================================================
 
     The backward direction starts at each sequence's own end, so at step t it has seen the steps from the end
     down to t; the states are each direction's after its last step. For a bidirectional layer of one level
     ``h_n[0]`` equals ``output[lengths - 1, b, :P]`` and ``h_n[1]`` equals ``output[0, b, P:]``.
 
+    ``return_sequences=False`` (Keras' name) gives in place of output the last layer's h after each direction's own
+    last step, directions joined as ``merge`` says: what a classifier reads. Lengths, masks and resets are respected;
+    a sequence without a step gives its first state. The states are the same as with True.
+
     Parameters are named as PyTorch's: weight_ih_l{k} (G*H, D or K*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and
     bias_hh_l{k} (G*H,), weight_hr_l{k} (P, H) with proj_size, the cell's extra ones, suffix _reverse for the
     backward direction, in the cell's order of gates.
 
     ``dropout`` acts on the output of every layer but the last, in training. By keyword alone: ``merge`` of the
-    directions (concat, sum, mean, mul); ``regularize``, one or several of gl.Zoneout, gl.VariationalDropout,
-    gl.WeightDrop; ``init`` (torch, keras, orthogonal: see Weights) and ``forget_bias``; ``recompute`` keeps few
-    states and computes the rest again in the backward pass; ``device``, ``dtype``, ``generator``; ``path``
-    chooses how sequences are computed (see ``gl.explain``).
+    directions (concat, sum, mean, mul); ``return_sequences``; ``regularize``, one or several of gl.Zoneout,
+    gl.VariationalDropout, gl.WeightDrop; ``init`` (torch, keras, orthogonal: see Weights) and ``forget_bias``;
+    ``recompute`` keeps few states and computes the rest again in the backward pass; ``device``, ``dtype``,
+    ``generator``; ``path`` chooses how sequences are computed (see ``gl.explain``).
 
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, naming them.
     """
@@ -85,6 +74,7 @@ class Recurrent(Module):
         proj_size: int = 0,
         *,
         merge: str = "concat",
+        return_sequences: bool = True,
         regularize: Any = (),
         init: str = "torch",
         forget_bias: float | None = None,
@@ -95,30 +85,14 @@ class Recurrent(Module):
         path: str = "auto",
     ) -> None:
         self.cell = cells.find(cell)
-        check_sizes(input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        check_rate("dropout", dropout)
-        check_flags(bias=bias, batch_first=batch_first, bidirectional=bidirectional, recompute=recompute)
-        whole = isinstance(proj_size, int | np.integer) and not isinstance(proj_size, bool)
-        if not whole or not 0 <= proj_size < hidden_size:
-            want = f"an integer, 0 <= proj_size < hidden_size = {hidden_size}"
-            raise ShapeError(f"proj_size: want {want}, got {proj_size!r}")
-        if proj_size and not self.cell.projects:
-            raise ShapeError(f"proj_size: want 0, as a {self.cell.name} has no projection, got {proj_size}")
-        if recompute and not self.cell.recurrent:
-            raise ShapeError(f"recompute: want False, as a {self.cell.name} keeps few states anyway, got True")
-        if not bias and not self.cell.biases:
-            raise ShapeError(f"bias: want True, as the bias of a {self.cell.name} belongs to its equations, got False")
-        if merge not in MERGES or (merge != "concat" and not bidirectional):
-            want = ", ".join(MERGES) if bidirectional else "concat, as the layer has one direction"
-            raise ShapeError(f"merge: want {want}, got {merge!r}")
-        if dropout > 0 and num_layers == 1:
-            name = type(self).__name__
-            warnings.warn(f"dropout acts between layers, and this {name} has one: it changes nothing", stacklevel=3)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.bias, self.batch_first, self.dropout = bias and self.cell.biases, batch_first, dropout
-        self.bidirectional, self.proj_size, self.merge = bidirectional, proj_size, merge
-        self.regularization = regularization(regularize, self.cell)
+        self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
+        self.proj_size, self.merge, self.return_sequences = proj_size, merge, return_sequences
         self.recompute, self.generator, self.path = recompute, generator, path
+        flags = {"batch_first": batch_first, "bidirectional": bidirectional, "recompute": recompute}
+        check_layer(self, merge, bias, num_layers, dropout, **flags, return_sequences=return_sequences)
+        self.bias = bias and self.cell.biases
+        self.regularization = regularization(regularize, self.cell)
         weights = Weights(self.cell, hidden_size, init, forget_bias, Initial(device, dtype, generator))
         for layer in range(num_layers):
             for suffix in self._suffixes:
@@ -184,13 +158,8 @@ class Recurrent(Module):
         states = check_states(hx, self.cell.states, rows, x.shape[1], widths, batched)
 
         last: list[tuple] = []
-        variational = self.regularization.variational
         for layer in range(self.num_layers):
-            if layer > 0 and self.dropout and self.training:
-                x = apply(functional.dropout, x, rate=self.dropout, seed=draw_seed(self.generator))
-            if variational.input and self.training:
-                seed = draw_seed(self.generator)
-                x = apply(functional.variational_dropout, x, rate=variational.input, seed=seed)
+            x = self._dropped(x, layer)
             outputs = []
             for suffix in self._suffixes:
                 arguments = [None if state is None else state[len(last)] for state in states]
@@ -199,16 +168,31 @@ class Recurrent(Module):
                 y, *after = run(x, arguments, layer, suffix, **masks, **noise, reverse=suffix != "")
                 outputs.append(y)
                 last.append(tuple(after))
+            if layer == self.num_layers - 1 and not self.return_sequences:
+                outputs = [after[0] for after in last[-len(self._suffixes) :]]
             x = self._merged(outputs)
+        return self._output(x, batched), self._last_states(last, batched)
 
+    def _dropped(self, x: Tensor, layer: int) -> Tensor:
+        """The input of a layer after the dropout before it, in training."""
+        if layer > 0 and self.dropout and self.training:
+            x = apply(functional.dropout, x, rate=self.dropout, seed=draw_seed(self.generator))
+        if (rate := self.regularization.variational.input) and self.training:
+            x = apply(functional.variational_dropout, x, rate=rate, seed=draw_seed(self.generator))
+        return x
+
+    def _output(self, x: Tensor, batched: bool) -> Tensor:
+        """x (T, B, K*P) or (B, K*P), time first, in the axes that the input has."""
         if not batched:
-            x = x.reshape(x.shape[0], x.shape[2])
-        elif self.batch_first:
-            x = x.transpose(1, 0, 2)
+            return x.reshape(*x.shape[:-2], x.shape[-1])
+        return x.transpose(1, 0, 2) if self.batch_first and x.ndim == 3 else x
+
+    def _last_states(self, last: list[tuple], batched: bool) -> Any:
+        """The states of all layers and directions, each state stacked; alone where the cell has one."""
         stacked = [apply(rearrange.stack, *state) for state in zip(*last, strict=True)]
         if not batched:
-            stacked = [state.reshape(rows, state.shape[2]) for state in stacked]
-        return x, stacked[0] if len(stacked) == 1 else tuple(stacked)
+            stacked = [state.reshape(state.shape[0], state.shape[2]) for state in stacked]
+        return stacked[0] if len(stacked) == 1 else tuple(stacked)
 
     def _weights(self, layer: int, suffix: str) -> list:
         """The parameters of one direction of one layer in the order of functional.recurrent."""
@@ -229,10 +213,11 @@ class Recurrent(Module):
         return {"zoneout": (noise(zoneout.h), noise(zoneout.c)), "recurrent_dropout": noise(recurrent)}
 
     def _merged(self, outputs: list) -> Tensor:
+        """What the directions give, (T, B, P) or (B, P) each, as one."""
         if len(outputs) == 1:
             return outputs[0]
         if self.merge == "concat":
-            return apply(rearrange.concatenate, *outputs, axis=2)
+            return apply(rearrange.concatenate, *outputs, axis=-1)
         forward, backward = outputs
         if self.merge == "mul":
             return forward * backward
@@ -244,6 +229,7 @@ class Recurrent(Module):
             options.insert(0, self.cell.name)
         defaults: dict[str, Any] = {"num_layers": 1, "bias": self.cell.biases, "batch_first": False, "dropout": 0.0}
         defaults |= self.equation
-        defaults |= {"bidirectional": False, "proj_size": 0, "merge": "concat", "recompute": False, "path": "auto"}
+        defaults |= {"bidirectional": False, "proj_size": 0, "merge": "concat", "return_sequences": True}
+        defaults |= {"recompute": False, "path": "auto"}
         options += [f"{name}={getattr(self, name)}" for name, usual in defaults.items() if getattr(self, name) != usual]
         return ", ".join([*options, *self.regularization.words()])

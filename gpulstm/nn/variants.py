@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Unpack
 
 from gpulstm.cells import coupled, general, gru, layer_norm, peephole, rnn, slstm
 from gpulstm.nn.cells import CellOptions, RecurrentCell
-from gpulstm.nn.recurrent import Options, Recurrent
+from gpulstm.nn.options import Options
+from gpulstm.nn.recurrent import Recurrent
 
 
 class RNN(Recurrent):

@@ -35,6 +35,8 @@ class Exporter(Builder):
         of Tensors. ``name`` stands before the names of its arrays. Raises FormatError for a layer that ONNX has
         no nodes for.
         """
+        if getattr(layer, "_hooks", None) is not None:
+            raise FormatError(f"{name or type(layer).__name__}: want a layer without hooks, which ONNX would leave out")
         for kind, rule in RULES:
             if isinstance(layer, kind) and type(layer).forward is kind.forward:  # a subclass may compute otherwise
                 return rule(self, layer, name, *inputs, **options)
@@ -94,6 +96,8 @@ def _recurrent(
     graph: Exporter, layer: nn.Recurrent, name: str, x: Value, hx: Any = None, lengths: Value | None = None
 ) -> tuple[Value, Any]:
     """A chain of nodes, one for each level: (output, states)."""
+    if not layer.return_sequences:
+        raise FormatError(f"{name or 'layer'}: want return_sequences=True for ONNX, got False")
     operators = operators_of(layer, name)
     if len(x.axes) != 3:
         raise ShapeError(f"{name or 'x'}: want three axes, steps, batch and features, got {x.axes}")

@@ -1,0 +1,142 @@
+"""What an attribute of a module holds: parameters and layers that have a name, and those that cannot have one."""
+
+import functools
+import types
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Device
+from gpulstm.errors import DTypeError
+from gpulstm.nn.parameter import Member, Parameter
+from gpulstm.tape import Tensor
+
+# What holds neither layers nor parameters, and is behind most attributes. A weak reference leads to a layer that is
+# found elsewhere; so does a method of one.
+PLAIN = frozenset(
+    {
+        type(None), bool, int, float, complex, str, bytes, type, range, slice, np.ndarray, np.dtype,
+        np.random.Generator, Device, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType,
+        weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType,
+    }
+)  # fmt: skip
+MANY = 64  # a container with more entries is read again only when it is another one or has another number of them
+DEPTH = 2  # objects in objects that are looked into
+INTERNAL = ("_persistent", "_hooks", "_remembered")  # a module's attributes that are not the user's
+
+
+class Contents:
+    """What the attributes of one module hold.
+
+    ``members`` are (name, parameter or layer); ``hidden`` are (name, value, parameters and layers in it) for values
+    that give no names: sets, objects, keys of dicts. Raises DTypeError for a dict with other keys than strings, and
+    for what holds itself.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.members: list[tuple[str, Any]] = []
+        self.hidden: list[tuple[str, Any, list[Any]]] = []
+        for name, value in list(module.attributes()):
+            if type(value) not in PLAIN and name not in INTERNAL:
+                self._add(name, value, ())
+
+    def _add(self, name: str, value: Any, above: tuple[int, ...]) -> None:
+        if isinstance(value, Member):
+            self.members.append((name, value))
+        elif isinstance(value, Tensor):
+            check_learnt(name, value)
+        elif isinstance(value, dict | list | tuple):
+            self._add_container(name, value, above)
+        elif not self._is_remembered(name, value):
+            self._hide(name, value, list(search(value)))
+
+    def _add_container(self, name: str, value: Any, above: tuple[int, ...]) -> None:
+        if (len(value) <= MANY and _is_plain(value)) or self._is_remembered(name, value):
+            return
+        if id(value) in above:
+            raise DTypeError(f"{name}: want a {type(value).__name__} that does not hold itself, got one that does")
+        before = len(self.members), len(self.hidden)
+        for key, item in _entries(value):
+            if type(item) in PLAIN:
+                continue
+            if isinstance(key, str) and key and "." not in key:
+                self._add(f"{name}.{key}", item, (*above, id(value)))
+            elif things := list(search(item)):
+                raise DTypeError(
+                    f"{name}: want strings without a dot as keys of what holds layers or parameters, got {key!r} "
+                    f"for a {type(things[0]).__name__}"
+                )
+        if isinstance(value, dict) and (keys := [thing for key in value for thing in search(key)]):
+            self.hidden.append((f"the keys of {name}", value, keys))
+        if len(value) > MANY and before == (len(self.members), len(self.hidden)):
+            self.remember(name, value)
+
+    def _hide(self, name: str, value: Any, things: list[Any]) -> None:
+        if things:
+            self.hidden.append((name, value, things))
+        else:
+            self.remember(name, value)
+
+    def remember(self, name: str, value: Any) -> None:
+        """Do not look into this value again as long as it stays where it is."""
+        memory = vars(self.module).setdefault("_remembered", {})
+        memory[name] = (value, _length(value))
+
+    def _is_remembered(self, name: str, value: Any) -> bool:
+        known = vars(self.module).get("_remembered", {}).get(name)
+        return known is not None and known[0] is value and known[1] == _length(value)
+
+
+def check_learnt(name: str, value: Tensor) -> None:
+    """Raises DTypeError for a tensor to be learnt that is no Parameter: no optimiser would be given it."""
+    if value.requires_grad and value._source is None and not isinstance(value, Parameter):
+        raise DTypeError(
+            f"{name}: want a Parameter for what is learnt, got a Tensor that requires_grad; "
+            "write gl.Parameter(x.data), or x.detach() for what is not learnt"
+        )
+
+
+def search(value: Any, depth: int = DEPTH, above: tuple[int, ...] = ()) -> Iterator[Any]:
+    """The parameters and layers in a value of any type: in containers, and in objects down to a depth."""
+    if type(value) in PLAIN or id(value) in above:
+        return
+    if isinstance(value, Member):
+        yield value
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict | types.MappingProxyType):
+        parts = (*value.keys(), *value.values())
+    elif isinstance(value, list | tuple | set | frozenset | deque):
+        parts = value
+    elif depth > 0 and not isinstance(value, Tensor):
+        depth -= 1
+        parts = list(getattr(value, "__dict__", {}).values())
+        parts += [getattr(value, name, None) for kind in type(value).__mro__ for name in _slots(kind)]
+        parts += [value.func, value.args, value.keywords] if isinstance(value, functools.partial) else []
+    for part in parts:
+        yield from search(part, depth, (*above, id(value)))
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    names = vars(kind).get("__slots__", ())
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
+    """(key, item) of a dict, list or tuple; a named tuple has its fields as keys."""
+    if isinstance(value, dict):
+        return value.items()
+    return zip(getattr(value, "_fields", None) or map(str, range(len(value))), value, strict=True)
+
+
+def _is_plain(value: Any) -> bool:
+    values = value.values() if isinstance(value, dict) else value
+    return PLAIN.issuperset(map(type, values)) and (not isinstance(value, dict) or PLAIN.issuperset(map(type, value)))
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, dict | list | tuple | set | frozenset | deque) else 0

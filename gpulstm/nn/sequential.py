@@ -1,0 +1,153 @@
+"""Layers and functions in a row."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.nn.module import Module
+from gpulstm.tape import Tensor
+
+Layer = Module | Callable[[Any], Any]
+STEPS = ("lengths", "mask", "reset")  # what tells a layer which steps count
+
+
+class Sequential(Module):
+    """Layers and plain functions in a row: each gets what the one before gives, of a tuple its first item.
+
+    >>> classify = gl.Sequential(gl.Embedding(V, D), gl.LSTM(D, H, return_sequences=False), gl.Linear(H, C))
+    >>> logits = classify(ids, lengths=lengths)  # ids (T, B) -> (B, C)
+
+    The states of recurrent layers are dropped. Layers are named "0", "1", ... as PyTorch names them, or as a dict of
+    them says: ``Sequential({"rnn": lstm, "head": linear})``; a list of layers is taken too. Parameters that a plain
+    function uses are not found: give those as a layer.
+
+    ``model[1]`` is a layer, ``model[-1]`` the last one, ``model[:2]`` a Sequential of the same layers. Raises
+    DTypeError for what is neither a layer nor a function.
+    """
+
+    _row: dict[str, Layer]
+
+    def __init__(self, *layers: Any) -> None:
+        given: Any = layers
+        if len(layers) == 1 and isinstance(layers[0], list | tuple | Mapping):
+            given = layers[0]
+        self._row = {}
+        for name, layer in given.items() if isinstance(given, Mapping) else enumerate(given):
+            self.add_module(str(name), layer)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers and functions in their order; ``append`` and ``model[n] = layer`` change them."""
+        return tuple(self._row.values())
+
+    def attributes(self) -> Iterator[tuple[str, Any]]:
+        yield from self._row.items()
+        yield from ((name, value) for name, value in super().attributes() if name != "_row")
+
+    def add_module(self, name: str, module: Any) -> None:
+        """Put a layer or function at the end, under a name; in place of the one that has the name."""
+        if isinstance(module, type) or not callable(module) or isinstance(module, Tensor):
+            hint = f"; write {module.__name__}()" if isinstance(module, type) else ""
+            got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+            raise DTypeError(f"Sequential: want layers or functions, got {got}{hint}")
+        if not name or "." in name:
+            raise DTypeError(f"Sequential: want names without a dot, got {name!r}")
+        self._row[name] = module
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, Module) or name in vars(self).get("_row", ()):
+            self.add_module(name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        row = vars(self).get("_row", {})
+        if name not in row:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return row[name]
+
+    def append(self, layer: Any) -> "Sequential":
+        """Put a layer or function at the end, named by its place."""
+        self.add_module(str(len(self._row)), layer)
+        return self
+
+    def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
+        """x through all the layers.
+
+        ``lengths``, ``mask`` and ``reset`` go to every layer and function that takes an argument of that name, up to
+        and with the one that leaves out the axis of steps (``return_sequences=False``). Raises ShapeError if one is
+        given that none takes.
+        """
+        given = {name: value for name, value in zip(STEPS, (lengths, mask, reset), strict=True) if value is not None}
+        if given:
+            self._check_taken(given)
+        for layer in self.layers:
+            x = layer(x, **{name: given[name] for name in _taken(layer) if name in given}) if given else layer(x)
+            x = x[0] if isinstance(x, tuple) else x
+            given = {} if given and _ends_steps(layer) else given
+        return x
+
+    def _check_taken(self, given: dict[str, Any]) -> None:
+        taken = _taken(self)
+        for name in given:
+            if name not in taken:
+                layers = ", ".join(_name(layer) for layer in self.layers) or "none"
+                raise ShapeError(f"{name}: want None, as none of the layers ({layers}) takes it")
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.layers)
+
+    def __getitem__(self, place: int | slice) -> Any:
+        if not isinstance(place, slice):
+            return self.layers[place]
+        part = Sequential(dict(list(self._row.items())[place]))
+        part.training = self.training
+        return part
+
+    def __setitem__(self, place: int, layer: Any) -> None:
+        self.add_module(list(self._row)[place], layer)
+
+    def __repr__(self) -> str:
+        return self._nested(
+            [(n, item if isinstance(item, Module) else _Word(_name(item))) for n, item in self._row.items()]
+        )
+
+
+class _Word(str):
+    """A name that is shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _name(layer: Layer) -> str:
+    """How a layer or function is called in messages."""
+    return type(layer).__name__ if isinstance(layer, Module) else getattr(layer, "__name__", repr(layer))
+
+
+def _taken(layer: Layer) -> set[str]:
+    """Which of lengths, mask and reset a layer or function takes."""
+    if isinstance(layer, Sequential) and type(layer).forward is Sequential.forward:
+        taken: set[str] = set()
+        for each in layer.layers:
+            taken |= _taken(each)
+            if _ends_steps(each):
+                break
+        return taken
+    try:
+        signature = inspect.signature(layer.forward if isinstance(layer, Module) else layer)
+    except (TypeError, ValueError):  # a function written in C that does not tell
+        return set()
+    behind_x = list(signature.parameters.values())[1:]
+    return {each.name for each in behind_x if each.name in STEPS and each.kind != inspect.Parameter.POSITIONAL_ONLY}
+
+
+def _ends_steps(layer: Layer) -> bool:
+    """Whether there is no axis of steps behind this layer."""
+    if isinstance(layer, Sequential):
+        return any(map(_ends_steps, layer.layers))
+    return getattr(layer, "return_sequences", True) is False

@@ -1,0 +1,89 @@
+"""States of modules: arrays by name, checked whole before any of them is taken."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpulstm.backend import FLOATS, Array, backend_of
+from gpulstm.errors import DTypeError, GpulstmError, ShapeError
+from gpulstm.tape import Tensor, tensor
+
+
+class Loaded(NamedTuple):
+    """What ``load_state_dict`` passed over, under PyTorch's names."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def load(own: Mapping[str, Tensor], state: Any, strict: bool, kind: str) -> Loaded:
+    """Copy the arrays of ``state`` into the tensors of the same names; ``kind`` is what errors call the module."""
+    if not isinstance(state, Mapping):
+        raise DTypeError(
+            f"state of {kind}: want a dict of arrays by name, as state_dict() gives, got {type(state).__name__}; "
+            "gl.load(path, model) reads a file"
+        )
+    passed = Loaded([name for name in own if name not in state], [name for name in state if name not in own])
+    wrong: list[str] = []
+    if strict:
+        wrong += [f"missing {name}" for name in passed.missing_keys]
+        wrong += [f"unexpected {name}" for name in passed.unexpected_keys]
+    new: dict[str, Array] = {}
+    for name in (name for name in own if name in state):
+        try:
+            new[name] = _fitting(own[name], state[name])
+        except GpulstmError as error:
+            wrong.append(f"{name}: {error}")
+    wrong += _unlike(own, new)
+    if wrong:
+        raise ShapeError(f"state of {kind}: " + "; ".join(wrong))
+    for name, value in new.items():
+        with backend_of(own[name].data):
+            own[name].data[...] = value
+    return passed
+
+
+def _fitting(own: Tensor, value: Any) -> Array:
+    """The value on the device of ``own`` and in its type. Raises GpulstmError for one that it cannot hold."""
+    value = _array(value)
+    if value.shape != own.shape:
+        raise ShapeError(f"want {own.shape}, got {value.shape}")
+    if value.dtype.name not in FLOATS and value.dtype.kind not in "iub":
+        raise DTypeError(f"want real numbers, got {value.dtype}")
+    if isinstance(own.data, np.ndarray) and not own.data.flags.writeable:
+        raise DTypeError("want an array that can be written to, got a read-only one in the module")
+    with backend_of(own.data) as backend, np.errstate(all="ignore"):
+        xp, value = backend.xp, backend.asarray(value)
+        cast = value.astype(own.dtype, copy=False)
+        if cast is value:
+            return value
+        if own.dtype.name not in FLOATS:
+            held = (cast == value) if value.dtype.kind != "b" else True
+        else:
+            held = xp.isfinite(cast) | ~xp.isfinite(value) if value.dtype.name in FLOATS else xp.isfinite(cast)
+        if not xp.all(held):
+            raise DTypeError(f"want numbers that {own.dtype} holds, got others in {value.dtype}")
+    return cast
+
+
+def _unlike(own: Mapping[str, Tensor], new: Mapping[str, Array]) -> list[str]:
+    """The names that share a tensor and are given different values."""
+    first: dict[int, str] = {}
+    wrong = []
+    for name, value in new.items():
+        other = first.setdefault(id(own[name]), name)
+        if other != name:
+            with backend_of(value) as backend:
+                same = bool((backend.xp.isnan(value) & backend.xp.isnan(new[other]) | (value == new[other])).all())
+            if not same:
+                wrong.append(f"{name}: want the values of {other}, as both are one tensor, got others")
+    return wrong
+
+
+def _array(value: Any) -> Array:
+    """An array of any library, where it is; of PyTorch's tensors also those that NumPy could not read."""
+    if not isinstance(value, Tensor) and hasattr(value, "detach"):
+        value = value.detach()  # what requires a gradient is not handed out
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # no loss: it is wider
+    return tensor(value).data

@@ -1,0 +1,133 @@
+"""How a module finds its parameters, buffers and layers: a walk over its attributes, whenever one asks."""
+
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from gpulstm.errors import DTypeError
+from gpulstm.nn.contents import Contents
+from gpulstm.nn.parameter import Member, Parameter
+from gpulstm.tape import Tensor
+
+if TYPE_CHECKING:
+    from gpulstm.nn.module import Module
+
+
+class Tree(Member):
+    """The part of Module that finds things. Nothing is registered: every walk reads the attributes as they are."""
+
+    _persistent: Mapping[str, bool] = types.MappingProxyType({})  # the names of buffers, and whether they are saved
+
+    def attributes(self) -> Iterable[tuple[str, Any]]:
+        """(name, value) of all that may hold parameters and layers."""
+        return vars(self).items()
+
+    def named_children(self) -> Iterator[tuple[str, "Module"]]:
+        """(name, layer) of the layers directly in this one; those of a list or dict are attribute.0, attribute.key."""
+        return ((name, item) for name, item in Contents(self).members if isinstance(item, Tree))  # type: ignore[misc]
+
+    def children(self) -> Iterator["Module"]:
+        """The layers directly in this one."""
+        return (child for _, child in self.named_children())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
+        """This layer, under "", and all below it; a shared one under each of its names."""
+        return ((joined(prefix, name), module) for name, module, _ in walk(self))
+
+    def modules(self) -> Iterator["Module"]:
+        """This layer and all below it, each once."""
+        return iter({id(module): module for _, module, _ in walk(self)}.values())
+
+    def get_submodule(self, name: str) -> "Module":
+        """The layer of a name, such as "blocks.0"; raises AttributeError where there is none."""
+        for found, module in self.named_modules():
+            if found == name:
+                return module
+        raise AttributeError(f"{type(self).__name__} has no layer {name!r}; named_modules() lists them")
+
+    def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter) of this layer alone; those of a list or dict are attribute.0, attribute.key."""
+        return ((name, item) for name, item in Contents(self).members if isinstance(item, Parameter))
+
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """(name, parameter) of this layer and all below it, each once, in the order of the attributes."""
+        seen: set[int] = set()
+        for name, parameter in all_parameters(self) if recurse else self.own_parameters():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield joined(prefix, name), parameter
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """The parameters of this layer and all below it."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def own_buffers(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """(name, buffer, whether it is saved) of this layer alone, without those that are None."""
+        values = ((name, vars(self).get(name), saved) for name, saved in self._persistent.items())
+        return ((name, value, saved) for name, value, saved in values if value is not None)
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """(name, buffer) of this layer and all below it, each once, without those that are None."""
+        seen: set[int] = set()
+        for above, module in self.named_modules() if recurse else [("", self)]:
+            for name, buffer, _ in module.own_buffers():
+                if id(buffer) not in seen:
+                    seen.add(id(buffer))
+                    yield joined(prefix, joined(above, name)), buffer
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """The buffers of this layer and all below it."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: all attributes but what the walks remember."""
+        return {name: value for name, value in vars(self).items() if name != "_remembered"}
+
+
+def walk(root: Tree) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
+    """(name, layer, its members) of the root, under "", and of all layers below it, in PyTorch's order.
+
+    Members are (name, parameter or layer). Raises DTypeError where parameters or layers are that no name leads to:
+    in a set, in an object, under a key that is no string; and for a layer that holds itself.
+    """
+    rows: list[tuple[str, Any, list[tuple[str, Any]]]] = []
+    hidden: list[tuple[Contents, str, Any, list[Any]]] = []
+    _descend("", root, (), rows, hidden)
+    if hidden:
+        found = {id(module) for _, module, _ in rows} | {id(item) for _, _, items in rows for _, item in items}
+        for contents, name, value, things in hidden:
+            lost = next((thing for thing in things if id(thing) not in found), None)
+            if lost is not None:
+                raise DTypeError(
+                    f"{name} of {type(contents.module).__name__}: want layers and parameters in attributes, lists, "
+                    f"tuples and dicts, got a {type(lost).__name__} in a {type(value).__name__}, which gives it no name"
+                )
+            contents.remember(name, value)
+    return rows
+
+
+def _descend(prefix: str, module: Tree, above: tuple[int, ...], rows: list, hidden: list) -> None:
+    if id(module) in above:
+        raise DTypeError(
+            f"{prefix}: want layers that do not hold themselves, got the {type(module).__name__} that it is in; "
+            "keep weakref.ref(layer) to look back at it"
+        )
+    contents = Contents(module)
+    rows.append((prefix, module, contents.members))
+    hidden += [(contents, *each) for each in contents.hidden]
+    for name, item in contents.members:
+        if isinstance(item, Tree):
+            _descend(joined(prefix, name), item, (*above, id(module)), rows, hidden)
+
+
+def all_parameters(root: Tree) -> Iterator[tuple[str, Parameter]]:
+    """(name, parameter) of a layer and all below it, a shared one under each of its names."""
+    for prefix, _, members in walk(root):
+        for name, item in members:
+            if isinstance(item, Parameter):
+                yield joined(prefix, name), item
+
+
+def joined(prefix: str, name: str) -> str:
+    """Two parts of a name with a dot between them."""
+    return f"{prefix}.{name}" if prefix and name else prefix or name
