@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
     ("errors",),
-    ("launch", "pool", "random"),
+    ("checks", "launch", "pool", "random"),
     ("backend",),
     ("cells",),
     ("functional",),

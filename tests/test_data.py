@@ -1,7 +1,9 @@
 """Batches: every example, step and target once a pass, and a position that can be saved and restored."""
 
+import copy
 import itertools
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -47,9 +49,9 @@ def test_padding_of_vectors():
 def test_padding_refuses():
     with pytest.raises(ShapeError, match="sequences: want at least one, got none"):
         pad_sequences([])
-    with pytest.raises(ShapeError, match=r"sequence 1: want \(steps, 2\), got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"sequences\[1\]: want \(steps, 2\), got \(3,\)"):
         pad_sequences([np.ones((1, 2)), np.ones(3)])
-    with pytest.raises(ShapeError, match=r"sequence 0: want \(steps\), got \(\)"):
+    with pytest.raises(ShapeError, match=r"sequences\[0\]: want \(steps\), got \(\)"):
         pad_sequences([1.0, 2.0])
 
 
@@ -98,9 +100,34 @@ def test_batches_refuse():
         Batches(np.ones(3), np.ones(2), batch_size=1)
     with pytest.raises(ShapeError, match=r"got lengths \[\]"):
         Batches(batch_size=1)
-    for bad in (0, 2.0):
-        with pytest.raises(ShapeError, match=f"batch_size: want a whole number from 1 up, got {bad}"):
+    for bad in (0, 2.0, True, "2", None):
+        with pytest.raises(ShapeError, match=f"batch_size: want a whole number from 1 up, got {bad!r}"):
             Batches(np.ones(3), batch_size=bad)
+    with pytest.raises(DTypeError, match="drop_last: want True or False, got 1"):
+        Batches(np.ones(3), batch_size=2, drop_last=1)
+
+
+GENERATORS = (0, np.random.RandomState(0), np.random.PCG64(0), "0")
+
+
+@pytest.mark.parametrize("bad", GENERATORS, ids=lambda bad: type(bad).__name__)
+def test_generators_refused(bad):
+    for make in (
+        lambda: Batches(np.ones(3), batch_size=2, generator=bad),
+        lambda: Windows([1, 2], 1, 1, generator=bad),
+    ):
+        with pytest.raises(DTypeError, match=r"^generator: want a numpy.random.Generator, .* or None, got "):
+            make()
+
+
+def test_sizes_may_be_numpys():
+    two = np.int8(2)
+    for kind in (
+        lambda n: Batches(np.arange(300), batch_size=n),
+        lambda n: Windows(np.arange(300), n, n, ahead=n, stride=n, horizon=n),
+        lambda n: Streams(np.arange(300), n, n, ahead=n),
+    ):
+        assert bits(list(kind(two))) == bits(list(kind(2))) and len(kind(two)) == len(kind(2))
 
 
 # -- windows -------------------------------------------------------------------------------------------------
@@ -134,6 +161,68 @@ def test_windows_of_other_targets(device):
     np.testing.assert_array_equal(y, targets[5:])
     x, y = next(iter(Windows(device.asarray(series), 7, 2, ahead=0)))
     np.testing.assert_array_equal(device.to_numpy(x), device.to_numpy(y))
+
+
+@pytest.mark.parametrize(
+    ("N", "window", "stride", "starts", "last"),
+    [
+        (11, 4, 1, [0, 1, 2, 3, 4, 5, 6], None),
+        (11, 4, 2, [0, 2, 4, 6], None),
+        (12, 4, 2, [0, 2, 4, 6], 8),
+        (13, 4, 3, [0, 3, 6], 9),
+        (11, 4, 4, [0, 4], 8),
+        (11, 3, 5, [0, 5], None),
+        (12, 3, 5, [0, 5], 10),
+        (3, 4, 1, [], 0),
+    ],
+)
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_windows_that_overlap(device, N, window, stride, starts, last, shuffled):
+    generator = np.random.default_rng(0) if shuffled else None
+    options = {"stride": stride, "generator": generator}
+    got = [host(device, batch) for batch in Windows(device.asarray(np.arange(N)), window, 3, **options)]
+    if last is not None:
+        x, y = got.pop()
+        np.testing.assert_array_equal(x, np.arange(last, N - 1)[:, None])
+        np.testing.assert_array_equal(y, x + 1)
+    for x, y in got:
+        np.testing.assert_array_equal(x, x[0] + np.arange(window)[:, None])
+        np.testing.assert_array_equal(y, x + 1)
+    found = [start for x, _ in got for start in x[0].tolist()]
+    assert sorted(found) == starts and (shuffled or found == starts)
+    kept = (
+        [host(device, batch) for batch in Windows(device.asarray(np.arange(N)), window, 1, drop_last=True, **options)]
+        if starts
+        else []
+    )
+    assert sorted(start for x, _ in kept for start in x[0].tolist()) == starts
+
+
+def test_windows_of_what_is_to_be_forecast(device):
+    series = np.arange(20.0)
+    windows = Windows(device.asarray(series), 6, 4, stride=3, horizon=5)
+    got = [host(device, batch) for batch in windows]
+    assert [x.shape for x, _ in got] == [(6, 4)] and len(windows) == 1
+    for x, y in got:
+        np.testing.assert_array_equal(x[0], [0, 3, 6, 9])
+        np.testing.assert_array_equal(y, x[-1] + 1 + np.arange(5)[:, None])
+    for x, y in Windows(series, 6, 4, targets=-series, ahead=3, stride=1, horizon=1, batch_first=True):
+        np.testing.assert_array_equal(y, -x[:, -1:] - 3)
+    for x, y in Windows(series, 6, 4, ahead=0, horizon=1):
+        np.testing.assert_array_equal(y, x[-1:])
+    with pytest.raises(ShapeError, match="series: want at least 21 steps, got 20"):
+        Windows(series, 10, 4, horizon=9, ahead=3)
+    assert len(Windows(series, 10, 4, horizon=9, ahead=2)) == 1
+
+
+def test_windows_of_one_shape():
+    series = np.arange(29)
+    shapes = {x.shape for x, _ in Windows(series, 4, 3, drop_last=True)}
+    assert shapes == {(4, 3)}
+    assert len(Windows(series, 4, 3)) == 3 and len(Windows(series, 4, 3, drop_last=True)) == 2
+    with pytest.raises(ShapeError, match="series: want at least 33 steps for one batch with drop_last, got 29"):
+        Windows(series, 4, 8, drop_last=True)
+    assert len(Windows(np.arange(33), 4, 8, drop_last=True)) == 1
 
 
 # -- streams -------------------------------------------------------------------------------------------------
@@ -195,6 +284,25 @@ def test_windows_of_streams_are_contiguous(device):
         assert x.flags.c_contiguous and y.flags.c_contiguous
 
 
+def test_streams_of_one_shape():
+    assert [len(x) for x, _ in Streams(np.arange(41), 4, 3)] == [3, 3, 3, 1]
+    assert [len(x) for x, _ in Streams(np.arange(41), 4, 3, drop_last=True)] == [3, 3, 3]
+    with pytest.raises(ShapeError, match="series: want at least 45 steps for one window with drop_last, got 41"):
+        Streams(np.arange(41), 4, 11, drop_last=True)
+    assert len(Streams(np.arange(45), 4, 11, drop_last=True)) == 1
+
+
+def test_what_is_written_to_a_batch_stays_in_it():
+    series = np.arange(25)
+    for data in (Batches(series, batch_size=5), Windows(series, 7, 2), Streams(series, 1, 9), Streams(series, 2, 9)):
+        before = bits(list(data))
+        for batch in data:
+            for array in batch if isinstance(batch, tuple) else (batch,):
+                array[...] = -1
+        assert bits(list(data)) == before
+    np.testing.assert_array_equal(series, np.arange(25))
+
+
 def test_series_of_other_libraries():
     (batch,) = Streams([0, 1, 2, 3], 1, 9)
     np.testing.assert_array_equal(batch[1], [[1], [2], [3]])
@@ -224,7 +332,7 @@ def test_series_refused(kind, emulated):
         make(np.arange(5), ahead=-1)
     with pytest.raises(ShapeError, match="window: want a whole number from 1 up, got 0"):
         make(np.arange(5), **({"first": 0} if kind is Windows else {"second": 0}))
-    with pytest.raises(DeviceError, match="got cpu and cuda:0"):
+    with pytest.raises(DeviceError, match="targets: want cpu, the device of series, got cuda:0"):
         make(np.arange(5), targets=backend.device("cuda").backend.asarray(np.arange(5)))
 
 
@@ -233,7 +341,7 @@ def test_streams_refused():
         Streams(np.arange(5), 5, 1)
     with pytest.raises(ShapeError, match="streams: want a whole number from 1 up, got 0"):
         Streams(np.arange(5), 0, 1)
-    with pytest.raises(DTypeError, match="fill: want a number that the targets' type uint8 can hold, got -100"):
+    with pytest.raises(DTypeError, match="fill: want a number that uint8, the type of series, can hold, got -100"):
         Streams(np.arange(6, dtype=np.uint8), 2, 1, fill=-100)
 
 
@@ -313,6 +421,56 @@ def test_a_finished_pass_is_followed_by_a_whole_one():
     assert len(list(other)) == 3
 
 
+@pytest.mark.parametrize("kind", all_kinds())
+def test_two_passes_at_once(kind):
+    data = all_kinds()[kind]()
+    expected = all_kinds()[kind]()
+    first, second = list(expected), list(expected)
+    one, other = iter(data), iter(data)
+    assert bits(next(one)) == bits(first[0])
+    assert bits(next(other)) == bits(second[0])
+    assert data.state_dict()["position"] == 1
+    assert bits(list(one)) == bits(first[1:])  # its end does not touch the position of the other
+    assert data.state_dict()["position"] == 1
+    resumed = all_kinds()[kind]()
+    resumed.load_state_dict(data.state_dict())
+    assert bits(list(resumed)) == bits(second[1:]) == bits(list(other))
+    assert data.state_dict()["position"] is None
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda data: pickle.loads(pickle.dumps(data))])
+@pytest.mark.parametrize("kind", all_kinds())
+def test_a_copy_begins_with_a_whole_pass(kind, copied):
+    data = all_kinds()[kind]()
+    for loaded in (False, True):
+        going = iter(data)
+        next(going)
+        if loaded:
+            data.load_state_dict(data.state_dict())
+        other = copied(data)
+        assert other.state_dict()["position"] is None and repr(other) == repr(data)
+        assert len(list(other)) == len(data) == len(other)
+        assert len(list(data if loaded else going)) == len(data) - 1
+
+
+def test_reprs():
+    generator = np.random.default_rng(0)
+    shown = {
+        "Batches(4 batches, shuffled: 10 examples, 2 columns, batch_size=3, batch_first=True)": Batches(
+            np.ones(10), np.ones(10), batch_size=3, generator=generator
+        ),
+        "Batches(1 batch: 3 examples, 1 column, batch_size=3, drop_last=True, batch_first=True)": Batches(
+            [[1], [2], []], batch_size=3, drop_last=True, batch_first=True
+        ),
+        "Windows(3 batches: 25 steps, window=4, batch_size=8, ahead=2, stride=1, batch_first=True)": Windows(
+            np.ones(25), 4, 8, stride=1, ahead=2, batch_first=True
+        ),
+        "Streams(3 batches: 25 steps, streams=2, window=5)": Streams(np.ones(25), 2, 5),
+    }
+    for text, data in shown.items():
+        assert repr(data) == text
+
+
 def test_the_same_seed_gives_the_same_order():
     rng = np.random.default_rng
     one, other = (passes(Batches(np.arange(90), batch_size=9, generator=rng(5)), 20) for _ in range(2))
@@ -328,6 +486,9 @@ def test_states_that_do_not_fit():
         ({"position": 6}, "want a position from 0 to 5, got 6"),
         ({"position": -1}, "want a position from 0 to 5, got -1"),
         ({"position": "3"}, "want a position from 0 to 5, got 3"),
+        ({"position": True}, "want a position from 0 to 5, got True"),
+        ({"position": 3, "seed": -1}, "want a seed from 0 to"),
+        ({"position": 3, "seed": "abc"}, "want a seed from 0 to"),
         ({"generator": None}, "want both in one order or both shuffled"),
         ({"position": 3, "seed": None}, "want both in one order or both shuffled"),
         ({"position": None, "seed": 3}, "want both in one order or both shuffled"),

@@ -1,0 +1,68 @@
+"""What the data sets ask of the arrays and numbers they are given, each fault named."""
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array, backend_of
+from gpulstm.errors import DTypeError, ShapeError, TapeError
+from gpulstm.tape import Tensor, tensor
+
+_ADVICE = "numbers or booleans"
+
+
+def as_array(name: str, x: Any) -> Array:
+    """x as a NumPy or CuPy array of real numbers or booleans, where it is; memory is shared if it can be.
+
+    Takes arrays of any library, Tensors, lists, and what NumPy reads as an array (a pandas column). Raises TapeError
+    for a Tensor with a gradient, ShapeError for lists whose parts differ in length, DTypeError for all else.
+    """
+    if isinstance(x, Tensor) and x.requires_grad:
+        raise TapeError(f"{name}: want data, got a Tensor that requires_grad; call detach() first")
+    if x is None or isinstance(x, str | bytes | dict | set | frozenset):
+        raise DTypeError(f"{name}: want an array or a list of {_ADVICE}, got {type(x).__name__}")
+    try:
+        other = any(hasattr(x, mark) for mark in ("__dlpack__", "__cuda_array_interface__"))
+        array = tensor(x).data if other or isinstance(x, Tensor) else np.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{name}: want equal shapes in a list, got {_shortened(x)}") from error
+    except TypeError as error:
+        raise DTypeError(f"{name}: want an array or a list of {_ADVICE}: {error}") from error
+    backend_of(array)
+    if not is_real(array.dtype):
+        raise DTypeError(f"{name}: want {_ADVICE}, got {array.dtype.name} in {_shortened(x)}")
+    return array
+
+
+def is_real(dtype: Any) -> bool:
+    """Whether the elements are real numbers or booleans."""
+    return dtype.kind in "biuf" or dtype.name == "bfloat16"
+
+
+def held(name: str, value: Any, dtype: Any, of: str) -> Any:
+    """The number as an element of that type, the type ``of`` what. Raises DTypeError for what the type cannot hold.
+
+    Integers hold whole numbers in their range, booleans 0 and 1. Floating types round, but a finite number stays
+    finite and one that is not zero does not become zero.
+    """
+    value = value.item() if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 else value
+    if isinstance(value, numbers.Real) and _fits(value, np.dtype(dtype)):
+        return value
+    raise DTypeError(f"{name}: want a number that {dtype.name}, the type of {of}, can hold, got {value!r}")
+
+
+def _fits(value: Any, dtype: np.dtype) -> bool:
+    if dtype.kind == "b":
+        return value in (0, 1)
+    if dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        return bool(np.isfinite(float(value)) and value == int(value) and info.min <= value <= info.max)
+    with np.errstate(all="ignore"):
+        rounded = float(np.asarray(float(value)).astype(dtype))
+    return bool((np.isfinite(rounded) or not np.isfinite(float(value))) and (rounded != 0 or value == 0))
+
+
+def _shortened(x: Any) -> str:
+    text = f"{x!r}".replace("\n", " ")
+    return text if len(text) <= 60 else text[:57] + "..."

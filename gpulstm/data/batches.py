@@ -1,0 +1,116 @@
+"""Examples in batches: rows of arrays, and sequences of different lengths, padded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpulstm import checks
+from gpulstm.backend import Array, backend_of
+from gpulstm.data.arguments import as_array
+from gpulstm.data.padding import Ragged
+from gpulstm.data.passes import Passes
+from gpulstm.errors import DTypeError, ShapeError
+
+
+class Batches(Passes):
+    """Examples in batches: every example once in a pass.
+
+    A column is a list of N sequences (T_n, ...), of which a batch has ``pad_sequences``' pair (padded (T, B, ...),
+    lengths (B,)), with ``batch_first`` (B, T, ...); or it is an array (N, ...), of which a batch has the rows (B, ...).
+    A batch is a tuple with one entry a column, or that entry alone when there is one column. The last batch may be
+    smaller; ``drop_last`` leaves it out.
+
+    >>> for (ids, lengths), labels in Batches(sentences, classes, batch_size=32, generator=generator):
+    ...     output, (h, c) = lstm(embedding(ids), lengths=lengths)  # ids (T, B)
+
+    Batches of arrays alone are ``batch_first``: rows (B, T, D) of an array (N, T, D) fit
+    ``gl.LSTM(D, H, batch_first=True)``.
+
+    ``value`` fills up the sequences: a number for all columns of sequences, or a list with one entry a column (None
+    for an array), e.g. ``value=[0, -100]`` for ids and the targets of ``cross_entropy``. The type of a column is
+    that of all its sequences, in every batch.
+
+    Raises ShapeError for columns of different length, for sequences that differ in more than their length, for
+    ``batch_first=False`` with arrays alone and for a batch_size below 1; DTypeError for what is no number and for a
+    ``value`` that a column cannot hold.
+    """
+
+    def __init__(
+        self,
+        *columns: Any,
+        batch_size: int,
+        generator: np.random.Generator | None = None,
+        drop_last: bool = False,
+        value: float | Sequence[float | None] = 0,
+        batch_first: bool | None = None,
+    ) -> None:
+        self.batch_size = checks.count("batch_size", batch_size, 1)
+        self.drop_last = checks.flag("drop_last", drop_last)
+        values = list(value) if isinstance(value, list | tuple) else None
+        if values is not None and len(values) != len(columns):
+            raise ShapeError(f"value: want one number, or {len(columns)}, one a column, got {len(values)}")
+        self._columns = [
+            _column(f"columns[{k}]", column, value if values is None else values[k]) for k, column in enumerate(columns)
+        ]
+        _check_used(self._columns, value, values)
+        sequences = any(isinstance(column, Ragged) for column in self._columns)
+        self.batch_first = not sequences if batch_first is None else checks.flag("batch_first", batch_first)
+        if not sequences and not self.batch_first:
+            want = "want True or None, as of arrays a batch has rows (B, ...)"
+            raise ShapeError(f"batch_first: {want}, got False; give sequences as a list, e.g. list(x)")
+        sizes = [len(column) for column in self._columns]
+        if not columns or len(set(sizes)) != 1:
+            raise ShapeError(f"columns: want at least one, and all of one length, got lengths {sizes}")
+        self._examples = sizes[0]
+        super().__init__((sizes[0] + (0 if drop_last else self.batch_size - 1)) // self.batch_size, generator)
+
+    def _order(self, generator: np.random.Generator | None) -> np.ndarray:
+        return np.arange(self._examples) if generator is None else generator.permutation(self._examples)
+
+    def _batch(self, order: np.ndarray, k: int) -> Any:
+        numbers = order[k * self.batch_size : (k + 1) * self.batch_size]
+        batch = tuple(
+            column.padded(numbers.tolist(), self.batch_first) if isinstance(column, Ragged) else rows(column, numbers)
+            for column in self._columns
+        )
+        return batch[0] if len(batch) == 1 else batch
+
+    def extra_repr(self) -> str:
+        columns = f"{len(self._columns)} column" + ("" if len(self._columns) == 1 else "s")
+        last = ", drop_last=True" if self.drop_last else ""
+        first = f", batch_first={self.batch_first}" if self.batch_first else ""
+        return f"{self._examples} examples, {columns}, batch_size={self.batch_size}{last}{first}"
+
+
+def rows(array: Array, numbers: np.ndarray) -> Array:
+    """The rows of an array, in new memory; ``numbers`` may have any shape."""
+    backend = backend_of(array)
+    with backend:
+        return array[backend.asarray(numbers)]
+
+
+def _column(name: str, column: Any, value: Any) -> Array | Ragged:
+    """Sequences, in a list or an array of objects, as Ragged; anything else, a list of numbers too, as an array."""
+    objects = isinstance(column, np.ndarray) and column.dtype == object and column.ndim == 1
+    if objects or isinstance(column, list | tuple):
+        if any(isinstance(item, list | tuple) or getattr(item, "ndim", 0) for item in column):
+            return Ragged(name, column, value)
+        column = list(column)
+    elif not hasattr(column, "__len__"):
+        raise DTypeError(f"{name}: want an array or a list of sequences, got {type(column).__name__}")
+    array = as_array(name, column)
+    if array.ndim == 0:
+        raise ShapeError(f"{name}: want (N, ...) with N examples, got ()")
+    return array
+
+
+def _check_used(columns: list, value: Any, values: list | None) -> None:
+    """Raises ShapeError for a value that fills up nothing."""
+    if values is None and value != 0 and not any(isinstance(column, Ragged) for column in columns):
+        raise ShapeError(f"value: want 0, as there is no column of sequences to fill up, got {value!r}")
+    for k, (column, of_column) in enumerate(zip(columns, values or [], strict=False)):
+        if of_column is not None and not isinstance(column, Ragged):
+            raise ShapeError(
+                f"value[{k}]: want None, as columns[{k}] is an array and is not filled up, got {of_column!r}"
+            )

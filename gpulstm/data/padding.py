@@ -1,0 +1,109 @@
+"""Sequences of different lengths as one array, filled up at their ends, and their lengths."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gpulstm import checks
+from gpulstm.backend import Array, backend_of
+from gpulstm.data.arguments import as_array, held
+from gpulstm.errors import DeviceError, DTypeError, ShapeError
+
+
+def pad_sequences(sequences: Iterable[Any], value: float = 0, batch_first: bool = False) -> tuple[Array, np.ndarray]:
+    """Sequences (T_b, ...) side by side, padded: (T, B, ...) with T the longest, and lengths (B,) int64.
+
+    With ``batch_first`` the first is (B, T, ...). Places past the end of a sequence hold ``value``. The result is
+    what the layers take as x and ``lengths``; T is at least 1, as they want a step even where all lengths are 0.
+
+    Sequences are lists or arrays of any library. The padded array is on their device, lengths are on the host.
+    Its type is the one that holds all of their elements; an empty sequence has no part in it.
+
+    Raises ShapeError for no sequences and where they differ in more than their length, DTypeError for what is no
+    number, for types that no type holds together and for a ``value`` that their type cannot hold, DeviceError for
+    sequences on several devices.
+    """
+    ragged = Ragged("sequences", sequences, value)
+    if not len(ragged):
+        raise ShapeError("sequences: want at least one, got none")
+    return ragged.padded(range(len(ragged)), checks.flag("batch_first", batch_first))
+
+
+class Ragged:
+    """Sequences (T_n, ...) of one element type, on one device, whose steps have one shape."""
+
+    def __init__(self, name: str, sequences: Iterable[Any], value: Any) -> None:
+        if isinstance(sequences, str | bytes | dict | set | frozenset) or not isinstance(sequences, Iterable):
+            raise DTypeError(f"{name}: want a list of sequences, got {type(sequences).__name__}")
+        given = list(sequences)
+        arrays = [as_array(f"{name}[{n}]", sequence) for n, sequence in enumerate(given)]
+        self._step = _shape_of_steps(name, arrays)
+        self.dtype = _type_of_all(name, given, arrays, value)
+        self._backend = _backend_of_all(name, arrays)
+        self._value = held("value", value, self.dtype, of=name)
+        self._arrays = [
+            self._backend.asarray(array).reshape(len(array), *self._step).astype(self.dtype, copy=False)
+            for array in arrays
+        ]
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def padded(self, numbers: Iterable[int], batch_first: bool) -> tuple[Array, np.ndarray]:
+        """The sequences of these numbers, padded, and their lengths; see ``pad_sequences``."""
+        arrays = [self._arrays[n] for n in numbers]
+        lengths = np.array([len(array) for array in arrays], np.int64)
+        steps = max(1, lengths.max())
+        with self._backend as backend:
+            shape = (len(arrays), steps) if batch_first else (steps, len(arrays))
+            padded = backend.xp.full((*shape, *self._step), self._value, self.dtype)
+            rows = padded if batch_first else padded.swapaxes(0, 1)
+            for b, array in enumerate(arrays):
+                rows[b, : len(array)] = array
+        return padded, lengths
+
+
+def _shape_of_steps(name: str, arrays: list[Array]) -> tuple[int, ...]:
+    """The shape that the steps of all sequences have; an empty list says nothing of it."""
+    telling = [array for array in arrays if array.ndim != 1 or array.size]
+    step = telling[0].shape[1:] if telling else ()
+    for n, array in enumerate(arrays):
+        if array.ndim == 0 or (array.shape[1:] != step and array.shape != (0,)):
+            raise ShapeError(f"{name}[{n}]: want ({', '.join(['steps', *map(str, step)])}), got {array.shape}")
+    return step
+
+
+def _type_of_all(name: str, given: list[Any], arrays: list[Array], value: Any) -> np.dtype:
+    """The type that holds every element: that of arrays that have some, else of empty arrays, else of ``value``."""
+    filled = [n for n, array in enumerate(arrays) if array.size]
+    typed = filled or [n for n, sequence in enumerate(given) if not isinstance(sequence, list | tuple)]
+    if not typed:
+        return as_array("value", value).dtype
+    first = arrays[typed[0]].dtype
+    try:
+        common = np.result_type(*{arrays[n].dtype for n in typed}).newbyteorder("=")
+    except TypeError:  # bfloat16 has no type in common with most integers
+        common = first
+    for n in typed:
+        dtype = arrays[n].dtype
+        if (dtype.kind == "b") != (first.kind == "b") or not _holds(common, arrays[n]):
+            raise DTypeError(f"{name}[{n}]: want {first.name} as {name}[{typed[0]}] has, got {dtype.name}")
+    return common
+
+
+def _holds(dtype: np.dtype, array: Array) -> bool:
+    """Whether the type is sure to hold every element; of integers in a floating type, whether it is exact."""
+    if array.dtype.kind not in "iu" or dtype.kind in "iu":
+        return np.can_cast(array.dtype, dtype)
+    digits = 8 if dtype.name == "bfloat16" else np.finfo(dtype).nmant + 1
+    return bool(-(2**digits) <= array.min() and array.max() <= 2**digits)
+
+
+def _backend_of_all(name: str, arrays: list[Array]) -> Any:
+    backends = [backend_of(array) for array in arrays if array.size] or [backend_of(array) for array in arrays]
+    for n, array in enumerate(arrays):
+        if (backend := backend_of(array)) is not backends[0] and array.size:
+            want = f"want {backends[0].name} as the others, got {backend.name}"
+            raise DeviceError(f"{name}[{n}]: {want}; use gl.tensor(sequence, device={backends[0].name!r})")
+    return backends[0] if backends else backend_of()

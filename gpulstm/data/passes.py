@@ -1,0 +1,115 @@
+"""Passes over a data set, whose position can be saved and restored."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpulstm import checks
+from gpulstm.errors import DTypeError, FormatError, ShapeError
+from gpulstm.random import draw_seed, generator_state, set_generator_state
+
+
+class Passes(ABC):
+    """Base of the data sets: passes of ``len(self)`` batches whose position can be saved and restored.
+
+    With a ``generator`` every pass has a new order, made from one number drawn from it; without, the order is
+    that of the data. The state holds that number, so that restoring disturbs no other user of the generator.
+
+    Several passes may be under way at once, each with its own order; the position is that of the one begun last. A
+    copy, or what comes out of a pickle, begins with a whole pass: ``state_dict`` is what keeps a position.
+    """
+
+    batch_first = False  # whether the batches are (B, T, ...); False for (T, B, ...)
+
+    def __init__(self, batches: int, generator: np.random.Generator | None = None) -> None:
+        if not isinstance(generator, np.random.Generator | None):
+            want = "want a numpy.random.Generator, e.g. np.random.default_rng(0), or None"
+            raise DTypeError(f"generator: {want}, got {generator!r}")
+        self.generator = generator
+        self._batches = batches
+        self._begin(None, None)
+
+    def _begin(self, position: int | None, seed: int | None) -> None:
+        """Note where the next pass begins: between passes, or in the middle of one."""
+        self._position = position  # batches given in this pass; None between passes
+        self._seed = seed  # of this pass's order
+        self._restored = position is not None
+        self._newest: object = None  # the pass that the position belongs to
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_position": None, "_seed": None, "_restored": False, "_newest": None}
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._restored:
+            self._position = 0
+            self._seed = None if self.generator is None else draw_seed(self.generator)
+        self._restored, this = False, object()
+        self._newest = this
+        order = self._order(None if self._seed is None else np.random.default_rng(self._seed))
+        for k in range(self._position or 0, self._batches):
+            if self._newest is this:
+                self._position = k + 1  # before the batch is out: who saves now has had it
+            yield self._batch(order, k)
+        if self._newest is this:
+            self._begin(None, None)
+
+    @abstractmethod
+    def _order(self, generator: np.random.Generator | None) -> Any:
+        """What decides the order of one pass."""
+
+    @abstractmethod
+    def _batch(self, order: Any, k: int) -> Any:
+        """Batch number k of a pass."""
+
+    @abstractmethod
+    def extra_repr(self) -> str:
+        """The arguments shown in ``repr``."""
+
+    def __repr__(self) -> str:
+        shuffled = ", shuffled" if self.generator is not None else ""
+        batches = f"{self._batches} batch" + ("" if self._batches == 1 else "es")
+        return f"{type(self).__name__}({batches}{shuffled}: {self.extra_repr()})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the pass at work, its order and the generator's state, as JSON values."""
+        state = None if self.generator is None else generator_state(self.generator)
+        return {"batches": self._batches, "position": self._position, "seed": self._seed, "generator": state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what ``state_dict`` gave; the next pass goes on from there.
+
+        Raises FormatError, with nothing changed, for the state of other data or of another way to make batches of it.
+        """
+        mine = self.state_dict()
+        if not isinstance(state_dict, dict) or state_dict.keys() != mine.keys():
+            raise FormatError(f"state of batches: want {sorted(mine)}, got {state_dict!r:.80}")
+        if state_dict["batches"] != self._batches:
+            raise FormatError(f"state of batches: want one of {self._batches} batches, got {state_dict['batches']}")
+        position = _whole("position", state_dict["position"], self._batches)
+        seed = _whole("seed", state_dict["seed"], 2**64 - 1)
+        shuffled = self.generator is not None
+        if shuffled != (state_dict["generator"] is not None) or (shuffled and position is not None) != (
+            seed is not None
+        ):
+            raise FormatError("state of batches: want both in one order or both shuffled, got one of each")
+        if self.generator is not None:
+            try:
+                set_generator_state(self.generator, state_dict["generator"])
+            except (ValueError, TypeError, KeyError) as error:
+                raise FormatError(f"state of batches: want a state of {self.generator}, got another") from error
+        self._begin(position, seed)
+
+
+def _whole(name: str, value: Any, most: int) -> int | None:
+    """The number in a state, None as it is; raises FormatError unless 0 <= value <= most."""
+    try:
+        if value is None or checks.count(name, value) <= most:
+            return value
+    except ShapeError:
+        pass
+    raise FormatError(f"state of batches: want a {name} from 0 to {most}, got {value}")

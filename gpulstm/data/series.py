@@ -1,0 +1,194 @@
+"""A long series in windows: side by side in batches, or one after the other with a state carried over."""
+
+from typing import Any
+
+import numpy as np
+
+from gpulstm import checks
+from gpulstm.backend import Array, backend_of
+from gpulstm.data.arguments import as_array, held
+from gpulstm.data.batches import rows
+from gpulstm.data.passes import Passes
+from gpulstm.errors import DeviceError, ShapeError
+
+
+class Windows(Passes):
+    """Pairs x, y of windows of a series, y ahead of x, several windows in a batch.
+
+    ``series`` (N, ...) is cut into windows of ``window`` steps; x and y are (window, B, ...) with B at most
+    ``batch_size``, or (B, window, ...) with ``batch_first``. y has the steps of ``targets`` (N, ...) if given, else
+    those of the series, that follow x's by ``ahead``.
+
+    A window begins every ``stride`` steps: after the last one by default (stride = window), so that every step is a
+    target once in a pass; a smaller stride makes windows that overlap. The steps that no whole window has make a
+    shorter window, which begins a stride after the last whole one, in a batch of its own, the last of a pass.
+
+    With ``horizon`` y has that many steps, the first of them ``ahead`` steps after the last of x: what is to be
+    forecast from x. Windows for which the series has not all of them are left out, and there is no shorter one.
+
+    ``drop_last`` leaves out the shorter window and a last batch of fewer than ``batch_size`` windows: all batches
+    have one shape. With a ``generator`` the windows come in a new order in every pass.
+
+    >>> for x, y in Windows(series, window=48, batch_size=32, stride=1, horizon=12):  # x (48, 32), y (12, 32)
+
+    Raises ShapeError for a series too short for one target, or for one batch with ``drop_last``, for targets of
+    another length, and for sizes below 1.
+    """
+
+    def __init__(
+        self,
+        series: Any,
+        window: int,
+        batch_size: int,
+        *,
+        targets: Any = None,
+        ahead: int = 1,
+        stride: int | None = None,
+        horizon: int | None = None,
+        generator: np.random.Generator | None = None,
+        drop_last: bool = False,
+        batch_first: bool = False,
+    ) -> None:
+        self.window, self.batch_size = checks.count("window", window, 1), checks.count("batch_size", batch_size, 1)
+        self.stride = self.window if stride is None else checks.count("stride", stride, 1)
+        self.horizon = None if horizon is None else checks.count("horizon", horizon, 1)
+        self.ahead, self.drop_last = checks.count("ahead", ahead), checks.flag("drop_last", drop_last)
+        self.batch_first = checks.flag("batch_first", batch_first)
+        self._x, self._y = _series(series, targets)
+        N = len(self._x)
+        # y of a window has the steps from first_target on, counted from the window's first.
+        self._first_target = self.ahead if self.horizon is None else self.window - 1 + self.ahead
+        self._targets = self.window if self.horizon is None else self.horizon
+        least = self._first_target + (1 if self.horizon is None else self.horizon)
+        if least > N:
+            raise ShapeError(f"series: want at least {least} steps, got {N}")
+        self._whole = max(0, (N - self._first_target - self._targets) // self.stride + 1)
+        covered = (self._whole - 1) * self.stride + self.window if self._whole else 0
+        self._left = self.horizon is None and covered < N - self.ahead and self._whole * self.stride < N - self.ahead
+        if self.drop_last:
+            self._left = False
+        batches = self._whole // self.batch_size if self.drop_last else -(-self._whole // self.batch_size)
+        if batches + self._left == 0:
+            want = self._first_target + self._targets + (self.batch_size - 1) * self.stride
+            raise ShapeError(f"series: want at least {want} steps for one batch with drop_last, got {N}")
+        super().__init__(batches + self._left, generator)
+
+    def _order(self, generator: np.random.Generator | None) -> np.ndarray:
+        return np.arange(self._whole) if generator is None else generator.permutation(self._whole)
+
+    def _batch(self, order: np.ndarray, k: int) -> tuple[Array, Array]:
+        starts = order[k * self.batch_size : (k + 1) * self.batch_size] * self.stride
+        length, targets = self.window, self._targets
+        if starts.size == 0:  # the steps left over
+            starts = np.array([self._whole * self.stride])
+            length = targets = len(self._x) - self.ahead - self._whole * self.stride
+        return self._steps(self._x, starts, length), self._steps(self._y, starts + self._first_target, targets)
+
+    def _steps(self, array: Array, starts: np.ndarray, length: int) -> Array:
+        numbers = starts + np.arange(length)[:, None]  # (length, B)
+        return rows(array, numbers.T if self.batch_first else numbers)
+
+    def extra_repr(self) -> str:
+        options = [f"{len(self._x)} steps, window={self.window}, batch_size={self.batch_size}"]
+        usual: dict[str, Any] = {"ahead": 1, "stride": self.window, "horizon": None}
+        usual |= {"drop_last": False, "batch_first": False}
+        options += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join(options)
+
+
+class Streams(Passes):
+    """A long series as B streams side by side, in windows that follow each other.
+
+    This is for truncated back-propagation with a carried state (Williams & Peng 1990).
+
+    ``series`` (N, ...) is cut into ``streams`` pieces of equal length, each read from its start: x and y are
+    (T, B, ...), or (B, T, ...) with ``batch_first``, with T = ``window``, less in the last window (``drop_last``
+    leaves it out), and row b of one window goes on where row b of the window before ended. y has the steps of
+    ``targets`` (N, ...) if given, else those of the series, that follow x's by ``ahead``.
+
+    The N - ahead pairs may not divide by B. With ``fill=None`` up to B - 1 pairs at the end are left out. A
+    number keeps every pair: the last streams are filled up with zeros in x and ``fill`` in y, at their end;
+    cross_entropy leaves out targets of -100.
+
+    Raises ShapeError for a series with fewer pairs than streams, or too short for one window with ``drop_last``, for
+    targets of another length, and for sizes below 1; DTypeError for a ``fill`` that y's type cannot hold.
+    """
+
+    def __init__(
+        self,
+        series: Any,
+        streams: int,
+        window: int,
+        *,
+        targets: Any = None,
+        ahead: int = 1,
+        fill: float | None = None,
+        drop_last: bool = False,
+        batch_first: bool = False,
+    ) -> None:
+        self.streams, self.window = checks.count("streams", streams, 1), checks.count("window", window, 1)
+        self.ahead, self.drop_last = checks.count("ahead", ahead), checks.flag("drop_last", drop_last)
+        self.batch_first = checks.flag("batch_first", batch_first)
+        x, y = _series(series, targets)
+        self._steps = len(x)
+        if len(x) <= self.ahead:
+            raise ShapeError(f"series: want at least {self.ahead + 1} steps, got {len(x)}")
+        x, y = x[: len(x) - self.ahead], y[self.ahead :]
+        if len(x) < self.streams:
+            want = f"at least {self.streams + self.ahead} steps for {self.streams} streams"
+            raise ShapeError(f"series: want {want}, got {self._steps}")
+        if fill is not None:
+            fill = held("fill", fill, y.dtype, of="series" if targets is None else "targets")
+        self._x = _side_by_side(x, self.streams, None if fill is None else 0)
+        self._y = _side_by_side(y, self.streams, fill)
+        batches = len(self._x) // self.window if self.drop_last else -(-len(self._x) // self.window)
+        if batches == 0:
+            least = self.window * self.streams + self.ahead
+            raise ShapeError(f"series: want at least {least} steps for one window with drop_last, got {self._steps}")
+        super().__init__(batches)
+
+    def _order(self, generator: np.random.Generator | None) -> None:
+        return None
+
+    def _batch(self, order: None, k: int) -> tuple[Array, Array]:
+        return self._part(self._x, k), self._part(self._y, k)
+
+    def _part(self, array: Array, k: int) -> Array:
+        """Window number k in new memory: what is written to a batch stays in it."""
+        part = array[k * self.window : (k + 1) * self.window]
+        with backend_of(array):
+            return (part.swapaxes(0, 1) if self.batch_first else part).copy(order="C")
+
+    def extra_repr(self) -> str:
+        options = [f"{self._steps} steps, streams={self.streams}, window={self.window}"]
+        usual: dict[str, Any] = {"ahead": 1, "drop_last": False, "batch_first": False}
+        options += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join(options)
+
+
+def _series(series: Any, targets: Any) -> tuple[Array, Array]:
+    """The series and the targets, the series itself without, of one length and on one device."""
+    x = as_array("series", series)
+    y = x if targets is None else as_array("targets", targets)
+    for name, array in (("series", x), ("targets", y)):
+        if array.ndim == 0:
+            raise ShapeError(f"{name}: want (N, ...) with N steps, got ()")
+    if (got := backend_of(y).name) != (want := backend_of(x).name):
+        raise DeviceError(
+            f"targets: want {want}, the device of series, got {got}; use gl.tensor(targets, device={want!r})"
+        )
+    if len(y) != len(x):
+        raise ShapeError(f"targets: want {len(x)} steps, those of the series, got {len(y)}")
+    return x, y
+
+
+def _side_by_side(x: Array, streams: int, fill: Any) -> Array:
+    """x (n, ...) as (n / streams, streams, ...), contiguous: column b is piece b."""
+    backend = backend_of(x)
+    xp = backend.xp
+    with backend:
+        if fill is None:
+            x = x[: len(x) // streams * streams]
+        elif missing := -len(x) % streams:
+            x = xp.concatenate([x, xp.full((missing, *x.shape[1:]), fill, x.dtype)])
+        return xp.ascontiguousarray(xp.swapaxes(x.reshape(streams, -1, *x.shape[1:]), 0, 1))
