@@ -72,7 +72,9 @@ _LATER = {
     "data": "gpulstm.data",
     "io": "gpulstm.io",
     "labs": "gpulstm.labs",
+    "load": "gpulstm.io.saving",
     "plot": "gpulstm.plot",
+    "save": "gpulstm.io.saving",
 }
 
 
@@ -81,7 +83,7 @@ def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module 'gpulstm' has no attribute {name!r}")
     module = importlib.import_module(_LATER[name])
-    return getattr(module, name) if name[0].isupper() else module
+    return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:
@@ -156,6 +158,7 @@ __all__ = [
     "huber",
     "io",
     "labs",
+    "load",
     "log",
     "log_softmax",
     "manual_seed",
@@ -163,6 +166,7 @@ __all__ = [
     "no_grad",
     "plot",
     "relu",
+    "save",
     "sigmoid",
     "softmax",
     "stack",

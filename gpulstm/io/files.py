@@ -132,6 +132,13 @@ def _host(name: str, array: Any) -> np.ndarray:
     return host.astype(host.dtype.newbyteorder("="), order="C", copy=False)
 
 
+_OTHERS = {  # how files of other formats begin
+    b"PK\x03\x04": "a zip archive; gl.io.torch.load reads .pt, gl.io.keras.load .keras",
+    b"\x89HDF": "HDF5; gl.io.keras.load reads it",
+    b"\x80\x02": "a pickle; gl.io.torch.load reads .pt",
+}
+
+
 def _fault(path: str | Path) -> str:
     """What is wrong with a file that the library refused, and where; empty if that is in the library's
     words.
@@ -140,7 +147,11 @@ def _fault(path: str | Path) -> str:
         size = os.fstat(file.fileno()).st_size
         if size < HEADER_LENGTH:
             return f"want at least {HEADER_LENGTH} bytes, got {size}"
-        length = int.from_bytes(file.read(HEADER_LENGTH), "little")
+        first = file.read(HEADER_LENGTH)
+        length = int.from_bytes(first, "little")
+        for begin, what in _OTHERS.items():
+            if first.startswith(begin) and length > LARGEST_HEADER:
+                return f"want safetensors, got {what}"
         if length > LARGEST_HEADER:
             return f"want a header of at most {LARGEST_HEADER} bytes, got {length} as its length at byte 0"
         if HEADER_LENGTH + length > size:

@@ -1,0 +1,218 @@
+"""gl.save and gl.load: a model, or everything that a run needs, in one file that cannot run code."""
+
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm import random
+from gpulstm.errors import DTypeError, FormatError, GpulstmError
+from gpulstm.io.files import load_arrays, save_arrays
+from gpulstm.io.tree import DEEPEST, HEADER, KIND, State, header, to_host, tree_of
+from gpulstm.io.tree import save as save_tree
+from gpulstm.nn import Module
+from gpulstm.tape import Tensor
+
+MODEL = {"kind": "model", "version": 1}
+
+
+def save(path: str | Path, x: Any) -> None:
+    """Write a model, or a dict of models, optimisers and plain values, to one safetensors file.
+
+    >>> gl.save("model.safetensors", model)
+    >>> gl.save("run.safetensors", {"model": model, "optimizer": optimizer, "schedule": schedule, "epoch": 3})
+
+    A module's file holds the arrays of its ``state_dict`` under their names, as other readers of safetensors expect;
+    so does that of a dict of arrays. Anywhere in a nest of dicts, lists and tuples may be: objects with
+    ``state_dict`` and ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, arrays,
+    Tensors, numbers, strings and None. Keys are strings, numbers, None or tuples of them. Values that are not finite
+    are saved as they are.
+
+    The file is replaced whole or not at all. Raises DTypeError, naming the place, for what cannot be saved;
+    FormatError for a nest of more than 100 levels; OSError where the file cannot be written.
+    """
+    _check_path(path, "save", x)
+    if isinstance(x, Module):
+        save_arrays(path, x.state_dict(), {HEADER: json.dumps(MODEL)})
+    elif isinstance(x, dict) and x and all(isinstance(key, str) and _is_array(value) for key, value in x.items()):
+        save_arrays(path, x)
+    else:
+        save_tree(path, _states(x, ()))
+
+
+def load(path: str | Path, x: Any = None) -> Any:
+    """Read what ``gl.save``, a Trainer or another writer of safetensors wrote; nothing in the file is run.
+
+    >>> gl.load("model.safetensors", model)  # returns the model, with the weights of the file
+    >>> gl.load("run.safetensors", {"model": model, "optimizer": optimizer, "schedule": schedule})["epoch"]
+    >>> gl.load("run.safetensors")  # the nest alone: states as dicts of NumPy arrays
+
+    With a **module** its weights are loaded: from its own file, from a dict's or a Trainer's checkpoint, where they
+    are under "model", from a model of the text lab, or from any safetensors file with its names. A Trainer's
+    checkpoint may hold the best model of the run too: that is loaded then, as ``fit`` leaves it in the end;
+    ``gl.load(path)["model"]`` is the last one.
+
+    With a **dict** (or another nest) its objects take their states, and the answer is the file's nest with them in
+    it: plain values come from the file. An object that the file lacks is refused by name, and so is a state in the
+    file that is given no object. All states are taken or none: if one does not fit, the others are put back.
+
+    Raises FormatError for a file that is damaged or something else, or has other parts than x; what the objects'
+    ``load_state_dict`` raises, with the path in front; OSError where the file cannot be read.
+    """
+    _check_path(path, "load", x)
+    arrays, metadata = load_arrays(path)
+    told = header(path, metadata)
+    tree = tree_of(path, arrays, told) if told.get("kind") == KIND else arrays
+    if x is None:
+        return tree
+    if isinstance(x, Module):
+        tree = _model_in(path, tree, x)
+    pairs: list[_Pair] = []
+    answer = _matched(path, tree, x, (), pairs)
+    _load_all(pairs)
+    return answer
+
+
+def _check_path(path: Any, name: str, x: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        turned = f"; write gl.{name}(path, x)" if isinstance(x, str | os.PathLike) else ""
+        raise DTypeError(f"path: want a path, got {type(path).__name__}{turned}")
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, Tensor | np.generic)
+
+
+def _has_state(x: Any) -> bool:
+    """Whether x is an object that gives and takes a state."""
+    if isinstance(x, np.random.Generator):
+        return True
+    return not isinstance(x, type) and hasattr(x, "state_dict") and hasattr(x, "load_state_dict")
+
+
+def _state_of(x: Any) -> Any:
+    return random.generator_state(x) if isinstance(x, np.random.Generator) else x.state_dict()
+
+
+def _states(x: Any, above: tuple[int, ...]) -> Any:
+    """The nest with the states of its objects in their places."""
+    if id(x) in above:
+        raise FormatError(f"x: want a nest that does not hold itself, got a {type(x).__name__} that does")
+    above = (*above, id(x))
+    if len(above) > DEEPEST + 1:
+        raise FormatError(f"x: want a nest of at most {DEEPEST} levels, got more")
+    if _has_state(x):
+        state = _state_of(x)
+        if not isinstance(state, dict):
+            raise DTypeError(f"x: want state_dict() to give a dict, got {type(state).__name__} of a {type(x).__name__}")
+        return State(state)
+    if isinstance(x, dict):
+        return {key: _states(value, above) for key, value in x.items()}
+    if isinstance(x, list | tuple) and not hasattr(x, "_fields"):
+        return type(x)(_states(value, above) for value in x)
+    return x
+
+
+def _model_in(path: str | Path, tree: Any, model: Module) -> Any:
+    """The part of a file's nest that is the model's state."""
+    if not isinstance(tree, dict):
+        raise FormatError(f"{path}: want a model or a dict with a model, got a {type(tree).__name__}")
+    if not isinstance(tree.get("model"), dict):
+        if isinstance(tree, State) or all(isinstance(value, np.ndarray | Tensor) for value in tree.values()):
+            return State(tree)
+        raise FormatError(f"{path}: want a model or a dict with 'model', got one with {', '.join(map(repr, tree))}")
+    run = tree.get("run")
+    best = run.get("best_model") if isinstance(run, dict) else None
+    return State(best if isinstance(best, dict) else tree["model"])
+
+
+_Pair = tuple[str, Any, Any]  # where, an object, and the state that it shall take
+
+
+def _matched(path: str | Path, saved: Any, x: Any, place: tuple[str, ...], pairs: list[_Pair]) -> Any:
+    """The file's nest with the objects of x in it, each with its state in ``pairs``."""
+    where = f"{path}: {'/'.join(place) or 'x'}"
+    if _has_state(x):
+        if not isinstance(saved, dict):
+            raise FormatError(f"{where}: want the state of a {type(x).__name__}, got a {type(saved).__name__}")
+        pairs.append((where, x, saved))
+        return x
+    if isinstance(x, dict) and isinstance(saved, dict) and not isinstance(saved, State):
+        _check_keys(where, saved, x)
+        given = {key: (*place, str(key)) for key in x}
+        return {
+            key: _matched(path, value, x[key], given[key], pairs) if key in given else value
+            for key, value in saved.items()
+        }
+    if _holds_objects(x) and isinstance(x, list | tuple) and isinstance(saved, list | tuple) and len(x) == len(saved):
+        parts = enumerate(zip(saved, x, strict=True))
+        return type(x)([_matched(path, a, b, (*place, str(k)), pairs) for k, (a, b) in parts])
+    if _holds_objects(x):
+        raise FormatError(f"{where}: want {_described(x)}, got {_described(saved)}")
+    if _holds_objects(saved):
+        raise FormatError(
+            f"{where}: want an object for each state in {_described(saved)}, got {_described(x)}; "
+            "gl.load(path) gives states as dicts"
+        )
+    return saved
+
+
+def _check_keys(where: str, saved: dict[Any, Any], x: dict[Any, Any]) -> None:
+    """Raises FormatError for keys that the file lacks, and for states in the file that x has no key for."""
+    if absent := [key for key in x if key not in saved]:
+        raise FormatError(f"{where}: want {_listed(absent)}, got a file that has {_listed(saved)}")
+    if unused := [key for key, value in saved.items() if key not in x and _holds_objects(value)]:
+        raise FormatError(
+            f"{where}: want an object for each state in the file, got none for {_listed(unused)}; "
+            "gl.load(path) gives states as dicts"
+        )
+
+
+def _holds_objects(x: Any) -> bool:
+    """Whether a nest holds objects with a state, or the states of such."""
+    if isinstance(x, dict | list | tuple) and not isinstance(x, State):
+        return any(map(_holds_objects, x.values() if isinstance(x, dict) else x))
+    return isinstance(x, State) or _has_state(x)
+
+
+def _load_all(pairs: list[_Pair]) -> None:
+    """Let every object take its state; when one refuses, those before it get back what they had."""
+    undo: list[Callable[[], Any]] = []
+    try:
+        for where, x, state in pairs:
+            if len(pairs) > 1:
+                undo.append(functools.partial(_take, x, to_host(_state_of(x))))
+            try:
+                _take(x, state)
+            except GpulstmError as error:
+                raise type(error)(f"{where}: {error}") from error
+            except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                got = f"one that it cannot take: {type(error).__name__} {error}"
+                raise FormatError(f"{where}: want the state of a {type(x).__name__}, got {got}") from error
+    except BaseException:
+        for put_back in undo:
+            put_back()
+        raise
+
+
+def _take(x: Any, state: Any) -> None:
+    if isinstance(x, np.random.Generator):
+        random.set_generator_state(x, state)
+    else:
+        x.load_state_dict(state)
+
+
+def _listed(keys: Any) -> str:
+    return ", ".join(map(str, keys))
+
+
+def _described(x: Any) -> str:
+    if isinstance(x, list | tuple):
+        return f"a {type(x).__name__} of {len(x)}"
+    if isinstance(x, dict):
+        return "a state" if isinstance(x, State) else f"a dict with {_listed(x) or 'nothing'}"
+    return "None" if x is None else f"a {type(x).__name__}"

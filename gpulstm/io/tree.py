@@ -1,0 +1,170 @@
+"""Nests of dicts, lists, tuples, arrays and plain values in one safetensors file, whose header says how they lie."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.errors import DTypeError, FormatError
+from gpulstm.io.files import load_arrays, save_arrays
+from gpulstm.tape import Tensor
+
+# The one key of the header: several would be written in an order that changes from run to run.
+HEADER = "gpulstm"
+KIND, VERSION = "checkpoint", 1
+DEEPEST = 100  # levels of a nest
+_PLAIN = (bool, int, float, str, type(None))
+
+
+class State(dict):
+    """In a nest: what an object's ``state_dict`` gave, so that a reader can tell it from a dict of the user's."""
+
+
+def save(path: str | Path, tree: Any) -> None:
+    """Write a nest of dicts, lists, tuples, arrays, Tensors, numbers, strings and None; atomic.
+
+    Keys of dicts are strings, numbers, None or tuples of them. Raises DTypeError, naming the place, for anything
+    else, FormatError for a nest of more than 100 levels, and OSError.
+    """
+    arrays: dict[str, Array] = {}
+    skeleton = _pack(tree, (), arrays)
+    save_arrays(path, arrays, {HEADER: json.dumps({"kind": KIND, "version": VERSION, "tree": skeleton})})
+
+
+def load(path: str | Path) -> Any:
+    """What ``save`` wrote, its arrays in NumPy. Raises FormatError for any other file, OSError."""
+    arrays, metadata = load_arrays(path)
+    return tree_of(path, arrays, header(path, metadata))
+
+
+def header(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """What a file of gpulstm's says about itself; empty for a file of others. Raises FormatError for a damaged one."""
+    if HEADER not in metadata:
+        return {}
+    try:
+        found = json.loads(metadata[HEADER])
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{path}: want a gpulstm {KIND} or model, got one whose header is damaged: {error}"
+        ) from error
+    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+        raise FormatError(f"{path}: want a gpulstm {KIND} or model, got one whose header names no kind")
+    return found
+
+
+def tree_of(path: str | Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Any:
+    """The nest in a file's arrays and header; raises FormatError unless every array has its one place in it."""
+    kind = header.get("kind")
+    if (kind, header.get("version")) != (KIND, VERSION):
+        got = f"a {kind!r} of version {header['version']!r}" if "version" in header else f"a {kind!r}"
+        got = got if header else "a file whose header tells of none"
+        raise FormatError(f"{path}: want a gpulstm {KIND} of version {VERSION}, got {got}")
+    left = dict(arrays)
+    try:
+        tree = _unpack(header["tree"], left, 0)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = error if isinstance(error, FormatError) else f"{type(error).__name__} {error}"
+        raise FormatError(f"{path}: want a gpulstm {KIND}, got one that is damaged: {why}") from error
+    if left:
+        raise FormatError(f"{path}: want arrays that the header names, got others too: {', '.join(list(left)[:5])}")
+    return tree
+
+
+def to_host(tree: Any) -> Any:
+    """The same nest with copies in NumPy of its arrays and Tensors."""
+
+    def copy(array: Array) -> np.ndarray:
+        return np.array(backend_of(array).to_numpy(array), order="C")
+
+    return _mapped(tree, copy)
+
+
+def on_device(tree: Any, backend: Backend) -> Any:
+    """The same nest with its arrays and Tensors on the device of the backend."""
+    return _mapped(tree, backend.asarray)
+
+
+def detached(tree: Any) -> Any:
+    """The same nest with its Tensors cut from the tape."""
+    return _mapped(tree, lambda array: array)
+
+
+def _mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
+    """The same nest with ``change`` applied to its arrays and to the data of its Tensors."""
+    if isinstance(tree, dict):
+        return {key: _mapped(value, change) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        values = [_mapped(value, change) for value in tree]
+        return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
+    if isinstance(tree, Tensor):
+        return Tensor(change(tree.data))
+    if isinstance(tree, np.generic):
+        return tree.item()
+    return tree if isinstance(tree, _PLAIN) else change(tree)
+
+
+def _pack(tree: Any, place: tuple[str, ...], arrays: dict[str, Array]) -> Any:
+    """The nest as a value that JSON can hold: {"dict": [[key, value], ...]}, {"state": ...} likewise, {"list": [...]},
+    {"tuple": [...]}, and {"array": name} or {"tensor": name} for what goes into ``arrays``."""
+    where = "/".join(place) or "x"
+    if len(place) > DEEPEST:
+        raise FormatError(f"{where:.40}...: want at most {DEEPEST} levels, got more; does a list or dict hold itself?")
+    if isinstance(tree, dict):
+        pairs = [[_pack_key(key, where), _pack(value, (*place, str(key)), arrays)] for key, value in tree.items()]
+        return {"state" if isinstance(tree, State) else "dict": pairs}
+    if isinstance(tree, list | tuple) and not hasattr(tree, "_fields"):
+        values = [_pack(value, (*place, str(k)), arrays) for k, value in enumerate(tree)]
+        return {"tuple" if isinstance(tree, tuple) else "list": values}
+    if isinstance(tree, np.generic):
+        tree = tree.item()
+    if isinstance(tree, _PLAIN):
+        return tree
+    data = tree.data if isinstance(tree, Tensor) else tree
+    try:
+        backend_of(data)
+    except DTypeError:
+        want = "a dict, list, tuple, array, Tensor, number, string or None"
+        raise DTypeError(f"{where}: want {want}, or an object with state_dict, got {type(tree).__name__}") from None
+    name = first = "/" + "/".join(place)
+    while name in arrays:  # the keys "a/b" and "a", "b" lead to one name
+        name = f"{first}#{len(arrays)}"
+    arrays[name] = data
+    return {"tensor" if isinstance(tree, Tensor) else "array": name}
+
+
+def _pack_key(key: Any, where: str) -> Any:
+    if isinstance(key, tuple) and not hasattr(key, "_fields"):
+        return {"tuple": [_pack_key(part, where) for part in key]}
+    key = key.item() if isinstance(key, np.generic) else key
+    if not isinstance(key, _PLAIN):
+        raise DTypeError(f"{where}: want keys that are strings, numbers, None or tuples, got {key!r:.60}")
+    return key
+
+
+def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
+    """What ``_pack`` made into ``node``; takes the arrays out of ``arrays``."""
+    if isinstance(node, _PLAIN):
+        return node
+    if depth > DEEPEST:
+        raise FormatError(f"want at most {DEEPEST} levels, got more")
+    ((kind, content),) = node.items()
+    if kind in ("array", "tensor"):
+        if content not in arrays:
+            raise FormatError(f"want each array once, got none left for {content!r:.60}")
+        array = arrays.pop(content)
+        return Tensor(array) if kind == "tensor" else array
+    if kind not in ("dict", "state", "list", "tuple") or not isinstance(content, list):
+        raise FormatError(f"want a dict, list, tuple, array or tensor, got {kind!r:.60}")
+    if kind in ("list", "tuple"):
+        values = [_unpack(value, arrays, depth + 1) for value in content]
+        return tuple(values) if kind == "tuple" else values
+    made: dict[Any, Any] = State() if kind == "state" else {}
+    for key, value in content:
+        key = _unpack(key, {}, depth + 1)
+        if key in made:
+            raise FormatError(f"want each key once, got {key!r:.60} again")
+        made[key] = _unpack(value, arrays, depth + 1)
+    return made
