@@ -346,6 +346,14 @@ def test_headers_that_lie_are_refused(tmp_path, change, words):
             read(tmp_path / "x")
 
 
+@pytest.mark.parametrize("shape", [[1] * 70, [2**62, 0, 2**62], [2**64], [-1], [1.5], "1"])
+def test_shapes_that_lie_are_refused(tmp_path, shape):
+    told = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "x").write_bytes(struct.pack("<Q", len(told)) + told + bytes(4))
+    with pytest.raises(FormatError, match="x: "):
+        gl.load(tmp_path / "x")
+
+
 def damaged(data, rng):
     """The bytes with one of many kinds of damage."""
     kind, at = rng.randrange(6), rng.randrange(len(data))

@@ -60,6 +60,8 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         raise FormatError(f"{path}: not a whole safetensors file: {_fault(path) or error}") from error
     except (AttributeError, KeyError) as error:  # how the library meets an element type that NumPy lacks
         raise FormatError(f"{path}: want element types that NumPy knows, got others: {error}") from error
+    except (OverflowError, ValueError) as error:  # more axes than NumPy's arrays have, or larger ones
+        raise FormatError(f"{path}: want arrays that NumPy can hold, got others: {error}") from error
 
 
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
