@@ -5,6 +5,7 @@ GPU that is not the current one need ``with gl.device("cuda:1").backend:`` aroun
 it.
 """
 
+from gpulstm.functional.activation import activation, gelu
 from gpulstm.functional.attention import attention
 from gpulstm.functional.cross_entropy import cross_entropy
 from gpulstm.functional.dropout import dropout, variational_dropout
@@ -13,19 +14,23 @@ from gpulstm.functional.explain import explain
 from gpulstm.functional.linear import linear
 from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, mse
 from gpulstm.functional.minimal import minimal
+from gpulstm.functional.norm import layer_norm
 from gpulstm.functional.recurrent import recurrent, trace
 from gpulstm.functional.sequence import Noise
 from gpulstm.functional.softmax import log_softmax, softmax
 
 __all__ = [
     "Noise",
+    "activation",
     "attention",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "dropout",
     "embedding",
     "explain",
+    "gelu",
     "huber",
+    "layer_norm",
     "linear",
     "log_softmax",
     "minimal",

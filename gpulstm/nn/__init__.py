@@ -1,5 +1,19 @@
 """Layers: objects that own parameters and compute on Tensors."""
 
+from gpulstm.nn.activations import (
+    ELU,
+    GELU,
+    Flatten,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Softsign,
+    Tanh,
+)
 from gpulstm.nn.attention import Attention
 from gpulstm.nn.cells import LSTMCell, RecurrentCell
 from gpulstm.nn.dropout import Dropout
@@ -23,6 +37,7 @@ from gpulstm.nn.linear import Linear
 from gpulstm.nn.lstm import LSTM
 from gpulstm.nn.minimal import MinGRU, MinGRUCell, MinLSTM, MinLSTMCell
 from gpulstm.nn.module import Module, Parameter
+from gpulstm.nn.norm import LayerNorm
 from gpulstm.nn.recurrent import Recurrent
 from gpulstm.nn.regularize import VariationalDropout, WeightDrop, Zoneout
 from gpulstm.nn.sequential import Sequential
@@ -44,6 +59,8 @@ from gpulstm.nn.variants import (
 )
 
 __all__ = [
+    "ELU",
+    "GELU",
     "GRU",
     "LSTM",
     "RNN",
@@ -53,13 +70,17 @@ __all__ = [
     "CoupledLSTMCell",
     "Dropout",
     "Embedding",
+    "Flatten",
     "GRUCell",
     "GeneralLSTM",
     "GeneralLSTMCell",
     "LSTMCell",
+    "LayerNorm",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
+    "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "MinGRU",
     "MinGRUCell",
     "MinLSTM",
@@ -69,10 +90,17 @@ __all__ = [
     "PeepholeLSTM",
     "PeepholeLSTMCell",
     "RNNCell",
+    "ReLU",
     "Recurrent",
     "RecurrentCell",
     "SLSTMCell",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Softsign",
+    "Tanh",
     "VariationalDropout",
     "WeightDrop",
     "Zoneout",

@@ -17,6 +17,8 @@ class Dropout(Module):
     ``gl.manual_seed`` starts.
     """
 
+    keeps_shape = True
+
     def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None) -> None:
         check_rate("p", p)
         self.p, self.generator = p, generator

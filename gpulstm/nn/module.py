@@ -1,6 +1,7 @@
 """What a layer is: an object whose attributes hold parameters and other layers, and which can be called."""
 
 import numbers
+import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -228,14 +229,16 @@ class Module(Tree):
         """The arguments shown in ``repr``."""
         return ""
 
+    @reprlib.recursive_repr("...")
     def __repr__(self) -> str:
-        return self._nested(self.named_children())
-
-    def _nested(self, children: Iterable[tuple[str, Any]]) -> str:
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
+        lines = [f"({name}): {part!r}".replace("\n", "\n  ") for name, part in self._parts()]
         if not lines:
             return f"{type(self).__name__}({self.extra_repr()})"
         return f"{type(self).__name__}(\n  " + "\n  ".join([*filter(None, [self.extra_repr()]), *lines]) + "\n)"
+
+    def _parts(self) -> Iterable[tuple[str, Any]]:
+        """What ``repr`` shows inside."""
+        return self.named_children()
 
     def summary(self) -> None:
         """Print the layers with their output shapes and numbers of parameters."""

@@ -41,6 +41,10 @@ class Sequential(Module):
         """The layers and functions in their order; ``append`` and ``model[n] = layer`` change them."""
         return tuple(self._row.values())
 
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """(name, layer or function) in their order; ``named_children`` leaves the functions out."""
+        yield from self._row.items()
+
     def attributes(self) -> Iterator[tuple[str, Any]]:
         yield from self._row.items()
         yield from ((name, value) for name, value in super().attributes() if name != "_row")
@@ -92,7 +96,7 @@ class Sequential(Module):
         taken = _taken(self)
         for name in given:
             if name not in taken:
-                layers = ", ".join(_name(layer) for layer in self.layers) or "none"
+                layers = ", ".join(called(layer) for layer in self.layers) or "none"
                 raise ShapeError(f"{name}: want None, as none of the layers ({layers}) takes it")
 
     def __len__(self) -> int:
@@ -111,10 +115,8 @@ class Sequential(Module):
     def __setitem__(self, place: int, layer: Any) -> None:
         self.add_module(list(self._row)[place], layer)
 
-    def __repr__(self) -> str:
-        return self._nested(
-            [(n, item if isinstance(item, Module) else _Word(_name(item))) for n, item in self._row.items()]
-        )
+    def _parts(self) -> Iterator[tuple[str, Any]]:
+        return ((n, item if isinstance(item, Module) else _Word(called(item))) for n, item in self._row.items())
 
 
 class _Word(str):
@@ -124,7 +126,7 @@ class _Word(str):
     __repr__ = str.__str__
 
 
-def _name(layer: Layer) -> str:
+def called(layer: Layer) -> str:
     """How a layer or function is called in messages."""
     return type(layer).__name__ if isinstance(layer, Module) else getattr(layer, "__name__", repr(layer))
 

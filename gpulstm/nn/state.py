@@ -7,7 +7,7 @@ import numpy as np
 
 from gpulstm.backend import FLOATS, Array, backend_of
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
-from gpulstm.tape import Tensor, tensor
+from gpulstm.tape import Tensor, increment_version, tensor
 
 
 class Loaded(NamedTuple):
@@ -41,6 +41,7 @@ def load(own: Mapping[str, Tensor], state: Any, strict: bool, kind: str) -> Load
     for name, value in new.items():
         with backend_of(own[name].data):
             own[name].data[...] = value
+        increment_version(own[name])
     return passed
 
 
