@@ -11,7 +11,16 @@ from typing import Any
 from gpulstm import functional
 from gpulstm.backend import Device, as_dtype, device
 from gpulstm.clip import clip_grad_norm, clip_grad_value
-from gpulstm.errors import DeviceError, DTypeError, FormatError, GpulstmError, NoKernel, NotFinite, ShapeError
+from gpulstm.errors import (
+    DeviceError,
+    DTypeError,
+    FileExists,
+    FormatError,
+    GpulstmError,
+    NoKernel,
+    NotFinite,
+    ShapeError,
+)
 from gpulstm.functional.explain import explain
 from gpulstm.nn import (
     ELU,
@@ -124,6 +133,7 @@ __all__ = [
     "DeviceError",
     "Dropout",
     "Embedding",
+    "FileExists",
     "Flatten",
     "FormatError",
     "GRUCell",

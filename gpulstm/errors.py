@@ -35,3 +35,7 @@ class FormatError(GpulstmError, ValueError):
 
 class TapeError(GpulstmError, RuntimeError):
     """The tape was asked for a gradient that it does not have."""
+
+
+class FileExists(GpulstmError, FileExistsError):
+    """A file would be overwritten that holds finished work; the message says the choices."""

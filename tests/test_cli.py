@@ -129,12 +129,13 @@ def test_train_tells_what_it_does_and_leaves_a_model(trained):
         "nats a char",
     ):
         assert words in done.stdout, words
-    assert "let it write: gpulstm text sample m.safetensors" in done.stdout
+    assert "sample from it: gpulstm text sample m.safetensors" in done.stdout
     assert re.search(r"step +15/60  loss \d\.\d+  validation \d\.\d+  [\d,]+ tokens/s  0:\d\d left", done.stderr)
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 60 and records[-1]["val_loss"] < records[0]["loss"]
     assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(p.name for p in folder.iterdir()) == ["log.jsonl", "loss.png", "m.safetensors"]
+    names = ["log.jsonl", "loss.png", "m.checkpoint.safetensors", "m.safetensors"]
+    assert sorted(p.name for p in folder.iterdir()) == names
 
 
 def test_sample_writes_after_the_prompt(trained):
@@ -214,7 +215,7 @@ def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(trained, corpus, tmp_
     code, errors = interrupt_training(corpus, tmp_path)
     assert code == 130 and "Traceback" not in errors, errors
     assert re.search(r"stopped after step \d+ of 60; saved: m.checkpoint.safetensors", errors)
-    (line,) = [line for line in errors.splitlines() if line.startswith("go on with: ")]
+    (line,) = [line for line in errors.splitlines() if line.startswith("resume with: ")]
     assert line.endswith("--log log.jsonl --resume")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "m.checkpoint.safetensors"]
     with start_training(corpus, tmp_path, "--resume") as process:
@@ -358,7 +359,7 @@ def test_a_full_disk_ends_in_one_line_and_harms_nothing(corpus, tmp_path):
     """A limit on the size of files stands for the disk: the checkpoint of step 7 is over it."""
     (tmp_path / "m.safetensors").write_bytes(b"old")
     done = run(
-        "text", "train", corpus, *TINY, "--out", "m.safetensors", cwd=tmp_path,
+        "text", "train", corpus, *TINY, "--out", "m.safetensors", "--force", cwd=tmp_path,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
     )  # fmt: skip
     assert done.returncode == 2, done.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpulstm import random
-from gpulstm.backend import CPU, Device
+from gpulstm.backend import CPU, Device, backend_of
 from gpulstm.data import Streams
 from gpulstm.errors import FormatError, NotFinite, ShapeError
 from gpulstm.nn import LSTM, Dropout, Linear, Module, mse
@@ -124,7 +124,8 @@ def test_records_hold_means_and_the_rates_that_were_used():
     assert [r["step"] for r in records] == [5, 10, 12]
     assert [r["lr"] for r in records] == [0.02, 0.01, 0.005]
     for record, first in zip(records, (0, 5, 10), strict=True):
-        assert record["loss"] == pytest.approx(np.mean(losses[first : record["step"]]), rel=1e-12)
+        weights = [20, 20, 20, 20, 20, 20, 20, 8, 20, 20, 20, 20][first : record["step"]]  # the last window is short
+        assert record["loss"] == pytest.approx(np.average(losses[first : record["step"]], weights=weights), rel=1e-12)
 
 
 def test_ten_steps_give_the_processors_losses(device):
@@ -142,7 +143,7 @@ def test_losses_are_read_together(monkeypatch, emulated):
     reads = []
     place = device("cuda").backend
     monkeypatch.setattr(
-        loop.backend_of(place.zeros((1,), np.float32)), "to_numpy", lambda x: reads.append(x.shape) or x.get()
+        backend_of(place.zeros((1,), np.float32)), "to_numpy", lambda x: reads.append(x.shape) or x.get()
     )
     trainer, batches, _ = new_run(place)
     trainer.fit(batches, 12, **PLAN)
@@ -231,7 +232,7 @@ PATIENT = {"steps": 40, "patience": 2, "checkpoint_every": 19}  # ends after ste
 
 def new_patient_run(loss=forecast_loss):
     run = new_run(loss=loss)
-    run[0].evaluate = lambda batches: abs(run[0].optimizer.state[0]["step"] - 12.0)
+    run[0].evaluate = lambda batches, **_: {"loss": abs(run[0].optimizer.state[0]["step"] - 12.0)}
     return run
 
 
@@ -244,7 +245,7 @@ def patient():
 
 
 PARTS = ("model", "optimizer", "schedule", "batches", "generator")
-FIELDS = ("step", "drawn", "state", "losses", "best_loss", "best_model", "worse", "history")
+FIELDS = ("step", "epoch", "drawn", "state", "rows", "best", "best_model", "worse", "history")
 
 
 @pytest.mark.parametrize("forgotten", ["nothing", *PARTS, *FIELDS])
@@ -254,8 +255,9 @@ def test_whatever_a_checkpoint_forgets_is_seen(tmp_path, patient, monkeypatch, f
     with pytest.raises(Stopped):  # within a pass, within a record, after one of two validations without a better loss
         fit(new_patient_run(loss=stopping_at(20)), **PATIENT, checkpoint=file)
     trainer, batches, validation = new_patient_run()
-    unstarted = loop.Run(trainer, batches, validation, loop.Plan(40, 6, 2, True, fresh, 19, 5, {}))
-    unstarted._clock = 0.0
+    plan = loop.Plan(40, None, 6, 2, True, "val_loss", "min", fresh, 19, 5, {}, {})
+    unstarted = loop.Run(trainer, batches, validation, plan)
+    unstarted._begin()
     unstarted._save(fresh)
     kept, new = checkpoint.load(file), checkpoint.load(fresh)
     if forgotten in PARTS:
@@ -265,8 +267,11 @@ def test_whatever_a_checkpoint_forgets_is_seen(tmp_path, patient, monkeypatch, f
     if forgotten == "drawn":  # serves batches that cannot tell where they are
         batches = list(batches)
     monkeypatch.setattr(checkpoint, "load", lambda path: kept)
-    records = fit((trainer, batches, validation), **PATIENT, checkpoint=file, resume=True)
-    same = bits(trainer) == patient[0] and without_clock(records) == patient[1]
+    try:
+        records = fit((trainer, batches, validation), **PATIENT, checkpoint=file, resume=True)
+        same = bits(trainer) == patient[0] and without_clock(records) == patient[1]
+    except ShapeError as error:  # a pass that has more batches than it should
+        same = "got more" not in str(error)
     assert same == (forgotten == "nothing")
 
 
@@ -312,7 +317,7 @@ def test_checkpoints_of_other_models_and_other_files_are_refused(tmp_path):
     checkpoint.save(file, {"notes": {}, "model": {}, "optimizer": {}, "schedule": {}, "batches": {}})
     with pytest.raises(FormatError, match=r"of this run: it has no .*generator, .*run, "):
         fit(new_run(), checkpoint=file, resume=True)
-    fit(new_run(), steps=4, checkpoint=file)
+    fit(new_run(), steps=4, checkpoint=file, force=True)
     tree = checkpoint.load(file)
     for damage in (
         {"run": {}},
@@ -378,7 +383,7 @@ def test_ctrl_c_without_a_checkpoint_says_so_and_a_second_one_stops_at_once():
     trainer, batches, _ = new_run(loss=pressing_ctrl_c_at(2, times=2))
     with pytest.raises(KeyboardInterrupt) as stop:
         trainer.fit(batches, STEPS, progress=False)
-    assert str(stop.value) == ""
+    assert str(stop.value) == "stopped in step 2; no checkpoint was written" and stop.value.checkpoint is None
 
 
 def test_ctrl_c_in_the_last_step_lets_the_run_end(whole):
@@ -438,7 +443,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
 def test_a_validation_loss_that_is_not_finite_stops_the_run():
     trainer, batches, validation = new_run()
     broken = [(x, y * math.nan) for x, y in validation]
-    with pytest.raises(NotFinite, match="validation loss: want a finite number, got nan at step 6"):
+    with pytest.raises(NotFinite, match="validation loss: want a finite number, got nan in batch 1, at step 6"):
         fit((trainer, batches, broken))
 
 
@@ -449,7 +454,7 @@ def test_patience_stops_the_run_and_the_best_model_is_kept():
     def run(steps, losses, **options):
         trainer, batches, validation = new_run()
         values = iter(losses)
-        trainer.evaluate = lambda batches: next(values)
+        trainer.evaluate = lambda batches, **_: {"loss": next(values)}
         return fit((trainer, batches, validation), steps, **options), bits(trainer)
 
     records, best = run(100, [3.0, 2.0, 2.5, 2.0, 1.0], patience=2)  # the equal loss of step 24 is no better
@@ -465,7 +470,7 @@ def test_a_plateau_schedule_goes_by_the_validation_loss():
 
     trainer, batches, validation = new_run(make_schedule=plateau)
     values = iter([3.0, 2.0, 2.5, 1.0])
-    trainer.evaluate = lambda batches: next(values)
+    trainer.evaluate = lambda batches, **_: {"loss": next(values)}
     records = fit((trainer, batches, validation), 24)
     assert {r["step"]: r["lr"] for r in records if r["val_loss"]} == {6: 0.02, 12: 0.02, 18: 0.02, 24: 0.01}
     trainer, batches, _ = new_run(make_schedule=plateau)
@@ -489,9 +494,9 @@ def test_gradients_are_clipped_by_norm_and_by_value():
 
 @pytest.mark.parametrize("name", ["steps", "validate_every", "checkpoint_every", "log_every", "patience"])
 def test_counts_below_one_are_refused(name):
-    trainer, batches, _ = new_run()
+    trainer, batches, validation = new_run()
     with pytest.raises(ShapeError, match=f"{name}: want at least 1, got 0"):
-        trainer.fit(batches, **{"steps": 3, name: 0})
+        trainer.fit(batches, **{"steps": 3, "validation": validation, name: 0})
 
 
 def test_no_batches_are_refused():

@@ -1,4 +1,4 @@
-"""The text lab: train a language model on any text, and let it write."""
+"""The text lab: train a language model on any text, and sample text from it."""
 
 import math
 from collections.abc import Callable
@@ -8,28 +8,35 @@ from typing import Any, TextIO
 
 from gpulstm.backend import Device
 from gpulstm.backend import device as find_device
-from gpulstm.io.files import check_writable
-from gpulstm.labs.text_corpus import Corpus, default_corpus, read_texts
-from gpulstm.labs.text_model import TextModel, load_model, save_model
+from gpulstm.errors import DTypeError
+from gpulstm.labs.files import RunFiles, checkpoint_path
+from gpulstm.labs.text_corpus import UNKNOWN, Corpus, default_corpus, digest_of, read_texts
+from gpulstm.labs.text_file import KIND, description, load_model, model_digest, model_facts, save_model
+from gpulstm.labs.text_model import TextModel
 from gpulstm.labs.text_sample import sample
-from gpulstm.labs.text_training import Settings, new_model, new_trainer, streams
+from gpulstm.labs.text_training import Settings, check_settings_of, new_model, new_trainer, settings_of, streams
 from gpulstm.nn.summary import table
-from gpulstm.plot import check_plot, plot_losses
+from gpulstm.train.saved import check_finite
 
 __all__ = [
     "Settings", "TextModel", "checkpoint_path", "default_corpus", "load_model", "read_texts", "sample",
-    "save_model", "train",
+    "save_model", "settings_of", "train",
 ]  # fmt: skip
+
+# Settings that only say how long to train and how often to look: a run may be resumed with others.
+FREE = ("steps", "validate_every", "patience")
 
 
 def train(
     text: str | None = None,
     settings: Settings | None = None,
     *,
+    model: TextModel | str | Path | None = None,
     device: str | Device = "auto",
     out: str | Path | None = None,
     checkpoint_every: int = 250,
     resume: bool = False,
+    force: bool = False,
     log: str | Path | None = None,
     plot: str | Path | None = None,
     progress: bool | TextIO = True,
@@ -37,71 +44,91 @@ def train(
 ) -> TextModel:
     """Train a language model on a text, by default the Python language reference; return the best one met.
 
-    The model is written to ``out``; a checkpoint stands beside it (see ``checkpoint_path``) until then, and
-    with ``resume`` the run goes on from that. ``log`` and ``plot`` are files for the losses, as lines of JSON
-    and as a picture. ``say`` is given facts about the run, a line at a time. The default generator is seeded.
+    The model is written to ``out``, and a checkpoint beside it (see ``checkpoint_path``). With ``resume`` the
+    run goes on from that, if it is there: an interrupted one to its end, a finished one to more
+    ``settings.steps``, which count from the run's beginning. The learning rate then follows the curve of the
+    new number of steps. Everything that decides what is computed must be as it was; steps, validate_every,
+    patience and the other arguments here may differ.
 
-    Raises what ``Trainer.fit`` raises, and FormatError for a text shorter than the windows asked for. Files
-    that cannot be written are found before training begins.
+    ``model`` (one made before, a file or a checkpoint) is trained further on this text, in a run of its own;
+    its vocabulary and sizes stay, and it itself is not changed. Words that it does not know become "<unk>".
+
+    ``log`` and ``plot`` are files for the losses, as lines of JSON and as a picture. ``say`` is given facts
+    about the run, a line at a time. The default generator is seeded.
+
+    Raises what ``Trainer.fit`` raises; FileExists, before any work, where a file of another run would be
+    overwritten, unless with ``force``; FormatError for a text shorter than the windows asked for, for
+    characters that ``model`` does not know, and for a checkpoint of another run, naming what differs;
+    ShapeError for settings that ``model`` does not have. Files that cannot be written are found before
+    training begins.
 
     >>> model = train(open("book.txt").read(), Settings(hidden=512), out="book.safetensors")
     >>> print("".join(sample(model, "It was ", 200, seed=1)))
     """
+    base = load_model(model, "cpu") if isinstance(model, str | Path) else model
+    if base is not None:
+        check_finite(base.state_dict())
+        settings = settings or settings_of(base)
+        check_settings_of(base, settings)
     settings = settings or Settings()
-    checkpoint = _check_targets(out, log, plot)
+    text = default_corpus() if text is None else text
+    if not isinstance(text, str):
+        raise DTypeError(f"text: want a string, got {type(text).__name__}; read files with read_texts([...])")
+    files, facts = RunFiles.of(out, log, plot), _facts(settings, text, base)
+    notes = {name: fact for name, fact in facts.items() if name not in FREE}
+    done = files.claim(notes, model_facts, resume=resume, force=force)
+
     place = find_device(device)
     say(f"device: {place}" + (f" ({place.reason})" if place.reason else ""))
-    corpus = Corpus.of(default_corpus() if text is None else text, settings.level, settings.vocabulary)
+    corpus = Corpus.of(text, settings.level, settings.vocabulary, None if base is None else base.vocabulary)
     say(f"corpus: {corpus}")
+    if base is not None and (unknown := int((corpus.train == 0).sum())) and settings.level == "word":
+        say(f"{unknown:,} of {corpus.train.size:,} words to train on are unknown to the model: {UNKNOWN}")
     batches, validation = streams(corpus, settings)
-    model = new_model(corpus, settings, place)
-    say(table(model))
-    if resume and checkpoint is not None:
-        there = checkpoint.exists()
-        say(f"going on from {checkpoint}" if there else f"no checkpoint at {checkpoint}: from the beginning")
-    facts = {**asdict(settings), "corpus": corpus.digest}
-    records = new_trainer(model, settings).fit(
+    new = new_model(corpus, settings, place)
+    if base is not None:
+        new.load_state_dict(base.state_dict())
+    say(table(new))
+    if resume:
+        say(_beginning(files.checkpoint, done, settings.steps))
+    trainer = new_trainer(new, settings)
+    records = trainer.fit(
         batches,
         settings.steps,
         validation=validation,
         validate_every=settings.validate_every,
         patience=settings.patience,
-        checkpoint=checkpoint,
+        checkpoint=files.checkpoint,
         checkpoint_every=checkpoint_every,
         resume=resume,
+        force=force,
         log=log,
         progress=progress,
-        notes=facts,
+        notes=notes,
+        about={KIND: description(new), **files.about()},
     )
-    model.eval()
-    best = min(record["val_loss"] for record in records if record["val_loss"] is not None)
-    say(f"validation loss: {_in_words(best, settings.level)}, after {records[-1]['seconds']:.0f} s")
-    if out is not None and checkpoint is not None:
-        save_model(out, model, {**facts, "validation_loss": best})
-        checkpoint.unlink(missing_ok=True)
-    if plot is not None:
-        plot_losses(records, plot, unit=_unit(settings.level))
-    return model
+    new.eval()
+    best = min((r for r in records if r["val_loss"] is not None), key=lambda record: record["val_loss"])
+    say(
+        f"validation loss: {_in_words(best['val_loss'], settings.level)}, the best, of step {best['step']} of "
+        f"{records[-1]['step']}, after {records[-1]['seconds']:.0f} s"
+    )
+    if files.out is not None:
+        save_model(files.out, new, {**facts, "validation_loss": best["val_loss"]})
+    files.finish(records, _unit(settings.level))
+    return new
 
 
-def checkpoint_path(out: str | Path) -> Path:
-    """Where the checkpoint stands of a run that writes its model to ``out``: for a.safetensors
-    a.checkpoint.safetensors."""
-    return Path(out).with_name(f"{Path(out).stem}.checkpoint{Path(out).suffix}")
+def _facts(settings: Settings, text: str, base: TextModel | None) -> dict[str, Any]:
+    """All that decides what a run computes, and how long."""
+    return {**asdict(settings), "corpus": digest_of(text), "from": None if base is None else model_digest(base)}
 
 
-def _check_targets(out: Any, log: Any, plot: Any) -> Path | None:
-    """Find now what could not be written later; return where the checkpoint goes."""
-    for target in (out, log, plot):
-        if target is not None:
-            check_writable(target)
-    if plot is not None:
-        check_plot(plot)
-    if out is None:
-        return None
-    checkpoint = checkpoint_path(out)
-    check_writable(checkpoint)
-    return checkpoint
+def _beginning(checkpoint: Path | None, done: int | None, steps: int) -> str:
+    if done is None:
+        return f"no checkpoint at {checkpoint}: from the beginning"
+    more = "" if done < steps else "; nothing is left to do: give more --steps to train further"
+    return f"going on from {checkpoint}, after step {done} of {steps}{more}"
 
 
 def _unit(level: str) -> str:

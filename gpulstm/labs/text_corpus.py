@@ -117,6 +117,11 @@ class Vocabulary:
         return shown + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
 
 
+def digest_of(text: str) -> str:
+    """A text's SHA-256, to know it again."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A text as numbers: the first nine tenths of its tokens to train on, the last tenth held out."""
@@ -128,19 +133,25 @@ class Corpus:
     digest: str  # of the text, to know it again
 
     @classmethod
-    def of(cls, text: str, level: str = "char", limit: int = 10_000) -> "Corpus":
+    def of(cls, text: str, level: str = "char", limit: int = 10_000, vocabulary: Vocabulary | None = None) -> "Corpus":
         """Cut and number a text. The words of level "word" are chosen by the training part alone.
 
-        Raises FormatError for a text too short to hold anything out.
+        A ``vocabulary`` that is given, that of a model to be trained further, is used as it is. Raises
+        FormatError for a text too short to hold anything out, and for characters that are not in it.
         """
         pieces = split(text, level)
         cut = len(pieces) * 9 // 10
         if len(pieces) - cut < 2:
             raise FormatError(f"corpus: want at least 11 tokens of level {level!r}, got {len(pieces)}")
-        vocabulary = Vocabulary.of(pieces if level == "char" else pieces[:cut], level, limit)
+        if vocabulary is None:
+            vocabulary = Vocabulary.of(pieces if level == "char" else pieces[:cut], level, limit)
+        elif level == "char" and (unseen := vocabulary.unseen(pieces)):
+            raise FormatError(
+                f"text: want the characters that the model knows, got also {unseen}; take them out of the text, or "
+                "train a new model"
+            )
         numbers = vocabulary.encode(pieces)
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        return cls(vocabulary, numbers[:cut], numbers[cut:], len(text), digest)
+        return cls(vocabulary, numbers[:cut], numbers[cut:], len(text), digest_of(text))
 
     def __str__(self) -> str:
         tokens = (

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpulstm.errors import ShapeError
+from gpulstm.errors import NotFinite, ShapeError
 from gpulstm.labs.text_model import TextModel
+from gpulstm.train.saved import check_finite
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ def sample(
 
     The model's state is carried from token to token. For the options see ``Choice``. One ``seed`` gives one
     text on one device; None gives another each time. A word-level model never writes "<unk>". An empty prompt
-    stands for the end of a line.
+    stands for the end of a line. The model computes as in use, without dropout, and keeps the mode it is in.
 
-    Raises, before the first token, ShapeError for options out of range and FormatError for a prompt with
-    characters that the model has never seen.
+    Raises, before the first token, ShapeError for options out of range, FormatError for a prompt with
+    characters that the model has never seen, and NotFinite for a model with weights that are not finite.
 
     >>> print("".join(sample(load_model("text.safetensors"), "The ", 80, seed=1)))  # doctest: +SKIP
     """
@@ -69,6 +70,7 @@ def sample(
     if seed is not None and seed < 0:
         raise ShapeError(f"seed: want 0 or more, got {seed}")
     choose = Choice(temperature, top_k, top_p)
+    check_finite(model.state_dict())
     return _continue(model, model.prompt(prompt), length, choose, np.random.default_rng(seed))
 
 
@@ -78,6 +80,8 @@ def _continue(
     state = None
     for _ in range(length):
         logits, state = model.step(numbers, state)
+        if np.isnan(logits).any() or not np.isfinite(logits).any():
+            raise NotFinite("logits: want numbers, got NaN; the model's weights are too large for its type")
         number = choose(logits, generator)
         yield model.vocabulary.tokens[number]
         numbers = np.array([number])

@@ -16,8 +16,8 @@ from gpulstm.optim import Adam
 from gpulstm.schedules import CosineWarmup
 from gpulstm.tape import Tensor
 from gpulstm.train import Trainer
+from gpulstm.train.batch import IGNORED
 
-IGNORED = -100  # a target that counts for nothing
 # Validation reads the held-out text always in the same way, so that losses of different runs can be compared.
 HELD_OUT_STREAMS, HELD_OUT_WINDOW = 32, 128
 
@@ -34,7 +34,7 @@ class Settings:
     dropout: float = 0.2
     batch: int = 32  # streams of text side by side
     window: int = 64  # tokens between two cuts of the tape
-    steps: int = 1500
+    steps: int = 1500  # from the run's beginning, also where it is resumed
     lr: float = 5e-3
     warmup: int = 100
     clip: float = 1.0
@@ -69,6 +69,29 @@ class Settings:
                 raise ShapeError(f"{name}: want a number above 0, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ShapeError(f"dropout: want 0 <= dropout < 1, got {self.dropout}")
+
+
+def settings_of(model: TextModel, **others: Any) -> Settings:
+    """The settings to train a model further: its own level, vocabulary, sizes, dropout and type; usual others.
+
+    ``others`` are settings by name. Raises ShapeError for a value out of range.
+    """
+    return Settings(**{**_fixed(model), "dropout": model.config["dropout"], **others})
+
+
+def check_settings_of(model: TextModel, settings: Settings) -> None:
+    """Raise ShapeError, naming all of them, for settings that contradict the model to be trained further."""
+    fixed = {name: (want, getattr(settings, name)) for name, want in _fixed(model).items()}
+    wrong = [f"{name}: want {want}, as the model has, got {got}" for name, (want, got) in fixed.items() if got != want]
+    if wrong:
+        raise ShapeError("; ".join(wrong))
+
+
+def _fixed(model: TextModel) -> dict[str, Any]:
+    """The settings that a model has for good."""
+    config = {name: model.config[name] for name in ("embedding", "hidden", "layers")}
+    words = {"vocabulary": len(model.vocabulary)} if model.vocabulary.level == "word" else {}
+    return {"level": model.vocabulary.level, **words, **config, "dtype": str(model.linear.weight.dtype)}
 
 
 def streams(corpus: Corpus, settings: Settings) -> tuple[Streams, Streams]:
@@ -109,7 +132,7 @@ def new_trainer(model: TextModel, settings: Settings) -> Trainer:
     optimizer = Adam(model.parameters(), lr=settings.lr, betas=(0.9, 0.99))
     warmup = min(settings.warmup, settings.steps // 2)
     schedule = CosineWarmup(optimizer, warmup, settings.steps, min_lr=settings.lr / 100)
-    return Trainer(model, optimizer, language_loss, schedule=schedule, clip_norm=settings.clip, tokens=counted)
+    return Trainer(model, optimizer, language_loss, schedule=schedule, clip_norm=settings.clip)
 
 
 def language_loss(model: TextModel, batch: tuple[np.ndarray, np.ndarray], state: Any) -> tuple[Tensor, Any]:
@@ -119,8 +142,3 @@ def language_loss(model: TextModel, batch: tuple[np.ndarray, np.ndarray], state:
     logits, state = model(inputs, state)
     rows = logits.reshape(-1, logits.shape[-1])
     return cross_entropy(rows, targets.reshape(-1), ignore_index=IGNORED), state
-
-
-def counted(batch: tuple[np.ndarray, np.ndarray]) -> int:
-    """How many targets of a window count."""
-    return int(np.count_nonzero(batch[1] != IGNORED))

@@ -1,5 +1,7 @@
-"""Training: the loop with its progress, validation, checkpoints and log."""
+"""Training: the loop with its progress, validation, metrics, callbacks, checkpoints and log."""
 
+from gpulstm.train.callback import Callback
+from gpulstm.train.metrics import accuracy
 from gpulstm.train.trainer import Trainer, count_tokens
 
-__all__ = ["Trainer", "count_tokens"]
+__all__ = ["Callback", "Trainer", "accuracy", "count_tokens"]

@@ -1,24 +1,25 @@
-"""One run of a Trainer: the loop over steps, its records, and its checkpoints."""
+"""One run of a Trainer: the loop over steps, with its validations, records and checkpoints."""
 
-import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import numpy as np
 
-from gpulstm import random
-from gpulstm.backend import Array, backend_of
 from gpulstm.clip import clip_grad_norm, clip_grad_value
-from gpulstm.errors import FormatError, GpulstmError, NotFinite, ShapeError
+from gpulstm.errors import FileExists, NotFinite
 from gpulstm.train import checkpoint
-from gpulstm.train.interrupt import Interrupt
+from gpulstm.train.axes import Axes
+from gpulstm.train.callback import Callbacks
+from gpulstm.train.interrupt import Interrupt, Interrupted, Terminated
 from gpulstm.train.plan import Memory, Plan
-from gpulstm.train.report import Log, Progress, stream_of
+from gpulstm.train.report import Log, Progress, check_log, stream_of
+from gpulstm.train.rows import Row, means, to_host
+from gpulstm.train.saved import Saved, check_finite
+from gpulstm.train.source import Source
 
 if TYPE_CHECKING:
     from gpulstm.train.trainer import Trainer
@@ -28,78 +29,134 @@ class Run:
     """One call of ``Trainer.fit``."""
 
     def __init__(
-        self, trainer: "Trainer", batches: Iterable[Any], validation: Iterable[Any] | None, plan: Plan
+        self,
+        trainer: "Trainer",
+        batches: Iterable[Any],
+        validation: Iterable[Any] | None,
+        plan: Plan,
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.trainer, self.batches, self.validation, self.plan = trainer, batches, validation, plan
-        self.memory = Memory()
+        self.callbacks = callbacks or Callbacks([])
+        self.memory = Memory(goal=plan.goal)
+        self._parts = Saved(trainer, plan, batches, validation, self.callbacks.given)
         # A schedule that goes by the validation loss is stepped after each validation, not after each step.
         self._schedule_waits = getattr(trainer.schedule, "needs_metric", False)
-        if self._schedule_waits and validation is None:
-            raise ShapeError(
-                f"{type(trainer.schedule).__name__} goes by the validation loss: want validation, got None"
-            )
-        self._unread: list[Array] = []  # losses still on the device, so that no step waits for it
-        self._saved_step: int | None = None
+        self._unread: list[tuple[int, Row]] = []  # (step, row) still on the device, so that no step waits for them
+        self._saved_step: int | None = None  # of the last good checkpoint
+        self._is_saved = False  # nothing has happened since then
 
     # -- the loop --------------------------------------------------------------------------------------------
 
-    def go(self, resume: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
+    def go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
         """Run to the end; see Trainer.fit."""
         file = self.plan.checkpoint
-        if resume and file is not None and file.exists():
-            self._resume(file)
-        memory, self._clock = self.memory, time.perf_counter()
-        self._first_step, self._first_seconds = memory.step, memory.seconds
-        self.trainer.model.train()
+        if file is not None and file.exists():
+            if resume:
+                self.memory = self._parts.restore(file)
+                self.memory.goal, self._saved_step, self._is_saved = self.plan.goal, self.memory.step, True
+            elif not force:
+                choices = "give resume=True to go on from it, force=True to replace it, or another name"
+                raise FileExists(f"{file}: exists already; {choices}")
+        if log is not None and not force:
+            check_log(log, self.memory.history)
+        self._begin()
         with (
             Interrupt() as interrupt,
-            closing(Log(log, memory.history)) as self._log,
-            closing(Progress(stream_of(progress), memory.step, self.plan.steps)) as self._progress,
+            closing(Log(log, self.memory.history)) as self._log,
+            closing(self._new_progress(progress)) as self._progress,
         ):
-            self._loop(interrupt)
-        if memory.best_model is not None:
-            self.trainer.model.load_state_dict(memory.best_model)
-        return memory.history
+            try:
+                self._loop(interrupt)
+            except (KeyboardInterrupt, SystemExit) as stop:
+                if interrupt.number is None or isinstance(stop, Interrupted | Terminated):
+                    raise
+                raise interrupt.error(
+                    f"stopped in step {self.memory.step + 1}; {self._good()}", self._good_file()
+                ) from None
+        if self.memory.best_model is not None:
+            self.trainer.model.load_state_dict(self.memory.best_model)
+        return self.memory.history
+
+    def _begin(self) -> None:
+        self._clock, self._lr = time.perf_counter(), self.trainer.optimizer.lr
+        self._first_step, self._first_seconds = self.memory.step, self.memory.seconds
+        self._source = Source(self.batches, self.trainer.accumulate, self.memory)
+        self._axes = Axes(self.trainer.model, self.batches)
+        self.trainer.model.train()
 
     @np.errstate(all="ignore")  # what is not finite shows in the loss, on a GPU as here
     def _loop(self, interrupt: Interrupt) -> None:
-        batches = self._stream()
+        plan, memory = self.plan, self.memory
         while not self._finished():
-            self._train_on(next(batches))
-            if self.validation is not None and self._due(self.plan.validate_every):
+            group, ended = self._source.draw()
+            if group:
+                self._step(group)
+            if ended:
+                memory.state = None
+            if self.validation is not None and self._due(plan.validate_every, group, ended):
                 self._record(self._validate())
-            elif self._due(self.plan.log_every):
+            elif self._due(plan.log_every, group, ended) or (ended and plan.epochs is not None):
                 self._record(None)
-            if self.plan.checkpoint is not None and (interrupt.asked or self._due(self.plan.checkpoint_every)):
-                self._save(self.plan.checkpoint)
-            if interrupt.asked and not self._finished():
-                saved = self.plan.checkpoint or "nothing: no checkpoint was asked for"
-                raise KeyboardInterrupt(f"stopped after step {self.memory.step} of {self.plan.steps}; saved: {saved}")
+            if ended:
+                last = memory.history[-1] if memory.history else None
+                self._ask("on_epoch_end", self.trainer, memory.epoch, last)
+            if plan.checkpoint is not None and self._due(plan.checkpoint_every, group, ended):
+                self._save(plan.checkpoint)
+            if interrupt.number is not None and not self._finished():
+                self._stop(interrupt)
+        self._finish()
 
     def _finished(self) -> bool:
-        patience = self.plan.patience
-        return self.memory.step >= self.plan.steps or (patience is not None and self.memory.worse >= patience)
+        memory, plan = self.memory, self.plan
+        if memory.stopped:
+            return True
+        return memory.step >= plan.steps if plan.steps is not None else memory.epoch >= (plan.epochs or 0)
 
-    def _due(self, every: int) -> bool:
-        return self.memory.step % every == 0 or self._finished()
+    def _due(self, every: int | None, group: list[Any], ended: bool) -> bool:
+        return ended if every is None else bool(group) and self.memory.step % every == 0
 
-    def _stream(self) -> Iterator[Any]:
-        """The batches of this pass that are still to come, and then pass after pass."""
+    def _finish(self) -> None:
+        """What every run ends with: a validation, a record and a checkpoint, unless this step has had them."""
         memory = self.memory
-        skip = 0 if hasattr(self.batches, "load_state_dict") else memory.drawn
-        while True:
-            for batch in itertools.islice(self.batches, skip, None):
-                memory.drawn += 1
-                yield batch
-            if memory.drawn == 0:
-                raise ShapeError("batches: want at least one in every pass over them, got none")
-            memory.state, memory.drawn, skip = None, 0, 0
+        if self.validation is not None and memory.validated != memory.step:
+            self._record(self._validate())
+        elif memory.rows or self._unread:
+            self._record(None)
+        if self.plan.checkpoint is not None and not self._is_saved:
+            self._save(self.plan.checkpoint)
+        self.trainer.stopped = memory.stopped
+        if memory.stopped:
+            whole = f"{self.plan.steps} steps" if self.plan.steps is not None else f"{self.plan.epochs} epochs"
+            kept = f"the model of step {memory.best_step} is kept" if memory.best_model else "the last model is kept"
+            self._progress.line(f"stopped early, after step {memory.step} of {whole}: {memory.stopped}; {kept}")
 
-    def _train_on(self, batch: Any) -> None:
+    def _stop(self, interrupt: Interrupt) -> NoReturn:
+        file = self.plan.checkpoint
+        if file is not None and not self._is_saved:
+            self._save(file)
+        of = (
+            f"of {self.plan.steps}"
+            if self.plan.steps is not None
+            else f"in epoch {self._epoch()} of {self.plan.epochs}"
+        )
+        saved = file or "nothing: no checkpoint was asked for"
+        raise interrupt.error(f"stopped after step {self.memory.step} {of}; saved: {saved}", file)
+
+    # -- one step --------------------------------------------------------------------------------------------
+
+    def _step(self, group: list[Any]) -> None:
+        """One step of the optimiser: the gradient of the mean loss over all items of the group's batches."""
         trainer, memory = self.trainer, self.memory
-        loss, state = trainer.loss(trainer.model, batch, memory.state)
-        trainer.model.zero_grad()
-        loss.backward()
+        counts = [trainer.count(batch) for batch in group]
+        whole = sum(float(count) for count in counts) if len(group) > 1 else 0.0
+        trainer.zero_grad()
+        for batch, count in zip(group, counts, strict=True):
+            loss, state, values = trainer.compute(batch, memory.state, self._axes)
+            # One batch alone needs no weight, and its count may stay on the device.
+            loss.backward(float(count) / whole if len(group) > 1 else None)
+            memory.state = checkpoint.detached(state)
+            self._unread.append((memory.step + 1, [count, loss.data, *values]))
         if trainer.clip_value is not None:
             clip_grad_value(trainer.model.parameters(), trainer.clip_value)
         if trainer.clip_norm is not None:
@@ -108,49 +165,84 @@ class Run:
         trainer.optimizer.step()
         if trainer.schedule is not None and not self._schedule_waits:
             trainer.schedule.step()
-        memory.state = checkpoint.detached(state)
         memory.step += 1
-        memory.tokens += trainer.tokens(batch)
-        self._unread.append(loss.data)
+        self._is_saved = False
         self._progress.step()
 
-    def _validate(self) -> float:
-        """The validation loss; the best model so far is kept."""
-        self._read_losses()
+    def _validate(self) -> dict[str, float]:
+        """The validation's results; the best model so far is kept."""
+        self._read()
         self._tick(training=True)
-        memory, value = self.memory, self.trainer.evaluate(self.validation or ())
+        plan, memory = self.plan, self.memory
+        try:
+            values = self.trainer.evaluate(self.validation or (), return_dict=True)
+        except NotFinite as error:
+            raise NotFinite(f"validation {error}, at step {memory.step}; {self._good()}") from error
         self._tick(training=False)
-        if not math.isfinite(value):
-            raise NotFinite(f"validation loss: want a finite number, got {value} at step {memory.step}; {self._good()}")
         if self._schedule_waits:
-            self.trainer.schedule.step(value)
-        memory.worse += 1
-        if value < memory.best_loss:
-            memory.best_loss, memory.worse = value, 0
-            if self.plan.keep_best:
+            self.trainer.schedule.step(values["loss"])
+        memory.validated, memory.worse = memory.step, memory.worse + 1
+        value = values[plan.monitor.removeprefix("val_")]
+        if not math.isfinite(value):
+            raise NotFinite(f"{plan.monitor}: want a finite number, got {value} at step {memory.step}; {self._good()}")
+        if plan.better(value, memory.best):
+            memory.best, memory.best_step, memory.worse = value, memory.step, 0
+            if plan.keep_best:
                 memory.best_model = checkpoint.to_host(self.trainer.model.state_dict())
-        return value
+        if plan.patience is not None and memory.worse >= plan.patience:
+            memory.stopped = f"{memory.worse} validation{'s'[: memory.worse > 1]} without a better {plan.monitor}"
+        return values
 
     # -- records ---------------------------------------------------------------------------------------------
 
-    def _record(self, val_loss: float | None) -> None:
-        """Make a record of the steps since the last one, log it and show it."""
-        self._read_losses()
-        self._tick(training=val_loss is None)
-        memory = self.memory
+    def _epoch(self) -> int:
+        """The number of this pass, from 1."""
+        return self.memory.epoch + (self.memory.drawn > 0)
+
+    def _record(self, validated: dict[str, float] | None) -> None:
+        """Make a record of the batches since the last one, log it and show it."""
+        self._read()
+        self._tick(training=validated is None)
+        memory, names = self.memory, ["loss", *self.trainer.metrics]
+        tokens = sum(row[0] for row in memory.rows)
+        made: dict[str, float | None]
+        if memory.rows:
+            made = dict(zip(names, means(memory.rows), strict=True))
+        else:  # the end of a pass that was not foreseen, just after a record
+            made = {name: memory.history[-1][name] if memory.history else None for name in names}
         record = {
             "step": memory.step,
-            "loss": float(np.mean(memory.losses)),
-            "val_loss": val_loss,
+            "epoch": self._epoch(),
+            **made,
+            **{f"val_{name}": None if validated is None else validated[name] for name in names},
             "lr": self._lr,
-            "tokens_per_second": round(memory.tokens / max(memory.train_seconds, 1e-9), 1),
+            "tokens_per_second": round(tokens / max(memory.train_seconds, 1e-9), 1),
             "seconds": round(memory.seconds, 3),
         }
-        memory.losses, memory.tokens, memory.train_seconds = [], 0, 0.0
+        memory.rows, memory.train_seconds, self._is_saved = [], 0.0, False
         memory.history.append(record)
+        if len(memory.history) == 1 and self._log.is_open and self.plan.checkpoint is not None:
+            # From here on a log that is not empty has a checkpoint, by which a resumed run knows it as its own.
+            self._save(self.plan.checkpoint)
         self._log.write(record)
-        pace = (memory.seconds - self._first_seconds) / (memory.step - self._first_step)
-        self._progress.record(record, pace * (self.plan.steps - memory.step))
+        pace = (memory.seconds - self._first_seconds) / max(memory.step - self._first_step, 1)
+        self._progress.record(record, pace)
+        self._ask("on_record", self.trainer, record)
+        if validated is not None:
+            self._ask("on_validation", self.trainer, record)
+
+    def _ask(self, method: str, *args: Any) -> None:
+        """Call the callbacks; one of them may end the run."""
+        if self.callbacks.given:
+            self._is_saved = False
+        reason = self.callbacks.call(method, *args)
+        self.memory.stopped = self.memory.stopped or reason
+
+    def _new_progress(self, progress: bool | TextIO) -> Progress:
+        steps, each = self.plan.steps, self._source.steps
+        if steps is None and each is not None:
+            steps = each * (self.plan.epochs or 0)
+        return Progress(stream_of(progress), self.memory.step, steps, self.plan.epochs)
 
     def _tick(self, training: bool) -> None:
         now = time.perf_counter()
@@ -158,72 +250,29 @@ class Run:
         self.memory.train_seconds += now - self._clock if training else 0.0
         self._clock = now
 
-    def _read_losses(self) -> None:
-        """Bring the losses to the host, all in one copy, and look whether they are finite."""
-        if not self._unread:
-            return
-        backend = backend_of(*self._unread)
-        with backend:
-            values = backend.to_numpy(backend.xp.stack(self._unread)).astype(np.float64).tolist()
+    def _read(self) -> None:
+        """Bring the losses and metrics to the host, all in one copy, and look whether the losses are finite."""
+        steps, unread = [step for step, _ in self._unread], [row for _, row in self._unread]
         self._unread = []
-        for step, value in enumerate(values, self.memory.step - len(values) + 1):
-            if not math.isfinite(value):
-                raise NotFinite(f"loss: want a finite number, got {value} at step {step}; {self._good()}")
-        self.memory.losses += values
+        for step, row in zip(steps, rows := to_host(unread), strict=True):
+            if not math.isfinite(row[1]):
+                raise NotFinite(f"loss: want a finite number, got {row[1]} at step {step}; {self._good()}")
+        self.memory.rows += rows
+
+    # -- checkpoints -----------------------------------------------------------------------------------------
+
+    def _save(self, file: Path) -> None:
+        self._read()
+        self._tick(training=True)
+        check_finite(self.trainer.model.state_dict(), f" after step {self.memory.step}; {self._good()}")
+        self._parts.save(file, self.memory)
+        self._saved_step, self._is_saved = self.memory.step, True
+        self._tick(training=False)
+
+    def _good_file(self) -> Path | None:
+        return None if self._saved_step is None else self.plan.checkpoint
 
     def _good(self) -> str:
         if self._saved_step is None:
             return "no checkpoint was written"
         return f"the last good checkpoint is {self.plan.checkpoint}, of step {self._saved_step}"
-
-    # -- checkpoints -----------------------------------------------------------------------------------------
-
-    def _parts(self) -> dict[str, Any]:
-        """The objects that keep a state of their own."""
-        t = self.trainer
-        parts = {"model": t.model, "optimizer": t.optimizer, "schedule": t.schedule, "batches": self.batches}
-        return {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
-
-    def _save(self, file: Path) -> None:
-        self._read_losses()
-        self._tick(training=True)
-        for name, values in self.trainer.model.state_dict().items():
-            with (backend := backend_of(values)):
-                finite = backend.xp.isfinite(values).all()
-            if not finite:
-                raise NotFinite(
-                    f"{name}: want finite numbers, got others after step {self.memory.step}; {self._good()}"
-                )
-        tree: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        tree["generator"] = random.generator_state(self.trainer.generator)
-        tree["run"] = {field.name: getattr(self.memory, field.name) for field in fields(Memory)}
-        checkpoint.save(file, {**tree, "notes": self.plan.notes})
-        self._saved_step = self.memory.step
-        self._tick(training=False)
-
-    def _resume(self, file: Path) -> None:
-        """Go on from a checkpoint; raises FormatError for one that is not of this run."""
-        tree = checkpoint.load(file)
-        try:
-            self._restore(tree)
-        except (GpulstmError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{file}: want a checkpoint of this run: {error}") from error
-
-    def _restore(self, tree: dict[str, Any]) -> None:
-        """The notes are compared before anything is changed."""
-        had, have = tree["notes"], self.plan.notes
-        for name in sorted(had.keys() | have.keys()):
-            if had.get(name) != have.get(name):
-                raise FormatError(f"{name}: want {had.get(name)}, as it began, got {have.get(name)}")
-        parts = self._parts()
-        missing = (parts.keys() | {"run", "generator"}) - tree.keys()
-        missing |= {field.name for field in fields(Memory)} - tree.get("run", {}).keys()
-        if missing:
-            raise FormatError(f"it has no {', '.join(sorted(missing))}")
-        for name, part in parts.items():
-            part.load_state_dict(tree[name])
-        random.set_generator_state(self.trainer.generator, tree["generator"])
-        self.memory = Memory(**tree["run"])
-        backend = backend_of(*self.trainer.model.state_dict().values())
-        self.memory.state = checkpoint.on_device(self.memory.state, backend)
-        self._saved_step = self.memory.step

@@ -5,12 +5,20 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from gpulstm.errors import DTypeError, FileExists
+
+Record = dict[str, Any]
+
 
 class Progress:
-    """A tqdm bar where the stream is a terminal, a line a record where it is not, nothing for None."""
+    """A tqdm bar where the stream is a terminal, a line a record where it is not, nothing for None.
 
-    def __init__(self, stream: TextIO | None, step: int, steps: int) -> None:
-        self._stream, self._steps, self._bar = stream, steps, None
+    ``steps`` is how many the run has in all, None where that is not known; ``epochs`` is given for a run that
+    is counted in them.
+    """
+
+    def __init__(self, stream: TextIO | None, step: int, steps: int | None, epochs: int | None = None) -> None:
+        self._stream, self._steps, self._epochs, self._bar = stream, steps, epochs, None
         if stream is not None and stream.isatty():
             from tqdm import tqdm
 
@@ -21,18 +29,26 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
 
-    def record(self, record: dict[str, Any], seconds_left: float) -> None:
+    def record(self, record: Record, seconds_a_step: float) -> None:
         """Show a record of the log; see Trainer."""
-        facts = f"loss {record['loss']:.4f}"
+        facts, validated = _words(record, ""), _words(record, "val_")
         rate = f"{record['tokens_per_second']:,.0f} tokens/s"
-        validated = f"  validation {record['val_loss']:.4f}" if record["val_loss"] is not None else ""
+        validated = f"  validation {validated.removeprefix('loss ')}" if validated else ""
         if self._bar is not None:
+            if self._epochs is not None:
+                self._bar.set_description(f"epoch {record['epoch']}/{self._epochs}")
             self._bar.set_postfix_str(f"{facts}, {rate}")
             if validated:
-                self._bar.write(f"step {record['step']}: {facts}{validated}", file=self._stream)
+                self._bar.write(f"{self._place(record)}: {facts}{validated}", file=self._stream)
         else:
-            place = f"step {record['step']:>{len(str(self._steps))}}/{self._steps}"
-            self.line(f"{place}  {facts}{validated}  {rate}  {clock(seconds_left)} left")
+            left = "" if self._steps is None else f"  {clock(seconds_a_step * (self._steps - record['step']))} left"
+            self.line(f"{self._place(record)}  {facts}{validated}  {rate}{left}")
+
+    def _place(self, record: Record) -> str:
+        epoch = f"epoch {record['epoch']:>{len(str(self._epochs))}}/{self._epochs}  " if self._epochs else ""
+        if self._steps is None or self._bar is not None:
+            return f"{epoch}step {record['step']}"
+        return f"{epoch}step {record['step']:>{len(str(self._steps))}}/{self._steps}"
 
     def line(self, text: str) -> None:
         """Show a line of text without harming the bar."""
@@ -46,6 +62,14 @@ class Progress:
             self._bar.close()
 
 
+def _words(record: Record, prefix: str) -> str:
+    """The loss and the metrics of a record, "loss 0.1234, accuracy 0.9"; empty without any."""
+    known = {"step", "epoch", "lr", "tokens_per_second", "seconds"}
+    names = [name for name in record if name not in known and not name.startswith("val_")]
+    values = [(name, record[prefix + name]) for name in names]
+    return ", ".join(f"{name} {value:.4f}" for name, value in values if value is not None)
+
+
 def clock(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
@@ -54,15 +78,21 @@ def clock(seconds: float) -> str:
 
 
 class Log:
-    """A JSON-lines file: one record a line, each flushed. Starting over a file replaces it."""
+    """A JSON-lines file: one record a line, each flushed. Starting over a file replaces it; see ``check_log``."""
 
-    def __init__(self, path: str | Path | None, records: list[dict[str, Any]]) -> None:
+    def __init__(self, path: str | Path | None, records: list[Record]) -> None:
         """Open the file and write the records that a resumed run had made before; raises OSError."""
         self._file = None if path is None else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
         for record in records:
             self.write(record)
 
-    def write(self, record: dict[str, Any]) -> None:
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
+
+    def write(self, record: Record) -> None:
+        """One more line."""
         if self._file is not None:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
@@ -72,8 +102,25 @@ class Log:
             self._file.close()
 
 
+def check_log(path: str | Path, records: list[Record]) -> None:
+    """Raise FileExists where a log that is there is not that of the run that made these records before.
+
+    A log is of this run if it begins with the run's first record. An empty file may always be replaced.
+    """
+    file = Path(path)
+    if not file.exists() or file.stat().st_size == 0:
+        return
+    with file.open(encoding="utf-8", errors="replace") as log:
+        first = log.readline()
+    if not records or first.strip() != json.dumps(records[0]):
+        choices = "give force=True to replace it, or another name"
+        raise FileExists(f"{path}: exists already, and is not this run's log; {choices}")
+
+
 def stream_of(progress: bool | TextIO) -> TextIO | None:
-    """True means standard error, False no stream, anything else is the stream."""
+    """True means standard error, False no stream, anything else is the stream. Raises DTypeError for no stream."""
     if isinstance(progress, bool):
         return sys.stderr if progress else None
+    if not hasattr(progress, "write"):
+        raise DTypeError(f"progress: want True, False or a text stream, got {progress!r:.80}")
     return progress

@@ -1,27 +1,29 @@
 """Trainer: a model, an optimiser and a loss function put together, and fitted to batches."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO, overload
 
 import numpy as np
 
 from gpulstm import random
-from gpulstm.errors import ShapeError
+from gpulstm.errors import DTypeError, NotFinite, ShapeError
 from gpulstm.nn import Module
+from gpulstm.nn.contexts import evaluation, watching
 from gpulstm.tape import Tensor, no_grad
+from gpulstm.train.axes import Axes
+from gpulstm.train.batch import ADVICE, checked_count, count_tokens
+from gpulstm.train.callback import Callback, Callbacks
 from gpulstm.train.checkpoint import detached
 from gpulstm.train.loop import Run
+from gpulstm.train.losses import checked
+from gpulstm.train.metrics import Metric, check_metrics, check_value
 from gpulstm.train.plan import Plan
+from gpulstm.train.rows import means, to_host
+from gpulstm.train.source import check_batches
 
 Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
-
-
-def count_tokens(batch: Any) -> int:
-    """Tokens in a batch: the first two axes of its first array, (T, B, ...); the length of a vector."""
-    first = batch[0] if isinstance(batch, list | tuple) else batch
-    return math.prod(first.shape[:2])
 
 
 class Trainer:
@@ -32,9 +34,21 @@ class Trainer:
     (truncated back-propagation, Williams & Peng 1990) and is None at the start of every pass over the data.
 
     ``schedule`` moves the optimiser's learning rate after each step, or after each validation where it goes
-    by the validation loss. ``clip_norm`` and ``clip_value`` bound the gradients. ``tokens(batch)`` counts
-    what the loss of a batch is the mean of (by default the first two axes of its first array). ``generator``
-    is where the model's randomness comes from (by default gpulstm's).
+    by the validation loss. ``clip_norm`` and ``clip_value`` bound the gradients. With ``accumulate`` a step
+    takes so many batches, one after the other, and the gradient of the mean loss over all their items: that
+    of one large batch in the memory of a small one. The last group of a pass may be smaller.
+
+    ``tokens(batch)`` returns how many items the loss of a batch averages over, its weight in every mean. By
+    default that is the size of the target: the last entry of a tuple, or the entry of a dict named target,
+    targets, label, labels or y; integer targets of -100 do not count (see ``train.count_tokens``).
+
+    ``metrics`` are functions ``metric(prediction, batch)`` by name, each giving one number for a batch, whose
+    weighted means stand beside the loss: ``{"accuracy": gl.train.accuracy}``. The prediction is what the loss
+    function's last call of the model returned, of a tuple the first entry. ``generator`` is where the model's
+    randomness comes from (by default gpulstm's).
+
+    Raises DTypeError for arguments of another kind, and ShapeError for an optimiser without any of the
+    model's parameters and a schedule of another optimiser.
 
     >>> def loss(model, batch, state):
     ...     x, y = batch                              # (T, B, D), (T, B, 1)
@@ -53,66 +67,188 @@ class Trainer:
         schedule: Any = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
-        tokens: Callable[[Any], int] = count_tokens,
+        accumulate: int = 1,
+        tokens: Callable[[Any], Any] = count_tokens,
+        metrics: Mapping[str, Metric] | None = None,
         generator: np.random.Generator | None = None,
     ) -> None:
+        _check_parts(model, optimizer, loss, schedule, tokens)
+        if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
+            raise ShapeError(f"accumulate: want a whole number of batches from 1 up, got {accumulate!r}")
         self.model, self.optimizer, self.loss, self.schedule = model, optimizer, loss, schedule
-        self.clip_norm, self.clip_value, self.tokens = clip_norm, clip_value, tokens
-        self.generator = random.default_generator() if generator is None else generator
+        self.clip_norm, self.clip_value, self.accumulate = clip_norm, clip_value, int(accumulate)
+        self.tokens, self.metrics = tokens, check_metrics(metrics)
+        self.generator = random.as_generator(generator)
+        self.stopped = ""  # why the last run ended before its time; empty if it did not
+
+    def __repr__(self) -> str:
+        parts = [type(self.model).__name__, type(self.optimizer).__name__, getattr(self.loss, "__name__", "loss")]
+        if self.schedule is not None:
+            parts.append(f"schedule={type(self.schedule).__name__}")
+        usual = {"clip_norm": None, "clip_value": None, "accumulate": 1}
+        parts += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        if self.metrics:
+            parts.append(f"metrics=[{', '.join(self.metrics)}]")
+        return f"Trainer({', '.join(parts)})"
 
     def fit(
         self,
         batches: Iterable[Any],
-        steps: int,
+        steps: int | None = None,
         *,
+        epochs: int | None = None,
         validation: Iterable[Any] | None = None,
-        validate_every: int = 500,
+        validate_every: int | None = None,
         patience: int | None = None,
         keep_best: bool = True,
+        monitor: str = "val_loss",
+        mode: str | None = None,
         checkpoint: str | Path | None = None,
-        checkpoint_every: int = 500,
+        checkpoint_every: int | None = None,
         resume: bool = False,
+        force: bool = False,
         log: str | Path | None = None,
         log_every: int = 50,
         progress: bool | TextIO = True,
+        callbacks: Callback | Callable | Iterable[Any] = (),
         notes: dict[str, Any] | None = None,
+        about: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Train for ``steps`` steps, going over the batches as often as that takes; return the records.
+        """Train for ``steps`` steps, over the batches as often as that takes, or for ``epochs`` passes over them.
 
-        A record, made every ``log_every`` steps and at every validation, is a dict of ``step``, ``loss`` (the
-        mean since the record before), ``val_loss`` (or None), ``lr``, ``tokens_per_second`` and ``seconds``;
-        each goes to the file ``log`` as one line of JSON, and to the stream ``progress`` (True: standard
-        error).
+        Returns the records. A record, made every ``log_every`` steps, at every validation and, with
+        ``epochs``, at the end of each, is a dict of ``step``, ``epoch`` (the pass, from 1), ``loss`` (the mean
+        since the record before), ``val_loss`` (or None), the same for each metric (``accuracy``,
+        ``val_accuracy``), ``lr``, ``tokens_per_second`` and ``seconds``; each goes to the file ``log`` as one
+        line of JSON, to the stream ``progress`` (True: standard error) and to the ``callbacks`` (functions
+        ``callback(trainer, record)`` or ``train.Callback`` objects, which may end the run).
 
-        Every ``validate_every`` steps and at the end the loss of ``validation`` is taken; ``patience`` stops
-        after so many validations without a better one, and ``keep_best`` leaves the model with its best
-        parameters.
+        Every ``validate_every`` steps (by default 500; with ``epochs`` at the end of each) and at the end the
+        ``validation`` batches are evaluated. ``patience`` stops after so many validations without a better
+        value of ``monitor``, and ``keep_best`` leaves the model with the parameters of the best one. For
+        another monitor than "val_loss" ``mode`` says which is better, "min" or "max".
 
-        Every ``checkpoint_every`` steps and at the end everything is written to the file ``checkpoint``,
-        atomically. ``resume=True`` goes on from it, if it is there, and gives the same bits as a run that was
-        never stopped, provided that ``batches`` either has ``state_dict`` and ``load_state_dict`` or gives
-        the same batches in every pass. ``notes`` (JSON values) are kept in the checkpoint and must be the
-        same on resuming. Ctrl-C finishes the step, writes the checkpoint and raises KeyboardInterrupt.
+        Every ``checkpoint_every`` steps (the same defaults) and at the end everything is written to the file
+        ``checkpoint``, atomically. ``resume=True`` goes on from it, if it is there, and gives the same bits as
+        a run that was never stopped, provided that ``batches`` either has ``state_dict`` and
+        ``load_state_dict`` or gives the same batches in every pass. ``steps``, ``epochs``, ``patience``, the
+        intervals and the files may then differ: asked for more, a finished run goes on. A schedule that was
+        made for another number of steps gives the rates of the new one from there. ``notes`` (JSON values)
+        are kept in the checkpoint and must be the same on resuming; ``about`` is kept only.
 
-        Raises NotFinite when a loss or a parameter is not finite, naming the step and the last good
-        checkpoint (looked for with every record and before every checkpoint); FormatError for a checkpoint of
-        another model or run; ShapeError for counts below 1; OSError where a file cannot be written.
+        A checkpoint or log that is there is not overwritten, except on resuming or with ``force=True``.
+        Ctrl-C finishes the step, writes the checkpoint and raises KeyboardInterrupt; SIGTERM does the same and
+        raises SystemExit with status 143. A second one stops at once.
+
+        Raises FileExists for files of another run; NotFinite when a loss or a parameter is not finite, naming
+        the step and the last good checkpoint (looked for with every record and before every checkpoint);
+        FormatError for a checkpoint of another model or run; DTypeError or ShapeError for batches, losses and
+        options that do not fit, and for a recurrent layer that reads time where the batches, by their
+        attribute ``batch_first``, have the examples; OSError where a file cannot be written.
         """
+        given = Callbacks(callbacks)
+        self._check_run(batches, epochs, validation, patience, monitor, mode, resume, checkpoint)
         file = None if checkpoint is None else Path(checkpoint)
-        plan = Plan(steps, validate_every, patience, keep_best, file, checkpoint_every, log_every, notes or {})
-        return Run(self, batches, validation, plan).go(resume, log, progress)
+        plan = Plan(
+            steps, epochs, validate_every, patience, keep_best, monitor, mode or "min", file, checkpoint_every,
+            log_every, notes or {}, about or {},
+        )  # fmt: skip
+        self.stopped = ""
+        return Run(self, batches, validation, plan, given).go(resume, force, log, progress)
 
-    def evaluate(self, batches: Iterable[Any]) -> float:
-        """The mean loss over all tokens of the batches, in evaluation mode, the state carried along."""
-        training = self.model.training
-        self.model.eval()
-        total, tokens, state = 0.0, 0, None
-        with no_grad():
+    @overload
+    def evaluate(self, batches: Iterable[Any], return_dict: Literal[False] = False) -> float: ...
+
+    @overload
+    def evaluate(self, batches: Iterable[Any], return_dict: Literal[True]) -> dict[str, float]: ...
+
+    def evaluate(self, batches: Iterable[Any], return_dict: bool = False) -> float | dict[str, float]:
+        """The mean loss over all items of the batches, in evaluation mode, the state carried along.
+
+        With ``return_dict`` a dict of ``loss`` and every metric. The model's mode is as before afterwards,
+        also after an error. Raises ShapeError without any item, NotFinite for a loss that is not finite.
+        """
+        check_batches("batches", batches)
+        axes, rows, state = Axes(self.model, batches), [], None
+        with evaluation(self.model), no_grad(), np.errstate(all="ignore"):
             for batch in batches:
-                loss, state = self.loss(self.model, batch, state)
-                count = self.tokens(batch)
-                total, tokens, state = total + loss.item() * count, tokens + count, detached(state)
-        self.model.train(training)
-        if tokens == 0:
-            raise ShapeError("validation: want at least one token, got none")
-        return total / tokens
+                count = self.count(batch, least=0)
+                loss, state, values = self.compute(batch, state, axes)
+                state = detached(state)
+                rows.append([count, loss.data, *values])
+        read = to_host(rows)
+        for number, (count, value, *_) in enumerate(read, 1):
+            if count and not math.isfinite(value):
+                raise NotFinite(f"loss: want a finite number, got {value} in batch {number}")
+        if not any(row[0] for row in read):
+            raise ShapeError(f"validation: want at least one token, got none in {len(read)} batches")
+        results = dict(zip(["loss", *self.metrics], means(read), strict=True))
+        return results if return_dict else results["loss"]
+
+    # -- what a run needs ------------------------------------------------------------------------------------
+
+    def count(self, batch: Any, least: int = 1) -> Any:
+        """The items of a batch, a number or an array of one; raises ShapeError for fewer than ``least``."""
+        count = checked_count(self.tokens(batch))
+        if isinstance(count, int | float) and count < least:
+            raise ShapeError(f"batch: want at least one item for the loss to average over, got none; {ADVICE}")
+        return count
+
+    def zero_grad(self) -> None:
+        """Forget every gradient, of parameters that only the model or only the optimiser has too."""
+        self.model.zero_grad()
+        if hasattr(self.optimizer, "zero_grad"):
+            self.optimizer.zero_grad()
+
+    def compute(self, batch: Any, state: Any, axes: Axes) -> tuple[Tensor, Any, list[Any]]:
+        """(loss, state, a value for each metric) of a batch, in the mode that the model is in."""
+        predictions: list[Any] = []
+        with watching([self.model] if self.metrics else [], after=lambda _, result: predictions.append(result)):
+            loss, state = checked(axes.call(self.loss, self.model, batch, state), self.model.training)
+        if self.metrics and not predictions:
+            raise DTypeError("metrics: want a loss function that calls the model, got none called")
+        with no_grad():
+            values = [self._value(name, predictions[-1], batch) for name in self.metrics]
+        return loss, state, values
+
+    def _value(self, name: str, prediction: Any, batch: Any) -> Any:
+        first = prediction[0] if isinstance(prediction, tuple) else prediction
+        return check_value(name, self.metrics[name](first, batch))
+
+    def _check_run(
+        self, batches: Any, epochs: Any, validation: Any, patience: Any, monitor: str, mode: Any, resume: Any, file: Any
+    ) -> None:
+        """Raise DTypeError or ShapeError for what could only fail, or be passed over, later."""
+        check_batches("batches", batches, "" if epochs is None else "epochs counts passes over them")
+        if validation is not None:
+            check_batches("validation", validation, "it is evaluated several times")
+        known = [f"val_{name}" for name in ("loss", *self.metrics)]
+        if monitor not in known:
+            raise ShapeError(f"monitor: want one of {', '.join(known)}, got {monitor!r}")
+        if mode is None and monitor != "val_loss":
+            raise ShapeError(f"mode: want 'min' or 'max', whichever is better for {monitor}, got None")
+        waits = getattr(self.schedule, "needs_metric", False)
+        if waits and validation is None:
+            raise ShapeError(f"{type(self.schedule).__name__} goes by the validation loss: want validation, got None")
+        for name, given in (("patience", patience is not None), ("monitor", monitor != "val_loss")):
+            if given and validation is None:
+                raise ShapeError(f"{name}: want validation batches, by which it goes, got validation=None")
+        if resume and file is None:
+            raise ShapeError("resume: want checkpoint=, the file to go on from, got None")
+
+
+def _check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: Any) -> None:
+    if not isinstance(model, Module):
+        raise DTypeError(f"model: want a gl.Module, got {model!r:.80}")
+    if isinstance(optimizer, type) or not (hasattr(optimizer, "step") and hasattr(optimizer, "lr")):
+        raise DTypeError(f"optimizer: want e.g. gl.Adam(model.parameters()), got {optimizer!r:.80}")
+    for name, function in (("loss", loss), ("tokens", tokens)):
+        if not callable(function):
+            raise DTypeError(f"{name}: want a function, got {function!r:.80}")
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is not None:
+        mine = {id(parameter) for parameter in model.parameters()}
+        if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
+            raise ShapeError("optimizer: want parameters of the model, got none of them; was it made for another one?")
+    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+        raise ShapeError("schedule: want one made for this optimizer, got one of another optimizer")

@@ -1,0 +1,135 @@
+"""The files of a lab's run: its model, checkpoint, log and picture, none of which may be another run's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpulstm.errors import FileExists, FormatError
+from gpulstm.io.files import check_writable
+from gpulstm.plot import check_plot, plot_losses
+from gpulstm.train import checkpoint
+from gpulstm.train.report import check_log
+from gpulstm.train.saved import differences
+
+Facts = dict[str, Any]
+
+
+def checkpoint_path(out: str | Path) -> Path:
+    """Where the checkpoint stands of a run that writes its model to ``out``: for a.safetensors
+    a.checkpoint.safetensors."""
+    return Path(out).parent / f"{Path(out).stem}.checkpoint{Path(out).suffix}"
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run writes: its model to ``out``, with the checkpoint beside it, the losses to ``log`` and ``plot``.
+
+    The checkpoint stays when the model is written: it holds what a finished run needs to go on.
+    """
+
+    out: Path | None
+    log: Path | None
+    plot: Path | None
+
+    @classmethod
+    def of(cls, out: str | Path | None, log: str | Path | None, plot: str | Path | None) -> "RunFiles":
+        return cls(*(None if path is None else Path(path) for path in (out, log, plot)))
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """None for a run that writes no model."""
+        return None if self.out is None else checkpoint_path(self.out)
+
+    def claim(self, notes: Facts, facts_of: Callable[[Path], Facts], *, resume: bool, force: bool) -> int | None:
+        """Before any work: see that every file can be written, and that none of another run would be lost.
+
+        ``notes`` decide what the run computes, ``facts_of`` reads them from a finished model. Returns the steps
+        that the checkpoint to go on from has done, None without one. Raises FileExists, with the choices;
+        FormatError where the checkpoint is of a run with other notes, naming all that differ, for one file
+        under two names, and for pictures of an unknown kind; OSError where a file cannot be written.
+        """
+        self._check_apart()
+        if self.plot is not None:
+            check_plot(self.plot)
+        for path in (self.out, self.checkpoint, self.log, self.plot):
+            if path is not None:
+                check_writable(path)
+        if resume and self.checkpoint is None:
+            raise FormatError("resume: want out=, the model whose run is to go on, got None")
+        if resume and self.checkpoint is not None and self.checkpoint.exists():
+            return self._check_same_run(notes, facts_of, force)
+        if not force:
+            self._check_new(resume)
+        return None
+
+    def about(self) -> Facts:
+        """What the checkpoint keeps of the files, so that a resumed run knows its picture."""
+        return {"plot": None if self.plot is None else str(self.plot.absolute())}
+
+    def finish(self, records: list[dict[str, Any]], unit: str) -> None:
+        """Draw the losses, when the model is written."""
+        if self.plot is not None:
+            plot_losses(records, self.plot, unit=unit)
+
+    def _check_apart(self) -> None:
+        taken: dict[Path, str] = {}
+        for name in ("out", "checkpoint", "log", "plot"):
+            path = getattr(self, name)
+            if path is not None and (other := taken.setdefault(path.resolve(), name)) != name:
+                raise FormatError(f"{name}: want a file of its own, got {path}, which is {other} already")
+
+    def _check_new(self, resume: bool) -> None:
+        """A run from the beginning: nothing may be there."""
+        found = [path for path in (self.out, self.checkpoint, self.log, self.plot) if path is not None and _holds(path)]
+        if not found:
+            return
+        names = " and ".join(map(str, found))
+        ways = ["replace with --force (force=True)", "write elsewhere with --out, --log, --plot"]
+        if resume:
+            raise FileExists(
+                f"{names}: exists already, but there is no checkpoint {self.checkpoint} to resume from; train the "
+                f"model further with --from (model=) and another --out, {', or '.join(ways)}"
+            )
+        if self.out in found or self.checkpoint in found:
+            ways.insert(0, "go on from it with --resume (resume=True), with more --steps if it is finished")
+        raise FileExists(f"{names}: exists already; {', or '.join(ways)}")
+
+    def _check_same_run(self, notes: Facts, facts_of: Callable[[Path], Facts], force: bool) -> int:
+        """A run that goes on: what is there must be its own."""
+        assert self.checkpoint is not None and self.out is not None
+        tree = checkpoint.load(self.checkpoint)
+        kept = tree.get("notes")
+        if not isinstance(kept, dict):
+            raise FormatError(f"{self.checkpoint}: want a checkpoint of this run, got one of something else")
+        if words := differences(kept, notes):
+            raise FormatError(f"{self.checkpoint}: want a checkpoint of this run: {words}")
+        step = int(tree.get("run", {}).get("step", 0))
+        if force:
+            return step
+        if _holds(self.out):
+            had = {name: value for name, value in _facts_or_none(facts_of, self.out).items() if name in notes}
+            if had != notes:
+                raise FileExists(
+                    f"{self.out}: exists already, and is of another run than {self.checkpoint}; replace it with "
+                    "--force (force=True), or write elsewhere with --out"
+                )
+        if self.log is not None:
+            check_log(self.log, tree.get("run", {}).get("history", []))
+        if self.plot is not None and _holds(self.plot) and tree.get("about", {}).get("plot") != self.about()["plot"]:
+            raise FileExists(
+                f"{self.plot}: exists already, and is not this run's picture; replace it with --force "
+                "(force=True), or write elsewhere with --plot"
+            )
+        return step
+
+
+def _holds(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _facts_or_none(facts_of: Callable[[Path], Facts], path: Path) -> Facts:
+    try:
+        return facts_of(path)
+    except FormatError:  # no model at all
+        return {}

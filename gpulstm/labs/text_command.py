@@ -1,0 +1,121 @@
+"""The commands of the text lab: train, sample, info."""
+
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from gpulstm.errors import ShapeError
+from gpulstm.labs import text
+from gpulstm.labs.command import DEVICE, FILE, check_apart, given, run_options, says_how_to_go_on
+from gpulstm.labs.text_file import model_facts
+from gpulstm.nn.summary import table
+
+DEFAULT = text.Settings()
+
+
+@click.group(name="text")
+def text_lab() -> None:
+    """Train language models on text and sample from them."""
+
+
+@text_lab.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True))
+@click.option("--from", "start", type=FILE, help="Continue training this model on the given text.")
+@click.option("--level", type=click.Choice(["char", "word"]), default=DEFAULT.level, help="Token type.")
+@click.option("--vocabulary", default=DEFAULT.vocabulary, help="Maximum vocabulary size with --level word.")
+@click.option("--embedding", default=DEFAULT.embedding, help="Embedding size.")
+@click.option("--hidden", default=DEFAULT.hidden, help="Hidden size of the LSTM.")
+@click.option("--layers", default=DEFAULT.layers, help="Number of LSTM layers.")
+@click.option("--dropout", default=DEFAULT.dropout, help="Dropout rate on the output of each LSTM layer.")
+@click.option("--batch", default=DEFAULT.batch, help="Batch size: sequences trained on in parallel.")
+@click.option("--window", default=DEFAULT.window, help="Truncated backpropagation length, in tokens.")
+@click.option("--steps", default=DEFAULT.steps, help="Total number of training steps, also with --resume.")
+@click.option("--lr", default=DEFAULT.lr, help="Peak learning rate of Adam, followed by a cosine decay.")
+@click.option("--warmup", default=DEFAULT.warmup, help="Warm-up steps, in which the learning rate rises.")
+@click.option("--clip", default=DEFAULT.clip, help="Maximum gradient norm.")
+@click.option("--seed", default=DEFAULT.seed, help="Random seed; the same seed gives the same model.")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default=DEFAULT.dtype, help="Precision.")
+@click.option("--validate-every", default=DEFAULT.validate_every, help="Steps between validations.")
+@click.option("--patience", type=int, help="Stop after this many validations without improvement.")
+@run_options(out="text.safetensors")
+def train(
+    files: tuple[str, ...],
+    start: str | None,
+    device: str,
+    out: str,
+    checkpoint_every: int,
+    resume: bool,
+    force: bool,
+    log: str | None,
+    plot: str | None,
+    quiet: bool,
+    **knobs: Any,
+) -> None:
+    """Train a language model on text FILEs (UTF-8; - is standard input), or on the Python language reference.
+
+    The last tenth of the text is held out for validation, and the best model by it is kept. Ctrl-C and SIGTERM
+    save a checkpoint; the same command with --resume continues from it. To train a finished model for longer,
+    use --resume with more --steps. To train a model on other text, use --from MODEL with another --out.
+    """
+    check_apart(files, start, out=out, log=log, plot=plot)
+    base = None if start is None else text.load_model(start, "cpu")
+    chosen = given(knobs)
+    settings = text.Settings(**knobs) if base is None else replace(text.settings_of(base), **chosen)
+    if "vocabulary" in chosen and settings.level == "char":
+        raise ShapeError("vocabulary: want --level word, as characters are all kept, got --level char")
+    with says_how_to_go_on():
+        model = text.train(
+            text.read_texts(files) if files else None,
+            settings,
+            model=base,
+            device=device,
+            out=out,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            force=force,
+            log=log,
+            plot=plot,
+            progress=not quiet,
+            say=_silent if quiet else click.echo,
+        )
+    if not quiet:
+        click.echo("\n" + "".join(text.sample(model, "", 400, temperature=0.8, seed=0)) + "\n")
+        click.echo(f"model: {out}\nsample from it: {shlex.join(['gpulstm', 'text', 'sample', out])}")
+
+
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
+@text_lab.command()
+@click.argument("model", type=FILE)
+@click.option("--prompt", default="", help="Text to continue.")
+@click.option("--length", default=500, help="Number of tokens to sample after the prompt.")
+@click.option("--temperature", default=0.8, help="Sampling temperature; 0 always takes the most likely token.")
+@click.option("--top-k", type=int, help="Sample from the K most likely tokens only.")
+@click.option("--top-p", default=1.0, help="Sample from the most likely tokens whose probabilities add up to P.")
+@click.option("--seed", type=int, help="Random seed; the same seed gives the same text.  [default: random]")
+@DEVICE
+def sample(model: str, prompt: str, device: str, **options: Any) -> None:
+    """Sample text from a MODEL, or from the checkpoint of a run, and print it as it is made."""
+    writer = text.load_model(model, device)
+    pieces = text.sample(writer, prompt, **options)
+    if unseen := writer.unseen(prompt):  # at level "char" that was an error
+        click.echo(f"gpulstm: never seen, so read as <unk>: {unseen}", err=True)
+    click.echo(prompt, nl=False)
+    for piece in pieces:
+        click.echo(piece, nl=False)
+    click.echo()
+
+
+@text_lab.command()
+@click.argument("model", type=FILE)
+def info(model: str) -> None:
+    """Print the layers of a MODEL or a checkpoint, and how it was trained."""
+    loaded = text.load_model(model, "cpu")
+    click.echo(f"vocabulary: {len(loaded.vocabulary):,} tokens of level {loaded.vocabulary.level}")
+    click.echo(table(loaded))
+    for name, fact in model_facts(model).items():
+        click.echo(f"{name}: {fact}")

@@ -1,0 +1,52 @@
+"""A look at the axes: batches of one convention that meet recurrent layers of the other are an error, not a result."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gpulstm.errors import ShapeError
+from gpulstm.nn import Module, Recurrent
+from gpulstm.nn.contexts import watching
+from gpulstm.train.batch import leaves
+
+
+class Axes:
+    """Compares what the recurrent layers of a model receive with the batches, until one batch could tell.
+
+    Only batches that say which axis comes first, by an attribute ``batch_first``, are looked at. A layer is
+    at fault where its x has the two leading axes of an array of the batch and takes them the other way
+    round. Where the model has transposed x by itself, they differ. Axes of equal length cannot tell the two
+    apart: then the next batch is looked at.
+    """
+
+    def __init__(self, model: Module, batches: Any) -> None:
+        self._batch_first = getattr(batches, "batch_first", None)
+        self._layers = {id(m): (name, m) for name, m in model.named_modules() if isinstance(m, Recurrent)}
+        self._looking = isinstance(self._batch_first, bool) and bool(self._layers)
+
+    def call(self, loss: Callable, model: Module, batch: Any, state: Any) -> Any:
+        """``loss(model, batch, state)``; raises ShapeError where a layer reads its axes the wrong way."""
+        if not self._looking:
+            return loss(model, batch, state)
+        leading = {array.shape[:2] for array in leaves(batch) if array.ndim >= 2}
+        leading = {axes for axes in leading if axes[0] != axes[1]}
+
+        def look(layer: Module, args: tuple, kwargs: dict) -> None:
+            x: Any = args[0] if args else kwargs.get("x")
+            mixed = getattr(layer, "batch_first", None) != self._batch_first
+            if mixed and getattr(x, "ndim", 0) == 3 and x.shape[:2] in leading:
+                raise ShapeError(self._words(layer, tuple(x.shape)))
+
+        with watching([layer for _, layer in self._layers.values()], before=look):
+            result = loss(model, batch, state)
+        self._looking = not leading
+        return result
+
+    def _words(self, layer: Any, shape: tuple[int, ...]) -> str:
+        name, _ = self._layers[id(layer)]
+        kind = type(layer).__name__
+        made, read = ("(B, T, ...)", "(T, B, ...)") if self._batch_first else ("(T, B, ...)", "(B, T, ...)")
+        others = "" if self._batch_first else ", the batches with batch_first=True"
+        return (
+            f"x of {name or kind}: the batches are {made}, but this {kind} reads x {shape} as {read}; "
+            f"make the layer with batch_first={self._batch_first}{others}, or transpose x before the layer"
+        )

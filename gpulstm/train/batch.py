@@ -1,0 +1,120 @@
+"""What a batch holds: its target, and how many items the loss averages over."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array, backend_of
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.tape import Tensor
+
+IGNORED = -100  # an integer target that cross_entropy leaves out
+TARGETS = ("target", "targets", "label", "labels", "y")
+ADVICE = "give Trainer(..., tokens=function), which returns how many items the loss of a batch averages over"
+Pair = tuple[Array, Array]  # a padded array and its lengths
+
+
+def target_of(batch: Any) -> Array | Pair:
+    """The target in a batch: the last entry of a tuple or list, an entry of a dict by its name, an array itself.
+
+    The names are ``TARGETS``; nests of tuples, lists and dicts are searched. A pair (padded, lengths) inside
+    a batch, as ``gl.data.Batches`` makes it of sequences, is returned as a tuple. Raises DTypeError where
+    there is no target to be found.
+    """
+    found = _search(batch, top=True)
+    if found is None:
+        names = ", ".join(map(repr, TARGETS))
+        got = f"a dict of {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
+        raise DTypeError(
+            f"batch: want a tuple that ends in the target, or a dict with one of {names}, got {got}; {ADVICE}"
+        )
+    return found
+
+
+def count_tokens(batch: Any) -> Any:
+    """How many items the loss of a batch averages over: the size of its target (see ``target_of``).
+
+    One label a sequence counts as one. Integer targets of -100 do not count, and of a padded target only the
+    steps within the lengths. An integer target on a GPU gives an array of one number there, so that no step
+    waits for it. Raises DTypeError where no target is found.
+    """
+    target = target_of(batch)
+    padded, lengths = target if isinstance(target, tuple) else (target, None)
+    with backend_of(padded) as backend:
+        counted = padded.size
+        if padded.dtype.kind == "i":
+            kept = (padded != IGNORED).sum()
+            counted = kept if backend.is_cuda else int(kept)
+        if lengths is None or (padded.dtype.kind == "i" and int(counted) < padded.size):
+            return counted
+        return int(lengths.sum()) * math.prod(padded.shape[2:])
+
+
+def leaves(batch: Any) -> Iterator[Array]:
+    """The arrays in a nest of tuples, lists and dicts, of Tensors their data."""
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    if isinstance(batch, list | tuple):
+        for part in batch:
+            yield from leaves(part)
+    elif isinstance(batch, Tensor):
+        yield batch.data
+    elif _is_array(batch):
+        yield batch
+
+
+def _search(batch: Any, top: bool = False) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.data
+    if isinstance(batch, dict):
+        return _search_dict(batch)
+    if _is_array(batch):
+        return batch
+    if _is_number(batch):
+        return np.asarray(batch)
+    if isinstance(batch, list | tuple) and batch:
+        if all(_is_number(part) for part in batch):
+            return np.asarray(batch)
+        # At the top (x, y) is an input and its labels: a pair of a padded array and its lengths stands deeper.
+        return tuple(batch) if not top and _is_padded(batch) else _search(batch[-1])
+    return None
+
+
+def _search_dict(batch: dict) -> Any:
+    names = [name for name in TARGETS if name in batch]
+    if len(names) > 1:
+        raise DTypeError(f"batch: want one target, got {' and '.join(map(repr, names))}; {ADVICE}")
+    if names:
+        return _search(batch[names[0]])
+    inner = [found for part in batch.values() if isinstance(part, dict) and (found := _search_dict(part)) is not None]
+    return inner[0] if len(inner) == 1 else None
+
+
+def _is_padded(batch: Any) -> bool:
+    """Whether this is (padded, lengths): as many whole numbers as one axis has rows, none above the other axis."""
+    if len(batch) != 2 or not all(_is_array(part) for part in batch):
+        return False
+    padded, lengths = batch
+    if padded.ndim < 2 or lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        return False
+    longest = int(lengths.max()) if lengths.size else 0
+    return any(padded.shape[b] == lengths.size and longest <= padded.shape[1 - b] for b in (0, 1))
+
+
+def _is_array(part: Any) -> bool:
+    return hasattr(part, "shape") and hasattr(part, "dtype") and not isinstance(part, np.generic)
+
+
+def _is_number(part: Any) -> bool:
+    return isinstance(part, bool | int | float | np.generic)
+
+
+def checked_count(count: Any) -> Any:
+    """A count that the user's ``tokens`` gave: a number from 0 up. Raises DTypeError or ShapeError."""
+    if isinstance(count, bool) or not (_is_number(count) or (_is_array(count) and count.size == 1)):
+        raise DTypeError(f"tokens: want a function that returns a number, got {count!r:.80} from it")
+    if not _is_array(count) and not (count >= 0 and math.isfinite(count)):
+        raise ShapeError(f"tokens: want a function that returns a number from 0 up, got {count} from it")
+    return count

@@ -1,0 +1,62 @@
+"""Callbacks: the user's own code that is called while a run goes on, and may end it."""
+
+from typing import TYPE_CHECKING, Any
+
+from gpulstm.errors import DTypeError
+
+if TYPE_CHECKING:
+    from gpulstm.train.trainer import Trainer
+
+Record = dict[str, Any]
+# What a method returns: True, or the reason in words, ends the run; None or False lets it go on.
+Answer = bool | str | None
+
+
+class Callback:
+    """Base of callbacks: override what you need. A method that returns True or a reason (a string) ends the run.
+
+    A plain function ``callback(trainer, record)`` is taken as ``on_record``. A callback with ``state_dict``
+    and ``load_state_dict`` is kept in the checkpoint and restored on resuming.
+    """
+
+    def on_record(self, trainer: "Trainer", record: Record) -> Answer:
+        """After each record; see ``Trainer.fit`` for what it holds."""
+
+    def on_validation(self, trainer: "Trainer", record: Record) -> Answer:
+        """After each validation, whose results are in the record."""
+
+    def on_epoch_end(self, trainer: "Trainer", epoch: int, record: Record | None) -> Answer:
+        """After each whole pass over the batches, with the last record made."""
+
+
+class _Function(Callback):
+    def __init__(self, function: Any) -> None:
+        self.on_record = function  # type: ignore[method-assign]
+
+
+class Callbacks:
+    """All callbacks of a run; the first that asks to stop decides the reason."""
+
+    def __init__(self, callbacks: Any) -> None:
+        """Raises DTypeError for what is neither a Callback nor a function."""
+        given = [callbacks] if isinstance(callbacks, Callback) or callable(callbacks) else list(callbacks)
+        for callback in given:
+            if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
+                raise DTypeError(f"callbacks: want gl.train.Callback objects or functions, got {callback!r:.80}")
+        self.given = given
+        self._all = [c if isinstance(c, Callback) else _Function(c) for c in given]
+
+    def call(self, method: str, *args: Any) -> str:
+        """Call one method of all; return the reason to stop, or "" to go on."""
+        reason = ""
+        for callback, given in zip(self._all, self.given, strict=True):
+            answer = getattr(callback, method)(*args)
+            if answer is not None and not isinstance(answer, bool | str):
+                raise DTypeError(f"callback {_name(given)}: want None, True or a reason to stop, got {answer!r:.80}")
+            if answer and not reason:
+                reason = answer if isinstance(answer, str) else f"the callback {_name(given)} asked for it"
+        return reason
+
+
+def _name(callback: Any) -> str:
+    return getattr(callback, "__name__", type(callback).__name__)

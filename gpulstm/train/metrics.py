@@ -1,0 +1,57 @@
+"""Metrics: numbers beside the loss, made of the model's prediction and the batch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gpulstm.backend import Array, backend_of
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.tape import Tensor
+from gpulstm.train.batch import IGNORED, target_of
+
+Metric = Callable[[Any, Any], Any]
+
+
+def accuracy(prediction: Any, batch: Any) -> Array:
+    """The share of targets that the prediction hits, an array of one number.
+
+    prediction: logits (..., C) for the integer classes of the batch's target (see ``train.batch.target_of``),
+    or one logit for each target of 0 or 1. Targets of -100 do not count. Raises ShapeError for other sizes.
+    """
+    target = target_of(batch)
+    target = target[0] if isinstance(target, tuple) else target
+    logits = prediction.data if isinstance(prediction, Tensor) else prediction
+    with backend_of(logits) as backend:
+        target = backend.asarray(target)
+        if logits.size == target.size:
+            hits, counted = (logits.reshape(-1) > 0) == (target.reshape(-1) > 0.5), None
+        elif logits.ndim > 1 and logits.size == target.size * logits.shape[-1]:
+            classes = target.reshape(-1)
+            hits, counted = logits.reshape(-1, logits.shape[-1]).argmax(-1) == classes, classes != IGNORED
+        else:
+            raise ShapeError(
+                f"accuracy: want logits (..., C) for the target {target.shape}, or one for each target, "
+                f"got {logits.shape}"
+            )
+        return hits.mean() if counted is None else (hits & counted).sum() / counted.sum()
+
+
+def check_metrics(metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
+    """The metrics by name. Raises DTypeError for what is no dict of functions, ShapeError for a name in use."""
+    metrics = {} if metrics is None else metrics
+    if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
+        want = "a dict of functions, e.g. {'accuracy': gl.train.accuracy}"
+        raise DTypeError(f"metrics: want {want}, got {metrics!r:.80}")
+    taken = {"step", "epoch", "loss", "lr", "tokens_per_second", "seconds"}
+    for name in metrics:
+        if not isinstance(name, str) or name in taken or name.startswith("val_"):
+            raise ShapeError(f"metrics: want names other than those of a record's own entries, got {name!r}")
+    return dict(metrics)
+
+
+def check_value(name: str, value: Any) -> Any:
+    """A metric's value as a number or an array of one. Raises DTypeError, naming the metric, for anything else."""
+    value = value.data if isinstance(value, Tensor) else value
+    if isinstance(value, str) or getattr(value, "size", 1) != 1 or not hasattr(value, "__float__"):
+        got = f"shape {value.shape}" if hasattr(value, "shape") else repr(value)[:80]
+        raise DTypeError(f"metric {name!r}: want one number for a batch, got {got}")
+    return value

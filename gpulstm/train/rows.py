@@ -1,0 +1,38 @@
+"""Rows of numbers, one a batch: the count of its items, its loss, its metrics; and their means."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import backend_of
+
+Row = list[Any]  # [count, loss, *metrics]: numbers, or arrays of one number that may lie on a device
+
+
+def to_host(rows: list[Row]) -> list[list[float]]:
+    """The rows as Python numbers; what lies on a device comes in one copy."""
+    arrays = [value.reshape(()) for row in rows for value in row if _on_device(value)]
+    copied = iter(())
+    if arrays:
+        with (backend := backend_of(*arrays)):
+            copied = iter(backend.to_numpy(backend.xp.stack(arrays)).astype(np.float64).tolist())
+    return [[next(copied) if _on_device(value) else _number(value) for value in row] for row in rows]
+
+
+def means(rows: list[list[float]]) -> list[float]:
+    """The mean of each column after the first, in which every row weighs its count; NaN without any count."""
+    table = np.array(rows, np.float64)
+    counts = table[:, 0]
+    if not counts.any():
+        return [math.nan] * (table.shape[1] - 1)
+    counted = counts > 0  # a batch without items has no loss: NaN, which must not spread
+    return (counts[counted] / counts.sum() @ table[counted, 1:]).tolist()
+
+
+def _on_device(value: Any) -> bool:
+    return hasattr(value, "reshape") and not isinstance(value, np.ndarray | np.generic)
+
+
+def _number(value: Any) -> float:
+    return float(value.item() if hasattr(value, "item") else value)

@@ -1,0 +1,98 @@
+"""What a checkpoint of a run holds, how it is restored, and what must be the same to go on from it."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpulstm import random
+from gpulstm.backend import Array, backend_of
+from gpulstm.errors import FormatError, GpulstmError, NotFinite, ShapeError
+from gpulstm.train import checkpoint
+from gpulstm.train.plan import Memory, Plan
+
+if TYPE_CHECKING:
+    from gpulstm.train.trainer import Trainer
+
+OPTIONAL = {"validation"}  # may be added or left out when a run goes on
+
+
+def check_finite(arrays: Mapping[str, Array], when: str = "") -> None:
+    """Raise NotFinite, naming the first array that holds NaN or an infinity."""
+    for name, values in arrays.items():
+        with (backend := backend_of(values)):
+            finite = bool(backend.xp.isfinite(values).all())
+        if not finite:
+            raise NotFinite(f"{name}: want finite numbers, got others{when}")
+
+
+def differences(had: Mapping[str, Any], have: Mapping[str, Any]) -> str:
+    """What differs between the facts a run began with and those it is resumed with, in words; "" if nothing."""
+    names = [name for name in sorted(had.keys() | have.keys()) if had.get(name) != have.get(name)]
+    return "; ".join(f"{name}: want {had.get(name)}, as it began, got {have.get(name)}" for name in names)
+
+
+class Saved:
+    """The parts of a run that keep a state of their own, and the facts that decide what it computes."""
+
+    def __init__(self, trainer: "Trainer", plan: Plan, batches: Any, validation: Any, callbacks: list[Any]) -> None:
+        self._trainer, self._plan = trainer, plan
+        parts = {"model": trainer.model, "optimizer": trainer.optimizer, "schedule": trainer.schedule}
+        parts |= {"batches": batches, "validation": None if validation is batches else validation}
+        self._parts = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
+        self._callbacks = [callback for callback in callbacks if hasattr(callback, "load_state_dict")]
+        self._facts = {name: getattr(trainer, name) for name in ("accumulate", "clip_norm", "clip_value")}
+        self._facts |= {"monitor": plan.monitor, "mode": plan.mode, "keep_best": plan.keep_best}
+
+    def save(self, file: Path, memory: Memory) -> None:
+        """Write everything, atomically. Raises OSError."""
+        tree: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
+        tree["callbacks"] = [callback.state_dict() for callback in self._callbacks]
+        tree["generator"] = random.generator_state(self._trainer.generator)
+        tree["run"] = {field.name: getattr(memory, field.name) for field in fields(Memory)}
+        tree |= {"facts": self._facts, "notes": self._plan.notes, "about": self._plan.about}
+        checkpoint.save(file, tree)
+
+    def restore(self, file: Path) -> Memory:
+        """Go on from a checkpoint. Raises FormatError for one that is not of this run, with nothing changed where
+        the notes tell, and ShapeError for fewer steps or epochs than it has done."""
+        tree = checkpoint.load(file)
+        try:
+            self._check(tree)
+            done = {"steps": int(tree["run"]["step"]), "epochs": int(tree["run"]["epoch"])}
+        except (GpulstmError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{file}: want a checkpoint of this run: {error}") from error
+        for name, count in done.items():
+            goal = getattr(self._plan, name)
+            if goal is not None and goal < count:
+                raise ShapeError(f"{name}: want at least {count}, which {file} has done already, got {goal}")
+        try:
+            return self._restored(tree)
+        except (GpulstmError, AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{file}: want a checkpoint of this run: {error}") from error
+
+    def _check(self, tree: dict[str, Any]) -> None:
+        missing = (self._parts.keys() - OPTIONAL | {"callbacks", "facts", "generator", "notes", "run"}) - tree.keys()
+        missing |= {field.name for field in fields(Memory)} - tree.get("run", {}).keys()
+        if missing:
+            raise FormatError(f"it has no {', '.join(sorted(missing))}")
+        if words := differences({**tree["facts"], **tree["notes"]}, {**self._facts, **self._plan.notes}):
+            raise FormatError(words)
+
+    def _restored(self, tree: dict[str, Any]) -> Memory:
+        for name, part in self._parts.items():
+            if name in tree:
+                part.load_state_dict(tree[name])
+        states = tree["callbacks"]
+        if states and self._callbacks:
+            if len(states) != len(self._callbacks):
+                raise FormatError(f"callbacks: want {len(states)} with a state, got {len(self._callbacks)}")
+            for callback, state in zip(self._callbacks, states, strict=True):
+                callback.load_state_dict(state)
+        random.set_generator_state(self._trainer.generator, tree["generator"])
+        memory = Memory(**tree["run"])
+        backend = backend_of(*self._trainer.model.state_dict().values())
+        memory.state = checkpoint.on_device(memory.state, backend)
+        if memory.goal != self._plan.goal and memory.stopped:  # asked for more: an early stop is no longer one
+            memory.stopped, memory.worse = "", 0
+        return memory

@@ -1,0 +1,73 @@
+"""Where a run's batches come from: pass after pass over what the user gave, in groups of one step each."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.train.plan import Memory
+
+END = object()
+
+
+def check_batches(name: str, batches: Any, again: str = "") -> None:
+    """Raise DTypeError for what is no iterable of batches; with ``again``, why, also for what can be used up."""
+    iterable = hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
+    if isinstance(batches, str | bytes | dict | type) or not iterable:
+        what = "a dict; put a batch into a list" if isinstance(batches, dict) else type(batches).__name__
+        raise DTypeError(f"{name}: want an iterable of batches, e.g. a list or gl.data.Batches, got {what}")
+    if again and isinstance(batches, Iterator):
+        raise DTypeError(
+            f"{name}: want batches that can be gone over again, e.g. a list or gl.data.Batches, as {again}; "
+            f"got a {type(batches).__name__}, which gives its batches once"
+        )
+
+
+class Source:
+    """Draws groups of batches; ``memory.drawn`` and ``memory.epoch`` follow."""
+
+    def __init__(self, batches: Iterable[Any], group: int, memory: Memory) -> None:
+        self.batches, self._group, self._memory = batches, group, memory
+        try:
+            self.length: int | None = len(batches)  # type: ignore[arg-type]
+        except (TypeError, NotImplementedError):
+            self.length = None
+        self._pass: Iterator[Any] | None = None
+
+    @property
+    def steps(self) -> int | None:
+        """Steps in an epoch, where the batches tell their number."""
+        return None if self.length is None else -(-self.length // self._group)
+
+    def draw(self) -> tuple[list[Any], bool]:
+        """The batches of the next step, and whether they are the last of this pass.
+
+        Where the batches do not tell their number, the end of a pass comes alone, with no batch. Raises
+        ShapeError for a pass without batches, and for more batches than ``len`` tells.
+        """
+        memory = self._memory
+        if self._pass is None:
+            self._pass = self._begin()
+        group = list(itertools.islice(self._pass, self._group))
+        memory.drawn += len(group)
+        ended = len(group) < self._group
+        if memory.drawn == self.length and not ended:
+            if next(self._pass, END) is not END:
+                raise ShapeError(f"batches: want {self.length} in a pass, as their len() tells, got more")
+            ended = True
+        if ended:
+            self._end()
+        return group, ended
+
+    def _begin(self) -> Iterator[Any]:
+        """A pass, without the batches that a resumed run has had of it."""
+        skip = 0 if hasattr(self.batches, "load_state_dict") else self._memory.drawn
+        return itertools.islice(self.batches, skip, None)
+
+    def _end(self) -> None:
+        memory = self._memory
+        if memory.drawn == 0:
+            once = ": an iterator gives its batches once, a list or gl.data.Batches in every pass"
+            why = once if memory.epoch and isinstance(self.batches, Iterator) else ""
+            raise ShapeError(f"batches: want at least one in every pass over them, got none{why}")
+        memory.epoch, memory.drawn, self._pass = memory.epoch + 1, 0, None
