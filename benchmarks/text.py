@@ -54,7 +54,8 @@ PUBLISHED = {
 
 def run(text: str, settings: Settings, name: str, where: str, log: Path, quiet: bool = False) -> dict[str, Any]:
     """Train on the text and give the row of the run; the losses go to the file ``log``."""
-    lab.train(text, settings, device=where, log=log, progress=not quiet, say=(lambda line: None) if quiet else print)
+    say = (lambda line: None) if quiet else print
+    lab.train(text, settings, device=where, log=log, force=True, progress=not quiet, say=say)  # results are made anew
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     validated = [record for record in records if record["val_loss"] is not None]
     best = min(validated, key=lambda record: record["val_loss"])

@@ -115,6 +115,16 @@ def test_info_survives_every_kind_of_broken_cupy(tmp_path, source, reason):
     assert re.search(reason, done.stdout) and "not compiled" in done.stdout
 
 
+def test_shells_complete_by_clicks_own_mechanism():
+    for shell, word in (("bash", "complete -o nosort"), ("zsh", "compdef"), ("fish", "complete --no-files")):
+        done = run(env={**ENVIRONMENT, "_GPULSTM_COMPLETE": f"{shell}_source"})
+        assert done.returncode == 0 and word in done.stdout and done.stderr == "", done.stderr
+    words = {"_GPULSTM_COMPLETE": "bash_complete", "COMP_WORDS": "gpulstm text train --re", "COMP_CWORD": "3"}
+    assert run(env={**ENVIRONMENT, **words}).stdout == "plain,--resume\n"
+    words |= {"COMP_WORDS": "gpulstm te", "COMP_CWORD": "1"}
+    assert run(env={**ENVIRONMENT, **words}).stdout == "plain,text\n"
+
+
 # -- gpulstm text train, sample ------------------------------------------------------------------------------
 
 
@@ -187,11 +197,11 @@ def start_training(corpus, folder, *extra):
     return start(*args, cwd=folder)
 
 
-def interrupt_training(corpus, folder):
-    """Press Ctrl-C after the first line of progress; return the exit code and what went to standard error."""
+def interrupt_training(corpus, folder, number=signal.SIGINT):
+    """Send a signal after the first line of progress; return the exit code and what went to standard error."""
     with start_training(corpus, folder) as process:
         process.stderr.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     return process.returncode, errors
 
@@ -211,9 +221,10 @@ def test_killed_at_random_moments_and_resumed_it_leaves_the_same_bytes(trained, 
     assert (tmp_path / "m.safetensors").read_bytes() == trained[0].read_bytes()
 
 
-def test_ctrl_c_saves_says_how_to_go_on_and_exits_with_130(trained, corpus, tmp_path):
-    code, errors = interrupt_training(corpus, tmp_path)
-    assert code == 130 and "Traceback" not in errors, errors
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_says_how_to_go_on_and_exits_with_its_number(trained, corpus, tmp_path, number):
+    code, errors = interrupt_training(corpus, tmp_path, number)
+    assert code == 128 + number and "Traceback" not in errors, errors
     assert re.search(r"stopped after step \d+ of 60; saved: m.checkpoint.safetensors", errors)
     (line,) = [line for line in errors.splitlines() if line.startswith("resume with: ")]
     assert line.endswith("--log log.jsonl --resume")

@@ -1,5 +1,6 @@
 """The files of a lab's run: its model, checkpoint, log and picture, none of which may be another run's."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,9 @@ class RunFiles:
 
     def about(self) -> Facts:
         """What the checkpoint keeps of the files, so that a resumed run knows its picture."""
-        return {"plot": None if self.plot is None else str(self.plot.absolute())}
+        if self.plot is None or self.out is None:
+            return {"plot": None}
+        return {"plot": os.path.relpath(self.plot, self.out.parent)}  # the folder may be moved
 
     def finish(self, records: list[dict[str, Any]], unit: str) -> None:
         """Draw the losses, when the model is written."""

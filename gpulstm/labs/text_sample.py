@@ -80,8 +80,8 @@ def _continue(
     state = None
     for _ in range(length):
         logits, state = model.step(numbers, state)
-        if np.isnan(logits).any() or not np.isfinite(logits).any():
-            raise NotFinite("logits: want numbers, got NaN; the model's weights are too large for its type")
+        if not (logits < np.inf).all() or not np.isfinite(logits).any():  # NaN is below nothing
+            raise NotFinite("logits: want finite numbers, got others; the model's weights are too large for its type")
         number = choose(logits, generator)
         yield model.vocabulary.tokens[number]
         numbers = np.array([number])

@@ -1,7 +1,6 @@
 """One run of a Trainer: the loop over steps, with its validations, records and checkpoints."""
 
 import math
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -16,8 +15,8 @@ from gpulstm.train.axes import Axes
 from gpulstm.train.callback import Callbacks
 from gpulstm.train.interrupt import Interrupt, Interrupted, Terminated
 from gpulstm.train.plan import Memory, Plan
+from gpulstm.train.recorder import Recorder
 from gpulstm.train.report import Log, Progress, check_log, stream_of
-from gpulstm.train.rows import Row, means, to_host
 from gpulstm.train.saved import Saved, check_finite
 from gpulstm.train.source import Source
 
@@ -42,7 +41,6 @@ class Run:
         self._parts = Saved(trainer, plan, batches, validation, self.callbacks.given)
         # A schedule that goes by the validation loss is stepped after each validation, not after each step.
         self._schedule_waits = getattr(trainer.schedule, "needs_metric", False)
-        self._unread: list[tuple[int, Row]] = []  # (step, row) still on the device, so that no step waits for them
         self._saved_step: int | None = None  # of the last good checkpoint
         self._is_saved = False  # nothing has happened since then
 
@@ -79,8 +77,8 @@ class Run:
         return self.memory.history
 
     def _begin(self) -> None:
-        self._clock, self._lr = time.perf_counter(), self.trainer.optimizer.lr
-        self._first_step, self._first_seconds = self.memory.step, self.memory.seconds
+        self._lr = self.trainer.optimizer.lr
+        self._recorder = Recorder(self.memory, ["loss", *self.trainer.metrics], self._good)
         self._source = Source(self.batches, self.trainer.accumulate, self.memory)
         self._axes = Axes(self.trainer.model, self.batches)
         self.trainer.model.train()
@@ -121,7 +119,7 @@ class Run:
         memory = self.memory
         if self.validation is not None and memory.validated != memory.step:
             self._record(self._validate())
-        elif memory.rows or self._unread:
+        elif self._recorder.is_due:
             self._record(None)
         if self.plan.checkpoint is not None and not self._is_saved:
             self._save(self.plan.checkpoint)
@@ -156,7 +154,7 @@ class Run:
             # One batch alone needs no weight, and its count may stay on the device.
             loss.backward(float(count) / whole if len(group) > 1 else None)
             memory.state = checkpoint.detached(state)
-            self._unread.append((memory.step + 1, [count, loss.data, *values]))
+            self._recorder.add(memory.step + 1, [count, loss.data, *values])
         if trainer.clip_value is not None:
             clip_grad_value(trainer.model.parameters(), trainer.clip_value)
         if trainer.clip_norm is not None:
@@ -171,14 +169,14 @@ class Run:
 
     def _validate(self) -> dict[str, float]:
         """The validation's results; the best model so far is kept."""
-        self._read()
-        self._tick(training=True)
+        self._recorder.read()
+        self._recorder.tick(training=True)
         plan, memory = self.plan, self.memory
         try:
             values = self.trainer.evaluate(self.validation or (), return_dict=True)
         except NotFinite as error:
             raise NotFinite(f"validation {error}, at step {memory.step}; {self._good()}") from error
-        self._tick(training=False)
+        self._recorder.tick(training=False)
         if self._schedule_waits:
             self.trainer.schedule.step(values["loss"])
         memory.validated, memory.worse = memory.step, memory.worse + 1
@@ -200,33 +198,14 @@ class Run:
         return self.memory.epoch + (self.memory.drawn > 0)
 
     def _record(self, validated: dict[str, float] | None) -> None:
-        """Make a record of the batches since the last one, log it and show it."""
-        self._read()
-        self._tick(training=validated is None)
-        memory, names = self.memory, ["loss", *self.trainer.metrics]
-        tokens = sum(row[0] for row in memory.rows)
-        made: dict[str, float | None]
-        if memory.rows:
-            made = dict(zip(names, means(memory.rows), strict=True))
-        else:  # the end of a pass that was not foreseen, just after a record
-            made = {name: memory.history[-1][name] if memory.history else None for name in names}
-        record = {
-            "step": memory.step,
-            "epoch": self._epoch(),
-            **made,
-            **{f"val_{name}": None if validated is None else validated[name] for name in names},
-            "lr": self._lr,
-            "tokens_per_second": round(tokens / max(memory.train_seconds, 1e-9), 1),
-            "seconds": round(memory.seconds, 3),
-        }
-        memory.rows, memory.train_seconds, self._is_saved = [], 0.0, False
-        memory.history.append(record)
+        """Make a record of the batches since the last one, log it, show it and hand it to the callbacks."""
+        memory, record = self.memory, self._recorder.record(self._epoch(), self._lr, validated)
+        self._is_saved = False
         if len(memory.history) == 1 and self._log.is_open and self.plan.checkpoint is not None:
             # From here on a log that is not empty has a checkpoint, by which a resumed run knows it as its own.
             self._save(self.plan.checkpoint)
         self._log.write(record)
-        pace = (memory.seconds - self._first_seconds) / max(memory.step - self._first_step, 1)
-        self._progress.record(record, pace)
+        self._progress.record(record, self._recorder.pace)
         self._ask("on_record", self.trainer, record)
         if validated is not None:
             self._ask("on_validation", self.trainer, record)
@@ -244,30 +223,15 @@ class Run:
             steps = each * (self.plan.epochs or 0)
         return Progress(stream_of(progress), self.memory.step, steps, self.plan.epochs)
 
-    def _tick(self, training: bool) -> None:
-        now = time.perf_counter()
-        self.memory.seconds += now - self._clock
-        self.memory.train_seconds += now - self._clock if training else 0.0
-        self._clock = now
-
-    def _read(self) -> None:
-        """Bring the losses and metrics to the host, all in one copy, and look whether the losses are finite."""
-        steps, unread = [step for step, _ in self._unread], [row for _, row in self._unread]
-        self._unread = []
-        for step, row in zip(steps, rows := to_host(unread), strict=True):
-            if not math.isfinite(row[1]):
-                raise NotFinite(f"loss: want a finite number, got {row[1]} at step {step}; {self._good()}")
-        self.memory.rows += rows
-
     # -- checkpoints -----------------------------------------------------------------------------------------
 
     def _save(self, file: Path) -> None:
-        self._read()
-        self._tick(training=True)
+        self._recorder.read()
+        self._recorder.tick(training=True)
         check_finite(self.trainer.model.state_dict(), f" after step {self.memory.step}; {self._good()}")
         self._parts.save(file, self.memory)
         self._saved_step, self._is_saved = self.memory.step, True
-        self._tick(training=False)
+        self._recorder.tick(training=False)
 
     def _good_file(self) -> Path | None:
         return None if self._saved_step is None else self.plan.checkpoint

@@ -12,6 +12,7 @@ from gpulstm.errors import DTypeError, NotFinite, ShapeError
 from gpulstm.nn import Module
 from gpulstm.nn.contexts import evaluation, watching
 from gpulstm.tape import Tensor, no_grad
+from gpulstm.train.arguments import check_parts, check_run
 from gpulstm.train.axes import Axes
 from gpulstm.train.batch import ADVICE, checked_count, count_tokens
 from gpulstm.train.callback import Callback, Callbacks
@@ -72,7 +73,7 @@ class Trainer:
         metrics: Mapping[str, Metric] | None = None,
         generator: np.random.Generator | None = None,
     ) -> None:
-        _check_parts(model, optimizer, loss, schedule, tokens)
+        check_parts(model, optimizer, loss, schedule, tokens)
         if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
             raise ShapeError(f"accumulate: want a whole number of batches from 1 up, got {accumulate!r}")
         self.model, self.optimizer, self.loss, self.schedule = model, optimizer, loss, schedule
@@ -147,7 +148,7 @@ class Trainer:
         attribute ``batch_first``, have the examples; OSError where a file cannot be written.
         """
         given = Callbacks(callbacks)
-        self._check_run(batches, epochs, validation, patience, monitor, mode, resume, checkpoint)
+        check_run(self, batches, epochs, validation, patience, monitor, mode, resume, checkpoint, log)
         file = None if checkpoint is None else Path(checkpoint)
         plan = Plan(
             steps, epochs, validate_every, patience, keep_best, monitor, mode or "min", file, checkpoint_every,
@@ -214,41 +215,3 @@ class Trainer:
     def _value(self, name: str, prediction: Any, batch: Any) -> Any:
         first = prediction[0] if isinstance(prediction, tuple) else prediction
         return check_value(name, self.metrics[name](first, batch))
-
-    def _check_run(
-        self, batches: Any, epochs: Any, validation: Any, patience: Any, monitor: str, mode: Any, resume: Any, file: Any
-    ) -> None:
-        """Raise DTypeError or ShapeError for what could only fail, or be passed over, later."""
-        check_batches("batches", batches, "" if epochs is None else "epochs counts passes over them")
-        if validation is not None:
-            check_batches("validation", validation, "it is evaluated several times")
-        known = [f"val_{name}" for name in ("loss", *self.metrics)]
-        if monitor not in known:
-            raise ShapeError(f"monitor: want one of {', '.join(known)}, got {monitor!r}")
-        if mode is None and monitor != "val_loss":
-            raise ShapeError(f"mode: want 'min' or 'max', whichever is better for {monitor}, got None")
-        waits = getattr(self.schedule, "needs_metric", False)
-        if waits and validation is None:
-            raise ShapeError(f"{type(self.schedule).__name__} goes by the validation loss: want validation, got None")
-        for name, given in (("patience", patience is not None), ("monitor", monitor != "val_loss")):
-            if given and validation is None:
-                raise ShapeError(f"{name}: want validation batches, by which it goes, got validation=None")
-        if resume and file is None:
-            raise ShapeError("resume: want checkpoint=, the file to go on from, got None")
-
-
-def _check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: Any) -> None:
-    if not isinstance(model, Module):
-        raise DTypeError(f"model: want a gl.Module, got {model!r:.80}")
-    if isinstance(optimizer, type) or not (hasattr(optimizer, "step") and hasattr(optimizer, "lr")):
-        raise DTypeError(f"optimizer: want e.g. gl.Adam(model.parameters()), got {optimizer!r:.80}")
-    for name, function in (("loss", loss), ("tokens", tokens)):
-        if not callable(function):
-            raise DTypeError(f"{name}: want a function, got {function!r:.80}")
-    groups = getattr(optimizer, "param_groups", None)
-    if groups is not None:
-        mine = {id(parameter) for parameter in model.parameters()}
-        if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
-            raise ShapeError("optimizer: want parameters of the model, got none of them; was it made for another one?")
-    if getattr(schedule, "optimizer", optimizer) is not optimizer:
-        raise ShapeError("schedule: want one made for this optimizer, got one of another optimizer")

@@ -1,0 +1,62 @@
+"""What Trainer asks of its arguments, each fault named before any work is done."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.nn import Module
+from gpulstm.train.source import check_batches
+
+if TYPE_CHECKING:
+    from gpulstm.train.trainer import Trainer
+
+
+def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: Any) -> None:
+    """Raise DTypeError or ShapeError for arguments of Trainer that do not fit, or not each other."""
+    if not isinstance(model, Module):
+        raise DTypeError(f"model: want a gl.Module, got {model!r:.80}")
+    if isinstance(optimizer, type) or not (hasattr(optimizer, "step") and hasattr(optimizer, "lr")):
+        raise DTypeError(f"optimizer: want e.g. gl.Adam(model.parameters()), got {optimizer!r:.80}")
+    for name, function in (("loss", loss), ("tokens", tokens)):
+        if not callable(function):
+            raise DTypeError(f"{name}: want a function, got {function!r:.80}")
+    groups = getattr(optimizer, "param_groups", None)
+    if groups is not None:
+        mine = {id(parameter) for parameter in model.parameters()}
+        if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
+            raise ShapeError("optimizer: want parameters of the model, got none of them; was it made for another one?")
+    if getattr(schedule, "optimizer", optimizer) is not optimizer:
+        raise ShapeError("schedule: want one made for this optimizer, got one of another optimizer")
+
+
+def check_run(
+    trainer: "Trainer",
+    batches: Any,
+    epochs: Any,
+    validation: Any,
+    patience: Any,
+    monitor: str,
+    mode: Any,
+    resume: Any,
+    file: Any,
+    log: Any,
+) -> None:
+    """Raise DTypeError or ShapeError for what could only fail, or be passed over, later."""
+    check_batches("batches", batches, "" if epochs is None else "epochs counts passes over them")
+    if validation is not None:
+        check_batches("validation", validation, "it is evaluated several times")
+    known = [f"val_{name}" for name in ("loss", *trainer.metrics)]
+    if monitor not in known:
+        raise ShapeError(f"monitor: want one of {', '.join(known)}, got {monitor!r}")
+    if mode is None and monitor != "val_loss":
+        raise ShapeError(f"mode: want 'min' or 'max', whichever is better for {monitor}, got None")
+    waits = getattr(trainer.schedule, "needs_metric", False)
+    if waits and validation is None:
+        raise ShapeError(f"{type(trainer.schedule).__name__} goes by the validation loss: want validation, got None")
+    for name, given in (("patience", patience is not None), ("monitor", monitor != "val_loss")):
+        if given and validation is None:
+            raise ShapeError(f"{name}: want validation batches, by which it goes, got validation=None")
+    if resume and file is None:
+        raise ShapeError("resume: want checkpoint=, the file to go on from, got None")
+    if file is not None and log is not None and Path(file).resolve() == Path(log).resolve():
+        raise ShapeError(f"log: want a file of its own, got {log}, which is the checkpoint")

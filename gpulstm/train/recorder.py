@@ -1,0 +1,79 @@
+"""The records of a run: the means of the batches since the last one, with the time they took."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from gpulstm.errors import NotFinite
+from gpulstm.train.plan import Memory
+from gpulstm.train.rows import Row, means, to_host
+
+
+class Recorder:
+    """Gathers a row a batch, and makes records of them in ``memory.history``.
+
+    The rows stay where they are, so that no step waits for a device, until they are read.
+    """
+
+    def __init__(self, memory: Memory, names: list[str], good: Callable[[], str]) -> None:
+        """``names`` are those of the rows after the count; ``good()`` tells of the last good checkpoint."""
+        self._memory, self._names, self._good = memory, names, good
+        self._unread: list[tuple[int, Row]] = []  # (step, row)
+        self._clock = time.perf_counter()
+        self._first_step, self._first_seconds = memory.step, memory.seconds
+
+    def add(self, step: int, row: Row) -> None:
+        """One more batch."""
+        self._unread.append((step, row))
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there are batches since the last record."""
+        return bool(self._unread or self._memory.rows)
+
+    @property
+    def pace(self) -> float:
+        """Seconds a step, since the run began or was resumed."""
+        return (self._memory.seconds - self._first_seconds) / max(self._memory.step - self._first_step, 1)
+
+    def tick(self, training: bool) -> None:
+        """Add the time since the last tick to the run's, and if it went by in training to that of the record."""
+        now = time.perf_counter()
+        self._memory.seconds += now - self._clock
+        self._memory.train_seconds += now - self._clock if training else 0.0
+        self._clock = now
+
+    def read(self) -> None:
+        """Bring the rows to the host, all in one copy; raises NotFinite for a loss that is not finite."""
+        steps, unread = [step for step, _ in self._unread], [row for _, row in self._unread]
+        self._unread = []
+        for step, row in zip(steps, rows := to_host(unread), strict=True):
+            if not math.isfinite(row[1]):
+                raise NotFinite(f"loss: want a finite number, got {row[1]} at step {step}; {self._good()}")
+        self._memory.rows += rows
+
+    def record(self, epoch: int, lr: float, validated: dict[str, float] | None) -> dict[str, Any]:
+        """Make the record of the batches since the last one; see Trainer.fit for what it holds."""
+        self.read()
+        self.tick(training=validated is None)
+        memory, made = self._memory, self._means()
+        record = {
+            "step": memory.step,
+            "epoch": epoch,
+            **made,
+            **{f"val_{name}": None if validated is None else validated[name] for name in self._names},
+            "lr": lr,
+            "tokens_per_second": round(sum(row[0] for row in memory.rows) / max(memory.train_seconds, 1e-9), 1),
+            "seconds": round(memory.seconds, 3),
+        }
+        memory.rows, memory.train_seconds = [], 0.0
+        memory.history.append(record)
+        return record
+
+    def _means(self) -> dict[str, float | None]:
+        memory = self._memory
+        if memory.rows:
+            return dict(zip(self._names, means(memory.rows), strict=True))
+        # The end of a pass that was not foreseen, just after a record: the same batches again.
+        return {name: memory.history[-1][name] if memory.history else None for name in self._names}
