@@ -12,7 +12,7 @@ import pytest
 import gpulstm as gl
 from gpulstm.data import Batches, Streams, pad_sequences
 from gpulstm.errors import DTypeError, FileExists, FormatError, GpulstmError, NotFinite, ShapeError, TapeError
-from gpulstm.nn.contexts import evaluation, watching
+from gpulstm.nn.contexts import evaluation
 from gpulstm.train import Callback, Trainer, accuracy, checkpoint, count_tokens
 from gpulstm.train.batch import target_of
 
@@ -301,13 +301,6 @@ def test_a_context_of_evaluation_ends_with_the_modes_as_they_were():
     assert model.lstm.training and not model.dropout.training
 
 
-def test_watching_sees_calls_and_leaves_no_trace():
-    model, seen = gl.Linear(2, 1), []
-    with watching([model], before=lambda m, args, kwargs: seen.append(args), after=lambda m, y: seen.append(y.shape)):
-        model(line_data(3)[0])
-    assert len(seen) == 2 and seen[1] == (3, 1) and "forward" not in vars(model)
-
-
 # -- metrics -------------------------------------------------------------------------------------------------
 
 
@@ -525,6 +518,20 @@ def test_a_layer_that_reads_the_axes_the_wrong_way_is_named(batches_first, layer
                 run()
         else:
             run()
+
+
+def test_batches_of_the_data_sets_are_held_to_their_axes():
+    x, y = np.zeros((5, 7, 3), np.float32), np.zeros(5, np.float32)
+    with pytest.raises(ShapeError, match="make the layer with batch_first=True"):
+        sequence_trainer(False).fit(Batches(x, y, batch_size=4), 2, progress=False)
+    sequence_trainer(True).fit(Batches(x, y, batch_size=4), 2, progress=False)
+    series = np.zeros((30, 3), np.float32)
+    with pytest.raises(ShapeError, match="make the layer with batch_first=False, the batches with batch_first=True"):
+        sequence_trainer(True).fit(Streams(series, 3, 5), 2, progress=False)
+    sequence_trainer(False).fit(Streams(series, 3, 5), 2, progress=False)
+    sequence_trainer(True).fit(Streams(series, 3, 5, batch_first=True), 2, progress=False)
+    # Sequences padded time first beside rows of an array: the layer reads the rows, and reads them right.
+    sequence_trainer(True).fit(Batches(x, SENTENCES, batch_size=4), 2, progress=False)
 
 
 def test_batches_that_do_not_say_their_axes_are_left_alone():

@@ -1,12 +1,12 @@
 """A look at the axes: batches of one convention that meet recurrent layers of the other are an error, not a result."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from gpulstm.errors import ShapeError
 from gpulstm.nn import Module, Recurrent
-from gpulstm.nn.contexts import watching
-from gpulstm.train.batch import leaves
+from gpulstm.train.batch import leaves, padded_arrays
 
 
 class Axes:
@@ -27,7 +27,9 @@ class Axes:
         """``loss(model, batch, state)``; raises ShapeError where a layer reads its axes the wrong way."""
         if not self._looking:
             return loss(model, batch, state)
-        leading = {array.shape[:2] for array in leaves(batch) if array.ndim >= 2}
+        # Beside sequences padded time first there may be arrays whose rows are the examples.
+        arrays = [] if self._batch_first else list(padded_arrays(batch))
+        leading = {array.shape[:2] for array in arrays or leaves(batch) if array.ndim >= 2}
         leading = {axes for axes in leading if axes[0] != axes[1]}
 
         def look(layer: Module, args: tuple, kwargs: dict) -> None:
@@ -36,7 +38,9 @@ class Axes:
             if mixed and getattr(x, "ndim", 0) == 3 and x.shape[:2] in leading:
                 raise ShapeError(self._words(layer, tuple(x.shape)))
 
-        with watching([layer for _, layer in self._layers.values()], before=look):
+        with ExitStack() as hooks:
+            for _, layer in self._layers.values():
+                hooks.enter_context(layer.register_forward_pre_hook(look, with_kwargs=True))
             result = loss(model, batch, state)
         self._looking = not leading
         return result

@@ -65,6 +65,18 @@ def leaves(batch: Any) -> Iterator[Array]:
         yield batch
 
 
+def padded_arrays(batch: Any) -> Iterator[Array]:
+    """The padded arrays of the pairs (padded, lengths) in a nest of tuples, lists and dicts."""
+    if isinstance(batch, dict):
+        batch = list(batch.values())
+    if isinstance(batch, list | tuple):
+        if _is_padded(batch):
+            yield batch[0]
+        else:
+            for part in batch:
+                yield from padded_arrays(part)
+
+
 def _search(batch: Any, top: bool = False) -> Any:
     if isinstance(batch, Tensor):
         return batch.data

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, TextIO, overload
 
@@ -10,7 +11,7 @@ import numpy as np
 from gpulstm import random
 from gpulstm.errors import DTypeError, NotFinite, ShapeError
 from gpulstm.nn import Module
-from gpulstm.nn.contexts import evaluation, watching
+from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import Tensor, no_grad
 from gpulstm.train.arguments import check_parts, check_run
 from gpulstm.train.axes import Axes
@@ -204,7 +205,10 @@ class Trainer:
     def compute(self, batch: Any, state: Any, axes: Axes) -> tuple[Tensor, Any, list[Any]]:
         """(loss, state, a value for each metric) of a batch, in the mode that the model is in."""
         predictions: list[Any] = []
-        with watching([self.model] if self.metrics else [], after=lambda _, result: predictions.append(result)):
+        with ExitStack() as hooks:
+            if self.metrics:
+                seen = self.model.register_forward_hook(lambda model, args, output: predictions.append(output))
+                hooks.enter_context(seen)
             loss, state = checked(axes.call(self.loss, self.model, batch, state), self.model.training)
         if self.metrics and not predictions:
             raise DTypeError("metrics: want a loss function that calls the model, got none called")
