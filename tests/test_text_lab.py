@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpulstm.backend import CPU, Device
-from gpulstm.errors import FormatError, GpulstmError, ShapeError
+from gpulstm.errors import DTypeError, FormatError, GpulstmError, ShapeError
 from gpulstm.io.files import load_arrays, save_arrays
 from gpulstm.labs import text as lab
 from gpulstm.labs import text_training as training
@@ -135,6 +135,20 @@ def test_tokens_come_as_often_as_the_options_say(options, want):
     got = frequencies(Choice(**options), np.log(P) + 7)
     assert np.abs(got - want).max() < 0.03
     assert (got[np.array(want) == 0] == 0).all()
+
+
+def test_what_cannot_be_sampled_from_is_named(model):
+    for args, options, message in (
+        (("m.safetensors",), {}, r"model: want a TextModel, got 'm.safetensors'; read a file with load_model\(path\)"),
+        ((model, 3), {}, "prompt: want a string, got int"),
+        ((model, "It", 2.5), {}, "length: want a whole number, got 2.5"),
+        ((model, "It", True), {}, "length: want a whole number, got True"),
+        ((model, "It"), {"top_k": 1.5}, "top_k: want a whole number, got 1.5"),
+        ((model, "It"), {"seed": "a"}, "seed: want a whole number, got 'a'"),
+    ):
+        with pytest.raises(DTypeError, match=message):
+            sample(*args, **options)
+    assert len(list(sample(model, "It", np.int64(3), seed=np.uint8(1), top_k=np.int32(2)))) == 3
 
 
 def test_an_impossible_token_is_never_chosen():
@@ -370,6 +384,20 @@ def test_training_by_words(tmp_path):
     model = lab.train(PROSE, replace(TINY, level="word", steps=20), device="cpu", progress=False, say=said.append)
     assert any("perplexity" in line for line in said) and any("words and signs" in line for line in said)
     assert write(model, "It isn't", 5, seed=1)
+
+
+def test_settings_of_another_kind_are_refused_and_numpys_numbers_are_numbers():
+    for options, message in (
+        ({"hidden": 2.5}, "hidden: want a whole number, got 2.5"),
+        ({"steps": True}, "steps: want a whole number, got True"),
+        ({"patience": "3"}, "patience: want a whole number, got '3'"),
+        ({"lr": "high"}, "lr: want a number, got 'high'"),
+        ({"level": 3}, "level: want a string, got 3"),
+    ):
+        with pytest.raises(DTypeError, match=message):
+            lab.Settings(**options)
+    settings = lab.Settings(hidden=np.int64(8), lr=np.float32(0.5), clip=2, patience=np.int8(3))
+    assert type(settings.hidden) is int and type(settings.lr) is float and type(settings.patience) is int
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ PADDED, LENGTHS = np.zeros((4, 3), np.int64), np.array([4, 0, 2])
         ((PADDED, np.where(np.arange(12).reshape(4, 3) < 5, -100, 1)), 7),
         ((PADDED, np.full((4, 3), -100.0)), 12),  # a number like others for floats
         ((PADDED, [0, 1, 1]), 3),
+        ((PADDED, [[0, 1], [1, 1]]), 4),
+        ([PADDED, [[0, 1], [1, 1]]], 4),
         ((PADDED, 1), 1),
         ((PADDED, gl.tensor(np.zeros((2, 2), np.float32))), 4),
         ({"x": PADDED, "y": np.zeros(3)}, 3),
@@ -125,6 +127,17 @@ def test_batches_without_a_target_to_be_found_ask_for_a_count(batch, message):
 def test_integer_targets_on_a_device_are_counted_there(device):
     target = device.asarray(np.array([1, -100, 3]))
     assert int(count_tokens((target, target))) == 2
+
+
+@pytest.mark.oracle
+def test_batches_of_another_library_train():
+    torch = pytest.importorskip("torch")
+    x, y = map(torch.from_numpy, line_data())
+    assert count_tokens((x, y)) == 12 and count_tokens(((x, torch.tensor([1, 2])), {"y": torch.tensor([1, -100])})) == 1
+    trainer = line_trainer(lambda model, batch, state: (gl.mse(model(batch[0]), gl.tensor(batch[1])), None))
+    batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=4)
+    records = trainer.fit(batches, epochs=3, validation=batches, progress=False)
+    assert len(records) == 3 and records[-1]["loss"] < records[0]["loss"]
 
 
 def test_a_pair_at_the_top_is_an_input_and_its_labels():
@@ -173,6 +186,8 @@ def test_ragged_sequences_count_one_a_label_whatever_their_padding():
         (lambda batch: "many", DTypeError, "returns a number, got 'many'"),
         (lambda batch: None, DTypeError, "returns a number, got None"),
         (lambda batch: math.nan, ShapeError, "from 0 up, got nan"),
+        (lambda batch: np.float32(-1), ShapeError, "from 0 up, got -1"),
+        (lambda batch: gl.tensor(0.0), ShapeError, "want at least one item for the loss"),
         (lambda batch: 0, ShapeError, "want at least one item for the loss"),
     ],
 )
@@ -412,6 +427,7 @@ def test_the_best_model_may_go_by_a_metric():
         ({"progress": 3}, "progress: want True, False or a text stream, got 3"),
         ({"callbacks": [3]}, "callbacks: want gl.train.Callback objects or functions, got 3"),
         ({"callbacks": [Callback]}, "callbacks: want"),
+        ({"callbacks": 3}, "callbacks: want gl.train.Callback objects or functions, got 3"),
     ],
 )
 def test_options_that_would_be_passed_over_are_refused(options, message):

@@ -58,7 +58,7 @@ class RunFiles:
                 check_writable(path)
         if resume and self.checkpoint is None:
             raise FormatError("resume: want out=, the model whose run is to go on, got None")
-        if resume and self.checkpoint is not None and self.checkpoint.exists():
+        if resume and self.checkpoint is not None and _holds(self.checkpoint):
             return self._check_same_run(notes, facts_of, force)
         if not force:
             self._check_new(resume)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpulstm.errors import NotFinite, ShapeError
+from gpulstm.errors import DTypeError, NotFinite, ShapeError
 from gpulstm.labs.text_model import TextModel
 from gpulstm.train.saved import check_finite
 
@@ -60,11 +60,19 @@ def sample(
     text on one device; None gives another each time. A word-level model never writes "<unk>". An empty prompt
     stands for the end of a line. The model computes as in use, without dropout, and keeps the mode it is in.
 
-    Raises, before the first token, ShapeError for options out of range, FormatError for a prompt with
-    characters that the model has never seen, and NotFinite for a model with weights that are not finite.
+    Raises, before the first token, ShapeError for options out of range, DTypeError for those of another kind,
+    FormatError for a prompt with characters that the model has never seen, and NotFinite for a model with
+    weights that are not finite.
 
     >>> print("".join(sample(load_model("text.safetensors"), "The ", 80, seed=1)))  # doctest: +SKIP
     """
+    if not isinstance(model, TextModel):
+        raise DTypeError(f"model: want a TextModel, got {model!r:.80}; read a file with load_model(path)")
+    if not isinstance(prompt, str):
+        raise DTypeError(f"prompt: want a string, got {type(prompt).__name__}")
+    for name, count in (("length", length), ("seed", seed), ("top_k", top_k)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer)):
+            raise DTypeError(f"{name}: want a whole number, got {count!r}")
     if length < 0:
         raise ShapeError(f"length: want 0 or more tokens, got {length}")
     if seed is not None and seed < 0:

@@ -1,6 +1,6 @@
 """What a training run of the text lab is made of: its settings, its batches, its model and its loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from gpulstm import random
 from gpulstm.backend import Device, backend_of
 from gpulstm.data import Streams
-from gpulstm.errors import FormatError, ShapeError
+from gpulstm.errors import DTypeError, FormatError, ShapeError
 from gpulstm.labs.text_corpus import LEVELS, Corpus
 from gpulstm.labs.text_model import TextModel
 from gpulstm.nn import cross_entropy
@@ -44,7 +44,16 @@ class Settings:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises ShapeError for a value out of range."""
+        """Raises ShapeError for a value out of range, DTypeError for one of another kind."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):  # NumPy's numbers are no JSON
+                object.__setattr__(self, field.name, value := value.item())
+            kind = int if field.name == "patience" else type(field.default)
+            fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+            if isinstance(value, bool) or not (fits or value is field.default):
+                want = {int: "a whole number", float: "a number", str: "a string"}[kind]
+                raise DTypeError(f"{field.name}: want {want}, got {value!r}")
         if self.level not in LEVELS:
             raise ShapeError(f"level: want one of {', '.join(LEVELS)}, got {self.level!r}")
         if self.vocabulary < 2:

@@ -6,7 +6,7 @@ from typing import Any
 
 from gpulstm.errors import ShapeError
 from gpulstm.nn import Module, Recurrent
-from gpulstm.train.batch import leaves, padded_arrays
+from gpulstm.train.batch import leaves, padded_arrays, plain
 
 
 class Axes:
@@ -28,8 +28,9 @@ class Axes:
         if not self._looking:
             return loss(model, batch, state)
         # Beside sequences padded time first there may be arrays whose rows are the examples.
-        arrays = [] if self._batch_first else list(padded_arrays(batch))
-        leading = {array.shape[:2] for array in arrays or leaves(batch) if array.ndim >= 2}
+        held = plain(batch)
+        arrays = [] if self._batch_first else list(padded_arrays(held))
+        leading = {array.shape[:2] for array in arrays or leaves(held) if array.ndim >= 2}
         leading = {axes for axes in leading if axes[0] != axes[1]}
 
         def look(layer: Module, args: tuple, kwargs: dict) -> None:

@@ -1,14 +1,14 @@
 """What a batch holds: its target, and how many items the loss averages over."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from gpulstm.backend import Array, backend_of
 from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.tape import Tensor
+from gpulstm.tape import tensor
 
 IGNORED = -100  # an integer target that cross_entropy leaves out
 TARGETS = ("target", "targets", "label", "labels", "y")
@@ -23,13 +23,12 @@ def target_of(batch: Any) -> Array | Pair:
     a batch, as ``gl.data.Batches`` makes it of sequences, is returned as a tuple. Raises DTypeError where
     there is no target to be found.
     """
-    found = _search(batch, top=True)
+    found = _search(plain(batch), top=True)
     if found is None:
         names = ", ".join(map(repr, TARGETS))
         got = f"a dict of {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
-        raise DTypeError(
-            f"batch: want a tuple that ends in the target, or a dict with one of {names}, got {got}; {ADVICE}"
-        )
+        want = f"a tuple that ends in the target, or a dict with one of {names}"
+        raise DTypeError(f"batch: want {want}, got {got}; {ADVICE}")
     return found
 
 
@@ -52,43 +51,58 @@ def count_tokens(batch: Any) -> Any:
         return int(lengths.sum()) * math.prod(padded.shape[2:])
 
 
-def leaves(batch: Any) -> Iterator[Array]:
-    """The arrays in a nest of tuples, lists and dicts, of Tensors their data."""
+def plain(batch: Any) -> Any:
+    """The same nest of tuples, lists and dicts with the raw array of every Tensor and of any library's array."""
     if isinstance(batch, dict):
-        batch = list(batch.values())
+        return {name: plain(part) for name, part in batch.items()}
     if isinstance(batch, list | tuple):
-        for part in batch:
-            yield from leaves(part)
-    elif isinstance(batch, Tensor):
-        yield batch.data
-    elif _is_array(batch):
+        return tuple(map(plain, batch)) if isinstance(batch, tuple) else list(map(plain, batch))
+    if isinstance(batch, np.generic):
+        return batch.item()
+    return tensor(batch).data if hasattr(batch, "shape") and hasattr(batch, "dtype") else batch
+
+
+def leaves(batch: Any) -> Iterator[Array]:
+    """The arrays in a plain nest."""
+    if _is_array(batch):
         yield batch
+    for part in _parts(batch):
+        yield from leaves(part)
 
 
 def padded_arrays(batch: Any) -> Iterator[Array]:
-    """The padded arrays of the pairs (padded, lengths) in a nest of tuples, lists and dicts."""
-    if isinstance(batch, dict):
-        batch = list(batch.values())
-    if isinstance(batch, list | tuple):
-        if _is_padded(batch):
-            yield batch[0]
-        else:
-            for part in batch:
-                yield from padded_arrays(part)
+    """The padded arrays of the pairs (padded, lengths) in a plain nest."""
+    if _is_padded(batch):
+        yield batch[0]
+    else:
+        for part in _parts(batch):
+            yield from padded_arrays(part)
+
+
+def checked_count(count: Any) -> Any:
+    """A count that the user's ``tokens`` gave, a number from 0 up or an array of one on a device.
+
+    Raises DTypeError and ShapeError for anything else.
+    """
+    count = plain(count)
+    if isinstance(count, np.ndarray) and count.size == 1:
+        count = count.item()
+    if isinstance(count, bool) or not (_is_number(count) or (_is_array(count) and count.size == 1)):
+        raise DTypeError(f"tokens: want a function that returns a number, got {count!r:.80} from it")
+    if _is_number(count) and not (count >= 0 and math.isfinite(count)):
+        raise ShapeError(f"tokens: want a function that returns a number from 0 up, got {count} from it")
+    return count
 
 
 def _search(batch: Any, top: bool = False) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.data
-    if isinstance(batch, dict):
-        return _search_dict(batch)
+    """The target in a plain nest; None where there is none."""
     if _is_array(batch):
         return batch
-    if _is_number(batch):
+    if isinstance(batch, dict):
+        return _search_dict(batch)
+    if _is_number(batch) or (isinstance(batch, list) and not top and _only_numbers(batch)):
         return np.asarray(batch)
     if isinstance(batch, list | tuple) and batch:
-        if all(_is_number(part) for part in batch):
-            return np.asarray(batch)
         # At the top (x, y) is an input and its labels: a pair of a padded array and its lengths stands deeper.
         return tuple(batch) if not top and _is_padded(batch) else _search(batch[-1])
     return None
@@ -106,7 +120,7 @@ def _search_dict(batch: dict) -> Any:
 
 def _is_padded(batch: Any) -> bool:
     """Whether this is (padded, lengths): as many whole numbers as one axis has rows, none above the other axis."""
-    if len(batch) != 2 or not all(_is_array(part) for part in batch):
+    if not isinstance(batch, list | tuple) or len(batch) != 2 or not all(map(_is_array, batch)):
         return False
     padded, lengths = batch
     if padded.ndim < 2 or lengths.ndim != 1 or lengths.dtype.kind not in "iu":
@@ -115,18 +129,20 @@ def _is_padded(batch: Any) -> bool:
     return any(padded.shape[b] == lengths.size and longest <= padded.shape[1 - b] for b in (0, 1))
 
 
+def _parts(batch: Any) -> Iterable[Any]:
+    if isinstance(batch, dict):
+        return batch.values()
+    return batch if isinstance(batch, list | tuple) else ()
+
+
 def _is_array(part: Any) -> bool:
-    return hasattr(part, "shape") and hasattr(part, "dtype") and not isinstance(part, np.generic)
+    return hasattr(part, "shape") and hasattr(part, "dtype")
 
 
 def _is_number(part: Any) -> bool:
-    return isinstance(part, bool | int | float | np.generic)
+    return isinstance(part, bool | int | float)
 
 
-def checked_count(count: Any) -> Any:
-    """A count that the user's ``tokens`` gave: a number from 0 up. Raises DTypeError or ShapeError."""
-    if isinstance(count, bool) or not (_is_number(count) or (_is_array(count) and count.size == 1)):
-        raise DTypeError(f"tokens: want a function that returns a number, got {count!r:.80} from it")
-    if not _is_array(count) and not (count >= 0 and math.isfinite(count)):
-        raise ShapeError(f"tokens: want a function that returns a number from 0 up, got {count} from it")
-    return count
+def _only_numbers(part: Any) -> bool:
+    """Whether these are lists of numbers to any depth."""
+    return _is_number(part) or (isinstance(part, list) and all(map(_only_numbers, part)))

@@ -39,7 +39,7 @@ class Callbacks:
 
     def __init__(self, callbacks: Any) -> None:
         """Raises DTypeError for what is neither a Callback nor a function."""
-        given = [callbacks] if isinstance(callbacks, Callback) or callable(callbacks) else list(callbacks)
+        given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         for callback in given:
             if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
                 raise DTypeError(f"callbacks: want gl.train.Callback objects or functions, got {callback!r:.80}")

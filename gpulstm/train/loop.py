@@ -10,6 +10,7 @@ import numpy as np
 
 from gpulstm.clip import clip_grad_norm, clip_grad_value
 from gpulstm.errors import FileExists, NotFinite
+from gpulstm.io.files import check_writable
 from gpulstm.train import checkpoint
 from gpulstm.train.axes import Axes
 from gpulstm.train.callback import Callbacks
@@ -49,7 +50,9 @@ class Run:
     def go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
         """Run to the end; see Trainer.fit."""
         file = self.plan.checkpoint
-        if file is not None and file.exists():
+        if file is not None:
+            check_writable(file)
+        if file is not None and file.exists() and file.stat().st_size > 0:
             if resume:
                 self.memory = self._parts.restore(file)
                 self.memory.goal, self._saved_step, self._is_saved = self.plan.goal, self.memory.step, True

@@ -11,13 +11,17 @@ Row = list[Any]  # [count, loss, *metrics]: numbers, or arrays of one number tha
 
 
 def to_host(rows: list[Row]) -> list[list[float]]:
-    """The rows as Python numbers; what lies on a device comes in one copy."""
-    arrays = [value.reshape(()) for row in rows for value in row if _on_device(value)]
-    copied = iter(())
-    if arrays:
-        with (backend := backend_of(*arrays)):
-            copied = iter(backend.to_numpy(backend.xp.stack(arrays)).astype(np.float64).tolist())
-    return [[next(copied) if _on_device(value) else _number(value) for value in row] for row in rows]
+    """The rows as Python numbers; what lies on a device comes in one copy for each element type."""
+    arrays: dict[Any, list[Any]] = {}
+    for value in (value for row in rows for value in row if _on_device(value)):
+        arrays.setdefault(value.dtype, []).append(value.reshape(()))
+    copies = {dtype: iter(_copied(alike)) for dtype, alike in arrays.items()}
+    return [[next(copies[value.dtype]) if _on_device(value) else _number(value) for value in row] for row in rows]
+
+
+def _copied(arrays: list[Any]) -> list[float]:
+    with (backend := backend_of(*arrays)):
+        return backend.to_numpy(backend.xp.stack(arrays)).astype(np.float64).tolist()
 
 
 def means(rows: list[list[float]]) -> list[float]:

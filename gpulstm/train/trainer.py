@@ -1,7 +1,7 @@
 """Trainer: a model, an optimiser and a loss function put together, and fitted to batches."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, TextIO, overload
@@ -112,7 +112,7 @@ class Trainer:
         log: str | Path | None = None,
         log_every: int = 50,
         progress: bool | TextIO = True,
-        callbacks: Callback | Callable | Iterable[Any] = (),
+        callbacks: Callback | Callable | Sequence[Any] = (),
         notes: dict[str, Any] | None = None,
         about: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
