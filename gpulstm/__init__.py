@@ -75,17 +75,20 @@ from gpulstm.nn import (
     huber,
     log,
     log_softmax,
+    maximum,
+    minimum,
     mse,
     relu,
     sigmoid,
     softmax,
     stack,
     tanh,
+    where,
 )
 from gpulstm.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from gpulstm.random import manual_seed
 from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
-from gpulstm.tape import TapeError, Tensor, apply, no_grad, tensor
+from gpulstm.tape import TapeError, Tensor, apply, enable_grad, no_grad, tensor
 
 __version__ = "0.1.0"
 
@@ -188,6 +191,7 @@ __all__ = [
     "cross_entropy",
     "data",
     "device",
+    "enable_grad",
     "exp",
     "explain",
     "functional",
@@ -198,6 +202,8 @@ __all__ = [
     "log",
     "log_softmax",
     "manual_seed",
+    "maximum",
+    "minimum",
     "mse",
     "no_grad",
     "plot",
@@ -208,4 +214,5 @@ __all__ = [
     "stack",
     "tanh",
     "tensor",
+    "where",
 ]

@@ -48,6 +48,7 @@ class NumpyBackend:
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
         """x as a NumPy array: a list, an array of any library, or an object with DLPack; no copy where none is due."""
+        check_plain(x)
         if _is_cupy(x):
             x = x.get()
         elif not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] == _DLPACK_CPU:
@@ -101,6 +102,7 @@ class CupyBackend:
     def asarray(self, x: Any, dtype: Any = None) -> Array:
         """x as a CuPy array on this device: a list, an array of any library, or an object with DLPack or
         ``__cuda_array_interface__``; no copy where x is there already."""
+        check_plain(x)
         with self.device:
             if _is_cupy(x) and x.device.id != self.index:
                 x = x.copy()  # CuPy copies to the current device
@@ -139,8 +141,29 @@ def _is_cupy(x: Any) -> bool:
     return type(x).__module__ in ("cupy", "cupy._core.core")
 
 
+def check_plain(x: Any, name: str = "array") -> None:
+    """Raises DTypeError for an array of NumPy that means more than its numbers: masked, structured, a matrix, a
+    quantity with a unit. What it means besides would be lost in silence."""
+    if not isinstance(x, np.ndarray):
+        if isinstance(x, list | tuple) and x and isinstance(x[0], np.ndarray):
+            for item in x:
+                check_plain(item, name)
+        return
+    if isinstance(x, np.ma.MaskedArray):
+        way = "fill it with x.filled(value), or split it into x.data and x.mask"
+    elif type(x) not in (np.ndarray, np.memmap):
+        way = "np.asarray(x) gives its numbers alone"
+    elif x.dtype.names is not None:
+        raise DTypeError(f"{name}: want one type of number, got {x.dtype}; choose a field, x[{x.dtype.names[0]!r}]")
+    else:
+        return
+    raise DTypeError(f"{name}: want a plain array, got a {type(x).__name__}, which means more; {way}")
+
+
 def _backend_of_one(x: Any) -> Backend:
     if isinstance(x, np.ndarray):
+        if type(x) is not np.ndarray:
+            check_plain(x)
         return CPU
     if _is_cupy(x):
         return _cuda_backend(x.device.id)
@@ -268,7 +291,23 @@ def as_dtype(dtype: Any) -> np.dtype:
     return result
 
 
+def to_dtype(dtype: Any) -> np.dtype:
+    """A NumPy dtype of any kind from a name, "bfloat16" too, or a type; raises DTypeError for anything else."""
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return as_dtype(dtype)
+    try:
+        return np.dtype(dtype)
+    except TypeError as error:
+        raise DTypeError(f"dtype: want one of NumPy's, got {dtype!r}") from error
+
+
 FLOATS = ("float32", "float64", "float16", "bfloat16")
+
+
+@functools.cache
+def is_floating(dtype: np.dtype) -> bool:
+    """Whether it is one of FLOATS, the types that have gradients."""
+    return dtype.name in FLOATS
 
 
 def accumulator(dtype: Any) -> np.dtype:

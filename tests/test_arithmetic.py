@@ -5,7 +5,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.errors import DeviceError, DTypeError, ShapeError
-from gpulstm.functional import arithmetic, rearrange
+from gpulstm.functional import arithmetic, elementwise, rearrange, reductions
 from tests.tolerances import assert_close, assert_gradient, central_differences
 
 PAIRS = [
@@ -28,12 +28,14 @@ BINARY = {
     "power": np.power,
 }
 UNARY = {
-    "negative": np.negative,
-    "exp": np.exp,
-    "log": np.log,
-    "tanh": np.tanh,
-    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
-    "relu": lambda a: np.where(a > 0, a, 0),
+    "negative": (arithmetic.negative, np.negative),
+    "exp": (elementwise.exp, np.exp),
+    "log": (elementwise.log, np.log),
+    "sqrt": (elementwise.sqrt, np.sqrt),
+    "absolute": (elementwise.absolute, np.abs),
+    "tanh": (elementwise.tanh, np.tanh),
+    "sigmoid": (elementwise.sigmoid, lambda a: 1 / (1 + np.exp(-a))),
+    "relu": (elementwise.relu, lambda a: np.where(a > 0, a, 0)),
 }
 
 
@@ -102,17 +104,17 @@ def test_slopes_of_powers_at_zero(device):
 @pytest.mark.parametrize("name", UNARY)
 @pytest.mark.parametrize("shape", [(2, 3), (), (0, 2), (1,)], ids=str)
 def test_unary_functions(device, rng, name, shape):
-    check(device, getattr(arithmetic, name), UNARY[name], [positive(rng, shape)])
-    if name != "log":
-        check(device, getattr(arithmetic, name), UNARY[name], [np.asarray(-positive(rng, shape))])
+    check(device, UNARY[name][0], UNARY[name][1], [positive(rng, shape)])
+    if name not in ("log", "sqrt"):
+        check(device, UNARY[name][0], UNARY[name][1], [np.asarray(-positive(rng, shape))])
 
 
 def test_sigmoid_and_relu_at_their_edges(device):
     x = device.asarray(np.array([-1e4, 0.0, 1e4]))
-    y, pullback = arithmetic.sigmoid(x)
+    y, pullback = elementwise.sigmoid(x)
     np.testing.assert_array_equal(device.to_numpy(y), [0, 0.5, 1])
     np.testing.assert_array_equal(device.to_numpy(pullback(x * 0 + 1)[0]), [0, 0.25, 0])
-    y, pullback = arithmetic.relu(x)
+    y, pullback = elementwise.relu(x)
     np.testing.assert_array_equal(device.to_numpy(y), [0, 0, 1e4])
     np.testing.assert_array_equal(device.to_numpy(pullback(x * 0 + 1)[0]), [0, 0, 1])
 
@@ -159,18 +161,18 @@ def test_reductions(device, rng, name, axis, keepdims):
     formula = getattr(np, name)
     static = {"axis": axis, "keepdims": keepdims}
     x = rng.standard_normal((2, 3, 4))
-    check(device, getattr(arithmetic, name), lambda a: formula(a, **static), [x], **static)
+    check(device, getattr(reductions, name), lambda a: formula(a, **static), [x], **static)
 
 
 def test_reductions_of_nothing_and_of_one(device):
     zeros = device.xp.zeros
-    y, pullback = arithmetic.sum(zeros((0, 3)))
+    y, pullback = reductions.sum(zeros((0, 3)))
     assert float(y) == 0 and pullback(zeros(()))[0].shape == (0, 3)
-    y, pullback = arithmetic.mean(zeros((0, 3)))
+    y, pullback = reductions.mean(zeros((0, 3)))
     assert np.isnan(float(y)) and pullback(zeros(()))[0].shape == (0, 3)
-    y, _ = arithmetic.mean(zeros((0, 3)), axis=1)
+    y, _ = reductions.mean(zeros((0, 3)), axis=1)
     assert y.shape == (0,)
-    check(device, arithmetic.mean, np.mean, [np.array(3.0)])
+    check(device, reductions.mean, np.mean, [np.array(3.0)])
 
 
 KEYS = {
@@ -311,7 +313,8 @@ def test_every_function_keeps_the_element_type(device, dtype):
         (getattr(arithmetic, name), (x, number), {}) for name in BINARY for number in (2, 2.5, True, np.float64(2.5))
     ]
     calls += [(getattr(arithmetic, name), (number, x), {}) for name in BINARY for number in (2, 2.5, np.float64(2.5))]
-    calls += [(getattr(arithmetic, name), (x,), {}) for name in (*UNARY, "sum", "mean")]
+    calls += [(function, (x,), {}) for function, _ in UNARY.values()]
+    calls += [(reductions.sum, (x,), {}), (reductions.mean, (x,), {})]
     calls += [
         (arithmetic.matmul, (x, x.T), {}),
         (arithmetic.matmul, (x[None], x[None].transpose(0, 2, 1)), {}),
@@ -348,21 +351,21 @@ def test_integers_among_themselves_are_numpys(device):
     a, b = device.asarray(np.array([1, 2, 3])), device.asarray(np.array([2, 2, 2]))
     assert arithmetic.add(a, b)[0].dtype == np.int64
     assert (device.to_numpy(arithmetic.power(a, 2)[0]) == [1, 4, 9]).all()
-    assert int(arithmetic.sum(a)[0]) == 6
+    assert int(reductions.sum(a)[0]) == 6
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_types_are_summed_in_float32(device, dtype):
     dtype = gl.as_dtype(dtype)
     ones = device.asarray(np.ones((4096, 2), dtype))  # counting in half precision stops at 2048 or 256
-    assert float(arithmetic.sum(ones)[0].astype(np.float32)) == 8192
-    assert (device.to_numpy(arithmetic.sum(ones, axis=0)[0]).astype(np.float32) == 4096).all()
+    assert float(reductions.sum(ones)[0].astype(np.float32)) == 8192
+    assert (device.to_numpy(reductions.sum(ones, axis=0)[0]).astype(np.float32) == 4096).all()
     _, pullback = arithmetic.add(ones, ones[0])
     assert (device.to_numpy(pullback(ones)[1]).astype(np.float32) == 4096).all()
     y, pullback = arithmetic.matmul(ones[:, 0], ones[:, 0])
     assert float(y.astype(np.float32)) == 4096
     large = device.asarray(np.full(100, 60000, dtype))  # the sum is over float16's range, the mean is not
-    assert abs(float(arithmetic.mean(large)[0].astype(np.float32)) / 60000 - 1) < 0.01
+    assert abs(float(reductions.mean(large)[0].astype(np.float32)) / 60000 - 1) < 0.01
 
 
 # -- errors --------------------------------------------------------------------------------------------------
@@ -383,10 +386,10 @@ def test_what_does_not_fit_is_named(device):
     refused(ShapeError, r"matmul: want .* got \(2, 3\) @ \(\)", arithmetic.matmul, x, x[0, 0])
     refused(ShapeError, "stacks that broadcast", arithmetic.matmul, x[None].repeat(2, 0), y.T[None].repeat(3, 0))
     refused(DTypeError, "b: want float32 as a has, got float64", arithmetic.matmul, x, wide.T)
-    refused(DTypeError, "a: want float32, .* got int64", arithmetic.tanh, x.astype(np.int64))
-    refused(DTypeError, "a: want float32, .* got int64", arithmetic.mean, x.astype(np.int64))
-    refused(ShapeError, r"axis: want axes of \(2, 3\), each once, got 2", arithmetic.sum, x, axis=2)
-    refused(ShapeError, r"each once, got \(0, -2\)", arithmetic.mean, x, axis=(0, -2))
+    refused(DTypeError, "a: want float32, .* got int64", elementwise.tanh, x.astype(np.int64))
+    refused(DTypeError, "a: want float32, .* got int64", reductions.mean, x.astype(np.int64))
+    refused(ShapeError, r"axis: want axes of \(2, 3\), each once, got 2", reductions.sum, x, axis=2)
+    refused(ShapeError, r"each once, got \(0, -2\)", reductions.mean, x, axis=(0, -2))
     refused(ShapeError, r"reshape: want .* \(2, 3\), got \(4, 2\)", rearrange.reshape, x, shape=(4, 2))
     refused(ShapeError, r"transpose: want the 2 axes .* got \(0, 0\)", rearrange.transpose, x, axes=(0, 0))
     refused(ShapeError, r"got \(0, 1, 2\)", rearrange.transpose, x, axes=(0, 1, 2))

@@ -81,6 +81,17 @@ def test_results_without_dimensions_stay_arrays():
         range(xp.arange(3).max())  # CuPy's arrays have no __index__
 
 
+def test_bfloat16_is_widened_where_cupy_has_no_loop_for_it():
+    x = xp.ones(3, ml_dtypes.bfloat16)
+    assert xp.where(x > 0, x, x).dtype == x.sum().dtype == np.float32
+
+
+def test_views_know_the_array_that_owns_their_memory():
+    x = xp.zeros((3, 4), xp.float32)
+    assert x.base is None and x.copy().base is None and x[[0, 1]].base is None
+    assert x[1][2:].base is x.T.base is x.reshape(-1).base is x
+
+
 def test_basic_indexing_gives_views_and_fancy_indexing_copies():
     x = xp.zeros((3, 4), xp.float32)
     x[1][2] = 5

@@ -11,34 +11,44 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of
+from gpulstm.backend import Array, Backend, accumulator, backend_of, is_floating
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.checks import check_floats
 from gpulstm.functional.linear import product
+from gpulstm.functional.needs import needs
 
 Operand = Any  # an array or a number
-Axis = int | tuple[int, ...] | None
 
 
 def _is_float(x: Any) -> bool:
-    return hasattr(x, "dtype") and x.dtype.name in FLOATS
+    return hasattr(x, "dtype") and is_floating(x.dtype)
 
 
-def _operands(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand, Callable[[Any], Array]]:
-    """Both operands ready for a binary operation, and what gives its result the right dtype.
+def checked_operands(name: str, *operands: Operand) -> tuple[Operand, ...]:
+    """The operands, NumPy's own scalars as Python's numbers: those do not widen float32.
 
-    Raises DTypeError for two floating types and for what is no number, ShapeError where shapes do not fit.
+    Raises DTypeError for what is no number, ShapeError where shapes do not fit, DeviceError for two devices.
     """
-    xp = backend_of(a, b).xp
-    # NumPy's own scalars would widen float32; as Python's numbers they do not.
-    a, b = (x.item() if isinstance(x, np.generic) else x for x in (a, b))
-    for x in (a, b):
+    backend_of(*operands)
+    operands = tuple(x.item() if isinstance(x, np.generic) else x for x in operands)
+    for x in operands:
         if not hasattr(x, "dtype") and not isinstance(x, bool | int | float):
             raise DTypeError(f"{name}: want arrays or numbers, got {type(x).__name__}")
+    shapes = [x.shape for x in operands if hasattr(x, "shape")]
     try:
-        np.broadcast_shapes(*(getattr(x, "shape", ()) for x in (a, b)))
+        np.broadcast_shapes(*shapes)
     except ValueError as error:
-        raise ShapeError(f"{name}: want shapes that broadcast, got {a.shape} and {b.shape}") from error
+        raise ShapeError(f"{name}: want shapes that broadcast, got {' and '.join(map(str, shapes))}") from error
+    return operands
+
+
+def typed_operands(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand, Callable[[Any], Array]]:
+    """Both operands ready for a binary operation, and what gives its result the right dtype.
+
+    Raises DTypeError for two floating types, and as ``checked_operands``.
+    """
+    xp = backend_of(a, b).xp
+    a, b = checked_operands(name, a, b)
     dtypes = {x.dtype for x in (a, b) if _is_float(x)}
     if len(dtypes) > 1:
         raise DTypeError(f"{name}: want one dtype, got {a.dtype} and {b.dtype}; convert one with astype")
@@ -49,7 +59,7 @@ def _operands(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand, Call
     return a, b, lambda result: xp.asarray(result, dtype=dtype)
 
 
-def _undo_broadcast(x: Operand) -> Callable[[Array], Any]:
+def undo_broadcast(x: Operand) -> Callable[[Array], Any]:
     """What turns a gradient of the broadcast shape into x's: sums over the axes that x was repeated on."""
     if not _is_float(x):
         return lambda gradient: None
@@ -66,49 +76,55 @@ def _undo_broadcast(x: Operand) -> Callable[[Array], Any]:
     return undo
 
 
+@needs({})
 def add(a: Operand, b: Operand) -> tuple[Array, Callable]:
     """``y, pullback = add(a, b)``: a + b. ``pullback(dy)`` returns (da, db)."""
-    undo_a, undo_b = _undo_broadcast(a), _undo_broadcast(b)
-    a, b, typed = _operands("add", a, b)
+    undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
+    a, b, typed = typed_operands("add", a, b)
     return typed(a + b), lambda dy: (undo_a(dy), undo_b(dy))
 
 
+@needs({})
 def subtract(a: Operand, b: Operand) -> tuple[Array, Callable]:
     """``y, pullback = subtract(a, b)``: a - b. ``pullback(dy)`` returns (da, db)."""
-    undo_a, undo_b = _undo_broadcast(a), _undo_broadcast(b)
-    a, b, typed = _operands("subtract", a, b)
+    undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
+    a, b, typed = typed_operands("subtract", a, b)
     return typed(a - b), lambda dy: (undo_a(dy), undo_b(-dy))
 
 
+@needs({0: (1,), 1: (0,)})
 def multiply(a: Operand, b: Operand) -> tuple[Array, Callable]:
     """``y, pullback = multiply(a, b)``: a * b. ``pullback(dy)`` returns (da, db)."""
-    undo_a, undo_b = _undo_broadcast(a), _undo_broadcast(b)
-    a, b, typed = _operands("multiply", a, b)
+    undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
+    a, b, typed = typed_operands("multiply", a, b)
     return typed(a * b), lambda dy: (undo_a(typed(dy * b)), undo_b(typed(dy * a)))
 
 
+@needs({1: (0, 1)}, outputs=(1,))
 def divide(a: Operand, b: Operand) -> tuple[Array, Callable]:
     """``y, pullback = divide(a, b)``: a / b. ``pullback(dy)`` returns (da, db)."""
-    undo_a, undo_b = _undo_broadcast(a), _undo_broadcast(b)
-    a, b, typed = _operands("divide", a, b)
+    undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
+    a, b, typed = typed_operands("divide", a, b)
     y = typed(a / b)
     return y, lambda dy: (undo_a(typed(dy / b)), undo_b(typed(-dy * y / b)))
 
 
+@needs({})
 def negative(a: Array) -> tuple[Array, Callable]:
     """``y, pullback = negative(a)``: -a. ``pullback(dy)`` returns (da,)."""
     return backend_of(a).xp.asarray(-a), lambda dy: (-dy,)
 
 
+@needs({0: (0, 1), 1: (0, 1)}, outputs=(1,))
 def power(a: Operand, b: Operand) -> tuple[Array, Callable]:
     """``y, pullback = power(a, b)``: a ** b. ``pullback(dy)`` returns (da, db).
 
     As in PyTorch, da is 0 where b is 0, and db is 0 where a is 0 and b is not negative.
     """
-    undo_a, undo_b = _undo_broadcast(a), _undo_broadcast(b)
+    undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
     has_da, has_db = _is_float(a), _is_float(b)
     xp = backend_of(a, b).xp
-    a, b, typed = _operands("power", a, b)
+    a, b, typed = typed_operands("power", a, b)
     y = typed(a**b)
 
     def pullback(dy: Array) -> tuple[Array | None, Array | None]:
@@ -125,6 +141,7 @@ def power(a: Operand, b: Operand) -> tuple[Array, Callable]:
     return y, pullback
 
 
+@needs({0: (1,), 1: (0,)})
 def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
     """``y, pullback = matmul(a, b)``: a @ b, with NumPy's rules for vectors and for stacks of matrices.
 
@@ -137,7 +154,7 @@ def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
         raise ShapeError(f"matmul: want (..., n, k) @ (..., k, m), got {a.shape} @ {b.shape}")
     left = a if a.ndim > 1 else a[None, :]
     right = b if b.ndim > 1 else b[:, None]
-    undo_left, undo_right = _undo_broadcast(left), _undo_broadcast(right)
+    undo_left, undo_right = undo_broadcast(left), undo_broadcast(right)
     try:
         y = _products(backend, left, right)
     except ValueError as error:
@@ -167,90 +184,3 @@ def _products(backend: Backend, left: Array, right: Array) -> Array:
     wide = accumulator(left.dtype)
     y = backend.xp.matmul(left.astype(wide, copy=False), right.astype(wide, copy=False))
     return y.astype(left.dtype, copy=False)
-
-
-def sum(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Callable]:
-    """``y, pullback = sum(a, axis=axis)``: over an axis, several, or all. ``pullback(dy)`` returns (da,)."""
-    backend = backend_of(a)
-    axes = _axes(a, axis)
-    wide = a.astype(accumulator(a.dtype), copy=False) if _is_float(a) else a
-    y = backend.xp.asarray(wide.sum(axis=axes, keepdims=keepdims))
-    y = y.astype(a.dtype, copy=False) if _is_float(a) else y
-    shape, dtype = a.shape, a.dtype
-    kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
-
-    def pullback(dy: Array) -> tuple[Array]:
-        da = backend.empty(shape, dtype)
-        da[...] = dy.reshape(kept)
-        return (da,)
-
-    return y, pullback
-
-
-def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Callable]:
-    """``y, pullback = mean(a, axis=axis)``: as ``sum``, divided by how many are summed; nan for none.
-
-    Raises DTypeError for what is no floating array.
-    """
-    check_floats(a=a)
-    count = math.prod(a.shape[k] for k in _axes(a, axis))
-    scale = 1 / count if count else math.nan
-    wide, narrow = accumulator(a.dtype), a.dtype  # the sum of many float16 may be over its range
-    total, spread = sum(a.astype(wide, copy=False), axis=axis, keepdims=keepdims)
-    y = backend_of(a).xp.asarray(total * scale, dtype=narrow)
-
-    def pullback(dy: Array) -> tuple[Array]:
-        (da,) = spread(dy.astype(wide, copy=False) * scale)
-        return (da.astype(narrow, copy=False),)
-
-    return y, pullback
-
-
-def _axes(a: Array, axis: Axis) -> tuple[int, ...]:
-    """The axes counted from 0; raises ShapeError for one that a does not have and for one given twice."""
-    if axis is None:
-        return tuple(range(a.ndim))
-    given = axis if isinstance(axis, tuple) else (axis,)
-    axes = tuple(k % a.ndim for k in given if -a.ndim <= k < a.ndim)
-    if len(set(axes)) != len(given):
-        raise ShapeError(f"axis: want axes of {a.shape}, each once, got {axis}")
-    return axes
-
-
-def exp(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = exp(a)``. ``pullback(dy)`` returns (da,)."""
-    y = _elementwise("exp", a)
-    return y, lambda dy: (dy * y,)
-
-
-def log(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = log(a)``: the natural logarithm. ``pullback(dy)`` returns (da,)."""
-    return _elementwise("log", a), lambda dy: (dy / a,)
-
-
-def tanh(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = tanh(a)``. ``pullback(dy)`` returns (da,)."""
-    y = _elementwise("tanh", a)
-    return y, lambda dy: (dy * (1 - y * y),)
-
-
-def sigmoid(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = sigmoid(a)``: 1 / (1 + exp(-a)). ``pullback(dy)`` returns (da,)."""
-    xp = backend_of(a).xp
-    wide = a.astype(accumulator(check_floats(a=a)), copy=False)
-    y = xp.asarray(0.5 * xp.tanh(0.5 * wide) + 0.5, dtype=a.dtype)  # never overflows
-    return y, lambda dy: (dy * (y * (1 - y)),)
-
-
-def relu(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = relu(a)``: max(a, 0). ``pullback(dy)`` returns (da,), 0 where a is 0, as in PyTorch."""
-    check_floats(a=a)
-    xp = backend_of(a).xp
-    y = xp.asarray(xp.maximum(a, 0), dtype=a.dtype)
-    return y, lambda dy: (xp.where(y > 0, dy, xp.zeros((), dy.dtype)),)
-
-
-def _elementwise(name: str, a: Array) -> Array:
-    check_floats(a=a)
-    xp = backend_of(a).xp
-    return xp.asarray(getattr(xp, name)(a), dtype=a.dtype)

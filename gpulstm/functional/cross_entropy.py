@@ -16,10 +16,12 @@ import numpy as np
 from gpulstm.backend import Array, Backend, accumulator, backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats, check_indices, check_reduction, check_shape
+from gpulstm.functional.needs import needs
 
 _CHUNK = 1 << 16  # logits worked on at once: with their exponentials they stay in a core's cache
 
 
+@needs({2: (0,)})
 def cross_entropy(
     logits: Array,
     target: Array,

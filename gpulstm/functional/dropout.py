@@ -14,6 +14,7 @@ import numpy as np
 from gpulstm.backend import Array, Backend, accumulator, backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
+from gpulstm.functional.needs import needs
 
 GAMMA = 0x9E3779B97F4A7C15  # the sequence's step: 2^64 divided by the golden ratio, made odd
 MASK = 2**64 - 1
@@ -69,6 +70,7 @@ def mask(backend: Backend, shape: tuple[int, ...], rate: float, seed: int, dtype
     return apply(backend, ones, round(rate * 65536), 1.0, (seed + word * GAMMA) & MASK)[offset:].reshape(shape)
 
 
+@needs({}, view=True)
 def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable]:
     """``y, pullback = dropout(x, rate, seed)``: each element is 0 with that rate, else x / (1 - rate).
 
@@ -96,6 +98,7 @@ def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable
     return masked(x), lambda dy: (masked(dy),)
 
 
+@needs({})
 def variational_dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable]:
     """``y, pullback = variational_dropout(x, rate, seed)``: one mask of a sequence for all its steps.
 

@@ -8,6 +8,7 @@ import numpy as np
 from gpulstm.backend import Array, Backend, accumulator, backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats, check_indices
+from gpulstm.functional.needs import needs
 
 
 def _take(backend: Backend, table: Array, ids: Array) -> Array:
@@ -53,6 +54,7 @@ def _gradient_cuda(backend: Backend, ids: Array, dy: Array, V: int, padding: int
     return dtable
 
 
+@needs({0: (1,)})
 def embedding(ids: Array, table: Array, *, padding_idx: int | None = None) -> tuple[Array, Callable]:
     """``y, pullback = embedding(ids, table)``: y[...] = table[ids[...]], PyTorch's ``embedding``.
 

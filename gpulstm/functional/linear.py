@@ -6,6 +6,7 @@ from collections.abc import Callable
 from gpulstm.backend import Array, Backend, accumulator, backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats, check_shape
+from gpulstm.functional.needs import needs
 
 
 def product(backend: Backend, a: Array, b: Array) -> Array:
@@ -21,6 +22,7 @@ def product(backend: Backend, a: Array, b: Array) -> Array:
     return out
 
 
+@needs({0: (1,), 1: (0,)})
 def linear(
     x: Array, weight: Array, bias: Array | None = None, *, input_gradient: bool = True
 ) -> tuple[Array, Callable]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from gpulstm.backend import Array, accumulator, backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats, check_reduction, check_shape
+from gpulstm.functional.needs import needs
 
 
 def _reduced(loss: Array, reduction: str, dtype) -> tuple[Array, Callable]:
@@ -31,6 +32,7 @@ def _checked(input: Array, target: Array, reduction: str) -> tuple[Array, Array]
     return input.astype(wide, copy=False), target.astype(wide, copy=False)
 
 
+@needs({})
 def mse(input: Array, target: Array, *, reduction: str = "mean") -> tuple[Array, Callable]:
     """``loss, pullback = mse(input, target)``: (input - target)^2, PyTorch's ``mse_loss``.
 
@@ -49,6 +51,7 @@ def mse(input: Array, target: Array, *, reduction: str = "mean") -> tuple[Array,
     return loss, pullback
 
 
+@needs({})
 def huber(input: Array, target: Array, *, delta: float = 1.0, reduction: str = "mean") -> tuple[Array, Callable]:
     """``loss, pullback = huber(input, target, delta=1.0)``: Huber 1964, PyTorch's ``huber_loss``.
 

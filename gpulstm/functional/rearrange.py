@@ -9,8 +9,10 @@ import numpy as np
 from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.embedding import embedding
+from gpulstm.functional.needs import needs
 
 
+@needs({}, view=True)
 def index(a: Array, *, key: Any) -> tuple[Array, Callable]:
     """``y, pullback = index(a, key=key)``: a[key], with NumPy's rules. ``pullback(dy)`` returns (da,).
 
@@ -44,6 +46,7 @@ def _takes_once(part: Any) -> bool:
     return isinstance(part, int | np.integer | slice) or getattr(part, "dtype", None) == np.bool_
 
 
+@needs({}, view=True)
 def reshape(a: Array, *, shape: tuple[int, ...]) -> tuple[Array, Callable]:
     """``y, pullback = reshape(a, shape=shape)``: the same elements in C order; one size may be -1.
 
@@ -57,6 +60,30 @@ def reshape(a: Array, *, shape: tuple[int, ...]) -> tuple[Array, Callable]:
     return y, lambda dy: (dy.reshape(before),)
 
 
+@needs({}, view=True)
+def squeeze(a: Array, *, axis: int | tuple[int, ...] | None = None) -> tuple[Array, Callable]:
+    """``y, pullback = squeeze(a, axis=axis)``: without that axis, these, or all of size 1.
+
+    ``pullback(dy)`` returns (da,). Raises ShapeError for an axis that a does not have and for one of another size.
+    """
+    given = axis if isinstance(axis, tuple) else (axis,)
+    wanted = [k for k, n in enumerate(a.shape) if n == 1] if axis is None else given
+    if not all(-a.ndim <= k < a.ndim and a.shape[k] == 1 for k in wanted):
+        raise ShapeError(f"axis: want axes of size 1 of {a.shape}, got {axis}")
+    gone = {k % a.ndim for k in wanted}
+    return reshape(a, shape=tuple(n for k, n in enumerate(a.shape) if k not in gone))
+
+
+@needs({}, view=True)
+def expand_dims(a: Array, *, axis: int) -> tuple[Array, Callable]:
+    """``y, pullback = expand_dims(a, axis=axis)``: with one more axis of size 1. ``pullback(dy)`` returns (da,)."""
+    if not -a.ndim - 1 <= axis <= a.ndim:
+        raise ShapeError(f"axis: want one of {a.ndim + 1} axes, got {axis}")
+    axis %= a.ndim + 1
+    return reshape(a, shape=(*a.shape[:axis], 1, *a.shape[axis:]))
+
+
+@needs({}, view=True)
 def transpose(a: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, Callable]:
     """``y, pullback = transpose(a, axes=axes)``: axis k of y is axis axes[k] of a; None reverses all.
 
@@ -70,6 +97,7 @@ def transpose(a: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, 
     return a.transpose(order), lambda dy: (dy.transpose(inverse),)
 
 
+@needs({})
 def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     """``y, pullback = concatenate(a, b, ..., axis=axis)``: one after another along an axis they have.
 
@@ -96,6 +124,7 @@ def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     return backend.xp.concatenate(arrays, axis=axis), pullback
 
 
+@needs({})
 def stack(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     """``y, pullback = stack(a, b, ..., axis=axis)``: along a new axis, which is axis ``axis`` of y.
 

@@ -7,8 +7,10 @@ import numpy as np
 from gpulstm.backend import Array, accumulator, backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
+from gpulstm.functional.needs import needs
 
 
+@needs({}, outputs=(0,))
 def softmax(a: Array, *, axis: int = -1) -> tuple[Array, Callable]:
     """``y, pullback = softmax(a, axis=-1)``: exp(a) / sum(exp(a)) along the axis, without overflow.
 
@@ -28,6 +30,7 @@ def softmax(a: Array, *, axis: int = -1) -> tuple[Array, Callable]:
     return y, pullback
 
 
+@needs({}, outputs=(0,))
 def log_softmax(a: Array, *, axis: int = -1) -> tuple[Array, Callable]:
     """``y, pullback = log_softmax(a, axis=-1)``: a - log(sum(exp(a))) along the axis; exact where softmax(a) is 0.
 

@@ -26,12 +26,15 @@ from gpulstm.nn.functions import (
     huber,
     log,
     log_softmax,
+    maximum,
+    minimum,
     mse,
     relu,
     sigmoid,
     softmax,
     stack,
     tanh,
+    where,
 )
 from gpulstm.nn.linear import Linear
 from gpulstm.nn.lstm import LSTM
@@ -111,10 +114,13 @@ __all__ = [
     "huber",
     "log",
     "log_softmax",
+    "maximum",
+    "minimum",
     "mse",
     "relu",
     "sigmoid",
     "softmax",
     "stack",
     "tanh",
+    "where",
 ]

@@ -58,7 +58,7 @@ def check_type(x: Tensor, weight: Tensor) -> None:
         layer = f", or the layer with layer.to('{x.dtype}')" if x.dtype.name in FLOATS else ""
         raise DTypeError(
             f"x: want {weight.dtype}, the type of the weights, got {x.dtype}; "
-            f"convert it with gl.tensor(x, dtype='{weight.dtype}'){layer}"
+            f"convert it with x.astype('{weight.dtype}'){layer}"
         )
 
 

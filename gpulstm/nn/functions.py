@@ -3,33 +3,33 @@
 from typing import Any
 
 from gpulstm import functional
-from gpulstm.functional import arithmetic, rearrange
+from gpulstm.functional import elementwise, rearrange
 from gpulstm.tape import Tensor, apply
 
 
 def tanh(x: Any) -> Tensor:
     """The hyperbolic tangent, elementwise."""
-    return apply(arithmetic.tanh, x)
+    return apply(elementwise.tanh, x)
 
 
 def sigmoid(x: Any) -> Tensor:
     """1 / (1 + e ** -x), elementwise."""
-    return apply(arithmetic.sigmoid, x)
+    return apply(elementwise.sigmoid, x)
 
 
 def relu(x: Any) -> Tensor:
     """max(x, 0), elementwise."""
-    return apply(arithmetic.relu, x)
+    return apply(elementwise.relu, x)
 
 
 def exp(x: Any) -> Tensor:
     """e ** x, elementwise."""
-    return apply(arithmetic.exp, x)
+    return apply(elementwise.exp, x)
 
 
 def log(x: Any) -> Tensor:
     """The natural logarithm, elementwise."""
-    return apply(arithmetic.log, x)
+    return apply(elementwise.log, x)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
@@ -40,6 +40,21 @@ def softmax(x: Any, axis: int = -1) -> Tensor:
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """The logarithm of ``softmax``, exact also where that is 0."""
     return apply(functional.log_softmax, x, axis=axis)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """a where the condition is True, else b; Tensors, arrays or numbers that broadcast, the condition of bool."""
+    return apply(elementwise.where, condition, a, b)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger of each two elements, nan if one is; where they are equal each has half of the gradient."""
+    return apply(elementwise.maximum, a, b)
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller of each two elements, nan if one is; where they are equal each has half of the gradient."""
+    return apply(elementwise.minimum, a, b)
 
 
 def concatenate(tensors: Any, axis: int = 0) -> Tensor:

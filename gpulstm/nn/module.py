@@ -166,7 +166,9 @@ class Module(Tree):
             there = backend or backend_of(tensor.data)
             new = kind if tensor.dtype.name in FLOATS else None
             with there:
-                tensor.data = there.asarray(tensor.data, new)
+                moved = there.asarray(tensor.data, new)
+                if moved is not tensor.data:
+                    tensor.data = moved
                 tensor.grad = None if tensor.grad is None else there.asarray(tensor.grad, new)
         for module in self.modules() if backend is not None else ():
             if (own := vars(module).get("device")) is not None and backend is not None:

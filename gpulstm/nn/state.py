@@ -84,7 +84,7 @@ def _unlike(own: Mapping[str, Tensor], new: Mapping[str, Array]) -> list[str]:
 
 def _array(value: Any) -> Array:
     """An array of any library, where it is; of PyTorch's tensors also those that NumPy could not read."""
-    if not isinstance(value, Tensor) and hasattr(value, "detach"):
+    if hasattr(value, "detach"):
         value = value.detach()  # what requires a gradient is not handed out
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # no loss: it is wider
     return tensor(value).data

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpulstm.backend import Array, Backend, accumulator, backend_of
 from gpulstm.errors import DTypeError, FormatError, ShapeError
-from gpulstm.tape import Tensor
+from gpulstm.tape import Tensor, increment_version
 
 # Elements that NumPy works on at a time: with float32 a chunk is 64 KB, and the six that Adam needs stay in a
 # core's own cache, so that each value comes from memory once a step however many expressions read it.
@@ -113,6 +113,8 @@ class Optimizer(ABC):
                 for slot in slots:
                     self._begin_step(backend, slot)
                 self._update_alike(backend, dtype, slots)
+                for slot in slots:
+                    increment_version(slot.parameter)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, in PyTorch's layout: ``state`` by parameter number, ``param_groups``.

@@ -20,7 +20,7 @@ class ndarray:
     """cupy.ndarray."""
 
     __module__ = "cupy"
-    __slots__ = ("__weakref__", "_array", "_block")
+    __slots__ = ("__weakref__", "_array", "_block", "base")
     __array_priority__ = 100
     __hash__ = None
 
@@ -213,13 +213,13 @@ def pointer(x: ndarray) -> int:
 
 def view(x: ndarray, array: np.ndarray) -> ndarray:
     """``array``, some of x's memory, as a stand-in array."""
-    return wrapped(array, x._block)
+    return wrapped(array, x._block, x if x.base is None else x.base)
 
 
-def wrapped(array: np.ndarray, block: Any) -> ndarray:
-    """``array``, in memory of ``block``, as a stand-in array."""
+def wrapped(array: np.ndarray, block: Any, base: ndarray | None = None) -> ndarray:
+    """``array``, in memory of ``block``, as a stand-in array; ``base`` is the array that it is a view of."""
     result = object.__new__(ndarray)
-    result._array, result._block = array, block
+    result._array, result._block, result.base = array, block, base
     return result
 
 

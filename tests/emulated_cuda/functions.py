@@ -164,7 +164,7 @@ def empty_like(prototype, dtype=None, order="K", subok=None, shape=None):
 def where(condition, x=None, y=None):
     if x is None and y is None:
         return FUNCTIONS["nonzero"](condition)
-    return run(np.where, (condition, x, y))
+    return run(lambda condition, x, y: np.where(condition, _widened(x), _widened(y)), (condition, x, y))
 
 
 def einsum(*operands, **kwargs):

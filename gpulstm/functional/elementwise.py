@@ -1,0 +1,185 @@
+"""Functions of each element, with their pullbacks: exponentials, activations, choices between two arrays, casts.
+
+NaN stays NaN, and gradients at corners and ties are PyTorch's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array, accumulator, backend_of, is_floating
+from gpulstm.backend import device as find_device
+from gpulstm.errors import DTypeError
+from gpulstm.functional.arithmetic import Operand, checked_operands, typed_operands, undo_broadcast
+from gpulstm.functional.checks import check_floats
+from gpulstm.functional.needs import needs
+
+
+def select(condition: Array, a: Operand, b: Operand, dtype: np.dtype) -> Array:
+    """a where the condition holds, else b, as ``dtype``; CuPy's ``where`` knows no bfloat16."""
+    xp = backend_of(condition).xp
+    wide = accumulator(dtype) if dtype.name == "bfloat16" else dtype
+    a, b = (xp.asarray(x, dtype=wide) for x in (a, b))
+    return xp.asarray(xp.where(condition, a, b), dtype=dtype)
+
+
+@needs({}, outputs=(0,))
+def exp(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = exp(a)``. ``pullback(dy)`` returns (da,)."""
+    y = _elementwise("exp", a)
+    return y, lambda dy: (dy * y,)
+
+
+@needs({0: (0,)})
+def log(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = log(a)``: the natural logarithm. ``pullback(dy)`` returns (da,)."""
+    return _elementwise("log", a), lambda dy: (dy / a,)
+
+
+@needs({}, outputs=(0,))
+def tanh(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = tanh(a)``. ``pullback(dy)`` returns (da,)."""
+    y = _elementwise("tanh", a)
+    return y, lambda dy: (dy * (1 - y * y),)
+
+
+@needs({}, outputs=(0,))
+def sigmoid(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = sigmoid(a)``: 1 / (1 + exp(-a)). ``pullback(dy)`` returns (da,)."""
+    xp = backend_of(a).xp
+    wide = a.astype(accumulator(check_floats(a=a)), copy=False)
+    y = xp.asarray(0.5 * xp.tanh(0.5 * wide) + 0.5, dtype=a.dtype)  # never overflows
+    return y, lambda dy: (dy * (y * (1 - y)),)
+
+
+@needs({}, outputs=(0,))
+def relu(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = relu(a)``: max(a, 0). ``pullback(dy)`` returns (da,), 0 where a is 0, as in PyTorch."""
+    check_floats(a=a)
+    xp = backend_of(a).xp
+    y = xp.asarray(xp.maximum(a, 0), dtype=a.dtype)
+    return y, lambda dy: (select(y <= 0, 0, dy, dy.dtype),)
+
+
+@needs({}, outputs=(0,))
+def sqrt(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = sqrt(a)``: the square root, nan below 0. ``pullback(dy)`` returns (da,), infinite at 0."""
+    y = _elementwise("sqrt", a)
+    xp = backend_of(a).xp
+
+    def pullback(dy: Array) -> tuple[Array]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (xp.asarray(dy / (2 * y), dtype=dy.dtype),)
+
+    return y, pullback
+
+
+@needs({0: (0,)})
+def absolute(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = absolute(a)``: |a|. ``pullback(dy)`` returns (da,), 0 where a is 0 or nan."""
+    xp = backend_of(a).xp
+
+    def pullback(dy: Array) -> tuple[Array]:
+        return (select(a > 0, dy, select(a < 0, -dy, 0, dy.dtype), dy.dtype),)
+
+    return xp.asarray(abs(a)), pullback
+
+
+@needs({})
+def clip(a: Array, *, min: float | None = None, max: float | None = None) -> tuple[Array, Callable]:
+    """``y, pullback = clip(a, min=0, max=1)``: a within the bounds; one of them may be None.
+
+    ``pullback(dy)`` returns (da,), 0 outside the bounds. Raises DTypeError for bounds that are no numbers.
+    """
+    bounds = [x.item() if isinstance(x, np.generic) else x for x in (min, max)]
+    for name, bound in zip(("min", "max"), bounds, strict=True):
+        if bound is not None and not isinstance(bound, int | float):
+            raise DTypeError(f"{name}: want a number or None, got {type(bound).__name__}; use gl.maximum or gl.minimum")
+    if bounds == [None, None]:
+        raise DTypeError("clip: want min, max or both, got none")
+    xp = backend_of(a).xp
+    low, high = bounds
+    y, inside = a, True
+    if low is not None:
+        y, inside = xp.maximum(y, low), inside & (a >= low)
+    if high is not None:
+        y, inside = xp.minimum(y, high), inside & (a <= high)
+    dtype = a.dtype if is_floating(a.dtype) else y.dtype
+    return xp.asarray(y, dtype=dtype), lambda dy: (select(inside, dy, 0, dy.dtype),)
+
+
+def _extremum(name: str, is_less: str) -> Callable:
+    """maximum or minimum; ``is_less`` compares what is not chosen with what is."""
+
+    @needs({0: (0, 1), 1: (0, 1)})
+    def extremum(a: Operand, b: Operand) -> tuple[Array, Callable]:
+        undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
+        a, b, typed = typed_operands(name, a, b)
+        xp = backend_of(a, b).xp
+        unchosen = getattr(xp, is_less)
+
+        def pullback(dy: Array) -> tuple[Array | None, Array | None]:
+            half = select(xp.equal(a, b), 0.5 * dy, dy, dy.dtype)
+            return (
+                undo_a(select(unchosen(a, b), 0, half, dy.dtype)),
+                undo_b(select(unchosen(b, a), 0, half, dy.dtype)),
+            )
+
+        return typed(getattr(xp, name)(a, b)), pullback
+
+    extremum.__name__ = name
+    extremum.__doc__ = f"``y, pullback = {name}(a, b)``. ``pullback(dy)`` returns (da, db), half each where a equals b."
+    return extremum
+
+
+maximum, minimum = _extremum("maximum", "less"), _extremum("minimum", "greater")
+
+
+@needs({0: (1, 2)})
+def where(condition: Array, a: Operand, b: Operand) -> tuple[Array, Callable]:
+    """``y, pullback = where(condition, a, b)``: a where the condition is True, else b, all three broadcast.
+
+    ``pullback(dy)`` returns (None, da, db). Raises DTypeError unless the condition is of bool.
+    """
+    if getattr(condition, "dtype", None) != np.bool_:
+        got = getattr(condition, "dtype", type(condition).__name__)
+        raise DTypeError(f"condition: want an array of bool, got {got}; compare, as in x > 0")
+    undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
+    checked_operands("where", condition, a, b)
+    a, b, typed = typed_operands("where", a, b)
+    xp = backend_of(condition, a, b).xp
+    arrays = [x for x in (a, b) if hasattr(x, "dtype")]
+    dtype = typed(xp.zeros((), np.result_type(*arrays) if arrays else xp.asarray(a + b).dtype)).dtype
+
+    def pullback(dy: Array) -> tuple[None, Array | None, Array | None]:
+        return None, undo_a(select(condition, dy, 0, dy.dtype)), undo_b(select(condition, 0, dy, dy.dtype))
+
+    return select(condition, a, b, dtype), pullback
+
+
+@needs({})
+def astype(a: Array, *, dtype: Any) -> tuple[Array, Callable]:
+    """``y, pullback = astype(a, dtype=dtype)``: a copy of another type. ``pullback(dy)`` returns (da,), of a's type."""
+    before = a.dtype
+    return a.astype(dtype), lambda dy: (dy.astype(before),)
+
+
+@needs({})
+def copy(a: Array) -> tuple[Array, Callable]:
+    """``y, pullback = copy(a)``: the same values in memory of their own. ``pullback(dy)`` returns (da,)."""
+    return a.copy(), lambda dy: (dy,)
+
+
+@needs({})
+def move(a: Array, *, device: str) -> tuple[Array, Callable]:
+    """``y, pullback = move(a, device="cuda:0")``: the same values there. ``pullback(dy)`` returns (da,), moved back."""
+    here, there = backend_of(a), find_device(device).backend
+    with there:
+        return there.asarray(a), lambda dy: (here.asarray(dy),)
+
+
+def _elementwise(name: str, a: Array) -> Array:
+    check_floats(a=a)
+    xp = backend_of(a).xp
+    return xp.asarray(getattr(xp, name)(a), dtype=a.dtype)

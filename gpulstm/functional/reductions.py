@@ -1,0 +1,167 @@
+"""Functions over axes, with their pullbacks: sums, means, largest and smallest; where those are; any and all.
+
+An axis is an int, several of them or None for all. Half types are summed in float32.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from gpulstm.backend import Array, accumulator, backend_of, is_floating
+from gpulstm.errors import ShapeError
+from gpulstm.functional.checks import check_floats
+from gpulstm.functional.elementwise import select
+from gpulstm.functional.needs import needs
+
+Axis = int | tuple[int, ...] | None
+
+
+@needs({})
+def sum(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Callable]:
+    """``y, pullback = sum(a, axis=axis)``: over an axis, several, or all. ``pullback(dy)`` returns (da,)."""
+    backend = backend_of(a)
+    axes = _axes(a, axis)
+    wide = a.astype(accumulator(a.dtype), copy=False) if is_floating(a.dtype) else a
+    y = backend.xp.asarray(wide.sum(axis=axes, keepdims=keepdims))
+    y = y.astype(a.dtype, copy=False) if is_floating(a.dtype) else y
+    shape, dtype = a.shape, a.dtype
+    kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
+
+    def pullback(dy: Array) -> tuple[Array]:
+        da = backend.empty(shape, dtype)
+        da[...] = dy.reshape(kept)
+        return (da,)
+
+    return y, pullback
+
+
+@needs({})
+def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Callable]:
+    """``y, pullback = mean(a, axis=axis)``: as ``sum``, divided by how many are summed; nan for none.
+
+    Raises DTypeError for what is no floating array.
+    """
+    check_floats(a=a)
+    count = math.prod(a.shape[k] for k in _axes(a, axis))
+    scale = 1 / count if count else math.nan
+    wide, narrow = accumulator(a.dtype), a.dtype  # the sum of many float16 may be over its range
+    total, spread = sum(a.astype(wide, copy=False), axis=axis, keepdims=keepdims)
+    y = backend_of(a).xp.asarray(total * scale, dtype=narrow)
+
+    def pullback(dy: Array) -> tuple[Array]:
+        (da,) = spread(dy.astype(wide, copy=False) * scale)
+        return (da.astype(narrow, copy=False),)
+
+    return y, pullback
+
+
+def _axes(a: Array, axis: Axis) -> tuple[int, ...]:
+    """The axes counted from 0; raises ShapeError for one that a does not have and for one given twice."""
+    if axis is None:
+        return tuple(range(a.ndim))
+    given = axis if isinstance(axis, tuple) else (axis,)
+    axes = tuple(k % a.ndim for k in given if -a.ndim <= k < a.ndim)
+    if len(set(axes)) != len(given):
+        raise ShapeError(f"axis: want axes of {a.shape}, each once, got {axis}")
+    return axes
+
+
+def _extremum(name: str) -> Callable:
+    """max or min."""
+    at_extremum = "argmax" if name == "max" else "argmin"
+
+    @needs({})
+    def extremum(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Callable]:
+        axes = _axes(a, axis)
+        _check_some(name, a, axes)
+        backend, shape = backend_of(a), a.shape
+        xp = backend.xp
+        kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
+        y = xp.asarray(getattr(a, name)(axis=axes, keepdims=True), dtype=a.dtype)
+        if isinstance(axis, int):
+            (k,) = axes
+            first = getattr(_comparable(a), at_extremum)(axis=k, keepdims=True)
+            places = xp.arange(shape[k]).reshape(tuple(-1 if n == k else 1 for n in range(a.ndim)))
+            chosen, count = places == first, 1
+        else:
+            chosen = (a == y) | ((a != a) & (y != y))  # nan is the extremum of what holds one
+            count = chosen.sum(axis=axes, keepdims=True)
+
+        def pullback(dy: Array) -> tuple[Array]:
+            each = xp.asarray(dy.reshape(kept) / count, dtype=dy.dtype)
+            return (select(chosen, each, 0, dy.dtype),)
+
+        return y if keepdims else y.reshape(_without(shape, axes)), pullback
+
+    extremum.__name__ = name
+    extremum.__doc__ = f"""``y, pullback = {name}(a, axis=axis)``: over an axis, several, or all; nan if there is one.
+
+    ``pullback(dy)`` returns (da,). As in PyTorch, along one axis the first {name} has the gradient (``torch.{name}``);
+    over all axes or several, it is spread evenly over equal ones (``torch.a{name}``). Raises ShapeError for none.
+    """
+    return extremum
+
+
+max, min = _extremum("max"), _extremum("min")
+
+
+def _position(name: str) -> Callable:
+    """argmax or argmin."""
+
+    def position(a: Array, *, axis: int | None = None, keepdims: bool = False) -> tuple[Array, None]:
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int | np.integer)):
+            raise ShapeError(f"axis: want one axis or None, got {axis!r}")
+        axes = _axes(a, axis)
+        _check_some(name, a, axes)
+        place = getattr(_comparable(a), name)(axis=axis, keepdims=keepdims)
+        return backend_of(a).xp.asarray(place, dtype=np.int64), None
+
+    position.__name__, position.__doc__ = name, f"NumPy's ``{name}``, int64: the first of equal ones, or the first nan."
+    return position
+
+
+argmax, argmin = _position("argmax"), _position("argmin")
+
+
+def _truth(name: str) -> Callable:
+    """any or all."""
+
+    def truth(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, None]:
+        holds = a if a.dtype == np.bool_ else a != 0
+        return backend_of(a).xp.asarray(getattr(holds, name)(axis=_axes(a, axis), keepdims=keepdims)), None
+
+    truth.__name__, truth.__doc__ = name, f"NumPy's ``{name}``: what is not 0 is True."
+    return truth
+
+
+any, all = _truth("any"), _truth("all")
+
+
+@needs({})
+def cumsum(a: Array, *, axis: int) -> tuple[Array, Callable]:
+    """``y, pullback = cumsum(a, axis=axis)``: the sum up to each element. ``pullback(dy)`` returns (da,)."""
+    (k,) = _axes(a, axis)
+    xp, narrow = backend_of(a).xp, a.dtype
+    wide = accumulator(narrow) if is_floating(narrow) else None
+    backwards = (slice(None),) * k + (slice(None, None, -1),)
+
+    def pullback(dy: Array) -> tuple[Array]:
+        return (xp.cumsum(dy[backwards], axis=k, dtype=wide)[backwards].astype(narrow, copy=False),)
+
+    y = xp.cumsum(a, axis=k, dtype=wide)
+    return y if wide is None else y.astype(narrow, copy=False), pullback
+
+
+def _comparable(a: Array) -> Array:
+    """In a type that CuPy's reductions know."""
+    return a.astype(accumulator(a.dtype)) if a.dtype.name == "bfloat16" else a
+
+
+def _check_some(name: str, a: Array, axes: tuple[int, ...]) -> None:
+    if a.size == 0 and 0 in (a.shape[k] for k in axes):
+        raise ShapeError(f"{name}: want at least one element along the axis, got {a.shape}")
+
+
+def _without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for k, n in enumerate(shape) if k not in axes)

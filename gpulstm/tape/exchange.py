@@ -1,0 +1,163 @@
+"""A Tensor among others: as Python's number, as text, as an array of NumPy and of other libraries.
+
+Reading a tensor as an array is refused where a gradient would be lost without a word: ``detach()`` says it.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import backend_of
+from gpulstm.errors import DeviceError, DTypeError, ShapeError, TapeError
+
+# NumPy's functions that are Tensor's operators, so that array + tensor is on the tape.
+_OPERATORS = {
+    np.add: "add", np.subtract: "sub", np.multiply: "mul", np.true_divide: "truediv", np.power: "pow",
+    np.matmul: "matmul", np.equal: "eq", np.not_equal: "ne", np.less: "lt", np.less_equal: "le", np.greater: "gt",
+    np.greater_equal: "ge", np.bitwise_and: "and", np.bitwise_or: "or", np.bitwise_xor: "xor",
+}  # fmt: skip
+_MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
+
+
+class _OfTheClass:
+    """A method for the class alone; an instance answers None.
+
+    NumPy asks the class for ``__array_ufunc__``. CuPy asks the instance, and leaves an operator to it if that is None.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+
+    def __get__(self, instance: Any, owner: Any) -> Callable | None:
+        return self.function if instance is None else None
+
+
+class Exchange:
+    """Conversions of Tensor to what is not one."""
+
+    __slots__ = ()
+
+    _data: Any
+    requires_grad: Any
+    shape: Any
+    dtype: Any
+    device: Any
+    size: Any
+    ndim: Any
+
+    # -- numbers -----
+    def item(self) -> Any:
+        """The one element as a Python number; raises ShapeError for more or fewer."""
+        if self.size != 1:
+            raise ShapeError(f"item: want a tensor of one element, got shape {self.shape}")
+        return self.numpy().item()
+
+    def tolist(self) -> Any:
+        """The values as Python's numbers in nested lists; a number for a tensor of no dimension."""
+        return self.numpy().tolist()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iu" or self.size != 1:
+            raise DTypeError(f"index: want an integer tensor of one element, got {self.dtype} {self.shape}")
+        return int(self.item())
+
+    def __round__(self, digits: int | None = None) -> Any:
+        return round(self.item(), digits)
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ShapeError(f"bool: want a tensor of one element, got shape {self.shape}; use any() or all()")
+        return bool(self.item())
+
+    # -- a sequence -----
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len: want a tensor with an axis, got one of shape ()")
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.ndim == 0:
+            raise TypeError("iteration: want a tensor with an axis, got one of shape ()")
+        return (self[k] for k in range(len(self)))  # type: ignore[index]
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())
+
+    # -- text -----
+    def __repr__(self) -> str:
+        values = np.array2string(self.numpy(), separator=", ", prefix="Tensor(", threshold=100)
+        wanted = ", requires_grad=True" if self.requires_grad else ""
+        return f"Tensor({values}, dtype={self.dtype.name}, device={self.device}{wanted})"
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        if self.size != 1:
+            raise ShapeError(f"format {spec!r}: want a tensor of one element, got shape {self.shape}")
+        return format(self.item(), spec)
+
+    # -- arrays -----
+    def numpy(self) -> np.ndarray:
+        """The values on the host, without their gradient: ``data`` itself on the processor, else a copy."""
+        return backend_of(self._data).to_numpy(self._data)
+
+    def _without_gradient(self, wanted_by: str, instead: str = "") -> Any:
+        """The raw array; raises TapeError where a gradient would be lost."""
+        if self.requires_grad:
+            raise TapeError(
+                f"{wanted_by}: want a tensor without a gradient, got one that requires it; detach() first{instead}"
+            )
+        return self._data
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self._without_gradient("NumPy array")
+        if backend_of(array).is_cuda:
+            raise DeviceError(f"NumPy array: want a tensor on cpu, got one on {self.device}; copy it with .numpy()")
+        return np.array(array, dtype=dtype, copy=copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._without_gradient("DLPack").__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._data.__dlpack_device__()
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if not backend_of(self._data).is_cuda:
+            raise AttributeError("__cuda_array_interface__: this tensor is on cpu")
+        return self._without_gradient("__cuda_array_interface__").__cuda_array_interface__
+
+    @_OfTheClass
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """NumPy's and CuPy's elementwise functions: operators stay on the tape, the others take plain arrays."""
+        name = _OPERATORS.get(ufunc) if method == "__call__" and not options else None
+        if name is None:
+            return getattr(ufunc, method)(*_plain(inputs, ufunc), **_plain(options, ufunc))
+        first, second = inputs
+        if isinstance(first, Exchange):
+            return getattr(first, f"__{name}__")(second)
+        return getattr(second, f"__{_MIRRORED[name]}__" if name in _MIRRORED else f"__r{name}__")(first)
+
+    def __array_function__(self, function: Callable, types: Any, args: tuple, options: dict) -> Any:
+        """NumPy's other functions, which take plain arrays."""
+        return function(*_plain(args, function), **_plain(options, function))
+
+
+def _plain(x: Any, function: Any) -> Any:
+    """x with every Tensor in it, in lists, tuples and dicts too, as its array."""
+    if isinstance(x, Exchange):
+        name = getattr(function, "__name__", str(function))
+        return x._without_gradient(f"np.{name}", ", or use a function of gpulstm")
+    if type(x) in (list, tuple):
+        return type(x)(_plain(item, function) for item in x)
+    return {key: _plain(item, function) for key, item in x.items()} if type(x) is dict else x

@@ -1,0 +1,136 @@
+"""The tape itself: nodes, each one application of a function, and the way back through them.
+
+A node is a whole sequence, a whole product or a whole loss, so the tape's cost is per layer, not per step.
+"""
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.errors import ShapeError, TapeError
+from gpulstm.functional.needs import needs_of
+from gpulstm.tape.versions import Version
+
+_numbers = itertools.count()
+
+# Where an input's gradient goes: an output of an older node, or a leaf. Not the input itself, so that data that no
+# pullback holds is free before backward.
+Target: TypeAlias = "tuple[Node, int] | Any"
+
+
+class Node:
+    """One application of ``fn`` to Tensors and other inputs. Numbers rise with time: older nodes have smaller ones."""
+
+    __slots__ = ("backend", "fn", "likes", "needed", "number", "outputs", "pullback", "targets")
+
+    def __init__(self, fn: Callable, backend: Backend, pullback: Callable, inputs: tuple, outputs: tuple) -> None:
+        """``inputs`` and ``outputs`` are Tensors, or None for what has no version or takes no gradient."""
+        self.fn, self.backend, self.outputs, self.number = fn, backend, len(outputs), next(_numbers)
+        self.pullback: Callable | None = pullback
+        wanted = [x if x is not None and x.requires_grad else None for x in inputs]
+        self.targets: list[Target] = [None if x is None else x._source or x for x in wanted]
+        self.likes = [None if x is None else (x.shape, x.dtype) for x in wanted]  # of the gradients
+        self.needed = _needed(fn, inputs, wanted, outputs)
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return getattr(self.fn, "__name__", repr(self.fn))
+
+    def check(self) -> None:
+        """Raises TapeError if backward has been here, or if what the pullback needs was written to."""
+        if self.pullback is None:
+            raise TapeError(
+                f"backward() already ran through this graph and freed it, here a {self.name}; detach the carried "
+                "state, call backward once on the sum of the losses, or keep the graph by backward(retain_graph=True)"
+            )
+        for place, shape, version, count in self.needed:
+            if version.count != count:
+                raise TapeError(
+                    f"backward: {self.name} needs its {_words(self.fn, place)} {shape} as it was when the loss was "
+                    "computed, but it was written to since (by an optimiser's step, load_state_dict, to() or an "
+                    "operation in place); call backward before that, or compute the loss again"
+                )
+
+    def gradients(self, cotangents: list[Array | None], retain: bool) -> Iterator[tuple[Target, Array, bool]]:
+        """Run the pullback: (target, gradient, whether others hold its memory) for each input. Free it, or retain."""
+        pullback, targets = self.pullback, self.targets
+        if not retain:
+            self.pullback, self.targets = None, []
+        if pullback is None or all(c is None for c in cotangents):
+            return  # every way to this node gave no gradient
+        with self.backend as backend:
+            gradients = [as_array(g) for g in pullback(*cotangents)]
+            if len(gradients) < len(targets):  # there may be more, for optional inputs that were not given
+                raise ShapeError(f"pullback of {self.name}: want {len(targets)}, got {len(gradients)}")
+            for k, (target, gradient) in enumerate(zip(targets, gradients, strict=False)):
+                if target is None or gradient is None:
+                    continue
+                if (got := (gradient.shape, gradient.dtype)) != self.likes[k]:
+                    raise ShapeError(f"pullback of {self.name}: want gradient {k} {self.likes[k]}, got {got}")
+                others = (*cotangents, *gradients[:k], *gradients[k + 1 :])
+                near = [g for g in others if g is not None and backend_of(g) is backend]
+                shared = retain or any(bool(backend.xp.may_share_memory(gradient, g)) for g in near)
+                yield target, gradient, shared
+
+
+def _needed(fn: Callable, inputs: tuple, wanted: list, outputs: tuple) -> list[tuple[int, tuple, Version, int]]:
+    """(place, shape, version, its count) of what the pullback needs; places below 0 are outputs."""
+    needs = needs_of(fn)
+    gradients = {k for k, x in enumerate(wanted) if x is not None}
+
+    def needed(users: tuple[int, ...] | None) -> bool:
+        return users is None or not gradients.isdisjoint(users)
+
+    of_input = dict.fromkeys(range(len(inputs))) if needs.inputs is None else needs.inputs
+    places = [(k, inputs[k]) for k, users in of_input.items() if k < len(inputs) and needed(users)]
+    if needed(needs.outputs):
+        places += [(~k, y) for k, y in enumerate(outputs)]
+    return [(k, x.shape, x.version, x.version.count) for k, x in places if x is not None]
+
+
+def _words(fn: Callable, place: int) -> str:
+    """What the input or output of that number is called."""
+    if place < 0:
+        return "result"
+    try:
+        names = [p.name for p in inspect.signature(fn).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    except (TypeError, ValueError):  # some functions of C have no signature
+        names = []
+    return f"input {names[place]}" if place < len(names) else f"input number {place}"
+
+
+def as_array(x: Any) -> Any:
+    """NumPy's arithmetic gives scalars for arrays of no dimension; here they are arrays again."""
+    return np.asarray(x) if isinstance(x, np.generic) else x
+
+
+def _newest_first(root: Node) -> list[Node]:
+    """All nodes that ``root`` came from, itself first, each checked."""
+    found, stack = {root}, [root]
+    while stack:
+        node = stack.pop()
+        node.check()
+        for target in node.targets:
+            if isinstance(target, tuple) and target[0] not in found:
+                found.add(target[0])
+                stack.append(target[0])
+    return sorted(found, key=lambda node: node.number, reverse=True)
+
+
+def run_backwards(source: tuple[Node, int], gradient: Array, retain: bool) -> None:
+    """Give every leaf that ``source``, an output of a node, came from its part of the gradient."""
+    nodes, pending = _newest_first(source[0]), {source: gradient}
+    for node in nodes:
+        cotangents = [pending.pop((node, k), None) for k in range(node.outputs)]
+        for target, gradient, shared in node.gradients(cotangents, retain):
+            if not isinstance(target, tuple):
+                target.accumulate(gradient, shared)
+            elif target in pending:
+                pending[target] = as_array(pending[target] + gradient)
+            else:
+                pending[target] = gradient

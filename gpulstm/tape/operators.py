@@ -1,0 +1,170 @@
+"""Tensor's operators: arithmetic on the tape, comparisons without a gradient, and writes in place."""
+
+from collections.abc import Callable, Collection
+from numbers import Number
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import backend_of, is_floating
+from gpulstm.errors import DTypeError, ShapeError, TapeError
+from gpulstm.functional import arithmetic, comparisons, elementwise, rearrange
+from gpulstm.functional.needs import needs_of
+from gpulstm.tape.recording import recording
+
+
+def _binary(fn: Callable) -> tuple[Callable, Callable]:
+    """The methods of a binary operator: with the tensor on its left, and on its right."""
+    return lambda self, other: self._apply(fn, self, other), lambda self, other: self._apply(fn, other, self)
+
+
+def _comparison(fn: Callable) -> Callable:
+    def compare(self: Any, other: Any) -> Any:
+        if _may_compare_itself(other):
+            return NotImplemented
+        return self._apply(fn, self, other)
+
+    return compare
+
+
+def _may_compare_itself(other: Any) -> bool:
+    """Whether this is an object of a stranger's class with an ``==`` of its own, as pytest.approx makes."""
+    known = other is None or isinstance(other, Number | Collection | Operators) or hasattr(other, "dtype")
+    return not known and not hasattr(other, "__dlpack__") and type(other).__eq__ is not object.__eq__
+
+
+def _in_place(fn: Callable, sign: str) -> Callable:
+    return lambda self, other: self._update(fn, sign, other)
+
+
+class Operators:
+    """What Python's operators do on a Tensor. ``==`` compares elements, so a Tensor is hashed by its identity."""
+
+    __slots__ = ()
+
+    _apply: Any
+    _source: Any
+    requires_grad: Any
+    shape: Any
+    dtype: Any
+    data: Any
+    version: Any
+    _become: Any
+    _raw: Any
+
+    __hash__ = object.__hash__
+
+    __add__, __radd__ = _binary(arithmetic.add)
+    __sub__, __rsub__ = _binary(arithmetic.subtract)
+    __mul__, __rmul__ = _binary(arithmetic.multiply)
+    __truediv__, __rtruediv__ = _binary(arithmetic.divide)
+    __pow__, __rpow__ = _binary(arithmetic.power)
+    __matmul__, __rmatmul__ = _binary(arithmetic.matmul)
+    __and__, __rand__ = _binary(comparisons.bitwise_and)
+    __or__, __ror__ = _binary(comparisons.bitwise_or)
+    __xor__, __rxor__ = _binary(comparisons.bitwise_xor)
+
+    __iadd__ = _in_place(arithmetic.add, "+")
+    __isub__ = _in_place(arithmetic.subtract, "-")
+    __imul__ = _in_place(arithmetic.multiply, "*")
+    __itruediv__ = _in_place(arithmetic.divide, "/")
+    __ipow__ = _in_place(arithmetic.power, "**")
+    __imatmul__ = _in_place(arithmetic.matmul, "@")
+    __iand__ = _in_place(comparisons.bitwise_and, "&")
+    __ior__ = _in_place(comparisons.bitwise_or, "|")
+    __ixor__ = _in_place(comparisons.bitwise_xor, "^")
+
+    __eq__ = _comparison(comparisons.equal)
+    __ne__ = _comparison(comparisons.not_equal)
+    __lt__ = _comparison(comparisons.less)
+    __le__ = _comparison(comparisons.less_equal)
+    __gt__ = _comparison(comparisons.greater)
+    __ge__ = _comparison(comparisons.greater_equal)
+
+    def __neg__(self) -> Any:
+        return self._apply(arithmetic.negative, self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return self._apply(elementwise.absolute, self)
+
+    def __invert__(self) -> Any:
+        return self._apply(comparisons.invert, self)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._apply(rearrange.index, self, key=_raw_key(key))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if recording() and (self.requires_grad or getattr(value, "requires_grad", False) is True):
+            raise TapeError(
+                "t[...] = value: want tensors without a gradient, as the tape does not record writes to parts; put "
+                "parts together with gl.stack, gl.concatenate or gl.where, or write in a block of gl.no_grad()"
+            )
+        self._write("t[...] = value", _raw_key(key), self._raw(value))
+
+    def _update(self, fn: Callable, sign: str, other: Any) -> Any:
+        """``t += other`` and its like.
+
+        What needs no gradient is written into the array. What is recorded is computed anew, and this tensor becomes
+        the result, as after ``t = t + other``.
+        """
+        if recording() and self.requires_grad and self._source is None:
+            raise TapeError(
+                f"t {sign}= x: want a tensor that the tape does not need, got a leaf that requires a gradient; write "
+                f"in a block of gl.no_grad(), or make a new tensor: y = t {sign} x"
+            )
+        value = self._apply(fn, self, other)
+        if value.shape != self.shape:
+            raise ShapeError(f"t {sign}= x: want a result of shape {self.shape}, as t has, got {value.shape}")
+        if value.dtype != self.dtype:
+            raise DTypeError(f"t {sign}= x: want a result of {self.dtype}, as t has, got {value.dtype}; use t.astype")
+        if not value.requires_grad:
+            self._write(f"t {sign}= x", (...,), value.data)
+        elif self._source is not None and needs_of(self._source[0].fn).view:
+            raise TapeError(
+                f"t {sign}= x: want a tensor with memory of its own, got a view of another; write t = t {sign} x"
+            )
+        else:
+            self._become(value)
+        return self
+
+    def _write(self, what: str, key: tuple, value: Any) -> None:
+        """Write into the array, and note it."""
+        if not getattr(self.data.flags, "writeable", True):
+            raise DTypeError(f"{what}: want an array that may be written to, got a read-only one; copy it first")
+        with backend_of(self.data, value if hasattr(value, "dtype") else None) as backend:
+            key = tuple(backend.asarray(part) if isinstance(part, list) else part for part in key)
+            check_cast(what, value, self.dtype)
+            try:
+                self.data[key] = value
+            except ValueError as error:
+                raise ShapeError(f"{what}: {error}") from error
+        self.version.count += 1
+
+
+def _raw_key(key: Any) -> tuple:
+    """The parts of an index, with arrays in place of Tensors."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return tuple(part.data if isinstance(part, Operators) else part for part in parts)
+
+
+def check_cast(what: str, value: Any, dtype: np.dtype) -> None:
+    """Raises DTypeError unless an array or a number can be written into an array of ``dtype`` without a loss.
+
+    A floating array takes integers and numbers of Python, rounded; two floating types do not mix.
+    """
+    value = value.item() if isinstance(value, np.generic) else value
+    if hasattr(value, "dtype"):
+        given = value.dtype
+        fits = given == dtype or (not is_floating(given) and (is_floating(dtype) or np.can_cast(given, dtype)))
+    elif isinstance(value, bool | int | float):
+        given = type(value).__name__ + f" {value}"
+        fits = is_floating(dtype) or isinstance(value, bool)
+        if not fits and isinstance(value, int) and dtype.kind in "iu":
+            fits = np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    else:
+        raise DTypeError(f"{what}: want an array or a number, got {type(value).__name__}")
+    if not fits:
+        raise DTypeError(f"{what}: want what {dtype} holds, got {given}; convert it first with astype")

@@ -1,0 +1,263 @@
+"""Tensor: an array that remembers how it was made; and ``apply``, which calls any function of arrays on Tensors."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import CPU, FLOATS, Array, backend_of, is_floating, to_dtype
+from gpulstm.backend import device as find_device
+from gpulstm.errors import DTypeError, ShapeError, TapeError
+from gpulstm.tape.exchange import Exchange
+from gpulstm.tape.methods import Methods
+from gpulstm.tape.node import Node, as_array, run_backwards
+from gpulstm.tape.operators import Operators
+from gpulstm.tape.recording import recording
+from gpulstm.tape.versions import Version, version_of
+
+
+def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
+    """Call a function of raw arrays on Tensors, arrays of any library, numbers or None; keep its pullback.
+
+    ``fn(*arrays, **static)`` returns (value, pullback), the value an array or a tuple of them; the result is
+    a Tensor or a tuple of them. ``pullback(*cotangents)`` takes the gradient of each value (None for one that
+    has none, where there are several) and returns that of each input, or None: new arrays or views of the
+    cotangents, like the inputs in shape and dtype. It leaves the cotangents and what it keeps as they are: with
+    ``retain_graph`` it runs several times. Raises DeviceError for inputs on different devices.
+    """
+    arrays = [raw(x) for x in inputs]
+    backend = backend_of(*arrays)
+    with backend:
+        value, pullback = fn(*arrays, **static)
+    tensors = tuple(map(Tensor, value if isinstance(value, tuple) else (value,)))
+    if recording() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+        made = [(k, tensor) for k, tensor in enumerate(tensors) if is_floating(tensor.dtype)]
+        if made:
+            given = tuple(x if isinstance(x, Tensor) else None for x in inputs)
+            node = Node(fn, backend, pullback, given, tensors)
+            for k, tensor in made:
+                tensor._requires_grad, tensor._source = True, (node, k)
+    return tensors if isinstance(value, tuple) else tensors[0]
+
+
+def raw(x: Any) -> Any:
+    """The array of a Tensor or of another library, its memory shared; numbers, lists and None as they are."""
+    if isinstance(x, Tensor):
+        return x._data
+    if hasattr(x, "__dlpack_device__") and not isinstance(x, np.ndarray):
+        kind, number = x.__dlpack_device__()
+        return (find_device(f"cuda:{number}").backend if kind == 2 else CPU).asarray(x)  # 2: DLPack's kDLCUDA
+    return find_device("cuda").backend.asarray(x) if hasattr(x, "__cuda_array_interface__") else x
+
+
+def increment_version(tensor: "Tensor") -> None:
+    """Note that the tensor's array was written to: ``backward`` then refuses what needs it as it was."""
+    tensor.version.count += 1
+
+
+class Tensor(Operators, Methods, Exchange):
+    """An array with a gradient.
+
+    ``data`` is the raw NumPy or CuPy array, no copy; ``grad`` a raw array like it, or None. Only leaves have
+    a ``grad``: tensors that no function made. Each ``backward`` adds to it. What is made of a tensor that
+    ``requires_grad`` is recorded until its ``backward``. Operations in place, optimisers and ``load_state_dict``
+    note that they write, and ``backward`` raises TapeError where it needs the values before; do not write to the
+    raw arrays by hand before ``backward``. Tensors are hashed by identity, ``==`` compares their elements.
+
+    Raises DTypeError for what is no array of numbers, and for a gradient of integers.
+    """
+
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "_source", "_version")
+    _apply, _raw = staticmethod(apply), staticmethod(raw)  # for the classes that this one is made of
+
+    def __init__(self, data: Array, requires_grad: bool = False) -> None:
+        backend_of(data)
+        self._data: Array = _numbers(as_array(data))
+        self._grad: Array | None = None
+        self._source: tuple[Node, int] | None = None  # the node it came from, and as which of its outputs
+        self._version: Version | None = None
+        self._requires_grad = False
+        if requires_grad:
+            self.requires_grad = True
+
+    shape = property(lambda self: self._data.shape)
+    dtype = property(lambda self: self._data.dtype)
+    ndim = property(lambda self: self._data.ndim)
+    size = property(lambda self: self._data.size)
+    device = property(lambda self: backend_of(self._data).name, doc='"cpu" or "cuda:0", as gl.device takes.')
+    is_leaf = property(lambda self: self._source is None, doc="Whether no function made it.")
+
+    @property
+    def data(self) -> Array:
+        """The raw array. Another one of the same shape may take its place; that of a leaf may be of another type."""
+        return self._data
+
+    @data.setter
+    def data(self, array: Array) -> None:
+        if array is self._data:  # t.data -= ... ends here
+            increment_version(self)
+            return
+        backend = backend_of(_no_tensor("data", array))
+        if array.shape != self.shape:
+            raise ShapeError(f"data: want {self.shape} as before, got {array.shape}; make a new tensor")
+        moved = backend is not backend_of(self._data) or array.dtype != self.dtype
+        if moved and self._source is not None:
+            raise TapeError(f"data: want {self.dtype} on {self.device}, as a function made this tensor; detach() first")
+        if self._requires_grad and not is_floating(array.dtype):
+            raise DTypeError(f"data: want {', '.join(FLOATS)}, as this tensor requires a gradient, got {array.dtype}")
+        if moved:
+            increment_version(self)  # a gradient under way would not fit
+        self._data, self._version = _numbers(array), None
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient: a raw array like ``data``, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, gradient: Array | None) -> None:
+        if gradient is not None and gradient is not self._grad:
+            self._check_gradient("grad", gradient)
+        self._grad = gradient
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether gradients are wanted. May be set for leaves: False freezes a parameter."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, wanted: bool) -> None:
+        if self._source is not None:
+            raise TapeError("requires_grad: want a leaf, got a tensor that a function made; use detach()")
+        if wanted and not is_floating(self.dtype):
+            raise DTypeError(f"requires_grad: want one of {', '.join(FLOATS)}, got {self.dtype.name}")
+        self._requires_grad = bool(wanted)
+
+    def requires_grad_(self, wanted: bool = True) -> "Tensor":
+        """Set ``requires_grad``; returns the tensor itself."""
+        self.requires_grad = wanted
+        return self
+
+    @property
+    def version(self) -> Version:
+        """Counts the writes to this tensor's memory."""
+        if self._version is None:
+            self._version = version_of(self._data)
+        return self._version
+
+    def detach(self) -> "Tensor":
+        """The same array, cut from the tape."""
+        return Tensor(self._data)
+
+    def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
+        """Add to the ``grad`` of every leaf the derivative of this by that leaf, and free the tape.
+
+        ``gradient`` is that of this tensor: a number, or a Tensor or raw array like it; 1 if left out for one
+        element. With ``retain_graph`` the tape is kept for another ``backward``. Raises, with nothing changed,
+        TapeError for a tape that was freed, for values that were written to since and for a tensor that needs no
+        gradient; ShapeError, DTypeError or DeviceError for a gradient that does not fit.
+        """
+        if not self._requires_grad:
+            raise TapeError("backward: want a tensor that requires_grad, got one that does not (no_grad?)")
+        if gradient is None and self.size != 1:
+            raise ShapeError(f"backward: want one element or a gradient, got shape {self.shape} without one")
+        with backend_of(self._data) as backend:
+            if gradient is None or isinstance(gradient, int | float):
+                gradient = backend.xp.full(self.shape, 1 if gradient is None else gradient, self.dtype)
+            gradient = raw(gradient)
+            self._check_gradient("gradient", gradient)
+            if self._source is None:
+                self.accumulate(gradient, shared=True)
+            else:
+                run_backwards(self._source, gradient, retain_graph)
+
+    def _check_gradient(self, name: str, gradient: Array) -> None:
+        backend_of(self._data, _no_tensor(name, gradient))
+        if gradient.shape != self.shape:
+            raise ShapeError(f"{name}: want {self.shape}, the tensor's shape, got {gradient.shape}")
+        if gradient.dtype != self.dtype:
+            raise DTypeError(f"{name}: want {self.dtype}, the tensor's type, got {gradient.dtype}")
+
+    def accumulate(self, gradient: Array, shared: bool) -> None:
+        """Add to ``grad``, which is memory of its own: a gradient that others hold is copied."""
+        if gradient.dtype != self.dtype:
+            raise TapeError(f"backward: want a leaf of {gradient.dtype}, as it was then, got {self.dtype}")
+        if self._grad is not None:
+            self._grad += gradient
+        else:
+            self._grad = gradient.copy(order="C") if shared or not gradient.flags.c_contiguous else gradient
+
+    def _become(self, other: "Tensor") -> None:
+        """Take the place of a tensor that was made of this one."""
+        self._data, self._version, self._grad = other._data, other._version, None
+        self._source, self._requires_grad = other._source, other._requires_grad
+
+    def __copy__(self) -> "Tensor":
+        return self._twin(copy.copy(self._leaf("copy")._data))
+
+    def __deepcopy__(self, memo: dict) -> "Tensor":
+        twin = memo[id(self)] = self._twin(copy.deepcopy(self._leaf("copy")._data, memo))
+        twin._grad = copy.deepcopy(self._grad, memo)
+        return twin
+
+    def __reduce__(self) -> tuple:
+        return _unpickled, (type(self), self._leaf("pickle")._data, self._requires_grad), self._attributes()
+
+    def _twin(self, data: Array) -> "Tensor":
+        """Another tensor of this class, without a gradient."""
+        twin = _unpickled(type(self), data, self._requires_grad)
+        if attributes := self._attributes():
+            vars(twin).update(attributes)
+        return twin
+
+    def _attributes(self) -> dict[str, Any] | None:
+        """What a subclass without ``__slots__`` holds besides."""
+        return getattr(self, "__dict__", None)
+
+    def _leaf(self, what: str) -> "Tensor":
+        if self._source is not None:
+            raise TapeError(f"{what}: want a leaf, got what {self._source[0].name} made of others; detach() first")
+        return self
+
+
+def _unpickled(kind: type[Tensor], data: Array, requires_grad: bool) -> Tensor:
+    """A leaf of that class, without the arguments that the class may want."""
+    made = kind.__new__(kind)
+    Tensor.__init__(made, data, requires_grad)
+    return made
+
+
+def _numbers(array: Array) -> Array:
+    """The array; raises DTypeError for other elements than booleans, integers and floating numbers."""
+    if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
+        raise DTypeError(f"data: want booleans, integers or floating numbers, got {array.dtype}")
+    return array
+
+
+def _no_tensor(name: str, array: Any) -> Any:
+    if isinstance(array, Tensor):
+        raise DTypeError(f"{name}: want a raw array, got a Tensor; give its .data")
+    return array
+
+
+def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any = None) -> Tensor:
+    """A Tensor of a number, a list, an array of NumPy, CuPy or any library with DLPack, or a Tensor.
+
+    Memory is shared where it can be. ``device`` None means where x is, the processor for numbers and lists;
+    ``dtype`` None that of x, float32 for Python's floats. Raises TapeError for a Tensor that requires a gradient,
+    which the new one would not: ``x.to(...)`` converts and keeps the gradient.
+    """
+    if isinstance(x, Tensor) and x.requires_grad:
+        raise TapeError(
+            "tensor: want data without a gradient, got a Tensor that requires one, which it would lose here; convert "
+            f"it with x.to({'device or dtype' if dtype is None else repr(str(dtype))}), or take x.detach()"
+        )
+    array = raw(x)
+    if dtype is not None:
+        dtype = to_dtype(dtype)
+    if not hasattr(array, "dtype"):
+        array = CPU.asarray(array)
+        dtype = np.dtype(np.float32) if dtype is None and array.dtype == np.float64 else dtype
+    backend = backend_of(array) if device is None else find_device(device).backend
+    return Tensor(backend.asarray(array, dtype), requires_grad)
