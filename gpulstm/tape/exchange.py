@@ -144,6 +144,8 @@ class Exchange:
         if name is None:
             return getattr(ufunc, method)(*_plain(inputs, ufunc), **_plain(options, ufunc))
         first, second = inputs
+        if name in _MIRRORED and type(first) is np.ndarray and first.ndim == 0:
+            first = first[()]  # a number of NumPy's compares itself as an array
         if isinstance(first, Exchange):
             return getattr(first, f"__{name}__")(second)
         return getattr(second, f"__{_MIRRORED[name]}__" if name in _MIRRORED else f"__r{name}__")(first)

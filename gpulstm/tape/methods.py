@@ -1,7 +1,7 @@
 """Tensor's methods: functions of functional/ under the names that NumPy and PyTorch give them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpulstm.backend import backend_of, to_dtype
 from gpulstm.backend import device as find_device
@@ -9,27 +9,30 @@ from gpulstm.errors import DTypeError
 from gpulstm.functional import elementwise, rearrange, reductions
 from gpulstm.functional.softmax import log_softmax, softmax
 
+if TYPE_CHECKING:
+    from gpulstm.tape.tensor import Tensor
+
 Axis = int | tuple[int, ...] | None
 
 
-def _elementwise(fn: Callable, words: str) -> Callable:
-    def method(self: Any) -> Any:
+def _elementwise(fn: Callable, words: str) -> Callable[..., "Tensor"]:
+    def method(self: Any) -> "Tensor":
         return self._apply(fn, self)
 
     method.__name__, method.__doc__ = fn.__name__, words
     return method
 
 
-def _reduction(fn: Callable, words: str) -> Callable:
-    def method(self: Any, axis: Axis = None, keepdims: bool = False) -> Any:
+def _reduction(fn: Callable, words: str) -> Callable[..., "Tensor"]:
+    def method(self: Any, axis: Axis = None, keepdims: bool = False) -> "Tensor":
         return self._apply(fn, self, axis=axis, keepdims=keepdims)
 
     method.__name__, method.__doc__ = fn.__name__, words
     return method
 
 
-def _cast(dtype: str) -> Callable:
-    def method(self: Any) -> Any:
+def _cast(dtype: str) -> Callable[..., "Tensor"]:
+    def method(self: Any) -> "Tensor":
         return self.astype(dtype)
 
     method.__doc__ = f"This tensor as {dtype}, on the tape."
@@ -67,60 +70,60 @@ class Methods:
     any = _reduction(reductions.any, "Whether any element is not 0, over an axis, several, or all.")
     all = _reduction(reductions.all, "Whether no element is 0, over an axis, several, or all.")
 
-    def cumsum(self, axis: int) -> Any:
+    def cumsum(self, axis: int) -> "Tensor":
         """The sum of all elements up to each along the axis."""
         return self._apply(reductions.cumsum, self, axis=axis)
 
-    def softmax(self, axis: int = -1) -> Any:
+    def softmax(self, axis: int = -1) -> "Tensor":
         """e ** t divided by its sum along the axis."""
         return self._apply(softmax, self, axis=axis)
 
-    def log_softmax(self, axis: int = -1) -> Any:
+    def log_softmax(self, axis: int = -1) -> "Tensor":
         """The logarithm of ``softmax``, exact also where that is 0."""
         return self._apply(log_softmax, self, axis=axis)
 
-    def clip(self, min: Any = None, max: Any = None) -> Any:
+    def clip(self, min: Any = None, max: Any = None) -> "Tensor":
         """The values within these bounds, numbers or None; the gradient is 0 outside."""
         return self._apply(elementwise.clip, self, min=min, max=max)
 
     clamp = clip
 
-    def reshape(self, *shape: Any) -> Any:
+    def reshape(self, *shape: Any) -> "Tensor":
         """The same elements in another shape: ``t.reshape(2, -1)`` or ``t.reshape((2, -1))``."""
         return self._apply(rearrange.reshape, self, shape=_one_tuple(shape))
 
-    def transpose(self, *axes: Any) -> Any:
+    def transpose(self, *axes: Any) -> "Tensor":
         """NumPy's: axis k of the result is axis axes[k] of this; without axes, all in reverse."""
         return self._apply(rearrange.transpose, self, axes=_one_tuple(axes) or None)
 
     T = property(transpose, doc="All axes in reverse.")
 
-    def squeeze(self, axis: Axis = None) -> Any:
+    def squeeze(self, axis: Axis = None) -> "Tensor":
         """Without that axis of size 1, or without all of them."""
         return self._apply(rearrange.squeeze, self, axis=axis)
 
-    def expand_dims(self, axis: int) -> Any:
+    def expand_dims(self, axis: int) -> "Tensor":
         """With one more axis, of size 1, which is axis ``axis`` of the result."""
         return self._apply(rearrange.expand_dims, self, axis=axis)
 
     unsqueeze = expand_dims
 
-    def flatten(self) -> Any:
+    def flatten(self) -> "Tensor":
         """All elements along one axis."""
         return self.reshape(-1)
 
-    def copy(self) -> Any:
+    def copy(self) -> "Tensor":
         """The same values in memory of their own, on the tape."""
         return self._apply(elementwise.copy, self)
 
     clone = copy
 
-    def astype(self, dtype: Any) -> Any:
+    def astype(self: Any, dtype: Any) -> "Tensor":
         """The values in another type, on the tape; this tensor itself where it has that type already."""
         dtype = to_dtype(dtype)
         return self if dtype == self.dtype else self._apply(elementwise.astype, self, dtype=dtype)
 
-    def to(self, device: Any = None, dtype: Any = None) -> Any:
+    def to(self: Any, device: Any = None, dtype: Any = None) -> "Tensor":
         """On another device, or in another type, or both, on the tape; either may be given alone, also by position."""
         if device is not None and dtype is None and _is_dtype(device):
             device, dtype = None, device
@@ -132,11 +135,11 @@ class Methods:
             moved = self._apply(elementwise.move, self, device=there.name)
         return moved if dtype is None else moved.astype(dtype)
 
-    def cpu(self) -> Any:
+    def cpu(self) -> "Tensor":
         """On the processor."""
         return self.to("cpu")
 
-    def cuda(self) -> Any:
+    def cuda(self) -> "Tensor":
         """On the current GPU."""
         return self.to("cuda")
 

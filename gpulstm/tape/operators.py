@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection
 from numbers import Number
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,13 +12,16 @@ from gpulstm.functional import arithmetic, comparisons, elementwise, rearrange
 from gpulstm.functional.needs import needs_of
 from gpulstm.tape.recording import recording
 
+if TYPE_CHECKING:
+    from gpulstm.tape.tensor import Tensor
 
-def _binary(fn: Callable) -> tuple[Callable, Callable]:
+
+def _binary(fn: Callable) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
     """The methods of a binary operator: with the tensor on its left, and on its right."""
     return lambda self, other: self._apply(fn, self, other), lambda self, other: self._apply(fn, other, self)
 
 
-def _comparison(fn: Callable) -> Callable:
+def _comparison(fn: Callable) -> Callable[..., "Tensor"]:
     def compare(self: Any, other: Any) -> Any:
         if _may_compare_itself(other):
             return NotImplemented
@@ -74,26 +77,26 @@ class Operators:
     __ior__ = _in_place(comparisons.bitwise_or, "|")
     __ixor__ = _in_place(comparisons.bitwise_xor, "^")
 
-    __eq__ = _comparison(comparisons.equal)
-    __ne__ = _comparison(comparisons.not_equal)
+    __eq__ = _comparison(comparisons.equal)  # type: ignore[assignment]
+    __ne__ = _comparison(comparisons.not_equal)  # type: ignore[assignment]
     __lt__ = _comparison(comparisons.less)
     __le__ = _comparison(comparisons.less_equal)
     __gt__ = _comparison(comparisons.greater)
     __ge__ = _comparison(comparisons.greater_equal)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> "Tensor":
         return self._apply(arithmetic.negative, self)
 
-    def __pos__(self) -> Any:
+    def __pos__(self: Any) -> "Tensor":
         return self
 
-    def __abs__(self) -> Any:
+    def __abs__(self) -> "Tensor":
         return self._apply(elementwise.absolute, self)
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> "Tensor":
         return self._apply(comparisons.invert, self)
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(self, key: Any) -> "Tensor":
         return self._apply(rearrange.index, self, key=_raw_key(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:

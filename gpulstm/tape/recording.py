@@ -67,7 +67,7 @@ class _Body:
             self.modes = _modes.get()
             _modes.set(outside)
 
-    def iterate(self, body: Any) -> Generator:
+    def iterate(self, body: Any) -> Generator[Any, Any, Any]:
         """A generator, each piece of it run under the body's modes."""
         piece, given = body.send, None
         while True:
@@ -90,7 +90,7 @@ class _Awaited:
     def __init__(self, body: _Body, awaitable: Any) -> None:
         self.body, self.awaitable = body, awaitable
 
-    def __await__(self) -> Generator:
+    def __await__(self) -> Generator[Any, Any, Any]:
         return self.body.iterate(self.awaitable.__await__())
 
 
@@ -102,7 +102,7 @@ def _decorated(function: Callable, recording: bool) -> Callable:
     def plain(*args: Any, **kwargs: Any) -> Any:
         return _Body(recording).run(function, *args, **kwargs)
 
-    def generator(*args: Any, **kwargs: Any) -> Generator:
+    def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         return (yield from _Body(recording).iterate(function(*args, **kwargs)))
 
     async def coroutine(*args: Any, **kwargs: Any) -> Any:

@@ -230,6 +230,8 @@ def _unpickled(kind: type[Tensor], data: Array, requires_grad: bool) -> Tensor:
 
 def _numbers(array: Array) -> Array:
     """The array; raises DTypeError for other elements than booleans, integers and floating numbers."""
+    if not hasattr(array, "dtype"):
+        raise DTypeError(f"data: want an array, got {type(array).__name__}; gl.tensor makes one")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
         raise DTypeError(f"data: want booleans, integers or floating numbers, got {array.dtype}")
     return array
