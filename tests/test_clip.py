@@ -204,10 +204,11 @@ def test_nothing_beside_the_gradient_is_written(device):
 
 def test_gradients_need_not_be_contiguous(device):
     grads = random_grads([(6, 8), (5, 4)])
-    params = parameters(device, [grad.repeat(2, axis=1) for grad in grads])
-    beside = [p.grad[:, 1::2] for p in params]
-    for p in params:
-        p.grad = p.grad[:, ::2]
+    params = parameters(device, grads)
+    wide = [device.asarray(grad.repeat(2, axis=1)) for grad in grads]
+    beside = [grad[:, 1::2] for grad in wide]
+    for p, grad in zip(params, wide, strict=True):
+        p.grad = grad[:, ::2]
     norm = clip_grad_norm(params, 1.0)
     for p, grad, other in zip(params, grads, beside, strict=True):
         np.testing.assert_allclose(device.to_numpy(p.grad), grad / (float(norm) + 1e-6), rtol=1e-12)

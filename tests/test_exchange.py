@@ -216,7 +216,7 @@ MEANING = {
     "nothing masked": np.ma.masked_array(np.ones((2, 2), np.float32)),
     "matrix": np.ones((2, 2), np.float32).view(np.matrix),
     "quantity": np.ones((2, 2), np.float32).view(Quantity),
-    "records": np.zeros(2, [("a", "f4"), ("b", "f4")]).view(np.recarray),
+    "records": np.zeros((2, 2), [("a", "f4"), ("b", "f4")]).view(np.recarray),
 }
 
 
@@ -246,8 +246,10 @@ def test_they_are_refused_wherever_arrays_come_in(name, tmp_path, emulated):
         lambda x: layer.load_state_dict({"weight": x, "bias": plain[0]}),
         lambda x: gl.io.save_arrays(tmp_path / "x.safetensors", {"x": x}),
         gl.sigmoid,
+        lambda x: gl.data.Batches([x], 1),
+        lambda x: gl.data.pad_sequences([x, x]),
     ):
-        with pytest.raises(DTypeError, match=message):
+        with pytest.raises(GpulstmError, match=message):
             take(x)
 
 

@@ -497,7 +497,7 @@ def test_gradients_that_do_not_fit_change_nothing(device):
         (np.ones((3, 2)), ShapeError, r"gradient of parameter 1: want \(2, 2\), got \(3, 2\)"),
         (np.ones((2, 2), np.float32), DTypeError, "gradient of parameter 1: want float64, got float32"),
     ):
-        params[0].grad, params[1].grad = device.asarray(np.ones(3)), device.asarray(bad)
+        params[0].grad, params[1]._grad = device.asarray(np.ones(3)), device.asarray(bad)
         with pytest.raises(error, match=message):
             optimiser.step()
     np.testing.assert_array_equal(device.to_numpy(params[0].data), np.ones(3))

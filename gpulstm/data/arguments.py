@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, backend_of
+from gpulstm.backend import CPU, Array, backend_of
 from gpulstm.errors import DTypeError, ShapeError, TapeError
-from gpulstm.tape import Tensor, tensor
+from gpulstm.tape import Tensor, raw
 
 _ADVICE = "numbers or booleans"
 
@@ -24,7 +24,7 @@ def as_array(name: str, x: Any) -> Array:
         raise DTypeError(f"{name}: want an array or a list of {_ADVICE}, got {type(x).__name__}")
     try:
         other = any(hasattr(x, mark) for mark in ("__dlpack__", "__cuda_array_interface__"))
-        array = tensor(x).data if other or isinstance(x, Tensor) else np.asarray(x)
+        array = raw(x) if other or isinstance(x, Tensor) else CPU.asarray(x)
     except ValueError as error:
         raise ShapeError(f"{name}: want equal shapes in a list, got {_shortened(x)}") from error
     except TypeError as error:

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpulstm.backend import FLOATS, Array, backend_of
+from gpulstm.backend import CPU, FLOATS, Array, backend_of
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
-from gpulstm.tape import Tensor, increment_version, tensor
+from gpulstm.tape import Tensor, increment_version, raw
 
 
 class Loaded(NamedTuple):
@@ -87,4 +87,5 @@ def _array(value: Any) -> Array:
     if hasattr(value, "detach"):
         value = value.detach()  # what requires a gradient is not handed out
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # no loss: it is wider
-    return tensor(value).data
+    array = raw(value)
+    return array if hasattr(array, "dtype") else CPU.asarray(array)

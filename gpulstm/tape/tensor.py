@@ -68,7 +68,7 @@ class Tensor(Operators, Methods, Exchange):
     Raises DTypeError for what is no array of numbers, and for a gradient of integers.
     """
 
-    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "_source", "_version")
+    __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "_source", "_written")
     _apply, _raw = staticmethod(apply), staticmethod(raw)  # for the classes that this one is made of
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
@@ -76,7 +76,7 @@ class Tensor(Operators, Methods, Exchange):
         self._data: Array = _numbers(as_array(data))
         self._grad: Array | None = None
         self._source: tuple[Node, int] | None = None  # the node it came from, and as which of its outputs
-        self._version: Version | None = None
+        self._written: Version | None = None  # see ``version``
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
@@ -108,7 +108,7 @@ class Tensor(Operators, Methods, Exchange):
             raise DTypeError(f"data: want {', '.join(FLOATS)}, as this tensor requires a gradient, got {array.dtype}")
         if moved:
             increment_version(self)  # a gradient under way would not fit
-        self._data, self._version = _numbers(array), None
+        self._data, self._written = _numbers(array), None
 
     @property
     def grad(self) -> Array | None:
@@ -142,9 +142,11 @@ class Tensor(Operators, Methods, Exchange):
     @property
     def version(self) -> Version:
         """Counts the writes to this tensor's memory."""
-        if self._version is None:
-            self._version = version_of(self._data)
-        return self._version
+        if self._written is None:
+            self._written = version_of(self._data)
+        return self._written
+
+    _version = property(lambda self: self.version.count, doc="How often this tensor's memory was written to.")
 
     def detach(self) -> "Tensor":
         """The same array, cut from the tape."""
@@ -190,7 +192,7 @@ class Tensor(Operators, Methods, Exchange):
 
     def _become(self, other: "Tensor") -> None:
         """Take the place of a tensor that was made of this one."""
-        self._data, self._version, self._grad = other._data, other._version, None
+        self._data, self._written, self._grad = other._data, other._written, None
         self._source, self._requires_grad = other._source, other._requires_grad
 
     def __copy__(self) -> "Tensor":
