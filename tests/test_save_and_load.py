@@ -276,7 +276,8 @@ def test_a_trainers_checkpoint_gives_the_weights(tmp_path):
 
 def test_a_model_of_the_text_lab_gives_the_weights(tmp_path):
     from gpulstm.labs.text_corpus import Vocabulary
-    from gpulstm.labs.text_model import TextModel, save_model
+    from gpulstm.labs.text_file import save_model
+    from gpulstm.labs.text_model import TextModel
 
     def made(seed):
         generator = np.random.default_rng(seed)
