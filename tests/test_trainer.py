@@ -410,6 +410,14 @@ def test_the_best_model_may_go_by_a_metric():
     assert bits(best) == two and trainer.stopped == "2 validations without a better val_score"
 
 
+def test_a_metric_that_is_nan_is_shown_and_cannot_decide():
+    trainer, data = line_trainer(metrics={"nan": lambda *_: math.nan}), [line_data()]
+    (record,) = trainer.fit(data, 1, validation=data, progress=False)
+    assert math.isnan(record["nan"]) and math.isnan(record["val_nan"])
+    with pytest.raises(NotFinite, match="val_nan: want a finite number, got nan at step 1; no checkpoint was written"):
+        trainer.fit(data, 1, validation=data, monitor="val_nan", mode="max", progress=False)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -787,6 +795,17 @@ def test_what_decides_the_result_must_be_the_same_and_is_named(tmp_path):
     words = "accumulate: want 1, as it began, got 2; b: want 2, as it began, got 5; clip_norm: want None.* got 1.0"
     with pytest.raises(FormatError, match=words):
         line_run(4, file, notes={"a": 1, "b": 5, "c": 3}, accumulate=2, clip_norm=1.0, resume=True)
+    model = gl.Linear(2, 1)
+    for optimizer, schedule, metrics, words in (
+        (gl.SGD(model.parameters(), lr=0.2), None, {}, "optimizer lr: want 0.1, as it began, got 0.2"),
+        (gl.SGD(model.parameters(), lr=0.1, momentum=0.5), None, {}, "optimizer momentum: want 0.0, as it began"),
+        (gl.Adam(model.parameters()), None, {}, "optimizer: want SGD, as it began, got Adam"),
+        (gl.SGD(model.parameters(), lr=0.1), None, {"one": lambda *_: 1}, "metrics: want None, as it began, got one"),
+        (o := gl.SGD(model.parameters(), lr=0.1), gl.StepLR(o, 9), {}, "it has no schedule"),
+    ):
+        trainer = Trainer(model, optimizer, line_loss, schedule=schedule, metrics=metrics)
+        with pytest.raises(FormatError, match=f"run: want a checkpoint of this run: .*{words}"):
+            trainer.fit([line_data()], 4, checkpoint=file, notes={"a": 1, "b": 2, "c": 3}, resume=True, progress=False)
     line_run(4, file, notes={"a": 1, "b": 2, "c": 3}, about={"new": 1}, resume=True)
     assert checkpoint.load(file)["about"] == {"new": 1}
 

@@ -41,8 +41,7 @@ class Saved:
         parts |= {"batches": batches, "validation": None if validation is batches else validation}
         self._parts = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
         self._callbacks = [callback for callback in callbacks if hasattr(callback, "load_state_dict")]
-        self._facts = {name: getattr(trainer, name) for name in ("accumulate", "clip_norm", "clip_value")}
-        self._facts |= {"monitor": plan.monitor, "mode": plan.mode, "keep_best": plan.keep_best}
+        self._facts = _facts(trainer, plan)
 
     def save(self, file: Path, memory: Memory) -> None:
         """Write everything, atomically. Raises OSError."""
@@ -96,3 +95,17 @@ class Saved:
         if memory.goal != self._plan.goal and memory.stopped:  # asked for more: an early stop is no longer one
             memory.stopped, memory.worse = "", 0
         return memory
+
+
+def _facts(trainer: "Trainer", plan: Plan) -> dict[str, Any]:
+    """What else decides a run's result: an optimiser's state, for one, brings its options along."""
+    facts: dict[str, Any] = {name: getattr(trainer, name) for name in ("accumulate", "clip_norm", "clip_value")}
+    facts |= {"monitor": plan.monitor, "mode": plan.mode, "keep_best": plan.keep_best}
+    facts["metrics"] = ", ".join(trainer.metrics) or None
+    for name in ("optimizer", "schedule"):
+        part = getattr(trainer, name)
+        facts[name] = None if part is None else type(part).__name__
+    for name, value in getattr(trainer.optimizer, "defaults", {}).items():
+        if value is None or isinstance(value, bool | int | float | str | tuple):
+            facts[f"optimizer {name}"] = value
+    return facts
