@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from gpulstm.backend import Device
 from gpulstm.backend import device as find_device
-from gpulstm.errors import DTypeError
+from gpulstm.errors import DTypeError, FormatError
 from gpulstm.labs.files import RunFiles, checkpoint_path
 from gpulstm.labs.text_corpus import UNKNOWN, Corpus, default_corpus, digest_of, read_texts
 from gpulstm.labs.text_file import KIND, description, load_model, model_digest, model_facts, save_model
@@ -16,10 +16,11 @@ from gpulstm.labs.text_model import TextModel
 from gpulstm.labs.text_sample import sample
 from gpulstm.labs.text_training import Settings, check_settings_of, new_model, new_trainer, settings_of, streams
 from gpulstm.nn.summary import table
+from gpulstm.train import checkpoint
 from gpulstm.train.saved import check_finite
 
 __all__ = [
-    "Settings", "TextModel", "checkpoint_path", "default_corpus", "load_model", "read_texts", "sample",
+    "Settings", "TextModel", "checkpoint_path", "default_corpus", "kept_settings", "load_model", "read_texts", "sample",
     "save_model", "settings_of", "train",
 ]  # fmt: skip
 
@@ -46,9 +47,9 @@ def train(
 
     The model is written to ``out``, and a checkpoint beside it (see ``checkpoint_path``). With ``resume`` the
     run goes on from that, if it is there: an interrupted one to its end, a finished one to more
-    ``settings.steps``, which count from the run's beginning. The learning rate then follows the curve of the
-    new number of steps. Everything that decides what is computed must be as it was; steps, validate_every,
-    patience and the other arguments here may differ.
+    ``settings.steps``, which count from the run's beginning. Without ``settings`` it has those it began with.
+    The learning rate follows the curve of the new number of steps from there. Everything that decides what is
+    computed must be as it was; steps, validate_every, patience and the other arguments here may differ.
 
     ``model`` (one made before, a file or a checkpoint) is trained further on this text, in a run of its own;
     its vocabulary and sizes stay, and it itself is not changed. Words that it does not know become "<unk>".
@@ -66,6 +67,8 @@ def train(
     >>> print("".join(sample(model, "It was ", 200, seed=1)))
     """
     base = load_model(model, "cpu") if isinstance(model, str | Path) else model
+    if resume and settings is None and out is not None:
+        settings = kept_settings(out)
     if base is not None:
         check_finite(base.state_dict())
         settings = settings or settings_of(base)
@@ -105,7 +108,7 @@ def train(
         log=log,
         progress=progress,
         notes=notes,
-        about={KIND: description(new), **files.about()},
+        about={KIND: description(new), "settings": asdict(settings), **files.about()},
     )
     new.eval()
     best = min((r for r in records if r["val_loss"] is not None), key=lambda record: record["val_loss"])
@@ -117,6 +120,20 @@ def train(
         save_model(files.out, new, {**facts, "validation_loss": best["val_loss"]})
     files.finish(records, _unit(settings.level))
     return new
+
+
+def kept_settings(out: str | Path) -> Settings | None:
+    """The settings in the checkpoint of the run that writes its model to ``out``; None without one.
+
+    Raises FormatError for a file that is none, OSError.
+    """
+    file = checkpoint_path(out)
+    if not file.exists() or file.stat().st_size == 0:
+        return None
+    try:
+        return Settings(**checkpoint.load(file)["about"]["settings"])
+    except (KeyError, TypeError) as error:
+        raise FormatError(f"{file}: want the checkpoint of a run of the text lab, got another") from error
 
 
 def _facts(settings: Settings, text: str, base: TextModel | None) -> dict[str, Any]:

@@ -56,13 +56,15 @@ def train(
     """Train a language model on text FILEs (UTF-8; - is standard input), or on the Python language reference.
 
     The last tenth of the text is held out for validation, and the best model by it is kept. Ctrl-C and SIGTERM
-    save a checkpoint; the same command with --resume continues from it. To train a finished model for longer,
-    use --resume with more --steps. To train a model on other text, use --from MODEL with another --out.
+    save a checkpoint; the same command with --resume continues from it, with the options it began with where you
+    give no others. To train a finished model for longer, use --resume with more --steps. To train a model on
+    other text, use --from MODEL with another --out.
     """
     check_apart(files, start, out=out, log=log, plot=plot)
     base = None if start is None else text.load_model(start, "cpu")
     chosen = given(knobs)
-    settings = text.Settings(**knobs) if base is None else replace(text.settings_of(base), **chosen)
+    usual = (text.kept_settings(out) if resume else None) or (base and text.settings_of(base)) or DEFAULT
+    settings = replace(usual, **chosen)
     if "vocabulary" in chosen and settings.level == "char":
         raise ShapeError("vocabulary: want --level word, as characters are all kept, got --level char")
     with says_how_to_go_on():
