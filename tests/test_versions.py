@@ -336,9 +336,11 @@ def test_writes_that_the_tape_would_miss_are_refused(device, leaf):
     for target, value in ((x, 1.0), (y, 1.0), (plain, y), (plain, x)):
         with pytest.raises(TapeError, match=r"t\[\.\.\.\] = value: want tensors without a gradient, .*gl.stack"):
             target[0] = value
-    for view in (y[0], y.T, y.reshape(2), y.squeeze(0)):
+    for view in (y[0], y.T, y.reshape(2), y.squeeze(0), apply(lambda a: (a, lambda dy: (dy,)), y)):
         with pytest.raises(TapeError, match=r"t \+= x: want a tensor with memory of its own, got a view"):
             view += 1
+    for own in (y[[0]], y[y > 0], gl.Dropout(0.5)(y), apply(lambda a: (a + 1, lambda dy: (dy,)), y)):
+        own += 1
     with gl.no_grad():
         plain[0] = y[0]
         plain[:, gl.Tensor(device.asarray(np.array([1])))] = 7

@@ -11,12 +11,12 @@ class Needs(NamedTuple):
 
     ``inputs``: the number of each input that is needed -> the numbers of the inputs whose gradients need it.
     ``outputs``: the numbers of the inputs whose gradients need the outputs.
-    ``view``: whether the output may be memory of the input.
+    ``view``: whether an output may be memory of an input.
     """
 
     inputs: Mapping[int, tuple[int, ...]] | None = None
     outputs: tuple[int, ...] | None = None
-    view: bool = False
+    view: bool = True
 
 
 _EVERYTHING = Needs()

@@ -1,8 +1,9 @@
-"""A Tensor among others: as Python's number, as text, as an array of NumPy and of other libraries.
+"""A Tensor among others: as Python's number, as text, as an array of NumPy and of other libraries, as a copy.
 
 Reading a tensor as an array is refused where a gradient would be lost without a word: ``detach()`` says it.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +40,8 @@ class Exchange:
     __slots__ = ()
 
     _data: Any
+    _source: Any
+    grad: Any
     requires_grad: Any
     shape: Any
     dtype: Any
@@ -153,6 +156,38 @@ class Exchange:
     def __array_function__(self, function: Callable, types: Any, args: tuple, options: dict) -> Any:
         """NumPy's other functions, which take plain arrays."""
         return function(*_plain(args, function), **_plain(options, function))
+
+    # -- copies of leaves -----
+    def __copy__(self) -> Any:
+        return self._twin("copy", copy.copy(self._data))
+
+    def __deepcopy__(self, memo: dict) -> Any:
+        twin = memo[id(self)] = self._twin("copy", copy.deepcopy(self._data, memo))
+        twin.grad = copy.deepcopy(self.grad, memo)
+        return twin
+
+    def __reduce__(self) -> tuple:
+        self._check_leaf("pickle")
+        return _leaf, (type(self), self._data, self.requires_grad), getattr(self, "__dict__", None)
+
+    def _twin(self, what: str, data: Any) -> Any:
+        """Another leaf of this class, with the same attributes and without a gradient."""
+        self._check_leaf(what)
+        twin = _leaf(type(self), data, self.requires_grad)
+        if attributes := getattr(self, "__dict__", None):
+            vars(twin).update(attributes)
+        return twin
+
+    def _check_leaf(self, what: str) -> None:
+        if self._source is not None:
+            raise TapeError(f"{what}: want a leaf, got what {self._source[0].name} made of others; detach() first")
+
+
+def _leaf(kind: Any, data: Any, requires_grad: bool) -> Any:
+    """A leaf of that class of Tensors."""
+    made = kind.__new__(kind)
+    made._begin(data, requires_grad)
+    return made
 
 
 def _plain(x: Any, function: Any) -> Any:

@@ -143,7 +143,8 @@ class Methods:
         """On the current GPU."""
         return self.to("cuda")
 
-    half, float, double = _cast("float16"), _cast("float32"), _cast("float64")
+    half, bfloat16, long = _cast("float16"), _cast("bfloat16"), _cast("int64")
+    float, double = _cast("float32"), _cast("float64")
 
 
 def _is_dtype(name: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.errors import ShapeError, TapeError
 from gpulstm.functional.needs import needs_of
-from gpulstm.tape.versions import Version
+from gpulstm.tape.versions import Version, owner_of
 
 _numbers = itertools.count()
 
@@ -25,7 +25,7 @@ Target: TypeAlias = "tuple[Node, int] | Any"
 class Node:
     """One application of ``fn`` to Tensors and other inputs. Numbers rise with time: older nodes have smaller ones."""
 
-    __slots__ = ("backend", "fn", "likes", "needed", "number", "outputs", "pullback", "targets")
+    __slots__ = ("backend", "fn", "likes", "needed", "number", "outputs", "pullback", "targets", "view")
 
     def __init__(self, fn: Callable, backend: Backend, pullback: Callable, inputs: tuple, outputs: tuple) -> None:
         """``inputs`` and ``outputs`` are Tensors, or None for what has no version or takes no gradient."""
@@ -35,6 +35,7 @@ class Node:
         self.targets: list[Target] = [None if x is None else x._source or x for x in wanted]
         self.likes = [None if x is None else (x.shape, x.dtype) for x in wanted]  # of the gradients
         self.needed = _needed(fn, inputs, wanted, outputs)
+        self.view = needs_of(fn).view and _share_memory(inputs, outputs)
 
     @property
     def name(self) -> str:
@@ -91,6 +92,11 @@ def _needed(fn: Callable, inputs: tuple, wanted: list, outputs: tuple) -> list[t
     if needed(needs.outputs):
         places += [(~k, y) for k, y in enumerate(outputs)]
     return [(k, x.shape, x.version, x.version.count) for k, x in places if x is not None]
+
+
+def _share_memory(inputs: tuple, outputs: tuple) -> bool:
+    owners = {id(owner_of(x.data)) for x in inputs if x is not None}
+    return any(id(owner_of(y.data)) in owners for y in outputs)
 
 
 def _words(fn: Callable, place: int) -> str:

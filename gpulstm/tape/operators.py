@@ -9,7 +9,6 @@ import numpy as np
 from gpulstm.backend import backend_of, is_floating
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.functional import arithmetic, comparisons, elementwise, rearrange
-from gpulstm.functional.needs import needs_of
 from gpulstm.tape.recording import recording
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class Operators:
             raise DTypeError(f"t {sign}= x: want a result of {self.dtype}, as t has, got {value.dtype}; use t.astype")
         if not value.requires_grad:
             self._write(f"t {sign}= x", (...,), value.data)
-        elif self._source is not None and needs_of(self._source[0].fn).view:
+        elif self._source is not None and self._source[0].view:
             raise TapeError(
                 f"t {sign}= x: want a tensor with memory of its own, got a view of another; write t = t {sign} x"
             )

@@ -1,6 +1,5 @@
 """Tensor: an array that remembers how it was made; and ``apply``, which calls any function of arrays on Tensors."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,10 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
     a Tensor or a tuple of them. ``pullback(*cotangents)`` takes the gradient of each value (None for one that
     has none, where there are several) and returns that of each input, or None: new arrays or views of the
     cotangents, like the inputs in shape and dtype. It leaves the cotangents and what it keeps as they are: with
-    ``retain_graph`` it runs several times. Raises DeviceError for inputs on different devices.
+    ``retain_graph`` it runs several times. What it needs of the inputs and values must not be written to before;
+    that is all of them, unless ``fn.needs`` says less (functional/needs.py).
+
+    Raises DeviceError for inputs on different devices.
     """
     arrays = [raw(x) for x in inputs]
     backend = backend_of(*arrays)
@@ -72,6 +74,10 @@ class Tensor(Operators, Methods, Exchange):
     _apply, _raw = staticmethod(apply), staticmethod(raw)  # for the classes that this one is made of
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
+        self._begin(data, requires_grad)
+
+    def _begin(self, data: Array, requires_grad: bool) -> None:
+        """A leaf, also of a class whose ``__init__`` wants something else."""
         backend_of(data)
         self._data: Array = _numbers(as_array(data))
         self._grad: Array | None = None
@@ -194,40 +200,6 @@ class Tensor(Operators, Methods, Exchange):
         """Take the place of a tensor that was made of this one."""
         self._data, self._written, self._grad = other._data, other._written, None
         self._source, self._requires_grad = other._source, other._requires_grad
-
-    def __copy__(self) -> "Tensor":
-        return self._twin(copy.copy(self._leaf("copy")._data))
-
-    def __deepcopy__(self, memo: dict) -> "Tensor":
-        twin = memo[id(self)] = self._twin(copy.deepcopy(self._leaf("copy")._data, memo))
-        twin._grad = copy.deepcopy(self._grad, memo)
-        return twin
-
-    def __reduce__(self) -> tuple:
-        return _unpickled, (type(self), self._leaf("pickle")._data, self._requires_grad), self._attributes()
-
-    def _twin(self, data: Array) -> "Tensor":
-        """Another tensor of this class, without a gradient."""
-        twin = _unpickled(type(self), data, self._requires_grad)
-        if attributes := self._attributes():
-            vars(twin).update(attributes)
-        return twin
-
-    def _attributes(self) -> dict[str, Any] | None:
-        """What a subclass without ``__slots__`` holds besides."""
-        return getattr(self, "__dict__", None)
-
-    def _leaf(self, what: str) -> "Tensor":
-        if self._source is not None:
-            raise TapeError(f"{what}: want a leaf, got what {self._source[0].name} made of others; detach() first")
-        return self
-
-
-def _unpickled(kind: type[Tensor], data: Array, requires_grad: bool) -> Tensor:
-    """A leaf of that class, without the arguments that the class may want."""
-    made = kind.__new__(kind)
-    Tensor.__init__(made, data, requires_grad)
-    return made
 
 
 def _numbers(array: Array) -> Array:

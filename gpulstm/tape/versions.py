@@ -29,7 +29,7 @@ _versions: "weakref.WeakValueDictionary[int, Version]" = weakref.WeakValueDictio
 
 def version_of(array: Array) -> Version:
     """The version of the memory that the array stands in."""
-    owner = _owner(array)
+    owner = owner_of(array)
     with _lock:
         version = _versions.get(id(owner))
         if version is None or version.owner() is not owner:  # an id is given anew when its object is gone
@@ -37,7 +37,7 @@ def version_of(array: Array) -> Version:
     return version
 
 
-def _owner(array: Any) -> Array:
+def owner_of(array: Any) -> Array:
     """The array that owns the memory: views of NumPy and CuPy know theirs."""
     while isinstance(base := array.base, type(array)):
         array = base
