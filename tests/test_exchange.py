@@ -354,12 +354,19 @@ def test_subclasses_keep_what_they_hold(name):
 
 
 # -- gl.tensor of a Tensor -----------------------------------------------------------------------------------
+def test_tensor_of_a_list_of_tensors():
+    x = gl.tensor([1.0, 2.0])
+    assert gl.tensor([x, x]).tolist() == [[1, 2], [1, 2]] and gl.tensor([x.sum(), 4.0]).tolist() == [3, 4]
+
+
 def test_tensor_does_not_cut_the_tape(device, leaf):
     x = leaf([1.0, 2.0])
     for y in (x, x * 2, gl.nn.Parameter(device.xp.ones(2))):
         for options in ({}, {"dtype": "float32"}, {"device": device.name}, {"requires_grad": True}):
             with pytest.raises(TapeError, match=r"tensor: want data without a gradient, .* x.to\(.*x.detach\(\)"):
                 gl.tensor(y, **options)
+        with pytest.raises(TapeError, match=r"tensor: want data without a gradient, .* join them with gl.stack"):
+            gl.tensor([y.sum(), y.sum()])
         assert gl.tensor(y.detach(), dtype="float32").dtype == np.float32
     lower, upper = gl.LSTM(3, 4, device="cpu"), gl.LSTM(4, 4, dtype="float64", device="cpu")
     hidden, _ = lower(np.ones((5, 2, 3), np.float32))

@@ -229,6 +229,8 @@ def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any =
             "tensor: want data without a gradient, got a Tensor that requires one, which it would lose here; convert "
             f"it with x.to({'device or dtype' if dtype is None else repr(str(dtype))}), or take x.detach()"
         )
+    if isinstance(x, list | tuple) and any(isinstance(item, Tensor) and item.requires_grad for item in x):
+        raise TapeError("tensor: want data without a gradient, got Tensors that require one; join them with gl.stack")
     array = raw(x)
     if dtype is not None:
         dtype = to_dtype(dtype)
