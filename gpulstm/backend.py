@@ -160,34 +160,48 @@ def check_plain(x: Any, name: str = "array") -> None:
     raise DTypeError(f"{name}: want a plain array, got a {type(x).__name__}, which means more; {way}")
 
 
-def _backend_of_one(x: Any) -> Backend:
+def _backend_of_one(x: Any) -> Backend | None:
+    """None for what is no array."""
     if isinstance(x, np.ndarray):
-        if type(x) is not np.ndarray:
-            check_plain(x)
         return CPU
-    if _is_cupy(x):
-        return _cuda_backend(x.device.id)
-    raise DTypeError(f"array: want a NumPy or CuPy array, got {type(x).__name__}")
+    return _cuda_backend(x.device.id) if _is_cupy(x) else None
 
 
-def backend_of(*arrays: Array | float | None) -> Backend:
-    """The backend that all the arrays belong to; None and scalars belong to any.
+def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> Backend:
+    """The backend that all the arrays belong to; None and numbers belong to any.
 
-    Raises DeviceError, naming both, when arrays live on different devices, and DTypeError for what is
-    no array. Without any array the answer is the processor.
+    Raises DTypeError for what is no array and DeviceError for an array that is not where the first one is; both name
+    an array that was given by keyword. Without any array the answer is the processor.
     """
     found: Backend | None = None
-    for x in arrays:
+    for k, x in enumerate((*arrays, *named.values()) if named else arrays):
         if x is None or isinstance(x, _SCALARS):
             continue
         backend = _backend_of_one(x)
+        if type(x) is not np.ndarray and (backend is None or backend is CPU):
+            name = [*["array"] * len(arrays), *named][k]
+            if backend is None:
+                raise DTypeError(f"{name}: want a NumPy or CuPy array, got {type(x).__name__}{_way_to_an_array(x)}")
+            check_plain(x, name)
         if found is None:
-            found = backend
+            found, first = backend, k
         elif backend is not found:
-            raise DeviceError(
-                f"arrays: want all on one device, got {found.name} and {backend.name}; move one, e.g. module.to('cuda')"
-            )
+            names = [*["array"] * len(arrays), *named]
+            raise DeviceError(_on_another_device(names[k], backend, names[first], found))
     return found if found is not None else CPU
+
+
+def _way_to_an_array(x: Any) -> str:
+    if type(x).__name__ in ("Tensor", "Parameter"):
+        return "; give its .data, or call the function through gl.apply"
+    return "; make one with np.asarray" if isinstance(x, list | tuple) else ""
+
+
+def _on_another_device(name: str, backend: Backend, first: str, found: Backend) -> str:
+    way = f"gl.tensor({name if name.isidentifier() else '...'}, device={found.name!r})"
+    if name == first:  # neither has a name
+        return f"arrays: want all on one device, got {found.name} and {backend.name}; move one, e.g. with {way}"
+    return f"{name}: want {found.name}, the device of {first}, got {backend.name}; move it with {way}"
 
 
 @functools.cache

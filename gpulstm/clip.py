@@ -6,8 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of
-from gpulstm.errors import DTypeError, NotFinite, ShapeError
+from gpulstm import checks
+from gpulstm.arguments import check_writable
+from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of
+from gpulstm.errors import DTypeError, NotFinite
+from gpulstm.optim.arguments import parameters_of
 from gpulstm.optim.optimizer import contiguous
 from gpulstm.optim.table import CHUNK, first_chunks, to_device
 from gpulstm.tape import Tensor
@@ -30,25 +33,26 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, error
     gradients not a number, as in PyTorch; with ``error_if_nonfinite`` both raise NotFinite and leave the
     gradients as they are.
 
-    Raises ShapeError for a max_norm below 0 and DeviceError when the gradients are on several devices.
+    Raises ShapeError for a max_norm below 0, DTypeError for a gradient that is no array of floats or cannot be
+    written to, and DeviceError when the gradients are on several devices.
     """
-    if not max_norm >= 0:
-        raise ShapeError(f"max_norm: want a number from 0 up, got {max_norm}")
-    grads = _gradients(parameters)
-    backend = backend_of(*grads)
+    max_norm = _limit("max_norm", max_norm)
+    checks.flag("error_if_nonfinite", error_if_nonfinite)
+    named = _gradients(parameters)
+    backend, grads = backend_of(**named), list(named.values())
     with backend:
         clip = _clip_norm_kernel if backend.is_cuda else _clip_norm_numpy
-        return clip(backend, grads, float(max_norm), error_if_nonfinite)
+        return clip(backend, grads, max_norm, error_if_nonfinite)
 
 
 def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Bring every element of the gradients, in place, into [-clip_value, clip_value]; PyTorch's name has a _.
 
-    Raises ShapeError for a clip_value below 0.
+    Raises ShapeError for a clip_value below 0 and DTypeError, before anything is changed, for a gradient that is no
+    array of floats or cannot be written to.
     """
-    if not clip_value >= 0:
-        raise ShapeError(f"clip_value: want a number from 0 up, got {clip_value}")
-    for grad in _gradients(parameters):
+    clip_value = _limit("clip_value", clip_value)
+    for grad in _gradients(parameters).values():
         backend = backend_of(grad)
         xp = backend.xp
         with backend, np.errstate(over="ignore"):  # a clip_value that float16 cannot hold is infinite there
@@ -56,14 +60,26 @@ def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) ->
             xp.maximum(xp.minimum(grad, clip_value, out=grad), -clip_value, out=grad)
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Array]:
-    """The gradients that are there."""
-    grads = []
-    for p in [parameters] if isinstance(parameters, Tensor) else parameters:
+def _limit(name: str, value: float) -> float:
+    """A number from 0 up, which may be infinite: then the gradients stay as they are."""
+    return math.inf if isinstance(value, float) and value == math.inf else checks.number(name, value)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> dict[str, Array]:
+    """The gradients that are there, by the names that errors give them."""
+    grads = {}
+    for k, p in enumerate(parameters_of("parameters", parameters)):
         if not isinstance(p, Tensor):
             raise DTypeError(f"parameters: want Parameters, got {type(p).__name__}")
-        if p.grad is not None:
-            grads.append(p.grad)
+        if p.grad is None:
+            continue
+        name = f"gradient of parameter {k}"
+        backend_of(**{name: p.grad})
+        if getattr(getattr(p.grad, "dtype", None), "name", None) not in FLOATS:
+            got = getattr(p.grad, "dtype", type(p.grad).__name__)
+            raise DTypeError(f"{name}: want an array of {', '.join(FLOATS)}, got {got}")
+        check_writable(name, p.grad)
+        grads[name] = p.grad
     return grads
 
 

@@ -2,10 +2,14 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, SupportsFloat
+from collections.abc import Callable
+from typing import Any, ClassVar, SupportsFloat
 
-from gpulstm.errors import FormatError, ShapeError
+from gpulstm import checks
+from gpulstm.errors import DTypeError, FormatError, ShapeError
 from gpulstm.optim import Optimizer
+
+BELOW_1 = math.nextafter(1, 0)
 
 
 class Schedule(ABC):
@@ -16,9 +20,10 @@ class Schedule(ABC):
     """
 
     needs_metric = False  # step() takes no metric: it belongs after each step of the optimiser
+    _shown: ClassVar[tuple[str, ...]] = ()  # the options in ``repr``
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.optimizer = optimizer
+        self.optimizer = _checked(optimizer)
         self.base_lrs: list[float] = [group["lr"] for group in optimizer.param_groups]
         self.k = 0
         self._apply()
@@ -37,12 +42,15 @@ class Schedule(ABC):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what ``state_dict`` gave; raises FormatError for another schedule's or other groups'."""
-        _check_keys(state_dict, self.state_dict())
-        base_lrs = [float(lr) for lr in state_dict["base_lrs"]]
+        k, base_lrs = _values(state_dict, self.state_dict(), k=checks.count, base_lrs=_rates)
         if len(base_lrs) != len(self.base_lrs):
             raise FormatError(f"schedule state: want {len(self.base_lrs)} base_lrs, one a group, got {len(base_lrs)}")
-        self.k, self.base_lrs = int(state_dict["k"]), base_lrs
+        self.k, self.base_lrs = k, base_lrs
         self._apply()
+
+    def __repr__(self) -> str:
+        options = {name.removeprefix("_"): getattr(self, name) for name in self._shown}
+        return _line(self, {**options, "k": self.k})
 
     def _apply(self) -> None:
         groups = self.optimizer.param_groups
@@ -58,11 +66,11 @@ class ConstantLR(Schedule):
     ``ConstantLR(optimizer, factor=1)`` never changes the rate. Raises ShapeError for a factor outside [0, 1].
     """
 
+    _shown = ("_factor", "_total_iters")
+
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5) -> None:
-        if not 0 <= factor <= 1:
-            raise ShapeError(f"factor: want a number from 0 to 1, got {factor}")
-        _check_count("total_iters", total_iters, 0)
-        self._factor, self._total_iters = float(factor), total_iters
+        self._factor = checks.number("factor", factor, most=1)
+        self._total_iters = checks.count("total_iters", total_iters)
         super().__init__(optimizer)
 
     def rate(self, base_lr: float, k: int) -> float:
@@ -75,10 +83,11 @@ class StepLR(Schedule):
     Raises ShapeError for a step_size below 1 and a gamma below 0.
     """
 
+    _shown = ("_step_size", "_gamma")
+
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
-        _check_count("step_size", step_size, 1)
-        _check_number("gamma", gamma)
-        self._step_size, self._gamma = step_size, float(gamma)
+        self._step_size = checks.count("step_size", step_size, 1)
+        self._gamma = checks.number("gamma", gamma)
         super().__init__(optimizer)
 
     def rate(self, base_lr: float, k: int) -> float:
@@ -98,14 +107,15 @@ class CosineWarmup(Schedule):
     Raises ShapeError unless 0 <= warmup_steps < total_steps and 0 <= min_lr <= lr of every group.
     """
 
+    _shown = ("_warmup_steps", "_total_steps", "_min_lr")
+
     def __init__(self, optimizer: Optimizer, warmup_steps: int, total_steps: int, min_lr: float = 0.0) -> None:
-        _check_count("warmup_steps", warmup_steps, 0)
-        _check_count("total_steps", total_steps, warmup_steps + 1)
-        _check_number("min_lr", min_lr)
-        lowest = min(group["lr"] for group in optimizer.param_groups)
-        if min_lr > lowest:
-            raise ShapeError(f"min_lr: want at most {lowest:g}, the optimiser's lr, got {min_lr:g}")
-        self._warmup_steps, self._total_steps, self._min_lr = warmup_steps, total_steps, float(min_lr)
+        self._warmup_steps = checks.count("warmup_steps", warmup_steps)
+        self._total_steps = checks.count("total_steps", total_steps, self._warmup_steps + 1)
+        self._min_lr = checks.number("min_lr", min_lr)
+        lowest = min(group["lr"] for group in _checked(optimizer).param_groups)
+        if self._min_lr > lowest:
+            raise ShapeError(f"min_lr: want at most {lowest:g}, the optimiser's lr, got {self._min_lr:g}")
         super().__init__(optimizer)
 
     def rate(self, base_lr: float, k: int) -> float:
@@ -141,23 +151,22 @@ class ReduceLROnPlateau:
         min_lr: float = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        _check_choice("mode", mode, ("min", "max"))
-        _check_choice("threshold_mode", threshold_mode, ("rel", "abs"))
-        if not 0 <= factor < 1:
-            raise ShapeError(f"factor: want a number from 0 to below 1, got {factor}")
-        for name, number in (("threshold", threshold), ("min_lr", min_lr), ("eps", eps)):
-            _check_number(name, number)
-        _check_count("patience", patience, 0)
-        _check_count("cooldown", cooldown, 0)
-        self.optimizer, self._mode, self._factor, self._patience = optimizer, mode, factor, patience
-        self._threshold, self._threshold_mode, self._cooldown = threshold, threshold_mode, cooldown
-        self._min_lr, self._eps = min_lr, eps
+        self.optimizer = _checked(optimizer)
+        self._mode = checks.choice("mode", mode, ("min", "max"))
+        self._threshold_mode = checks.choice("threshold_mode", threshold_mode, ("rel", "abs"))
+        self._factor = checks.number("factor", factor, most=BELOW_1, words="from 0 to below 1")
+        self._threshold, self._min_lr = checks.number("threshold", threshold), checks.number("min_lr", min_lr)
+        self._eps, self._patience = checks.number("eps", eps), checks.count("patience", patience)
+        self._cooldown = checks.count("cooldown", cooldown)
         self.best: float | None = None
         self.bad, self.cooldown_left = 0, 0
 
     def step(self, metric: SupportsFloat) -> None:
-        """Take the next metric, a number or an array of one, into account."""
-        value = float(metric)
+        """Take the next metric, a number or an array or Tensor of one, into account; raises DTypeError for others."""
+        try:
+            value = float(metric.item() if hasattr(metric, "item") else metric)
+        except (TypeError, ValueError) as error:
+            raise DTypeError(f"metric: want a number, got {metric!r}") from error
         if self._is_better(value):
             self.best, self.bad = value, 0
         else:
@@ -174,9 +183,13 @@ class ReduceLROnPlateau:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what ``state_dict`` gave. Raises FormatError for the state of another schedule."""
-        _check_keys(state_dict, self.state_dict())
-        self.best = None if state_dict["best"] is None else float(state_dict["best"])
-        self.bad, self.cooldown_left = int(state_dict["bad"]), int(state_dict["cooldown_left"])
+        kinds = {"best": _best, "bad": checks.count, "cooldown_left": checks.count}
+        self.best, self.bad, self.cooldown_left = _values(state_dict, self.state_dict(), **kinds)
+
+    def __repr__(self) -> str:
+        names = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_lr", "eps")
+        options = {name: getattr(self, f"_{name}") for name in names}
+        return _line(self, {**options, "best": self.best, "bad": self.bad})
 
     def _is_better(self, metric: float) -> bool:
         sign = 1 if self._mode == "max" else -1
@@ -192,22 +205,37 @@ class ReduceLROnPlateau:
                 group["lr"] = lr
 
 
-def _check_count(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or value < least:
-        raise ShapeError(f"{name}: want a whole number from {least} up, got {value!r}")
+def _checked(optimizer: Any) -> Optimizer:
+    """The optimiser. Raises DTypeError for another thing."""
+    if not isinstance(optimizer, Optimizer):
+        raise DTypeError(f"optimizer: want an optimiser, e.g. gl.Adam(model.parameters()), got {optimizer!r:.60}")
+    return optimizer
 
 
-def _check_number(name: str, value: float) -> None:
-    if not (value >= 0 and math.isfinite(value)):
-        raise ShapeError(f"{name}: want a number from 0 up, got {value!r}")
+def _line(schedule: Any, options: dict[str, Any]) -> str:
+    text = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    lrs = [group["lr"] for group in schedule.optimizer.param_groups]
+    return f"{type(schedule).__name__}({text}, lr={lrs[0] if len(lrs) == 1 else lrs})"
 
 
-def _check_choice(name: str, choice: str, choices: tuple[str, ...]) -> None:
-    if choice not in choices:
-        raise ShapeError(f"{name}: want {' or '.join(map(repr, choices))}, got {choice!r}")
+def _values(state_dict: Any, mine: dict[str, Any], **kinds: Callable[[str, Any], Any]) -> list[Any]:
+    """The values of a state with the names of ``mine``, each of its kind; raises FormatError for others."""
+    got = sorted(state_dict, key=str) if isinstance(state_dict, dict) else type(state_dict).__name__
+    if got != sorted(mine):
+        raise FormatError(f"schedule state: want {sorted(mine)}, got {got}")
+    try:
+        return [kind(f"schedule state: {name}", state_dict[name]) for name, kind in kinds.items()]
+    except (TypeError, ValueError) as error:
+        raise FormatError(str(error)) from error
 
 
-def _check_keys(state_dict: dict[str, Any], want: dict[str, Any]) -> None:
-    got = sorted(state_dict) if isinstance(state_dict, dict) else type(state_dict).__name__
-    if got != sorted(want):
-        raise FormatError(f"schedule state: want {sorted(want)}, got {got}")
+def _best(name: str, value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise FormatError(f"{name}: want a number or None, got {value!r:.60}")
+    return None if value is None else float(value)
+
+
+def _rates(name: str, values: Any) -> list[float]:
+    if not isinstance(values, list | tuple):
+        raise FormatError(f"{name}: want a list of numbers, got {values!r:.60}")
+    return [checks.number(name, value) for value in values]

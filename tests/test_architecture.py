@@ -21,7 +21,7 @@ PACKAGE = ROOT / "gpulstm"
 LEVELS = (
     ("errors",),
     ("checks", "launch", "pool", "random"),
-    ("backend",),
+    ("arguments", "backend"),
     ("cells",),
     ("functional",),
     ("tape",),

@@ -191,7 +191,7 @@ def test_new_layers_go_to_the_best_device_in_float32(emulated):
         for p in layer.parameters():
             assert p.device == "cuda:0" and p.dtype == np.float32
     assert gl.Linear(2, 3, device=gl.device("cuda:1")).device == "cuda:1"
-    with pytest.raises(DeviceError, match="got cpu and cuda:0"):
+    with pytest.raises(DeviceError, match=r"^x: want cuda:0, the device of weight, got cpu; .*device='cuda:0'"):
         gl.Linear(2, 3)(np.ones((4, 2), np.float32))
 
 

@@ -1,6 +1,7 @@
 """Optimisers: PyTorch's numbers, the formulas as sums, one launch for all, resuming bit for bit."""
 
 import json
+import math
 import tracemalloc
 
 import ml_dtypes
@@ -454,6 +455,10 @@ def test_gradients_that_are_not_finite_spread_without_a_warning(device):
         ("AdamW", {"betas": (0.9, -0.1)}, r"betas\[1\]: want a number from 0 to below 1, got -0.1"),
         ("Adam", {"betas": 0.9}, "betas: want two numbers, got 0.9"),
         ("AdamW", {"weight_decay": -1}, "weight_decay: want"),
+        ("SGD", {"lr": True}, "lr: want a number from 0 up, got True"),
+        ("SGD", {"lr": None}, "lr: want a number from 0 up, got None"),
+        ("SGD", {"lr": [0.1]}, "lr: want a number from 0 up"),
+        ("SGD", {"lr": np.complex64(1)}, "lr: want a number from 0 up"),
     ],
 )
 def test_options_out_of_range(name, options, message):
@@ -480,7 +485,7 @@ def test_parameters_that_are_none(device):
     with pytest.raises(DTypeError, match="parameter 0: want a Parameter, got ndarray"):
         optim.Adam([p.data])
     for given in (p, object()):
-        with pytest.raises(DTypeError, match="parameters: want a list of Parameters or of groups, got"):
+        with pytest.raises(DTypeError, match=r"parameters: want a list of Parameters or of groups, e.g. .*, got"):
             optim.Adam(given)
     with pytest.raises(DTypeError, match="parameter group: want a dict with 'params', got"):
         optim.Adam([{"params": [p]}, p])
@@ -516,8 +521,10 @@ def test_a_parameter_that_changed_its_type_or_device(emulated):
         optimiser.step()
     gpu = backend.device("cuda").backend
     p.data, p.grad = gpu.asarray(np.ones(3, np.float32)), gpu.asarray(np.ones(3, np.float32))
-    with pytest.raises(DeviceError, match="cuda:0 and cpu"):
+    with pytest.raises(DeviceError, match="exp_avg of parameter 0: want cuda:0, the device of the parameter, got cpu"):
         optimiser.step()
+    optimiser.load_state_dict(optimiser.state_dict())  # as the message says
+    optimiser.step()
 
 
 def test_states_that_do_not_fit_change_nothing(device):
@@ -544,6 +551,15 @@ def test_states_that_do_not_fit_change_nothing(device):
         (lambda d: d["state"].update({-1: d["state"][1]}), FormatError, "want parameters 0 to 1, got"),
         (lambda d: d["state"][1].pop("exp_avg"), FormatError, "state of parameter 1: want"),
         (lambda d: d["state"][1].update(exp_avg=np.ones(4)), ShapeError, r"exp_avg of parameter 1: want"),
+        (lambda d: d["state"][1].update(exp_avg="zeros"), DTypeError, r"exp_avg of parameter 1: want"),
+        (lambda d: d["state"][1].update(exp_avg=np.ones((2, 2), complex)), DTypeError, "exp_avg of parameter 1: want"),
+        (lambda d: d["state"][1].update(mu_product=np.ones((2, 2))), FormatError, "state of parameter 1: want"),
+        (lambda d: d["state"][1].update(step=-1), FormatError, "step of parameter 1: want a whole number"),
+        (lambda d: d["state"][1].update(step=1.5), FormatError, "step of parameter 1: want a whole number"),
+        (lambda d: d["state"][1].update(step=math.nan), FormatError, "step of parameter 1: want a whole number"),
+        (lambda d: d["state"][1].update(step=True), FormatError, "step of parameter 1: want a whole number"),
+        (lambda d: d["state"][1].update(step=np.ones(2)), FormatError, "step of parameter 1: want a whole number"),
+        (lambda d: d["state"][1].pop("step"), FormatError, "state of parameter 1: want"),
     ]
     for spoil, error, message in faults:
         state_dict = saved()

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from gpulstm.errors import FormatError, ShapeError
+import gpulstm as gl
+from gpulstm.errors import DTypeError, FormatError, ShapeError
 from gpulstm.optim import SGD
 from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
 from gpulstm.tape import Tensor
@@ -230,6 +231,15 @@ def test_which_schedules_take_a_metric():
         (lambda opt: ReduceLROnPlateau(opt, factor=1.0), "factor: want a number from 0 to below 1, got 1.0"),
         (lambda opt: ReduceLROnPlateau(opt, patience=-1), "patience: want a whole number from 0 up, got -1"),
         (lambda opt: ReduceLROnPlateau(opt, threshold=-1), "threshold: want a number from 0 up, got -1"),
+        (lambda opt: StepLR(opt, True), "step_size: want a whole number from 1 up, got True"),
+        (lambda opt: StepLR(opt, "3"), "step_size: want a whole number from 1 up, got '3'"),
+        (lambda opt: StepLR(opt, 3, gamma="0.1"), "gamma: want a number from 0 up, got '0.1'"),
+        (lambda opt: StepLR(opt, 3, gamma=None), "gamma: want a number from 0 up, got None"),
+        (lambda opt: ConstantLR(opt, factor=None), "factor: want a number from 0 to 1, got None"),
+        (lambda opt: ConstantLR(opt, factor=1j), "factor: want a number from 0 to 1, got 1j"),
+        (lambda opt: ReduceLROnPlateau(opt, factor="half"), "factor: want a number from 0 to below 1, got 'half'"),
+        (lambda opt: ReduceLROnPlateau(opt, mode=None), "mode: want 'min' or 'max', got None"),
+        (lambda opt: ReduceLROnPlateau(opt, eps=math.inf), "eps: want a number from 0 up, got inf"),
     ],
 )
 def test_options_out_of_range(make, message):
@@ -245,6 +255,62 @@ def test_states_of_other_schedules():
     for schedule, state in wrong:
         with pytest.raises(FormatError, match="schedule state: want"):
             schedule.load_state_dict(state)
+    for state, name in (
+        ({"k": -1, "base_lrs": [0.5, 0.5]}, "k"),
+        ({"k": "3", "base_lrs": [0.5, 0.5]}, "k"),
+        ({"k": 1, "base_lrs": ["a", "b"]}, "base_lrs"),
+        ({"k": 1, "base_lrs": None}, "base_lrs"),
+    ):
+        with pytest.raises(FormatError, match=f"^schedule state: {name}: want "):
+            step.load_state_dict(state)
+    for change in ({"best": "low"}, {"bad": 1.5}, {"cooldown_left": None}):
+        with pytest.raises(FormatError, match=f"^schedule state: {next(iter(change))}: want "):
+            plateau.load_state_dict({**plateau.state_dict(), **change})
     with pytest.raises(FormatError, match="want 2 base_lrs, one a group, got 1"):
         step.load_state_dict({"k": 3, "base_lrs": [0.5]})
     assert step.k == 0
+
+
+@pytest.mark.parametrize(
+    "make", [ConstantLR, ReduceLROnPlateau, lambda o: StepLR(o, 2), lambda o: CosineWarmup(o, 1, 2)]
+)
+@pytest.mark.parametrize("bad", [None, [], {}, 0.1, "Adam", gl.Linear(2, 3)])
+def test_what_is_no_optimiser(make, bad):
+    with pytest.raises(
+        DTypeError, match=r"^optimizer: want an optimiser, e\.g\. gl\.Adam\(model\.parameters\(\)\), got "
+    ):
+        make(bad)
+
+
+def test_numbers_of_numpy():
+    two, half = np.int32(2), np.float32(0.5)
+    for make in (
+        lambda n, x: ConstantLR(optimiser(), x, n),
+        lambda n, x: StepLR(optimiser(), n, x),
+        lambda n, x: CosineWarmup(optimiser(), n, 2 * n, x / 64),
+        lambda n, x: ReduceLROnPlateau(optimiser(), factor=x, patience=n, cooldown=n),
+    ):
+        assert repr(make(two, half)) == repr(make(2, 0.5))
+
+
+def test_metrics():
+    for bad in ("low", None, [1.0], np.ones(2), {}):
+        with pytest.raises(DTypeError, match=r"^metric: want a number, got "):
+            ReduceLROnPlateau(optimiser()).step(bad)
+    for good in (1, 1.0, np.float32(1), np.ones(()), np.ones((1, 1)), gl.Tensor(np.ones(1))):
+        plateau = ReduceLROnPlateau(optimiser())
+        plateau.step(good)
+        assert plateau.best == 1.0
+
+
+def test_reprs():
+    opt = optimiser()
+    schedule = StepLR(opt, 2)
+    schedule.step()
+    assert repr(schedule) == "StepLR(step_size=2, gamma=0.1, k=1, lr=[0.5, 0.02])"
+    cosine = CosineWarmup(optimiser(), 0, 9)
+    assert repr(cosine) == "CosineWarmup(warmup_steps=0, total_steps=9, min_lr=0.0, k=0, lr=[0.5, 0.02])"
+    assert repr(ReduceLROnPlateau(optimiser(), patience=3)) == (
+        "ReduceLROnPlateau(mode='min', factor=0.1, patience=3, threshold=0.0001, threshold_mode='rel', cooldown=0, "
+        "min_lr=0.0, eps=1e-08, best=None, bad=0, lr=[0.5, 0.02])"
+    )

@@ -388,9 +388,11 @@ def test_a_frozen_leaf_has_no_gradient(leaf):
 def test_tensors_on_different_devices_are_named(emulated):
     here, there = gl.tensor([1.0, 2.0], requires_grad=True), gl.tensor([1.0, 2.0], device="cuda")
     other = gl.tensor([1.0, 2.0], device="cuda:1")
-    with pytest.raises(DeviceError, match="got cpu and cuda:0"):
+    with pytest.raises(DeviceError, match=r"^b: want cpu, the device of a, got cuda:0; move it with gl.tensor"):
         here + there
-    with pytest.raises(DeviceError, match="got cuda:0 and cuda:1"):
+    with pytest.raises(DeviceError, match=r"^a: want cpu, the device of b, got cuda:0"):
+        there + here  # what is learnt is where it should be
+    with pytest.raises(DeviceError, match=r"^b: want cuda:0, the device of a, got cuda:1"):
         there * other
     with pytest.raises(DeviceError, match="got cpu and cuda:0"):
         (here * 2).backward(there)

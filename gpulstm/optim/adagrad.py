@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from gpulstm.backend import Array
-from gpulstm.optim.optimizer import Optimizer, check_option, with_decay
+from gpulstm.optim.arguments import check_option
+from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class Adagrad(Optimizer):
@@ -16,6 +17,8 @@ class Adagrad(Optimizer):
 
     ``sum`` starts at ``initial_accumulator_value``. Raises ShapeError for numbers below 0.
     """
+
+    _arrays = ("sum",)
 
     def __init__(
         self,
@@ -38,13 +41,14 @@ class Adagrad(Optimizer):
     def _array_names(self, options: dict[str, Any]) -> tuple[str, ...]:
         return ("sum",)
 
+    def _start(self, name: str, options: dict[str, Any]) -> float:
+        return float(options["initial_accumulator_value"])
+
     def _update(
         self, xp: Any, options: dict[str, Any], p: Array, g: Array, state: dict[str, Any], s: Array, t: Array
     ) -> None:
         total, earlier = state["sum"], state["step"] - 1
         step_size = float(options["lr"]) / (1 + earlier * float(options["lr_decay"]))
-        if earlier == 0:
-            total += float(options["initial_accumulator_value"])
         g = with_decay(xp, g, p, float(options["weight_decay"]), out=s)
         xp.add(total, xp.multiply(g, g, out=t), out=total)
         xp.add(xp.sqrt(total, out=t), float(options["eps"]), out=t)

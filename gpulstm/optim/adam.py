@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from gpulstm import checks
 from gpulstm.backend import Array, Backend
 from gpulstm.errors import ShapeError
-from gpulstm.optim.optimizer import Optimizer, Slot, check_option, contiguous, with_decay
+from gpulstm.optim.arguments import check_option
+from gpulstm.optim.optimizer import Optimizer, Slot, contiguous, with_decay
 from gpulstm.optim.table import CHUNK, first_chunks, to_device
 
 
@@ -27,6 +29,8 @@ class Adam(Optimizer):
     """
 
     _decoupled = False
+    _arrays = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    _fixed: ClassVar = {"maximize": False, "decoupled_weight_decay": False}
 
     def __init__(
         self,
@@ -47,9 +51,10 @@ class Adam(Optimizer):
             raise ShapeError(f"betas: want two numbers, got {betas!r}")
         for k, beta in enumerate(betas):
             check_option(f"betas[{k}]", beta, below=1)
+        checks.flag("amsgrad", options["amsgrad"])
 
     def _array_names(self, options: dict[str, Any]) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if options["amsgrad"] else 2]
+        return self._arrays[: 3 if options["amsgrad"] else 2]
 
     def _numbers(self, options: dict[str, Any], step: int) -> tuple[float, float, float, float, float, float]:
         """keep, l2, beta1, beta2, step_size, eps of one step, as kernels/adam.cu defines them."""
@@ -119,6 +124,7 @@ class AdamW(Adam):
     """
 
     _decoupled = True
+    _fixed: ClassVar = {"maximize": False, "decoupled_weight_decay": True}
 
     def __init__(
         self,

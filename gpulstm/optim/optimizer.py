@@ -1,14 +1,16 @@
 """What all optimisers share: parameter groups, the walk over the parameters, a state that can be saved."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from gpulstm.arguments import check_writable
 from gpulstm.backend import Array, Backend, accumulator, backend_of
-from gpulstm.errors import DTypeError, FormatError, ShapeError
+from gpulstm.errors import DeviceError, DTypeError, ShapeError
+from gpulstm.optim.arguments import check_option, check_parameter, parameters_of, parameters_or_groups
+from gpulstm.optim.saved import read_groups, read_options, read_state
 from gpulstm.tape import Tensor, increment_version
 
 # Elements that NumPy works on at a time: with float32 a chunk is 64 KB, and the six that Adam needs stay in a
@@ -33,18 +35,18 @@ class Optimizer(ABC):
     float32 for all others, and the update is computed in that type.
 
     Raises ShapeError for an option out of range or unknown, for no parameters at all and for one listed
-    twice, and DTypeError for what is no Parameter.
+    twice, and DTypeError for what is no Parameter or cannot be written to.
     """
 
+    _arrays: ClassVar[tuple[str, ...]] = ()  # all that the state of a parameter may hold
+    _counts = True  # whether PyTorch's optimiser keeps the number of steps
+    _fixed: ClassVar[dict[str, bool]] = {"maximize": False}  # PyTorch's options that have one value here
+
     def __init__(self, parameters: Iterable[Any], **defaults: Any) -> None:
-        if isinstance(parameters, Tensor | dict) or not isinstance(parameters, Iterable):
-            raise DTypeError(f"parameters: want a list of Parameters or of groups, got {type(parameters).__name__}")
+        given = parameters_or_groups(parameters)
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
         self.state: list[dict[str, Any]] = []  # of every parameter, in the order of the groups
-        given = list(parameters)
-        if not given:
-            raise ShapeError("parameters: want at least one, got none")
         for group in given if isinstance(given[0], dict) else [{"params": given}]:
             self.add_param_group(group)
 
@@ -72,11 +74,10 @@ class Optimizer(ABC):
             raise DTypeError(f"parameter group: want a dict with 'params', got {type(group).__name__}")
         options = {**self.defaults, **{name: value for name, value in group.items() if name != "params"}}
         self._check_known(options)
-        params = [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+        params = parameters_of("params", group["params"])
         seen = {id(slot.parameter) for slot in self._slots()}
         for k, p in enumerate(params):
-            if not isinstance(p, Tensor):
-                raise DTypeError(f"parameter {k}: want a Parameter, got {type(p).__name__}")
+            check_parameter(f"parameter {k}", p)
             if id(p) in seen:
                 raise ShapeError(f"parameter {k}: want every Parameter once, got one of shape {p.shape} again")
             seen.add(id(p))
@@ -90,6 +91,7 @@ class Optimizer(ABC):
 
     @lr.setter
     def lr(self, value: float) -> None:
+        check_option("lr", value)
         for group in self.param_groups:
             group["lr"] = value
 
@@ -102,8 +104,10 @@ class Optimizer(ABC):
         """Update every parameter whose gradient is not None.
 
         Raises ShapeError, DTypeError or DeviceError, before anything is changed, where a gradient or a state
-        does not fit its parameter.
+        does not fit its parameter, a parameter cannot be written to, or an option is out of range.
         """
+        for group in self.param_groups:
+            self._check_options(group)
         alike: dict[tuple[Backend, np.dtype], list[Slot]] = {}
         for k, slot in enumerate(self._slots()):
             if slot.parameter.grad is not None:
@@ -131,15 +135,32 @@ class Optimizer(ABC):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave; arrays of any library are copied to the parameters' devices.
+        """Take over what ``state_dict`` gave here or in PyTorch; arrays of any library are copied to the parameters.
 
-        Raises FormatError for a state of other groups or options and ShapeError for arrays or options that do
-        not fit, both before anything is changed.
+        Of PyTorch's options those that change no number (foreach, fused, capturable, ...) are passed over. Raises
+        FormatError for a state of other groups or options, naming an option that cannot be served (maximize), and
+        ShapeError for arrays or options that do not fit, all before anything is changed.
         """
-        groups, states = self._checked_state_dict(state_dict)
+        kind, sizes = type(self).__name__, [len(group["params"]) for group in self.param_groups]
+        saved, by_number = read_groups(state_dict, sizes)
+        groups = [read_options(kind, options, self.defaults, self._fixed) for options in saved]
+        for options in groups:
+            self._check_options(options)
+        options_of = [options for options, size in zip(groups, sizes, strict=True) for _ in range(size)]
+        states = []
+        for k, (slot, options) in enumerate(zip(self._slots(), options_of, strict=True)):
+            arrays = self._array_names(options), self._arrays
+            states.append(read_state(k, slot.parameter.data, by_number.get(k, {}), *arrays, self._counts))
         for group, options in zip(self.param_groups, groups, strict=True):
             group.update(options)
         self.state = states
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for k, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {k}")
+            lines += [f"    {name}: {group[name]}" for name in sorted(self.defaults)]
+        return "\n".join([*lines, ")"])
 
     def _slots(self) -> list[Slot]:
         params = ((group, p) for group in self.param_groups for p in group["params"])
@@ -149,12 +170,18 @@ class Optimizer(ABC):
         """The backend of parameter number k, its gradient and its state, all of one shape."""
         data: Array = slot.parameter.data
         grad: Array = slot.parameter.grad
+        backend = backend_of(**{f"parameter {k}": data, f"gradient of parameter {k}": grad})
+        for name, array in ((f"parameter {k}", data), (f"gradient of parameter {k}", grad)):
+            if not hasattr(array, "dtype"):
+                raise DTypeError(f"{name}: want an array, got {type(array).__name__}")
+        check_writable(f"parameter {k}", data)
         if grad.shape != data.shape:
             raise ShapeError(f"gradient of parameter {k}: want {data.shape}, got {grad.shape}")
         if grad.dtype != data.dtype:
             raise DTypeError(f"gradient of parameter {k}: want {data.dtype}, got {grad.dtype}")
-        arrays = {name: value for name, value in slot.state.items() if name != "step"}
-        for name, array in arrays.items():
+        for name, array in slot.state.items():
+            if name == "step":
+                continue
             if array.shape != data.shape:
                 raise ShapeError(f"{name} of parameter {k}: want {data.shape}, got {array.shape}")
             if array.dtype != accumulator(data.dtype):
@@ -162,7 +189,11 @@ class Optimizer(ABC):
                     f"{name} of parameter {k}: want {accumulator(data.dtype)}, got {array.dtype}; "
                     "convert a module before its optimiser is made"
                 )
-        return backend_of(data, grad, *arrays.values())
+            if (there := backend_of(array)) is not backend:
+                want = f"want {backend.name}, the device of the parameter, got {there.name}"
+                way = "optimizer.load_state_dict(optimizer.state_dict())"
+                raise DeviceError(f"{name} of parameter {k}: {want}; move the states with {way}")
+        return backend
 
     def _begin_step(self, backend: Backend, slot: Slot) -> None:
         data, state = slot.parameter.data, slot.state
@@ -170,6 +201,12 @@ class Optimizer(ABC):
         for name in self._array_names(slot.group):
             if name not in state:
                 state[name] = backend.zeros(data.shape, accumulator(data.dtype))
+                if (start := self._start(name, slot.group)) != 0:
+                    state[name][...] = start
+
+    def _start(self, name: str, options: dict[str, Any]) -> float:
+        """What an array of the state holds before the first step."""
+        return 0.0
 
     def _update_alike(self, backend: Backend, dtype: np.dtype, slots: list[Slot]) -> None:
         """Update parameters of one device and one dtype by array expressions, on NumPy a chunk at a time."""
@@ -196,54 +233,10 @@ class Optimizer(ABC):
             raise ShapeError(f"options: want some of {', '.join(self.defaults)}, got {', '.join(sorted(unknown))}")
         self._check_options(options)
 
-    def _checked_state_dict(self, state_dict: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """The options of every group and the state of every parameter, copied to its device."""
-        try:
-            saved = [dict(group) for group in state_dict["param_groups"]]
-            sizes = [len(group.pop("params")) for group in saved]
-            by_number = {int(k): dict(state) for k, state in state_dict["state"].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise FormatError("optimiser state: want what state_dict() gave, got something else") from error
-        want = [len(group["params"]) for group in self.param_groups]
-        if sizes != want:
-            raise FormatError(f"optimiser state: want groups of {want} parameters, got {sizes}")
-        for options in saved:
-            if options.keys() != self.defaults.keys():
-                raise FormatError(f"optimiser state: want the options {sorted(self.defaults)}, got {sorted(options)}")
-            self._check_options(options)
-        options_of = [options for options, size in zip(saved, sizes, strict=True) for _ in range(size)]
-        if by_number and not 0 <= min(by_number) <= max(by_number) < len(options_of):
-            raise FormatError(f"optimiser state: want parameters 0 to {len(options_of) - 1}, got {sorted(by_number)}")
-        slots = zip(self._slots(), options_of, strict=True)
-        return saved, [
-            self._checked_state(k, slot.parameter.data, by_number[k], options) if k in by_number else {}
-            for k, (slot, options) in enumerate(slots)
-        ]
-
-    def _checked_state(self, k: int, data: Array, saved: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-        want = ["step", *self._array_names(options)]
-        if not saved.keys() >= set(want):
-            raise FormatError(f"state of parameter {k}: want {want}, got {sorted(saved)}")
-        backend = backend_of(data)
-        state: dict[str, Any] = {"step": int(saved.pop("step"))}
-        for name, value in saved.items():
-            with backend:
-                state[name] = backend.xp.array(backend.asarray(value), accumulator(data.dtype), order="C")
-            if state[name].shape != data.shape:
-                raise ShapeError(f"{name} of parameter {k}: want {data.shape}, got {state[name].shape}")
-        return state
-
 
 def contiguous(xp: Any, x: Array) -> Array:
     """x, or a copy in C order."""
     return x if x.flags.c_contiguous else xp.ascontiguousarray(x)
-
-
-def check_option(name: str, value: Any, below: float = math.inf) -> None:
-    """Raise ShapeError unless 0 <= value < below."""
-    if not (isinstance(value, int | float | np.number) and 0 <= value < below):
-        upper = "up" if below == math.inf else f"to below {below:g}"
-        raise ShapeError(f"{name}: want a number from 0 {upper}, got {value!r}")
 
 
 def with_decay(xp: Any, g: Array, p: Array, weight_decay: float, out: Array) -> Array:

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from typing import Any
 
+from gpulstm import checks
 from gpulstm.backend import Array
-from gpulstm.optim.optimizer import Optimizer, check_option, with_decay
+from gpulstm.optim.arguments import check_option
+from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class RMSprop(Optimizer):
@@ -20,6 +22,8 @@ class RMSprop(Optimizer):
     A difference below 0, which rounding can make of equal gradients, counts as 0. Raises ShapeError for
     numbers below 0 and for an alpha of 1 or more.
     """
+
+    _arrays = ("square_avg", "grad_avg", "momentum_buffer")
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class RMSprop(Optimizer):
         for name in ("lr", "eps", "weight_decay", "momentum"):
             check_option(name, options[name])
         check_option("alpha", options["alpha"], below=1)
+        checks.flag("centered", options["centered"])
 
     def _array_names(self, options: dict[str, Any]) -> tuple[str, ...]:
         optional = {"grad_avg": options["centered"], "momentum_buffer": options["momentum"]}

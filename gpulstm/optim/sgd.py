@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from gpulstm import checks
 from gpulstm.backend import Array
 from gpulstm.errors import ShapeError
-from gpulstm.optim.optimizer import Optimizer, check_option, with_decay
+from gpulstm.optim.arguments import check_option
+from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class SGD(Optimizer):
@@ -19,6 +21,9 @@ class SGD(Optimizer):
     Sutskever et al. 2013. Raises ShapeError for numbers below 0, and for nesterov without momentum or with
     dampening.
     """
+
+    _arrays = ("momentum_buffer",)
+    _counts = False
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class SGD(Optimizer):
     def _check_options(self, options: dict[str, Any]) -> None:
         for name in ("lr", "momentum", "weight_decay", "dampening"):
             check_option(name, options[name])
+        checks.flag("nesterov", options["nesterov"])
         if options["nesterov"] and not (options["momentum"] > 0 and options["dampening"] == 0):
             raise ShapeError(
                 "nesterov: want a momentum above 0 and no dampening, "
@@ -48,7 +54,7 @@ class SGD(Optimizer):
             )
 
     def _array_names(self, options: dict[str, Any]) -> tuple[str, ...]:
-        return ("momentum_buffer",) if options["momentum"] else ()
+        return self._arrays if options["momentum"] else ()
 
     def _update(
         self, xp: Any, options: dict[str, Any], p: Array, g: Array, state: dict[str, Any], s: Array, t: Array

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arguments import one_backend
 from gpulstm.backend import CPU, FLOATS, Array, backend_of, is_floating, to_dtype
+from gpulstm.arguments import one_backend
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.tape.exchange import Exchange
@@ -29,7 +31,7 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
     Raises DeviceError for inputs on different devices.
     """
     arrays = [raw(x) for x in inputs]
-    backend = backend_of(*arrays)
+    backend = one_backend(fn, inputs, arrays)
     with backend:
         value, pullback = fn(*arrays, **static)
     tensors = tuple(map(Tensor, value if isinstance(value, tuple) else (value,)))

@@ -1,0 +1,51 @@
+"""What the optimisers and clipping ask of parameters and options, each fault named."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gpulstm.arguments import check_writable
+from gpulstm.backend import FLOATS
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.nn import Module
+from gpulstm.tape import Tensor
+
+
+def parameters_or_groups(parameters: Any) -> list[Any]:
+    """The Parameters or the groups in a list. Raises DTypeError for another thing and ShapeError for none of them."""
+    if isinstance(parameters, Tensor | dict | str | Module) or not isinstance(parameters, Iterable):
+        want = "a list of Parameters or of groups, e.g. model.parameters()"
+        raise DTypeError(f"parameters: want {want}, got {type(parameters).__name__}")
+    given = list(parameters)
+    if not given:
+        raise ShapeError("parameters: want at least one, got none (an iterator serves once)")
+    return given
+
+
+def parameters_of(name: str, given: Any) -> list[Any]:
+    """The Parameters in a list; one alone in a list of its own. Raises DTypeError for what is no list."""
+    if isinstance(given, Tensor):
+        return [given]
+    if isinstance(given, str | dict | Module) or not isinstance(given, Iterable):
+        got = type(given).__name__
+        raise DTypeError(f"{name}: want a list of Parameters, e.g. model.parameters(), got {got}")
+    return list(given)
+
+
+def check_parameter(name: str, p: Any) -> None:
+    """Raises DTypeError for what is no Tensor, or cannot be learnt in place."""
+    if not isinstance(p, Tensor):
+        raise DTypeError(f"{name}: want a Parameter, got {type(p).__name__}")
+    if p.dtype.name not in FLOATS:
+        raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {p.dtype.name}")
+    check_writable(name, p.data)
+
+
+def check_option(name: str, value: Any, below: float = math.inf) -> None:
+    """Raise ShapeError unless 0 <= value < below."""
+    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not (real and 0 <= value < below):
+        upper = "up" if below == math.inf else f"to below {below:g}"
+        raise ShapeError(f"{name}: want a number from 0 {upper}, got {value!r}")
