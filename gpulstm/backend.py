@@ -53,7 +53,7 @@ class NumpyBackend:
             x = x.get()
         elif not isinstance(x, np.ndarray) and hasattr(x, "__dlpack__") and x.__dlpack_device__()[0] == _DLPACK_CPU:
             x = _from_dlpack(x)
-        return np.asarray(x, dtype=dtype)
+        return native(np.asarray(x, dtype=dtype))
 
     def to_numpy(self, x: np.ndarray) -> np.ndarray:
         return x
@@ -112,7 +112,7 @@ class CupyBackend:
                 and hasattr(x, "__dlpack__")
             ):
                 x = _from_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CPU else self.xp.from_dlpack(x)
-            return self.xp.asarray(x, dtype=dtype)
+            return self.xp.asarray(native(x), dtype=dtype)
 
     def to_numpy(self, x: Array) -> np.ndarray:
         return x.get()
@@ -183,6 +183,9 @@ def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> 
             if backend is None:
                 raise DTypeError(f"{name}: want a NumPy or CuPy array, got {type(x).__name__}{_way_to_an_array(x)}")
             check_plain(x, name)
+        if not x.dtype.isnative:
+            name = [*["array"] * len(arrays), *named][k]
+            raise DTypeError(f"{name}: want this machine's byte order, got {x.dtype.str}; {_way_to_native(x)}")
         if found is None:
             found, first = backend, k
         elif backend is not found:
@@ -191,17 +194,31 @@ def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> 
     return found if found is not None else CPU
 
 
+def native(x: Any) -> Any:
+    """An array of NumPy in this machine's byte order, with the same numbers; all else as it is.
+
+    Arrays from FITS, netCDF and other files are often in the other order, which no product or kernel takes.
+    """
+    foreign = isinstance(x, np.ndarray) and not x.dtype.isnative
+    return x.astype(x.dtype.newbyteorder("=")) if foreign else x
+
+
+def _way_to_native(x: np.ndarray) -> str:
+    return f"convert it with x.astype({x.dtype.name!r})"
+
+
 def _way_to_an_array(x: Any) -> str:
     if type(x).__name__ in ("Tensor", "Parameter"):
         return "; give its .data, or call the function through gl.apply"
-    return "; make one with np.asarray" if isinstance(x, list | tuple) else ""
+    return "; make one with np.asarray" if isinstance(x, list | tuple) or hasattr(x, "__array__") else ""
 
 
 def _on_another_device(name: str, backend: Backend, first: str, found: Backend) -> str:
     way = f"gl.tensor({name if name.isidentifier() else '...'}, device={found.name!r})"
     if name == first:  # neither has a name
         return f"arrays: want all on one device, got {found.name} and {backend.name}; move one, e.g. with {way}"
-    return f"{name}: want {found.name}, the device of {first}, got {backend.name}; move it with {way}"
+    tensor = f"or, of a Tensor, {name if name.isidentifier() else '...'}.to({found.name!r})"
+    return f"{name}: want {found.name}, the device of {first}, got {backend.name}; move it with {way} {tensor}"
 
 
 @functools.cache
@@ -302,7 +319,7 @@ def as_dtype(dtype: Any) -> np.dtype:
         raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {dtype!r}") from error
     if result.name not in FLOATS:
         raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {result.name}")
-    return result
+    return result if result.isnative else result.newbyteorder("=")
 
 
 def to_dtype(dtype: Any) -> np.dtype:

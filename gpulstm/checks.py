@@ -4,7 +4,6 @@ NumPy's numbers are taken as Python's: the results of the checks never are NumPy
 wrap what it meets.
 """
 
-import contextlib
 import math
 import numbers
 import operator
@@ -16,23 +15,39 @@ import numpy as np
 from gpulstm.errors import DTypeError, ShapeError
 
 
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
 def count(name: str, value: Any, least: int = 0) -> int:
     """An integer of Python or NumPy from ``least`` up. Raises ShapeError for others, booleans among them."""
-    whole = None
-    if not isinstance(value, bool | np.bool_):
-        with contextlib.suppress(TypeError):
-            whole = operator.index(value)
+    whole = _whole(value)
     if whole is None or whole < least:
         raise ShapeError(f"{name}: want a whole number from {least} up, got {value!r}")
     return whole
 
 
-def number(name: str, value: Any, least: float = 0, most: float = math.inf, words: str = "") -> float:
-    """A finite real number, ``least <= value <= most``. Raises ShapeError for others, with ``words`` for the range."""
+def integer(name: str, value: Any, least: int, below: int, words: str = "") -> int:
+    """An integer of Python or NumPy, ``least <= value < below``. Raises ShapeError for others, booleans among them."""
+    whole = _whole(value)
+    if whole is None or not least <= whole < below:
+        raise ShapeError(f"{name}: want {words or f'{least} <= {name} < {below}'}, got {value!r}")
+    return whole
+
+
+def number(
+    name: str, value: Any, least: float = 0, most: float = math.inf, words: str = "", finite: bool = True
+) -> float:
+    """A real number, ``least <= value <= most``. Raises ShapeError for others, with ``words`` for what is wanted."""
     real = isinstance(value, numbers.Real | np.floating | np.integer) and not isinstance(value, bool | np.bool_)
-    if not (real and math.isfinite(value) and least <= value <= most):
+    if not (real and least <= value <= most and (math.isfinite(value) or not finite)):
         upper = "up" if most == math.inf else f"to {most:g}"
-        raise ShapeError(f"{name}: want a number {words or f'from {least:g} {upper}'}, got {value!r}")
+        raise ShapeError(f"{name}: want {words or f'a number from {least:g} {upper}'}, got {value!r}")
     return float(value)
 
 

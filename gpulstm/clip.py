@@ -62,7 +62,7 @@ def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) ->
 
 def _limit(name: str, value: float) -> float:
     """A number from 0 up, which may be infinite: then the gradients stay as they are."""
-    return math.inf if isinstance(value, float) and value == math.inf else checks.number(name, value)
+    return checks.number(name, value, finite=False)
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> dict[str, Array]:

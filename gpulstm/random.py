@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.errors import DTypeError, FormatError, ShapeError
+from gpulstm import checks
+from gpulstm.errors import DTypeError, FormatError
 
 _default: np.random.Generator | None = None
 
@@ -19,9 +20,7 @@ def manual_seed(seed: int) -> np.random.Generator:
     Raises ShapeError for another seed.
     """
     global _default
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ShapeError(f"seed: want an integer from 0 up, got {seed!r}")
-    _default = np.random.Generator(np.random.PCG64(seed))
+    _default = np.random.Generator(np.random.PCG64(checks.count("seed", seed)))
     return _default
 
 

@@ -154,7 +154,7 @@ class ReduceLROnPlateau:
         self.optimizer = _checked(optimizer)
         self._mode = checks.choice("mode", mode, ("min", "max"))
         self._threshold_mode = checks.choice("threshold_mode", threshold_mode, ("rel", "abs"))
-        self._factor = checks.number("factor", factor, most=BELOW_1, words="from 0 to below 1")
+        self._factor = checks.number("factor", factor, most=BELOW_1, words="a number from 0 to below 1")
         self._threshold, self._min_lr = checks.number("threshold", threshold), checks.number("min_lr", min_lr)
         self._eps, self._patience = checks.number("eps", eps), checks.count("patience", patience)
         self._cooldown = checks.count("cooldown", cooldown)

@@ -482,5 +482,5 @@ def test_types_that_do_not_fit(device):
 
 def test_arrays_on_two_devices(emulated):
     query, keys = np.ones((2, 3)), find_device("cuda").backend.asarray(np.ones((5, 2, 3)))
-    with pytest.raises(DeviceError, match="want all on one device"):
+    with pytest.raises(DeviceError, match="keys: want cpu, the device of query, got cuda:0"):
         attention(query, keys, kind="dot")

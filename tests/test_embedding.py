@@ -172,5 +172,5 @@ def test_bad_arguments(device):
         embedding(ids.astype(np.float32), table)
     with pytest.raises(DTypeError, match="table: want float32, float64, float16, bfloat16, got int64"):
         embedding(ids, table.astype(np.int64))
-    with pytest.raises(DTypeError, match="array: want"):
+    with pytest.raises(DTypeError, match="ids: want"):
         embedding([1], table)

@@ -230,5 +230,7 @@ def test_bad_options_are_named(options, words):
 
 
 def test_peepholes_are_asked_for_when_the_cell_has_them(arrays, cotangents):
-    with pytest.raises(ShapeError, match=r"weight_ch: a general wants x, h0, c0, .*, weight_ch; it was not given"):
+    with pytest.raises(
+        ShapeError, match=r"weight_ch: want an array, got None; a general takes x, h0, c0, .*, weight_ch"
+    ):
         run(CPU, general.cell(peepholes=True), arrays[:7], cotangents)

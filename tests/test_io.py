@@ -96,7 +96,7 @@ def test_what_cannot_be_saved(tmp_path):
     ):
         with pytest.raises(DTypeError, match=f"x: want one of .*, got {kind}"):
             save_arrays(tmp_path / "file", {"x": array})
-    with pytest.raises(DTypeError, match="array: want a NumPy or CuPy array, got list"):
+    with pytest.raises(DTypeError, match="x: want a NumPy or CuPy array, got list"):
         save_arrays(tmp_path / "file", {"x": [1.0]})
     with pytest.raises(FormatError, match="__metadata__"):
         save_arrays(tmp_path / "file", {"__metadata__": np.ones(1)})

@@ -333,7 +333,7 @@ def test_what_a_layer_says_of_bad_input(device, rng):
     refused(ShapeError, "lengths: want None with a single sequence", x[:, 0], lengths=[5])
     refused(ShapeError, "lengths: want an array or a list that is one, got ", x, lengths=[[1], [2, 3]])
     if device.is_cuda:
-        refused(DeviceError, "want all on one device, got cpu and cuda:0", np.zeros((5, 2, 3)))
+        refused(DeviceError, "x: want cuda:0, the device of weight_ih_l0, got cpu", np.zeros((5, 2, 3)))
 
 
 @pytest.mark.oracle
@@ -570,7 +570,7 @@ def test_an_argument_in_a_wrong_place_is_noticed():
 def test_states_of_another_type_and_steps_there_are_none_of(device, rng):
     layer, x = make(device, 3, 4), device.asarray(rng.standard_normal((5, 2, 3)))
     states = tuple(device.xp.zeros((1, 2, 4), np.float32) for _ in "hc")
-    with pytest.raises(DTypeError, match="h0: want float64, the type of x, got float32"):
+    with pytest.raises(DTypeError, match="h_0: want float64, the type of the weights, got float32"):
         layer(x, states)
     with pytest.raises(ShapeError, match=r"x: want at least one step, got \(0, 3\)"):
         layer(x[:0, 0])

@@ -312,7 +312,7 @@ def test_linear_says_what_does_not_fit(device):
     layer = gl.Linear(3, 2, device=device.name)
     with pytest.raises(ShapeError, match=r"x: want \(..., 3\) = \(..., in\), got \(2, 4\)"):
         layer(device.xp.zeros((2, 4), np.float32))
-    with pytest.raises(DTypeError, match="want float64 as x has, got float32"):
+    with pytest.raises(DTypeError, match="x: want float32, the type of the weights, got float64"):
         layer(device.xp.zeros((2, 3)))
     with pytest.raises(ShapeError, match="in_features: want an integer above 0, got 0"):
         gl.Linear(0, 2, device="cpu")

@@ -23,7 +23,7 @@ def test_manual_seed_starts_the_default_generator_anew():
     assert np.random.Generator(np.random.PCG64(7)).integers(2**64, dtype=np.uint64) == first[0]
     assert gl.manual_seed(0).random() == np.random.default_rng(0).random()
     for seed in (-1, 1.5, "7", True):
-        with pytest.raises(ShapeError, match=f"seed: want an integer from 0 up, got {seed!r}"):
+        with pytest.raises(ShapeError, match=f"seed: want a whole number from 0 up, got {seed!r}"):
             gl.manual_seed(seed)
 
 

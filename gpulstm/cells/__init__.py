@@ -13,7 +13,7 @@ def find(cell: str | Cell) -> Cell:
     """The cell itself or by its name; raises NoKernel, naming the cells there are."""
     if isinstance(cell, Cell):
         return cell
-    if cell not in CELLS:
+    if not isinstance(cell, str) or cell not in CELLS:
         raise NoKernel(f"cell: want one of {', '.join(CELLS)}, or a Cell, got {cell!r}")
     return CELLS[cell]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from gpulstm.backend import Array, Backend, accumulator, backend_of, cast
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats, check_shape
+from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.linear import linear, product
 from gpulstm.functional.sequence import alive_by
 
@@ -56,7 +56,8 @@ def attention(
 
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit.
     """
-    backend = backend_of(query, keys, values, *parameters)
+    named = _named(query, keys, values, parameters, kind)
+    backend = check_arrays(("values",), **named)
     dtype = _check(query, keys, values, parameters, kind)
     wide, single = accumulator(dtype), query.ndim == 2
     seen = _seen(backend, keys.shape[0], keys.shape[1], lengths, mask)
@@ -94,12 +95,21 @@ def attention(
     return (outwards(context), outwards(weights)), pullback
 
 
+def _named(query: Array, keys: Array, values: Array | None, parameters: tuple, kind: str) -> dict[str, Array | None]:
+    """The arrays by their names; raises ShapeError for another number of parameters than the kind has."""
+    names = list(parameter_shapes(kind, 0, 0, 0))
+    if len(parameters) != len(names):
+        want = ", ".join(names) or "none"
+        raise ShapeError(f"parameters of kind {kind!r}: want {want}, got {len(parameters)} arrays")
+    return {"query": query, "keys": keys, "values": values, **dict(zip(names, parameters, strict=True))}
+
+
 def parameter_shapes(kind: str, query_size: int, key_size: int, attention_size: int) -> dict[str, tuple[int, ...]]:
     """The parameters of a kind of score, by name; the last axis of each is what its product sums over.
 
     Raises ShapeError for a kind that there is not.
     """
-    if kind not in SCORES:
+    if not isinstance(kind, str) or kind not in SCORES:
         raise ShapeError(f"kind: want {', '.join(SCORES)}, got {kind!r}")
     if kind == "additive":
         matrices = {"weight_query": (attention_size, query_size), "weight_key": (attention_size, key_size)}
@@ -252,9 +262,6 @@ def _check(query: Array, keys: Array, values: Array | None, parameters: tuple, k
         raise ShapeError(f"values: want ({T}, {B}, V), as many as there are keys, got {values.shape}")
     A = parameters[-1].size if parameters else 0  # weight_score comes last
     shapes = parameter_shapes(kind, Q, K, A)
-    if len(parameters) != len(shapes):
-        want = ", ".join(shapes) or "none"
-        raise ShapeError(f"parameters of kind {kind!r}: want {want}, got {len(parameters)} arrays")
     named = dict(zip(shapes, parameters, strict=True))
     for name, shape in shapes.items():
         check_shape(name, named[name], shape, f"its shape for kind {kind!r}")

@@ -5,29 +5,45 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import FLOATS, Array, backend_of
+from gpulstm.backend import FLOATS, Array, Backend, backend_of
 from gpulstm.errors import DTypeError, ShapeError
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
+def check_arrays(optional: Sequence[str] = (), **arrays: Array | None) -> Backend:
+    """The backend that all the arrays belong to; those of the names in ``optional`` may be None.
+
+    Raises DTypeError, naming the argument, for what is no array of NumPy or CuPy in this machine's byte order, and
+    DeviceError for arrays on different devices.
+    """
+    backend = backend_of(**arrays)
+    for name, array in arrays.items():
+        if not hasattr(array, "dtype") and not (array is None and name in optional):
+            raise DTypeError(f"{name}: want a NumPy or CuPy array, got {type(array).__name__}")
+    return backend
+
+
 def check_floats(**arrays: Array | None) -> np.dtype:
     """The floating dtype that all the arrays have in common; None is skipped.
 
-    Raises DTypeError, naming the argument, for another type or for two types.
+    Raises DTypeError, naming the argument, for what is no array, for another type and for two types.
     """
     first, dtype = "", None
     for name, array in arrays.items():
         if array is None:
             continue
+        check_arrays(**{name: array})
         if array.dtype.name not in FLOATS:
-            raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {array.dtype.name}")
+            way = f"; convert it with {name}.astype('float32')" if array.dtype.kind in "biu" else ""
+            raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {array.dtype.name}{way}")
         if dtype is None:
             first, dtype = name, array.dtype
         elif array.dtype != dtype:
             got = array.dtype.name
             raise DTypeError(f"{name}: want {dtype.name} as {first} has, got {got}; convert one with astype")
-    assert dtype is not None  # every caller has one array that is not optional
+    if dtype is None:
+        raise DTypeError(f"{next(iter(arrays))}: want an array, got None")
     return dtype
 
 
@@ -62,7 +78,7 @@ def checked(pullback: Callable[..., tuple], names: Sequence[str], outputs: tuple
 
 def check_reduction(reduction: str) -> None:
     """Raises ShapeError unless it is one of REDUCTIONS."""
-    if reduction not in REDUCTIONS:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         raise ShapeError(f"reduction: want {', '.join(REDUCTIONS)}, got {reduction!r}")
 
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm import checks
+from gpulstm.backend import Array, Backend, accumulator
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats, check_indices, check_reduction, check_shape
+from gpulstm.functional.checks import check_arrays, check_floats, check_indices, check_reduction, check_shape
 from gpulstm.functional.needs import needs
 
 _CHUNK = 1 << 16  # logits worked on at once: with their exponentials they stay in a core's cache
@@ -23,7 +24,7 @@ _CHUNK = 1 << 16  # logits worked on at once: with their exponentials they stay 
 
 @needs({2: (0,)})
 def cross_entropy(
-    logits: Array,
+    input: Array,
     target: Array,
     weight: Array | None = None,
     *,
@@ -31,38 +32,38 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> tuple[Array, Callable]:
-    """``loss, pullback = cross_entropy(logits, target)``: PyTorch's ``cross_entropy`` for integer targets.
+    """``loss, pullback = cross_entropy(input, target)``: PyTorch's ``cross_entropy`` for integer targets.
 
-    logits (N, C), (C,) or (N, C, d1, ...): the classes are axis 1, as in PyTorch. target: integers of the
-    logits' shape without that axis, each 0 <= target < C or ``ignore_index``. weight (C,) or None.
-    loss: () or, with reduction="none", target's shape. ``pullback(dloss)`` returns (dlogits, None, None).
+    input: logits (N, C), (C,) or (N, C, d1, ...): the classes are axis 1, as in PyTorch. target: integers of the
+    input's shape without that axis, each 0 <= target < C or ``ignore_index``. weight (C,) or None.
+    loss: () or, with reduction="none", target's shape. ``pullback(dloss)`` returns (dinput, None, None).
     The mean over no row at all, every target ignored, is nan, as in PyTorch; its gradient is zero.
 
     Raises ShapeError for shapes that do not fit and for a target that is no class, naming it; DTypeError for
     targets that are no integers. On CUDA the check of the targets waits once for the device.
     """
-    backend = backend_of(logits, target, weight)
-    dtype = check_floats(logits=logits, weight=weight)
+    backend = check_arrays(("weight",), input=input, target=target, weight=weight)
+    dtype, logits = check_floats(input=input, weight=weight), input
     check_reduction(reduction)
-    if not 0 <= label_smoothing <= 1:
-        raise ShapeError(f"label_smoothing: want 0 <= label_smoothing <= 1, got {label_smoothing}")
+    # Python's own numbers: NumPy's would have another width in the arithmetic or in a kernel's arguments.
+    words = "0 <= label_smoothing <= 1"
+    smoothing = checks.number("label_smoothing", label_smoothing, most=1, words=words)
+    ignore = checks.integer("ignore_index", ignore_index, -(2**63), 2**63, words="a whole number of 64 bits")
     if logits.ndim == 0:
-        raise ShapeError("logits: want (N, C), (C,) or (N, C, d1, ...), got ()")
+        raise ShapeError("input: want (N, C), (C,) or (N, C, d1, ...), got ()")
     axis = min(1, logits.ndim - 1)
     C = logits.shape[axis]
     want = logits.shape[:axis] + logits.shape[axis + 1 :]
-    check_shape("target", target, want, "logits' shape without its classes")
+    check_shape("target", target, want, "input's shape without its classes")
     if C == 0 and target.size:
-        raise ShapeError(f"logits: want at least one class, got {logits.shape}")
+        raise ShapeError(f"input: want at least one class, got {logits.shape}")
     if weight is not None:
         check_shape("weight", weight, (C,), "(classes,)")
-    flat = check_indices("target", target, C, "classes of logits", ignore=ignore_index).reshape(-1)
+    flat = check_indices("target", target, C, "classes of input", ignore=ignore).reshape(-1)
 
     by_row = backend.xp.moveaxis(logits, axis, -1)
     rows = by_row.reshape(flat.size, C)
     on_rows = _rows_cuda if backend.is_cuda else _rows_numpy
-    # Python's own numbers: NumPy's would have another width in the arithmetic or in a kernel's arguments.
-    ignore, smoothing = int(ignore_index), float(label_smoothing)
     row_loss, row_weight, gradient = on_rows(backend, rows, flat, weight, ignore, smoothing)
     loss, scale = _reduced(backend.xp, row_loss, row_weight, reduction)
 

@@ -11,9 +11,10 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm import checks
+from gpulstm.backend import Array, Backend, accumulator
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats
+from gpulstm.functional.checks import check_arrays, check_floats
 from gpulstm.functional.needs import needs
 
 GAMMA = 0x9E3779B97F4A7C15  # the sequence's step: 2^64 divided by the golden ratio, made odd
@@ -79,14 +80,11 @@ def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable
     is below round(65536 * rate). Rate 0 gives x itself, rate 1 zeros. ``pullback(dy)`` returns (dx,).
     Raises ShapeError for a rate outside [0, 1] or a seed outside its range.
     """
-    backend = backend_of(x)
+    backend = check_arrays(x=x)
     check_floats(x=x)
-    if not 0 <= rate <= 1:
-        raise ShapeError(f"rate: want 0 <= rate <= 1, got {rate}")
     # Python's own numbers: NumPy's would have another width in a kernel's arguments.
-    rate, bits = float(rate), seed.__index__()
-    if not 0 <= bits <= MASK:
-        raise ShapeError(f"seed: want 0 <= seed < 2**64, got {bits}")
+    rate = checks.number("rate", rate, most=1, words="0 <= rate <= 1")
+    bits = checks.integer("seed", seed, 0, MASK + 1, words="0 <= seed < 2**64")
     if rate == 0:
         return x, lambda dy: (dy,)
     threshold, scale = round(rate * 65536), 0.0 if rate == 1 else 1 / (1 - rate)
@@ -105,9 +103,10 @@ def variational_dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Arr
     x (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed. Gal & Ghahramani 2016. ``pullback(dy)``
     returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
     """
+    backend = check_arrays(x=x)
+    check_floats(x=x)
     if x.ndim != 3:
         raise ShapeError(f"x: want (T, B, D), got {x.shape}")
-    backend = backend_of(x)
     ones = backend.empty(x.shape[1:], x.dtype)
     ones[...] = 1
     factors, _ = dropout(ones, rate, seed)

@@ -47,8 +47,8 @@ def tanh(a: Array) -> tuple[Array, Callable]:
 @needs({}, outputs=(0,))
 def sigmoid(a: Array) -> tuple[Array, Callable]:
     """``y, pullback = sigmoid(a)``: 1 / (1 + exp(-a)). ``pullback(dy)`` returns (da,)."""
-    xp = backend_of(a).xp
-    wide = a.astype(accumulator(check_floats(a=a)), copy=False)
+    dtype, xp = check_floats(a=a), backend_of(a).xp
+    wide = a.astype(accumulator(dtype), copy=False)
     y = xp.asarray(0.5 * xp.tanh(0.5 * wide) + 0.5, dtype=a.dtype)  # never overflows
     return y, lambda dy: (dy * (y * (1 - y)),)
 

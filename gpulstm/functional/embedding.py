@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm import checks
+from gpulstm.backend import Array, Backend, accumulator
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats, check_indices
+from gpulstm.functional.checks import check_arrays, check_floats, check_indices
 from gpulstm.functional.needs import needs
 
 
@@ -65,14 +66,15 @@ def embedding(ids: Array, table: Array, *, padding_idx: int | None = None) -> tu
     Raises ShapeError for an id outside 0 <= id < V, naming it. On CUDA that check is one reduction over
     the ids and one wait for the device.
     """
-    backend = backend_of(ids, table)
+    backend = check_arrays(ids=ids, table=table)
     check_floats(table=table)
     if table.ndim != 2:
         raise ShapeError(f"table: want (V, D) = (ids, features), got {table.shape}")
     V, D = table.shape
-    if padding_idx is not None and not -V <= padding_idx < V:
-        raise ShapeError(f"padding_idx: want -{V} <= padding_idx < {V}, rows of the table, got {padding_idx}")
-    padding = -1 if padding_idx is None else int(padding_idx) % V
+    padding = -1
+    if padding_idx is not None:
+        words = f"-{V} <= padding_idx < {V}, rows of the table"
+        padding = checks.integer("padding_idx", padding_idx, -V, V, words) % V
     ids = check_indices("ids", ids, V, "rows of the table")
 
     def pullback(dy: Array) -> tuple[None, Array]:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm.backend import Array, Backend, accumulator
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats, check_shape
+from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.needs import needs
 
 
@@ -32,7 +32,7 @@ def linear(
     (dx, dweight, dbias); ``input_gradient=False`` saves the product for dx, which is None then.
     Raises ShapeError, DTypeError or DeviceError for arrays that do not fit each other.
     """
-    backend = backend_of(x, weight, bias)
+    backend = check_arrays(("bias",), x=x, weight=weight, bias=bias)
     check_floats(x=x, weight=weight, bias=bias)
     if weight.ndim != 2:
         raise ShapeError(f"weight: want (out, in), got {weight.shape}")

@@ -4,12 +4,16 @@ All give PyTorch's numbers (``torch.nn.functional``). ``reduction`` is "mean" ov
 "none"; half types are computed in float32 and rounded once.
 """
 
+import math
 from collections.abc import Callable
 
+from gpulstm import checks
 from gpulstm.backend import Array, accumulator, backend_of
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats, check_reduction, check_shape
+from gpulstm.functional.checks import check_arrays, check_floats, check_reduction, check_shape
 from gpulstm.functional.needs import needs
+
+SMALLEST = math.nextafter(0, 1)
 
 
 def _reduced(loss: Array, reduction: str, dtype) -> tuple[Array, Callable]:
@@ -39,7 +43,7 @@ def mse(input: Array, target: Array, *, reduction: str = "mean") -> tuple[Array,
     input, target (...) of one shape -> loss () or (...). ``pullback(dloss)`` returns (dinput, dtarget).
     Raises ShapeError for shapes that differ: nothing is broadcast.
     """
-    backend_of(input, target)
+    check_arrays(input=input, target=target)
     x, t = _checked(input, target, reduction)
     difference = x - t
     loss, each = _reduced(difference * difference, reduction, input.dtype)
@@ -59,10 +63,9 @@ def huber(input: Array, target: Array, *, delta: float = 1.0, reduction: str = "
     input, target (...) of one shape -> loss () or (...). ``pullback(dloss)`` returns (dinput, dtarget).
     Raises ShapeError for shapes that differ and for delta <= 0.
     """
-    xp = backend_of(input, target).xp
-    if not delta > 0:
-        raise ShapeError(f"delta: want a number above 0, got {delta}")
-    delta = float(delta)  # a NumPy number would widen what it is compared with
+    xp = check_arrays(input=input, target=target).xp
+    # Python's own number: NumPy's would widen what it is compared with.
+    delta = checks.number("delta", delta, least=SMALLEST, words="a number above 0", finite=False)
     x, t = _checked(input, target, reduction)
     difference = x - t
     slope = xp.clip(difference, -delta, delta)  # the loss's derivative, in both of its branches
@@ -92,7 +95,8 @@ def binary_cross_entropy_with_logits(
     ``pullback(dloss)`` returns (dinput, dtarget, None, None): the weights are constants.
     Raises ShapeError for shapes that do not fit, DTypeError for types that differ.
     """
-    xp = backend_of(input, target, weight, pos_weight).xp
+    optional = ("weight", "pos_weight")
+    xp = check_arrays(optional, input=input, target=target, weight=weight, pos_weight=pos_weight).xp
     check_floats(input=input, weight=weight, pos_weight=pos_weight)
     x, t = _checked(input, target, reduction)
     weight, pos_weight = _fitting("weight", weight, x), _fitting("pos_weight", pos_weight, x)

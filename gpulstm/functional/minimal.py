@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of, cast
+from gpulstm.backend import FLOATS, Array, Backend, accumulator, cast
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
-from gpulstm.functional.checks import checked
+from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.linear import product
 from gpulstm.functional.paths import choose
@@ -52,7 +52,7 @@ def minimal(
     that cannot serve them.
     """
     arrays = x, h0, w_ih, b_ih
-    backend = backend_of(*arrays)
+    backend = check_arrays(("h0", "b_ih"), x=x, h0=h0, w_ih=w_ih, b_ih=b_ih)
     G = _check_arrays(*arrays, cell)
     (T, B, D), H = x.shape, w_ih.shape[0] // G
     masks = _masks(backend, T, B, lengths, mask, reset, reverse)
@@ -87,7 +87,7 @@ def trace_minimal(
     and i / (f + i); where a step does not count gates are zero and h is what it was.
     """
     arrays = x, h0, w_ih, b_ih
-    backend = backend_of(*arrays)
+    backend = check_arrays(("h0", "b_ih"), x=x, h0=h0, w_ih=w_ih, b_ih=b_ih)
     _check_arrays(*arrays, cell)
     masks = _masks(backend, x.shape[0], x.shape[1], lengths, mask, reset, reverse)
     layer = _Layer(backend, cell, "reference", masks, reverse, *cast(arrays, accumulator(x.dtype)))
@@ -110,7 +110,7 @@ def scanned(run: Callable, x: Array, arguments: tuple, cell: Cell, modes: dict[s
         if given.get(name) is not None:
             raise ShapeError(f"{name}: a {cell.name} has none, got one of {given[name].shape}")
     if given.get("w_ih") is None:
-        raise ShapeError(f"w_ih: a {cell.name} wants x, h0, w_ih, w_hh (None), b_ih; it was not given")
+        raise ShapeError(f"w_ih: want an array, got None; a {cell.name} takes x, h0, w_ih, w_hh (None), b_ih")
     for name in ("recurrent_dropout", "recompute", "zoneout"):
         if modes.pop(name, None) not in (None, False, (None, None)):
             raise ShapeError(f"{name}: a {cell.name} has none, as all its steps are one scan")
@@ -171,7 +171,7 @@ def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any
 
 def _check_arrays(x: Array, h0: Array | None, w_ih: Array, b_ih: Array | None, cell: str) -> int:
     """The number of the cell's gates, once all fits."""
-    if cell not in MINIMAL:
+    if not isinstance(cell, str) or cell not in MINIMAL:
         raise NoKernel(f"cell: want one of {', '.join(MINIMAL)}, got {cell!r}")
     gates = len(MINIMAL[cell].GATES)
     if x.dtype.name not in FLOATS:
@@ -181,9 +181,9 @@ def _check_arrays(x: Array, h0: Array | None, w_ih: Array, b_ih: Array | None, c
     if w_ih.ndim != 2 or w_ih.shape[0] % gates or w_ih.shape[1] != x.shape[2]:
         raise ShapeError(f"w_ih: want ({gates} * hidden, {x.shape[2]}) = (gates*hidden, input), got {w_ih.shape}")
     for name, array, want, words in (
+        ("w_ih", w_ih, w_ih.shape, "(gates*hidden, input)"),
         ("h0", h0, (x.shape[1], w_ih.shape[0] // gates), "(batch, hidden)"),
         ("b_ih", b_ih, (w_ih.shape[0],), "(gates*hidden,)"),
-        ("w_ih", w_ih, w_ih.shape, "(gates*hidden, input)"),
     ):
         if array is None:
             continue

@@ -9,7 +9,7 @@ from gpulstm import cells
 from gpulstm.backend import FLOATS, Array, backend_of, cast
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.functional.checks import checked
+from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.explain import Run, record
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.loop import Loop, Weights
@@ -72,10 +72,11 @@ def recurrent(
     modes: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "zoneout": zoneout}
     modes |= {"recurrent_dropout": recurrent_dropout, "reverse": reverse}
     row = cells.find(cell)
+    backend = check_arrays(_names(row), x=x, **_named(row, arguments))
     if not row.recurrent:
         modes["recompute"] = recompute
         return scanned(minimal, x, arguments, row, modes, path=path, input_gradient=input_gradient)
-    if x.dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
+    if x.dtype.itemsize == 2 and not backend.is_cuda:
         modes |= {"path": path, "input_gradient": input_gradient, "recompute": recompute}
         outputs, pullback = recurrent(*cast((x, *arguments), np.float32), cell=cell, **modes)
         return cast(outputs, x.dtype), lambda *d: cast(pullback(*cast(d, np.float32)), x.dtype)
@@ -96,10 +97,11 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
     gates of steps that do not count are zero. Computed by the cell's equations, path "reference".
     """
     row = cells.find(cell)
+    backend = check_arrays(_names(row), x=x, **_named(row, arguments))
     if not row.recurrent:
         return scanned(trace_minimal, x, arguments, row, modes)
     dtype = x.dtype
-    if dtype.itemsize == 2 and not backend_of(x, *arguments).is_cuda:
+    if dtype.itemsize == 2 and not backend.is_cuda:
         x, *wide = cast((x, *arguments), np.float32)
         arguments = tuple(wide)
     loop, states, weights = _prepared(x, arguments, row, "reference", False, **modes)
@@ -145,18 +147,29 @@ def _prepared(
     return loop, states, weights
 
 
-def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
-    """The states and the weights out of the arguments in their order."""
-    names = [*(f"{state}0" for state in cell.states), "w_ih", "w_hh", "b_ih", "b_hh", "w_hr"]
-    names += [extra.name for extra in cell.extra]
+def _names(cell: Cell) -> list[str]:
+    """The arguments after x, in their order."""
+    states = [f"{state}0" for state in cell.states]
+    return [*states, "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", *(extra.name for extra in cell.extra)]
+
+
+def _named(cell: Cell, arguments: tuple) -> dict[str, Array | None]:
+    """The arguments after x by their names; raises ShapeError for more than there are."""
+    names = _names(cell)
     if len(arguments) > len(names):
         raise ShapeError(f"arguments of a {cell.name}: want x, {', '.join(names)}, got {len(arguments) + 1}")
+    return dict(zip(names, arguments, strict=False))
+
+
+def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
+    """The states and the weights out of the arguments in their order."""
+    names = _names(cell)
     given = [*arguments, *[None] * (len(names) - len(arguments))]
     n = len(cell.states)
     w_ih, w_hh, b_ih, b_hh, w_hr, *extra = given[n:]
     for name, value in zip(names, given, strict=True):
         if value is None and name in ("w_ih", "w_hh", *(extra.name for extra in cell.extra)):
-            raise ShapeError(f"{name}: a {cell.name} wants x, {', '.join(names)}; it was not given")
+            raise ShapeError(f"{name}: want an array, got None; a {cell.name} takes x, {', '.join(names)}")
     return given[:n], Weights(w_ih, w_hh, b_ih, b_hh, w_hr, tuple(extra))
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm import checks
 from gpulstm.backend import Backend, backend_of
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, ShapeError
@@ -24,8 +25,9 @@ class Noise:
     first: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate <= 1:
-            raise ShapeError(f"rate: want a number from 0 to 1, got {self.rate!r}")
+        checks.number("rate", self.rate, most=1)
+        if self.seed is not None:
+            checks.integer("seed", self.seed, 0, 2**64, words="0 <= seed < 2**64, or None")
 
     def after(self, steps: int) -> "Noise":
         """The noise of the part that begins ``steps`` later."""
@@ -146,6 +148,6 @@ def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:
 
 def _host(name: str, array: Any) -> np.ndarray:
     try:
-        return np.asarray(backend_of(array).to_numpy(array) if hasattr(array, "dtype") else array)
+        return np.asarray(backend_of(**{name: array}).to_numpy(array) if hasattr(array, "dtype") else array)
     except ValueError as error:
         raise ShapeError(f"{name}: want an array or a list that is one, got {array!r}") from error

@@ -4,14 +4,14 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpulstm.backend import as_dtype, backend_of
+from gpulstm.backend import as_dtype, backend_of, native
 from gpulstm.errors import DTypeError, FormatError
 
 HEADER_LENGTH = 8  # bytes; a little-endian number, the size of the JSON header that follows it
@@ -26,12 +26,16 @@ def save_arrays(path: str | Path, arrays: dict[str, Any], metadata: dict[str, st
     """Write NumPy and CuPy arrays by name, and texts by key, as one safetensors file.
 
     The file is replaced whole or not at all, see ``atomic_write``. The arrays are copied to the host, in C
-    order. The order of several metadata keys in the file is not fixed. Raises DTypeError for element types
-    that the format does not have, FormatError for the name ``__metadata__``, and OSError where the file
-    cannot be written.
+    order. The order of several metadata keys in the file is not fixed. Raises DTypeError for names that are no
+    texts, for what is no array and for element types that the format does not have, FormatError for the name
+    ``__metadata__``, and OSError where the file cannot be written.
     """
     from safetensors.numpy import save
 
+    path = as_path(path)
+    _check_texts("arrays", arrays)
+    if metadata is not None:
+        _check_texts("metadata", metadata, values=True)
     if "__metadata__" in arrays:
         raise FormatError("arrays: want names other than '__metadata__', which the format keeps for itself")
     host = {name: _host(name, array) for name, array in arrays.items()}
@@ -48,7 +52,8 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     """
     from safetensors import SafetensorError, safe_open
 
-    with Path(path).open("rb"):
+    path = as_path(path)
+    with path.open("rb"):
         pass  # a folder or a file without permission is named in the system's words, not the library's
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
@@ -64,6 +69,22 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         raise FormatError(f"{path}: want arrays that NumPy can hold, got others: {error}") from error
 
 
+def as_path(path: Any) -> Path:
+    """The path; raises DTypeError for what is neither a text nor a path."""
+    if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):
+        raise DTypeError(f"path: want a text or a pathlib.Path, got {type(path).__name__}")
+    return Path(path)
+
+
+def _check_texts(name: str, given: Any, values: bool = False) -> None:
+    """Raises DTypeError unless it is a dict whose keys, and ``values`` if asked for, are texts."""
+    if not isinstance(given, Mapping):
+        raise DTypeError(f"{name}: want a dict, got {type(given).__name__}")
+    for text in (*given, *(given.values() if values else ())):
+        if not isinstance(text, str):
+            raise DTypeError(f"{name}: want texts{'' if values else ' as names'}, got {text!r:.60}")
+
+
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write(file)`` make the file at ``path``: at every moment the old or the new one is there, whole.
 
@@ -71,7 +92,9 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     When anything fails, the error is raised, the old file is as it was and the temporary one is gone. A
     symbolic link stays one: the file it leads to is replaced.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(as_path(path)))
+    if not callable(write):
+        raise DTypeError(f"write: want a function of the open file, got {type(write).__name__}")
     with _temporary(path, target) as (temporary, file):
         with file:
             write(file)
@@ -87,7 +110,7 @@ def check_writable(path: str | Path) -> None:
 
     Call it before a long job whose result is to go there.
     """
-    with _temporary(path, Path(os.path.realpath(path))) as (_, file):
+    with _temporary(path, Path(os.path.realpath(as_path(path)))) as (_, file):
         file.write(b"\0")
         file.flush()
 
@@ -127,8 +150,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _host(name: str, array: Any) -> np.ndarray:
-    """The array on the host, in C order and of the machine's byte order."""
-    host = backend_of(array).to_numpy(array)
+    """The array on the host, in C order and of the machine's byte order; numbers of NumPy as arrays of no axis."""
+    array = native(np.asarray(array) if isinstance(array, np.generic) else array)
+    if not hasattr(array, "dtype"):
+        raise DTypeError(f"{name}: want a NumPy or CuPy array, got {type(array).__name__}")
+    host = backend_of(**{name: array}).to_numpy(array)
     if host.dtype.name not in _DTYPES:
         raise DTypeError(f"{name}: want one of {', '.join(sorted(_DTYPES))}, got {host.dtype.name}")
     return host.astype(host.dtype.newbyteorder("="), order="C", copy=False)

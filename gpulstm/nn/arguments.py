@@ -1,4 +1,4 @@
-"""What the recurrent layers ask of their arguments, each fault named."""
+"""What the layers ask of their arguments, each fault named."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.backend import FLOATS, backend_of
-from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.errors import DTypeError, GpulstmError, ShapeError
 from gpulstm.tape import Tensor, tensor
 
 
@@ -14,22 +14,39 @@ def as_tensor(x: Any, name: str) -> Tensor:
     """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for no array."""
     if isinstance(x, Tensor):
         return x
-    if not any(hasattr(x, name) for name in ("dtype", "__dlpack__", "__cuda_array_interface__")):
+    if not any(hasattr(x, mark) for mark in ("dtype", "__dlpack__", "__cuda_array_interface__")):
         raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
-    return tensor(x)
+    try:
+        return tensor(x)
+    except GpulstmError as error:  # its name for the argument is the one of gl.tensor
+        raise type(error)(f"{name}: {str(error).partition(': ')[2]}") from error
 
 
-def on_host(lengths: Any) -> Any:
+def as_ids(ids: Any, name: str) -> Tensor:
+    """Integers in a Tensor, an array of any library, a list or alone; raises ShapeError for a ragged list."""
+    if not isinstance(ids, list | tuple | int):
+        return as_tensor(ids, name)
+    try:
+        array = np.asarray(ids)
+    except ValueError as error:
+        raise ShapeError(f"{name}: want equal lengths in a list, got {ids!r:.60}; see gl.data.pad_sequences") from error
+    return as_tensor(array.astype(np.int64) if array.size == 0 else array, name)  # an empty list has no type
+
+
+def on_host(lengths: Any, name: str = "lengths") -> Any:
     """Lengths or a mask as a NumPy array, so that not every layer waits for the device; lists as they are."""
-    is_array = hasattr(lengths, "dtype") or hasattr(lengths, "__dlpack__")
-    return tensor(lengths).numpy() if is_array else lengths
+    is_array = isinstance(lengths, Tensor) or hasattr(lengths, "dtype") or hasattr(lengths, "__dlpack__")
+    return as_tensor(lengths, name).numpy() if is_array else lengths
 
 
 def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool, of: str = "x") -> np.ndarray | None:
     """A mask with the ``leading`` axes of the argument ``of`` as (T, B) bool on the host; None stays None."""
     if mask is None:
         return None
-    host = np.asarray(on_host(mask))
+    try:
+        host = np.asarray(on_host(mask, name))
+    except ValueError as error:
+        raise ShapeError(f"{name}: want an array or a list that is one, got {mask!r:.60}") from error
     if host.shape != leading:
         raise ShapeError(f"{name}: want {leading}, the leading axes of {of}, got {host.shape}")
     if host.dtype != bool:
@@ -40,26 +57,35 @@ def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool
 
 
 def check_input(x: Tensor, input_size: int, batch_first: bool, weight: Tensor) -> None:
-    """Raises ShapeError, DTypeError or DeviceError unless x fits a layer with this weight."""
+    """Raises ShapeError, DTypeError or DeviceError unless x fits a recurrent layer with this weight_ih_l0."""
     want = "(B, T, D)" if batch_first else "(T, B, D)"
     if x.ndim not in (2, 3):
         raise ShapeError(f"x: want {want}, or (T, D) for a single sequence, got {x.shape}")
     if x.shape[-1] != input_size:
         raise ShapeError(f"x: want {input_size} = input_size in the last axis, got {x.shape}")
-    backend_of(x.data, weight.data)
-    check_type(x, weight)
+    check_fits("x", x, weight_ih_l0=weight)
     if x.shape[0 if x.ndim == 2 else int(batch_first)] == 0:
         raise ShapeError(f"x: want at least one step, got {x.shape}")
 
 
-def check_type(x: Tensor, weight: Tensor) -> None:
-    """Raises DTypeError unless x has the type of the weight."""
+def check_fits(name: str, x: Tensor, **weight: Tensor) -> None:
+    """Raises DeviceError or DTypeError unless the argument of that name is where the weight is, and of its type."""
+    check_device(name, x, **weight)
+    check_type(name, x, *weight.values())
+
+
+def check_device(name: str, x: Tensor, **weight: Tensor) -> None:
+    """Raises DeviceError unless the argument of that name is on the device of the weight."""
+    ((first, parameter),) = weight.items()
+    backend_of(**{first: parameter.data, name: x.data})
+
+
+def check_type(name: str, x: Tensor, weight: Tensor) -> None:
+    """Raises DTypeError unless the argument of that name has the type of the weight."""
     if x.dtype != weight.dtype:
-        layer = f", or the layer with layer.to('{x.dtype}')" if x.dtype.name in FLOATS else ""
-        raise DTypeError(
-            f"x: want {weight.dtype}, the type of the weights, got {x.dtype}; "
-            f"convert it with x.astype('{weight.dtype}'){layer}"
-        )
+        layer = f", or the layer with layer.to('{x.dtype}')" if name == "x" and x.dtype.name in FLOATS else ""
+        way = f"; convert it with {name}.astype('{weight.dtype}'){layer}" if x.dtype.kind in "biufV" else ""
+        raise DTypeError(f"{name}: want {weight.dtype}, the type of the weights, got {x.dtype}{way}")
 
 
 def as_states(hx: Any, names: Sequence[str]) -> list:
@@ -76,9 +102,12 @@ def as_states(hx: Any, names: Sequence[str]) -> list:
 
 
 def check_states(
-    hx: Any, names: Sequence[str], rows: int, B: int, widths: Sequence[int], batched: bool
+    hx: Any, names: Sequence[str], rows: int, B: int, widths: Sequence[int], batched: bool, weight: Tensor
 ) -> list[Tensor | None]:
-    """The first states as (rows, B, width) Tensors, None for zeros; raises ShapeError, naming the state."""
+    """The first states as (rows, B, width) Tensors, None for zeros.
+
+    Raises ShapeError, DTypeError or DeviceError, naming the state, unless they fit a layer with this weight_ih_l0.
+    """
     checked: list[Tensor | None] = []
     for name, state, width in zip(names, as_states(hx, names), widths, strict=True):
         if state is None:
@@ -91,5 +120,6 @@ def check_states(
                 "(layers*directions, batch, units)" if batched else "(layers*directions, units) as x is one sequence"
             )
             raise ShapeError(f"{name}_0: want {want} = {words}, got {state.shape}")
+        check_fits(f"{name}_0", state, weight_ih_l0=weight)
         checked.append(state if batched else state.reshape(rows, 1, width))
     return checked

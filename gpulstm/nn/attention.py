@@ -8,7 +8,8 @@ import numpy as np
 from gpulstm.backend import Device
 from gpulstm.errors import ShapeError
 from gpulstm.functional.attention import attention, parameter_shapes
-from gpulstm.nn.arguments import as_tensor, on_host, time_first
+from gpulstm.functional.checks import check_floats
+from gpulstm.nn.arguments import as_tensor, check_fits, on_host, time_first
 from gpulstm.nn.initial import Initial
 from gpulstm.nn.module import Module, Parameter, check_flags, check_sizes
 from gpulstm.tape import Tensor, apply
@@ -63,10 +64,10 @@ class Attention(Module):
         dtype: Any = None,
         generator: np.random.Generator | None = None,
     ) -> None:
-        check_sizes(query_size=query_size, key_size=key_size)
+        query_size, key_size = check_sizes(query_size=query_size, key_size=key_size)
         check_flags(batch_first=batch_first)
         size = query_size if attention_size is None else attention_size
-        check_sizes(attention_size=size)
+        (size,) = check_sizes(attention_size=size)
         shapes = parameter_shapes(kind, query_size, key_size, size)
         if "weight_score" not in shapes and attention_size is not None:
             raise ShapeError(f"attention_size: want None, as kind {kind!r} has none, got {attention_size}")
@@ -86,6 +87,12 @@ class Attention(Module):
         query, keys = as_tensor(query, "query"), as_tensor(keys, "keys")
         values = None if values is None else as_tensor(values, "values")
         self._check(query, keys, values)
+        check_floats(query=query.data)
+        name = self._names[0] if self._names else "query"
+        first = getattr(self, name) if self._names else query
+        for argument, x in (("query", query), ("keys", keys), ("values", values)):
+            if x is not None and x is not first:
+                check_fits(argument, x, **{name: first})
         mask = time_first("mask", mask, keys.shape[:2], self.batch_first, of="keys")
         if self.batch_first:
             query, keys, values = (

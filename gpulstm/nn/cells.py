@@ -8,9 +8,9 @@ from gpulstm import cells, functional
 from gpulstm.backend import Device
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
-from gpulstm.nn.arguments import as_states, as_tensor, check_type
+from gpulstm.nn.arguments import as_states, as_tensor, check_fits
 from gpulstm.nn.initial import Initial, Weights
-from gpulstm.nn.module import Module, check_flags, check_sizes
+from gpulstm.nn.module import Module, Parameter, check_flags, check_sizes
 from gpulstm.tape import Tensor, apply
 
 
@@ -34,6 +34,8 @@ class RecurrentCell(Module):
     DTypeError for arguments that do not fit.
     """
 
+    weight_ih: Parameter
+
     def __init__(
         self,
         cell: str | Cell,
@@ -49,7 +51,7 @@ class RecurrentCell(Module):
         path: str = "auto",
     ) -> None:
         self.cell = cells.find(cell)
-        check_sizes(input_size=input_size, hidden_size=hidden_size)
+        input_size, hidden_size = check_sizes(input_size=input_size, hidden_size=hidden_size)
         check_flags(bias=bias)
         if not bias and not self.cell.biases:
             raise ShapeError(f"bias: want True, as the bias of a {self.cell.name} belongs to its equations, got False")
@@ -70,6 +72,7 @@ class RecurrentCell(Module):
         x = as_tensor(x, "x")
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(f"x: want (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
+        check_fits("x", x, weight_ih=self.weight_ih)
         leading = x.shape[:-1]
         names = self.cell.states
         states = [
@@ -77,7 +80,6 @@ class RecurrentCell(Module):
             for name, state in zip(names, as_states(hx, names), strict=True)
         ]
         weights = [getattr(self, name, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        check_type(x, next(self.parameters()))
         extra = [getattr(self, form.name) for form in self.cell.extra]
         options = {"cell": self.cell, "path": self.path, "input_gradient": x.requires_grad}
         x = x.reshape(1, *(leading or (1,)), self.input_size)  # one step
@@ -90,6 +92,7 @@ class RecurrentCell(Module):
         want = (*leading, self.hidden_size)
         if state.shape != want:
             raise ShapeError(f"{name}: want {want}, got {state.shape}")
+        check_fits(name, state, weight_ih=self.weight_ih)
         return state.reshape(*(leading or (1,)), self.hidden_size)
 
     def extra_repr(self) -> str:

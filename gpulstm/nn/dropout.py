@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 
 from gpulstm import functional
+from gpulstm.functional.checks import check_floats
+from gpulstm.nn.arguments import as_tensor
 from gpulstm.nn.module import Module, check_rate
-from gpulstm.random import draw_seed
-from gpulstm.tape import Tensor, apply
+from gpulstm.random import as_generator, draw_seed
+from gpulstm.tape import apply
 
 
 class Dropout(Module):
@@ -21,12 +23,16 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None) -> None:
         check_rate("p", p)
+        if generator is not None:
+            as_generator(generator)
         self.p, self.generator = p, generator
 
     def forward(self, x: Any) -> Any:
-        """x of any shape -> the same shape; x itself when not training or p is 0."""
+        """x of any shape -> the same shape; x itself when not training or p is 0. Raises DTypeError for no floats."""
+        x = as_tensor(x, "x")
+        check_floats(x=x.data)
         if not self.training or self.p == 0:
-            return x if isinstance(x, Tensor) else Tensor(x)
+            return x
         return apply(functional.dropout, x, rate=self.p, seed=draw_seed(self.generator))
 
     def extra_repr(self) -> str:

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm import functional
-from gpulstm.backend import Device, backend_of
-from gpulstm.errors import ShapeError
+from gpulstm import checks, functional
+from gpulstm.backend import Device
+from gpulstm.nn.arguments import as_ids, check_device
 from gpulstm.nn.initial import Initial
 from gpulstm.nn.module import Module, check_sizes
-from gpulstm.tape import Tensor, apply
+from gpulstm.tape import Tensor, apply, tensor
 
 
 class Embedding(Module):
@@ -27,11 +27,10 @@ class Embedding(Module):
         dtype: Any = None,
         generator: np.random.Generator | None = None,
     ) -> None:
-        check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
-        if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
-            raise ShapeError(
-                f"padding_idx: want -{num_embeddings} <= padding_idx < {num_embeddings}, got {padding_idx}"
-            )
+        num_embeddings, embedding_dim = check_sizes(num_embeddings=num_embeddings, embedding_dim=embedding_dim)
+        if padding_idx is not None:
+            words = f"-{num_embeddings} <= padding_idx < {num_embeddings}"
+            padding_idx = checks.integer("padding_idx", padding_idx, -num_embeddings, num_embeddings, words)
         self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
         initial = Initial(device, dtype, generator)
         values = initial.normal(num_embeddings, embedding_dim)
@@ -45,9 +44,16 @@ class Embedding(Module):
         return self.embedding_dim
 
     def forward(self, ids: Any) -> Tensor:
-        """ids (...), integers below num_embeddings in an array, Tensor or list -> (..., embedding_dim)."""
-        if isinstance(ids, list | tuple | int):
-            ids = backend_of(self.weight.data).asarray(np.asarray(ids))
+        """ids (...), integers below num_embeddings in an array, Tensor or list -> (..., embedding_dim).
+
+        Raises DTypeError for what is no integer, ShapeError for an id out of range or a ragged list, and DeviceError
+        for an array or Tensor on another device; a list goes to the device of the weight.
+        """
+        listed = isinstance(ids, list | tuple | int)
+        ids = as_ids(ids, "ids")
+        if listed:
+            ids = tensor(ids, device=self.weight.device)
+        check_device("ids", ids, weight=self.weight)
         return apply(functional.embedding, ids, self.weight, padding_idx=self.padding_idx)
 
     def extra_repr(self) -> str:

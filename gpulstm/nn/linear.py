@@ -7,8 +7,9 @@ import numpy as np
 
 from gpulstm import functional
 from gpulstm.backend import Device
+from gpulstm.nn.arguments import as_tensor, check_fits
 from gpulstm.nn.initial import Initial
-from gpulstm.nn.module import Module, check_sizes
+from gpulstm.nn.module import Module, check_flags, check_sizes
 from gpulstm.tape import Tensor, apply
 
 
@@ -27,7 +28,8 @@ class Linear(Module):
         dtype: Any = None,
         generator: np.random.Generator | None = None,
     ) -> None:
-        check_sizes(in_features=in_features, out_features=out_features)
+        check_flags(bias=bias)
+        in_features, out_features = check_sizes(in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
         initial, bound = Initial(device, dtype, generator), 1 / math.sqrt(in_features)
         self.weight = initial.uniform(bound, out_features, in_features)
@@ -39,9 +41,13 @@ class Linear(Module):
         return self.out_features
 
     def forward(self, x: Any) -> Tensor:
-        """x (..., in_features) -> (..., out_features)."""
-        wanted = isinstance(x, Tensor) and x.requires_grad
-        return apply(functional.linear, x, self.weight, self.bias, input_gradient=wanted)
+        """x (..., in_features) -> (..., out_features).
+
+        Raises ShapeError, DTypeError or DeviceError for an x that does not fit the weight.
+        """
+        x = as_tensor(x, "x")
+        check_fits("x", x, weight=self.weight)
+        return apply(functional.linear, x, self.weight, self.bias, input_gradient=x.requires_grad)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"

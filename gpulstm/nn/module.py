@@ -5,8 +5,7 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
+from gpulstm import checks
 from gpulstm.backend import FLOATS, Array, Device, as_dtype, backend_of
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError
@@ -257,11 +256,9 @@ def _is_dtype(value: Any) -> bool:
     return not isinstance(value, str) or value.startswith(("float", "bfloat"))
 
 
-def check_sizes(**sizes: Any) -> None:
-    """Raises ShapeError, naming the argument, unless each is a positive integer."""
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size <= 0:
-            raise ShapeError(f"{name}: want an integer above 0, got {size!r}")
+def check_sizes(**sizes: Any) -> tuple[int, ...]:
+    """The sizes as Python's integers; raises ShapeError, naming the argument, unless each is a positive integer."""
+    return tuple(checks.integer(name, size, 1, 2**63, words="an integer above 0") for name, size in sizes.items())
 
 
 def check_rate(name: str, rate: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from gpulstm.backend import Device
 from gpulstm.errors import ShapeError
-from gpulstm.nn.module import check_flags, check_rate, check_sizes
+from gpulstm.nn.module import check_flags, check_rate
 
 MERGES = ("concat", "sum", "mean", "mul")
 
@@ -34,13 +34,8 @@ def check_layer(layer: Any, merge: str, bias: bool, num_layers: int, dropout: fl
     argument; warns of a dropout that changes nothing.
     """
     cell, proj_size = layer.cell, layer.proj_size
-    check_sizes(input_size=layer.input_size, hidden_size=layer.hidden_size, num_layers=num_layers)
     check_rate("dropout", dropout)
     check_flags(bias=bias, **flags)
-    whole = isinstance(proj_size, int | np.integer) and not isinstance(proj_size, bool)
-    if not whole or not 0 <= proj_size < layer.hidden_size:
-        want = f"an integer, 0 <= proj_size < hidden_size = {layer.hidden_size}"
-        raise ShapeError(f"proj_size: want {want}, got {proj_size!r}")
     if proj_size and not cell.projects:
         raise ShapeError(f"proj_size: want 0, as a {cell.name} has no projection, got {proj_size}")
     if flags["recompute"] and not cell.recurrent:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpulstm import cells, functional
+from gpulstm import cells, checks, functional
 from gpulstm.backend import Device, backend_of
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
@@ -12,7 +12,7 @@ from gpulstm.functional import rearrange
 from gpulstm.functional.sequence import Noise
 from gpulstm.nn.arguments import as_tensor, check_input, check_states, on_host, time_first
 from gpulstm.nn.initial import Initial, Weights
-from gpulstm.nn.module import Module
+from gpulstm.nn.module import Module, check_sizes
 from gpulstm.nn.options import check_layer
 from gpulstm.nn.regularize import regularization
 from gpulstm.random import draw_seed
@@ -85,6 +85,10 @@ class Recurrent(Module):
         path: str = "auto",
     ) -> None:
         self.cell = cells.find(cell)
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
+        input_size, hidden_size, num_layers = check_sizes(**sizes)
+        want = f"an integer, 0 <= proj_size < hidden_size = {hidden_size}"
+        proj_size = checks.integer("proj_size", proj_size, 0, hidden_size, words=want)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first, self.dropout, self.bidirectional = batch_first, dropout, bidirectional
         self.proj_size, self.merge, self.return_sequences = proj_size, merge, return_sequences
@@ -142,7 +146,8 @@ class Recurrent(Module):
     def _over_layers(self, run: Any, x: Any, hx: Any, lengths: Any, mask: Any, reset: Any) -> Any:
         """Layer by layer, direction by direction, what ``run`` makes of (x, arguments, layer, suffix, **modes)."""
         x = as_tensor(x, "x")
-        check_input(x, self.input_size, self.batch_first, getattr(self, "weight_ih_l0"))  # noqa: B009
+        weight = getattr(self, "weight_ih_l0")  # noqa: B009
+        check_input(x, self.input_size, self.batch_first, weight)
         batched = x.ndim == 3
         if not batched and lengths is not None:
             raise ShapeError(f"lengths: want None with a single sequence (T, D), got {lengths!r}")
@@ -155,7 +160,7 @@ class Recurrent(Module):
             x = x.transpose(1, 0, 2)
         rows, P = self.num_layers * len(self._suffixes), self.proj_size or self.hidden_size
         widths = [P, *[self.hidden_size] * (len(self.cell.states) - 1)]
-        states = check_states(hx, self.cell.states, rows, x.shape[1], widths, batched)
+        states = check_states(hx, self.cell.states, rows, x.shape[1], widths, batched, weight)
 
         last: list[tuple] = []
         for layer in range(self.num_layers):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arguments import one_backend
-from gpulstm.backend import CPU, FLOATS, Array, backend_of, is_floating, to_dtype
+from gpulstm.backend import CPU, FLOATS, Array, backend_of, is_floating, native, to_dtype
 from gpulstm.arguments import one_backend
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError, TapeError
@@ -52,7 +52,7 @@ def raw(x: Any) -> Any:
     if hasattr(x, "__dlpack_device__") and not isinstance(x, np.ndarray):
         kind, number = x.__dlpack_device__()
         return (find_device(f"cuda:{number}").backend if kind == 2 else CPU).asarray(x)  # 2: DLPack's kDLCUDA
-    return find_device("cuda").backend.asarray(x) if hasattr(x, "__cuda_array_interface__") else x
+    return find_device("cuda").backend.asarray(x) if hasattr(x, "__cuda_array_interface__") else native(x)
 
 
 def increment_version(tensor: "Tensor") -> None:
