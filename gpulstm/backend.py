@@ -178,19 +178,19 @@ def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> 
         if x is None or isinstance(x, _SCALARS):
             continue
         backend = _backend_of_one(x)
-        if type(x) is not np.ndarray and (backend is None or backend is CPU):
-            name = [*["array"] * len(arrays), *named][k]
-            if backend is None:
-                raise DTypeError(f"{name}: want a NumPy or CuPy array, got {type(x).__name__}{_way_to_an_array(x)}")
-            check_plain(x, name)
+        if backend is None:
+            got = f"{type(x).__name__}{_way_to_an_array(x)}"
+            raise DTypeError(f"{_name(k, arrays, named)}: want a NumPy or CuPy array, got {got}")
+        if backend is CPU and type(x) is not np.ndarray:
+            check_plain(x, _name(k, arrays, named))
         if not x.dtype.isnative:
-            name = [*["array"] * len(arrays), *named][k]
-            raise DTypeError(f"{name}: want this machine's byte order, got {x.dtype.str}; {_way_to_native(x)}")
+            way = f"convert it with x.astype({x.dtype.name!r})"
+            raise DTypeError(f"{_name(k, arrays, named)}: want this machine's byte order, got {x.dtype.str}; {way}")
         if found is None:
             found, first = backend, k
         elif backend is not found:
-            names = [*["array"] * len(arrays), *named]
-            raise DeviceError(_on_another_device(names[k], backend, names[first], found))
+            name, reference = _name(k, arrays, named), _name(first, arrays, named)
+            raise DeviceError(_on_another_device(name, backend, reference, found))
     return found if found is not None else CPU
 
 
@@ -203,8 +203,8 @@ def native(x: Any) -> Any:
     return x.astype(x.dtype.newbyteorder("=")) if foreign else x
 
 
-def _way_to_native(x: np.ndarray) -> str:
-    return f"convert it with x.astype({x.dtype.name!r})"
+def _name(k: int, arrays: tuple, named: dict[str, Any]) -> str:
+    return [*["array"] * len(arrays), *named][k]
 
 
 def _way_to_an_array(x: Any) -> str:

@@ -50,6 +50,7 @@ NO_IDS = {
 }
 BAD: dict[str, dict[str, Any]] = {
     "floats": NO_ARRAY | NO_FLOATS | {"integers": np.ones((B, D), int), "no axis": np.ones((), np.float32)},
+    "array": NO_ARRAY,
     "any shape": NO_ARRAY | NO_FLOATS | {"integers": np.ones((B, D), int)},
     "listed": {name: bad for name, bad in NO_ARRAY.items() if "list" not in name},  # where lists are taken
     "ids": {name: bad for name, bad in NO_ARRAY.items() if name != "list"} | NO_IDS,
@@ -171,6 +172,9 @@ def elementwise(fn: Callable) -> Row:
 
 
 CPU = {"device": "cpu"}
+ACTIVATIONS = ("Tanh", "Sigmoid", "ReLU", "SiLU", "Softplus", "Softsign")
+ACTIVATIONS_WITH_OPTIONS = ("LeakyReLU", "ELU", "GELU", "Softmax", "LogSoftmax")
+WITHOUT_WEIGHTS = {f"{name}()" for name in (*ACTIVATIONS, *ACTIVATIONS_WITH_OPTIONS, "Dropout", "Flatten")}
 SEQUENCE = {"lengths": "lengths", "mask": "mask", "reset": "mask"}
 ARRAYS = dict.fromkeys(("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh"), "floats")
 LOSS = {"input": floats(B, D), "target": floats(B, D)}
@@ -220,6 +224,30 @@ TABLE: dict[str, Row] = {
         gl.RecurrentCell, {"cell": "lstm", "input_size": D, "hidden_size": H},
         {"cell": "choice", "input_size": "size", "hidden_size": "size", "bias": "flag"},
     ),
+    **{name: Row(getattr(gl, name), {}, {}) for name in ACTIVATIONS},
+    **{f"{name}()": elementwise(getattr(gl, name)()) for name in (*ACTIVATIONS, *ACTIVATIONS_WITH_OPTIONS)},
+    "LeakyReLU": Row(
+        gl.LeakyReLU, {"negative_slope": 0.1}, {"negative_slope": "number"}, ("negative_slope",),
+        names={"negative_slope": "alpha of leaky_relu"}, fine=("negative_slope: negative",),
+    ),
+    "ELU": Row(
+        gl.ELU, {"alpha": 0.1}, {"alpha": "number"}, ("alpha",), names={"alpha": "alpha of elu"},
+        fine=("alpha: negative",),
+    ),
+    "GELU": Row(gl.GELU, {"approximate": "tanh"}, {"approximate": "choice"}),
+    **{name: Row(getattr(gl, name), {"axis": -1}, {"axis": "count"}, fine=("axis: negative",))
+       for name in ("Softmax", "LogSoftmax")},
+    "Flatten": Row(
+        gl.Flatten, {"start_axis": 1, "end_axis": 1}, {"start_axis": "count", "end_axis": "count"},
+        fine=("start_axis: negative", "end_axis: negative"),
+    ),
+    "Flatten()": Row(gl.Flatten(), {"x": floats(B, D)}, {"x": "array"}),
+    "LayerNorm": Row(
+        gl.LayerNorm, {"normalized_shape": D},
+        {"normalized_shape": "size", "eps": "number", "elementwise_affine": "flag", "bias": "flag", "device": "device",
+         "dtype": "dtype"}, ("device", "dtype"), fine=("normalized_shape: list",),
+    ),
+    "LayerNorm()": Row(gl.LayerNorm(D, **CPU), {"x": floats(B, D)}, {"x": "floats"}),
     "Zoneout": Row(gl.Zoneout, {"h": 0.1}, {"h": "number", "c": "number"}, names={"h": "Zoneout.h", "c": "Zoneout.c"}),
     "VariationalDropout": Row(
         gl.VariationalDropout, {"input": 0.1}, {"input": "number", "recurrent": "number"},
@@ -282,6 +310,14 @@ TABLE: dict[str, Row] = {
     ),
     **{f"functional.{name}": Row(getattr(F, name), {"a": floats(B, D)}, {"a": "any shape", "axis": "choice"})
        for name in ("softmax", "log_softmax")},
+    "functional.gelu": Row(F.gelu, {"x": floats(B, D)}, {"x": "any shape", "approximate": "choice"}),
+    "functional.activation": Row(
+        lambda x: F.activation(x, form=gl.ELU().form), {"x": floats(B, D)}, {"x": "any shape"}
+    ),
+    "functional.layer_norm": Row(
+        F.layer_norm, {"x": floats(B, D), "weight": floats(D), "bias": floats(D)},
+        {"x": "floats", "weight": "floats", "bias": "floats"}, ("weight", "bias"),
+    ),
     "functional.recurrent": Row(
         recurrent_call, {"x": floats(T, B, D), **weights(4)}, ARRAYS | SEQUENCE,
         ("h0", "c0", "b_ih", "b_hh", "lengths", "mask", "reset"),
@@ -357,6 +393,8 @@ TABLE: dict[str, Row] = {
     ),
     "io.load_arrays": Row(io.load_arrays, {"path": "/"}, {"path": "path"}),
     "io.atomic_write": Row(io.atomic_write, {"path": "/", "write": print}, {"path": "path", "write": "listed"}),
+    "save": Row(lambda path: gl.save(path, {}), {"path": "/"}, {"path": "path"}),
+    "load": Row(gl.load, {"path": "/"}, {"path": "path"}),
     "io.check_writable": Row(io.check_writable, {"path": "/"}, {"path": "path"}),
 }  # fmt: skip
 
@@ -380,7 +418,7 @@ def cases() -> list:
     return found
 
 
-@pytest.mark.parametrize("row", [row for name, row in TABLE.items() if not name.startswith("io.")])
+@pytest.mark.parametrize("row", [row for name, row in TABLE.items() if row.good.get("path") != "/"])
 def test_the_calls_work_as_they_stand(row):
     row.call(**row.good)
 
@@ -445,7 +483,7 @@ def test_arrays_of_the_other_byte_order(name, row):
 def test_arrays_on_another_device(emulated, name, row):
     """The argument is named; for a layer it is the one that is not where the weights are, with what mends it."""
     names = arrays_of(row)
-    weights = name.endswith("()") and "Dropout" not in name
+    weights = name.endswith("()") and name not in WITHOUT_WEIGHTS
     if len(names) + weights < 2:
         return  # one array is where it is
     for argument in names:
@@ -457,7 +495,7 @@ def test_arrays_on_another_device(emulated, name, row):
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 def test_counts_may_be_numpys(row):
-    counts = [name for name, kind in row.kinds.items() if kind in ("count", "size") and name in row.good]
+    counts = [name for name, kind in row.kinds.items() if kind in ("count", "size") and row.good.get(name, -1) >= 0]
     for kind in (np.int64, np.uint8):
         row.call(**{**row.good, **{name: kind(row.good[name]) for name in counts}}) if counts else None
 

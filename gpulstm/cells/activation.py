@@ -91,7 +91,7 @@ def _checked(what: str, given: Any, usual: float | None) -> float | None:
         return usual
     if usual is None:
         raise ShapeError(f"{what}: this function has none, got {given!r}")
-    if not isinstance(given, numbers.Real) or not math.isfinite(given):
+    if isinstance(given, bool) or not isinstance(given, numbers.Real) or not math.isfinite(given):
         raise ShapeError(f"{what}: want a finite number, got {given!r}")
     return float(given)
 

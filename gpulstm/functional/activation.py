@@ -25,7 +25,7 @@ _ERFC = (
 
 def activation(x: Array, *, form: Activation) -> tuple[Array, Callable]:
     """``y, pullback = activation(x, form=form)``: the function of each element. ``pullback(dy)`` returns (dx,)."""
-    xp, dtype = backend_of(x).xp, check_floats(x=x)
+    dtype, xp = check_floats(x=x), backend_of(x).xp
     z = x.astype(accumulator(dtype), copy=False)
 
     def pullback(dy: Array) -> tuple[Array]:
@@ -42,7 +42,7 @@ def gelu(x: Array, *, approximate: str = "none") -> tuple[Array, Callable]:
     """
     if approximate not in ("none", "tanh"):
         raise ShapeError(f"approximate: want 'none' or 'tanh', got {approximate!r}")
-    xp, dtype = backend_of(x).xp, check_floats(x=x)
+    dtype, xp = check_floats(x=x), backend_of(x).xp
     z = x.astype(accumulator(dtype), copy=False)
     if approximate == "none":
         phi = 1 - 0.5 * _erfc(xp, z / math.sqrt(2))

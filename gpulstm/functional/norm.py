@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from gpulstm.backend import Array, accumulator, backend_of
+from gpulstm.backend import Array, accumulator
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats, check_shape
+from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 
 
 def layer_norm(
@@ -16,13 +16,14 @@ def layer_norm(
     2016. weight and bias (n1, n2, ...), or None for 1 and 0. ``pullback(dy)`` returns (dx, dweight, dbias), with None
     for what is None. Raises ShapeError or DTypeError for arguments that do not fit, naming them.
     """
+    backend = check_arrays(("weight", "bias"), x=x, weight=weight, bias=bias)
     dtype = check_floats(x=x, weight=weight, bias=bias)
     if not 1 <= axes <= x.ndim:
         raise ShapeError(f"x: want at least {axes} axes, got {x.shape}")
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None:
             check_shape(name, array, x.shape[x.ndim - axes :], "the last axes of x")
-    xp, wide = backend_of(x, weight, bias).xp, accumulator(dtype)
+    xp, wide = backend.xp, accumulator(dtype)
     row, rows = tuple(range(x.ndim - axes, x.ndim)), tuple(range(x.ndim - axes))
     centred = x.astype(wide, copy=False)
     centred = centred - centred.mean(axis=row, keepdims=True)

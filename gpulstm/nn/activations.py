@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from gpulstm import functional
+from gpulstm import checks, functional
 from gpulstm.cells.activation import Activation
 from gpulstm.errors import ShapeError
 from gpulstm.functional import rearrange
+from gpulstm.nn.arguments import as_tensor
 from gpulstm.nn.functions import log_softmax, relu, sigmoid, softmax, tanh
 from gpulstm.nn.module import Module
 from gpulstm.tape import Tensor, apply
+
+AXES = 64  # the most that an array of NumPy may have
 
 
 class _SameShape(Module):
@@ -107,7 +110,7 @@ class SiLU(_SameShape):
 
     def forward(self, x: Any) -> Tensor:
         """x (...) -> (...)."""
-        x = x if isinstance(x, Tensor) else Tensor(x)
+        x = as_tensor(x, "x")
         return x * sigmoid(x)
 
 
@@ -118,7 +121,7 @@ class Softmax(_SameShape):
     """
 
     def __init__(self, axis: int = -1) -> None:
-        self.axis = axis
+        self.axis = checks.integer("axis", axis, -AXES, AXES)
 
     def forward(self, x: Any) -> Tensor:
         """x (...) -> (...); raises ShapeError for an axis that x does not have."""
@@ -140,10 +143,12 @@ class Flatten(Module):
     """The axes from ``start_axis`` to ``end_axis`` as one; as ``torch.nn.Flatten``, which leaves the first axis."""
 
     def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
-        self.start_axis, self.end_axis = start_axis, end_axis
+        self.start_axis = checks.integer("start_axis", start_axis, -AXES, AXES)
+        self.end_axis = checks.integer("end_axis", end_axis, -AXES, AXES)
 
     def forward(self, x: Any) -> Tensor:
         """x (B, n1, n2, ...) -> (B, n1 * n2 * ...); raises ShapeError for axes that x does not have."""
+        x = as_tensor(x, "x")
         ndim, ends = len(x.shape), (self.start_axis, self.end_axis)
         first, last = (axis + ndim if axis < 0 else axis for axis in ends)
         if not 0 <= first <= last < ndim:

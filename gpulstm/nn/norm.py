@@ -8,7 +8,7 @@ import numpy as np
 from gpulstm import functional
 from gpulstm.backend import Device
 from gpulstm.errors import ShapeError
-from gpulstm.nn.arguments import as_tensor, check_type
+from gpulstm.nn.arguments import as_tensor, check_fits
 from gpulstm.nn.initial import Initial
 from gpulstm.nn.module import Module, check_flags, check_sizes
 from gpulstm.tape import Tensor, apply
@@ -55,7 +55,7 @@ class LayerNorm(Module):
             want = ", ".join(map(str, self.normalized_shape))
             raise ShapeError(f"x: want (..., {want}), got {x.shape}")
         if self.weight is not None:
-            check_type(x, self.weight)
+            check_fits("x", x, weight=self.weight)
         return apply(functional.layer_norm, x, self.weight, self.bias, axes=axes, eps=self.eps)
 
     def extra_repr(self) -> str:

@@ -7,7 +7,6 @@ import numpy as np
 
 from gpulstm.arguments import one_backend
 from gpulstm.backend import CPU, FLOATS, Array, backend_of, is_floating, native, to_dtype
-from gpulstm.arguments import one_backend
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.tape.exchange import Exchange
