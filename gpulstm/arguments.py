@@ -1,11 +1,13 @@
-"""Checks of arrays by the names of the arguments they are: one device for all, memory that can be written to."""
+"""Checks of arrays by the names of the arguments they are: one device for all, memory that can be written to, lists."""
 
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpulstm.backend import Array, Backend, backend_of
-from gpulstm.errors import DeviceError, DTypeError
+import numpy as np
+
+from gpulstm.backend import CPU, Array, Backend, backend_of
+from gpulstm.errors import DeviceError, DTypeError, ShapeError
 
 
 def one_backend(fn: Callable, given: Sequence[Any], arrays: Sequence[Array | float | None]) -> Backend:
@@ -34,6 +36,25 @@ def _names(fn: Callable, count: int) -> list[str]:
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:count]
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "inputs")
     return names + [f"{rest}[{k}]" for k in range(count - len(names))]
+
+
+def array_of_list(name: str, x: Any, dtype: np.dtype | None) -> np.ndarray:
+    """A number or a list as an array, of NumPy's type for it.
+
+    Raises ShapeError for lists of different lengths and DTypeError for numbers that an integer ``dtype`` cannot hold.
+    """
+    try:
+        array = CPU.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{name}: want equal lengths in a list, got {x!r:.60}; see gl.data.pad_sequences") from error
+    if dtype is None or dtype.kind not in "iu" or array.dtype.kind not in "iuf":
+        return array
+    if array.size and not np.can_cast(array.dtype, dtype):
+        info = np.iinfo(dtype)
+        exact = bool((np.isfinite(array) & (array == np.trunc(array))).all())
+        if not (exact and info.min <= int(array.min()) and int(array.max()) <= info.max):
+            raise DTypeError(f"{name}: want whole numbers from {info.min} to {info.max} for {dtype}, got {x!r:.60}")
+    return array
 
 
 def check_writable(name: str, array: Array) -> None:

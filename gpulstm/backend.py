@@ -214,11 +214,12 @@ def _way_to_an_array(x: Any) -> str:
 
 
 def _on_another_device(name: str, backend: Backend, first: str, found: Backend) -> str:
-    way = f"gl.tensor({name if name.isidentifier() else '...'}, device={found.name!r})"
+    array = name if name.isidentifier() else "array"
+    way = f"gl.tensor({array}, device={found.name!r})"
     if name == first:  # neither has a name
         return f"arrays: want all on one device, got {found.name} and {backend.name}; move one, e.g. with {way}"
-    tensor = f"or, of a Tensor, {name if name.isidentifier() else '...'}.to({found.name!r})"
-    return f"{name}: want {found.name}, the device of {first}, got {backend.name}; move it with {way} {tensor}"
+    way += f", a Tensor with {array}.to({found.name!r})"
+    return f"{name}: want {found.name}, the device of {first}, got {backend.name}; move it with {way}"
 
 
 @functools.cache

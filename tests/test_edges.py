@@ -16,7 +16,7 @@ import pytest
 import gpulstm as gl
 from gpulstm import functional as F
 from gpulstm import io, random
-from gpulstm.errors import DeviceError, DTypeError, GpulstmError
+from gpulstm.errors import DeviceError, DTypeError, GpulstmError, ShapeError
 
 T, B, D, H = 2, 3, 4, 4  # D = H, so that one layer serves as any; T, B and D differ
 
@@ -37,7 +37,10 @@ NO_FLOATS = {
     "object array": np.full((B, D), None),
     "text array": np.full((B, D), "a"),
     "structured": np.zeros(B, [("a", np.float32)]),
+    "masked": np.ma.ones((B, D), np.float32),
+    "matrix": np.ones((B, D), np.float32).view(np.matrix),
 }
+NO_OPERAND = {name: bad for name, bad in NO_FLOATS.items() if name != "bool array"}
 NO_NUMBER = {"text": "1", "None": None, "list": [1], "complex": 1j, "array": np.ones(2), "bool": True, "nan": np.nan}
 NO_IDS = {
     "floats": np.ones((B,), np.float32),
@@ -45,12 +48,15 @@ NO_IDS = {
     "complex array": np.ones(B, complex),
     "object array": np.full(B, None),
     "text array": np.full(B, "a"),
+    "masked": np.ma.zeros(B, int),
     "negative": np.full(B, -1),
     "too large": np.full(B, 2**40),
 }
 BAD: dict[str, dict[str, Any]] = {
     "floats": NO_ARRAY | NO_FLOATS | {"integers": np.ones((B, D), int), "no axis": np.ones((), np.float32)},
     "array": NO_ARRAY,
+    "operand": NO_ARRAY | NO_OPERAND | {"shape": np.ones(D + 1, np.float32)},
+    "condition": NO_ARRAY | {"floats": np.ones((B, D), np.float32), "text array": np.full((B, D), "a")},
     "any shape": NO_ARRAY | NO_FLOATS | {"integers": np.ones((B, D), int)},
     "listed": {name: bad for name, bad in NO_ARRAY.items() if "list" not in name},  # where lists are taken
     "ids": {name: bad for name, bad in NO_ARRAY.items() if name != "list"} | NO_IDS,
@@ -259,6 +265,13 @@ TABLE: dict[str, Row] = {
     **{name: elementwise(getattr(gl, name)) for name in ("tanh", "sigmoid", "relu", "exp", "log")},
     **{name: Row(getattr(gl, name), {"x": floats(B, D)}, {"x": "any shape", "axis": "choice"}, names={"x": "x|a"})
        for name in ("softmax", "log_softmax")},
+    **{name: Row(getattr(gl, name), {"a": floats(B, D), "b": floats(B, D)}, {"a": "operand", "b": "operand"},
+                   names={"a": f"a|{name}", "b": f"b|{name}"})
+       for name in ("maximum", "minimum")},
+    "where": Row(
+        gl.where, {"condition": floats(B, D) > 0.5, "a": floats(B, D), "b": floats(B, D)},
+        {"condition": "condition", "a": "operand", "b": "operand"}, names={"a": "a|where", "b": "b|where"},
+    ),
     "mse": Row(gl.mse, LOSS, {"input": "any shape", "target": "floats", "reduction": "choice"}),
     "huber": Row(
         gl.huber, LOSS, {"input": "any shape", "target": "floats", "reduction": "choice", "delta": "number"},
@@ -401,7 +414,7 @@ TABLE: dict[str, Row] = {
 # What takes anything, is no function of the user's, or has tests of these things elsewhere.
 ELSEWHERE = {
     "Module", "Sequential", "Tensor", "tensor", "apply", "concatenate", "stack", "no_grad",  # test_tape, test_nn
-    "Device", "Trainer", "explain", "functional", "io", "data", "labs", "plot",
+    "enable_grad",    "Device", "Trainer", "explain", "functional", "io", "data", "labs", "plot",
     "functional.explain", "io.keras", "io.onnx", "io.torch", "data.Passes",
 }  # fmt: skip
 
@@ -518,6 +531,60 @@ def test_functions_on_arrays_take_no_tensors(name):
             row.call(**{**row.good, argument: gl.tensor(row.good[argument])})
 
 
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ("abc", DTypeError, "x: want booleans, integers or floating numbers, got <U3"),
+        (None, DTypeError, "x: want booleans, integers or floating numbers, got object"),
+        (1j, DTypeError, "x: want booleans, integers or floating numbers, got complex128"),
+        ([2**70], DTypeError, "x: want booleans, integers or floating numbers, got object"),
+        (np.array(["a"]), DTypeError, "x: want booleans, integers or floating numbers, got <U1"),
+        (np.ma.ones(2), DTypeError, "x: want a plain array, got a MaskedArray"),
+        ([[1], [2, 3]], ShapeError, "x: want equal lengths in a list, got .* see gl.data.pad_sequences"),
+    ],
+)
+def test_what_is_no_tensor(bad, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        gl.tensor(bad)
+
+
+def test_numbers_that_an_integer_type_cannot_hold():
+    for bad, dtype in (([300], "int8"), (-1, "uint8"), ([0.5], "int64"), ([np.nan], int), ([2**63], "int64")):
+        with pytest.raises(DTypeError, match=r"^x: want whole numbers from "):
+            gl.tensor(bad, dtype=dtype)
+    for good, dtype in (
+        ([127, -128], "int8"),
+        ([2**62 + 1], "int64"),
+        ([2.0], "uint8"),
+        ([2**63], "uint64"),
+        ([], int),
+    ):
+        assert gl.tensor(good, dtype=dtype).numpy().tolist() == good
+
+
+def test_axes_and_sizes():
+    x = gl.tensor(floats(B, D))
+    assert x.max(axis=np.int64(1)).shape == (B,) and x.sum(axis=[0, np.int8(1)]).shape == ()
+    assert x.reshape(np.int64(D), np.uint8(B)).transpose(np.int64(1), 0).shape == (B, D)
+    for bad in ("a", True, 1.0, 2, -3):
+        for call in (
+            lambda axis: x.sum(axis=axis), lambda axis: x.max(axis=axis), lambda axis: x.argmax(axis=axis),
+            lambda axis: x.softmax(axis=axis), lambda axis: x.squeeze(axis=axis), lambda axis: x.cumsum(axis=axis),
+            lambda axis: gl.concatenate([x, x], axis=axis),
+        ):  # fmt: skip
+            with pytest.raises(ShapeError, match=r"^axis: want "):
+                call(bad)
+    for bad in ("a", 1.5, None, True):
+        with pytest.raises(ShapeError, match=r"^shape: want sizes, one of which may be -1, got "):
+            x.reshape(bad, 2)
+    for join in (gl.concatenate, gl.stack):
+        for bad in ("ab", None, 3, {}):
+            with pytest.raises(DTypeError, match=r"^tensors: want a list of Tensors or arrays, got "):
+                join(bad)
+        with pytest.raises(DTypeError, match=r"^arrays\[1\]: want a NumPy or CuPy array, got NoneType"):
+            join([x, None])
+
+
 def test_names_of_arguments_through_apply():
     def scaled(values, *factors):
         return values, lambda d: (d,)
@@ -528,6 +595,8 @@ def test_names_of_arguments_through_apply():
         gl.apply(scaled, floats(2), floats(2), [1.0])
     with pytest.raises(DTypeError, match=r"^inputs\[0\]: want an array or a Tensor, got dict"):
         gl.apply(max, {}, floats(2))
+    with pytest.raises(DTypeError, match=r"^fn: want a function of arrays that returns \(value, pullback\), got None"):
+        gl.apply(None, floats(2))
 
 
 def test_everything_public_has_a_row():

@@ -34,6 +34,8 @@ def checked_operands(name: str, *operands: Operand) -> tuple[Operand, ...]:
     for x in operands:
         if not hasattr(x, "dtype") and not isinstance(x, bool | int | float):
             raise DTypeError(f"{name}: want arrays or numbers, got {type(x).__name__}")
+        if hasattr(x, "dtype") and x.dtype.kind not in "biuf" and not is_floating(x.dtype):
+            raise DTypeError(f"{name}: want arrays of numbers, got {x.dtype.name}")
     shapes = [x.shape for x in operands if hasattr(x, "shape")]
     try:
         np.broadcast_shapes(*shapes)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm import checks
 from gpulstm.backend import FLOATS, Array, Backend, backend_of
 from gpulstm.errors import DTypeError, ShapeError
 
@@ -51,6 +52,11 @@ def check_shape(name: str, array: Array, want: tuple[int, ...], words: str) -> N
     """Raises ShapeError unless the array has the shape ``want``, described by ``words``."""
     if array.shape != want:
         raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
+
+
+def check_axis(axis: Any, ndim: int, want: str, name: str = "axis") -> int:
+    """An axis of an array of so many, counted from 0. Raises ShapeError, saying what was wanted, for another."""
+    return checks.integer(name, axis, -ndim, ndim, words=want) % ndim
 
 
 def checked(pullback: Callable[..., tuple], names: Sequence[str], outputs: tuple) -> Callable[..., tuple]:

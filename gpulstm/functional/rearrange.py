@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm import checks
 from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.functional.checks import check_arrays, check_axis
 from gpulstm.functional.embedding import embedding
 from gpulstm.functional.needs import needs
 
@@ -53,6 +55,7 @@ def reshape(a: Array, *, shape: tuple[int, ...]) -> tuple[Array, Callable]:
     ``pullback(dy)`` returns (da,). Raises ShapeError for a shape of another number of elements.
     """
     before = a.shape
+    shape = tuple(checks.integer("shape", n, -1, 2**63, words="sizes, one of which may be -1") for n in shape)
     try:
         y = a.reshape(shape)
     except ValueError as error:
@@ -66,20 +69,20 @@ def squeeze(a: Array, *, axis: int | tuple[int, ...] | None = None) -> tuple[Arr
 
     ``pullback(dy)`` returns (da,). Raises ShapeError for an axis that a does not have and for one of another size.
     """
-    given = axis if isinstance(axis, tuple) else (axis,)
-    wanted = [k for k, n in enumerate(a.shape) if n == 1] if axis is None else given
-    if not all(-a.ndim <= k < a.ndim and a.shape[k] == 1 for k in wanted):
-        raise ShapeError(f"axis: want axes of size 1 of {a.shape}, got {axis}")
-    gone = {k % a.ndim for k in wanted}
+    gone = {k for k, n in enumerate(a.shape) if n == 1}
+    if axis is not None:
+        want = f"axes of size 1 of {a.shape}"
+        given = {check_axis(k, a.ndim, want) for k in (axis if isinstance(axis, tuple | list) else (axis,))}
+        if not given <= gone:
+            raise ShapeError(f"axis: want {want}, got {axis}")
+        gone = given
     return reshape(a, shape=tuple(n for k, n in enumerate(a.shape) if k not in gone))
 
 
 @needs({}, view=True)
 def expand_dims(a: Array, *, axis: int) -> tuple[Array, Callable]:
     """``y, pullback = expand_dims(a, axis=axis)``: with one more axis of size 1. ``pullback(dy)`` returns (da,)."""
-    if not -a.ndim - 1 <= axis <= a.ndim:
-        raise ShapeError(f"axis: want one of {a.ndim + 1} axes, got {axis}")
-    axis %= a.ndim + 1
+    axis = check_axis(axis, a.ndim + 1, f"one of {a.ndim + 1} axes")
     return reshape(a, shape=(*a.shape[:axis], 1, *a.shape[axis:]))
 
 
@@ -90,9 +93,11 @@ def transpose(a: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, 
     ``pullback(dy)`` returns (da,). Raises ShapeError unless the axes are a permutation of all of them.
     """
     axes = tuple(reversed(range(a.ndim))) if axes is None else tuple(axes)
-    order = [axis % a.ndim for axis in axes if -a.ndim <= axis < a.ndim]
-    if len(axes) != a.ndim or sorted(order) != list(range(a.ndim)):
-        raise ShapeError(f"transpose: want the {a.ndim} axes of {a.shape} in some order, got {axes}")
+    want = f"the {a.ndim} axes of {a.shape} in some order"
+    whole = [axis for axis in axes if isinstance(axis, int | np.integer) and -a.ndim <= axis < a.ndim]
+    order = [check_axis(axis, a.ndim, want, name="transpose") for axis in whole]
+    if len(order) != len(axes) or sorted(order) != list(range(a.ndim)):
+        raise ShapeError(f"transpose: want {want}, got {axes}")
     inverse = sorted(range(a.ndim), key=order.__getitem__)
     return a.transpose(order), lambda dy: (dy.transpose(inverse),)
 
@@ -106,9 +111,7 @@ def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     """
     backend = _check_alike("concatenate", arrays)
     ndim = arrays[0].ndim
-    if not -ndim <= axis < ndim:
-        raise ShapeError(f"axis: want an axis of {arrays[0].shape}, got {axis}")
-    axis %= ndim
+    axis = check_axis(axis, ndim, f"an axis of {arrays[0].shape}")
     sizes = [a.shape[axis] for a in arrays if a.ndim == ndim]
     others = {(*a.shape[:axis], *a.shape[axis + 1 :]) for a in arrays}
     if len(others) > 1 or len(sizes) < len(arrays):
@@ -133,8 +136,7 @@ def stack(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     """
     backend = _check_alike("stack", arrays)
     shape = arrays[0].shape
-    if not -len(shape) - 1 <= axis <= len(shape):
-        raise ShapeError(f"axis: want one of {len(shape) + 1} axes, got {axis}")
+    axis = check_axis(axis, len(shape) + 1, f"one of {len(shape) + 1} axes")
     for a in arrays:
         if a.shape != shape:
             raise ShapeError(f"stack: want one shape, got {shape} and {a.shape}")
@@ -146,7 +148,7 @@ def _check_alike(name: str, arrays: tuple[Array, ...]) -> Backend:
     """The backend of all arrays. Raises ShapeError for none, DTypeError for different dtypes."""
     if not arrays:
         raise ShapeError(f"{name}: want at least one array, got none")
-    backend = backend_of(*arrays)
+    backend = check_arrays(**{f"arrays[{k}]": a for k, a in enumerate(arrays)})
     for a in arrays:
         if a.dtype != arrays[0].dtype:
             raise DTypeError(f"{name}: want {arrays[0].dtype} as the first, got {a.dtype}; convert with astype")

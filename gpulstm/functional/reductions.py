@@ -10,7 +10,7 @@ import numpy as np
 
 from gpulstm.backend import Array, accumulator, backend_of, is_floating
 from gpulstm.errors import ShapeError
-from gpulstm.functional.checks import check_floats
+from gpulstm.functional.checks import check_axis, check_floats
 from gpulstm.functional.elementwise import select
 from gpulstm.functional.needs import needs
 
@@ -60,10 +60,10 @@ def _axes(a: Array, axis: Axis) -> tuple[int, ...]:
     """The axes counted from 0; raises ShapeError for one that a does not have and for one given twice."""
     if axis is None:
         return tuple(range(a.ndim))
-    given = axis if isinstance(axis, tuple) else (axis,)
-    axes = tuple(k % a.ndim for k in given if -a.ndim <= k < a.ndim)
-    if len(set(axes)) != len(given):
-        raise ShapeError(f"axis: want axes of {a.shape}, each once, got {axis}")
+    want = f"axes of {a.shape}, each once"
+    axes = tuple(check_axis(k, a.ndim, want) for k in (axis if isinstance(axis, tuple | list) else (axis,)))
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"axis: want {want}, got {axis}")
     return axes
 
 
@@ -79,7 +79,7 @@ def _extremum(name: str) -> Callable:
         xp = backend.xp
         kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
         y = xp.asarray(getattr(a, name)(axis=axes, keepdims=True), dtype=a.dtype)
-        if isinstance(axis, int):
+        if axis is not None and not isinstance(axis, tuple | list):
             (k,) = axes
             first = getattr(_comparable(a), at_extremum)(axis=k, keepdims=True)
             places = xp.arange(shape[k]).reshape(tuple(-1 if n == k else 1 for n in range(a.ndim)))
@@ -110,7 +110,7 @@ def _position(name: str) -> Callable:
     """argmax or argmin."""
 
     def position(a: Array, *, axis: int | None = None, keepdims: bool = False) -> tuple[Array, None]:
-        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int | np.integer)):
+        if isinstance(axis, tuple | list):
             raise ShapeError(f"axis: want one axis or None, got {axis!r}")
         axes = _axes(a, axis)
         _check_some(name, a, axes)

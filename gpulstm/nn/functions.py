@@ -1,8 +1,10 @@
 """Activations, losses and joining as functions on Tensors."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from gpulstm import functional
+from gpulstm.errors import DTypeError
 from gpulstm.functional import elementwise, rearrange
 from gpulstm.tape import Tensor, apply
 
@@ -59,12 +61,18 @@ def minimum(a: Any, b: Any) -> Tensor:
 
 def concatenate(tensors: Any, axis: int = 0) -> Tensor:
     """The tensors one after the other along ``axis``."""
-    return apply(rearrange.concatenate, *tensors, axis=axis)
+    return apply(rearrange.concatenate, *_several(tensors), axis=axis)
 
 
 def stack(tensors: Any, axis: int = 0) -> Tensor:
     """The tensors along a new axis."""
-    return apply(rearrange.stack, *tensors, axis=axis)
+    return apply(rearrange.stack, *_several(tensors), axis=axis)
+
+
+def _several(tensors: Any) -> list[Any]:
+    if isinstance(tensors, str | dict) or not isinstance(tensors, Iterable):
+        raise DTypeError(f"tensors: want a list of Tensors or arrays, got {type(tensors).__name__}")
+    return list(tensors)
 
 
 def mse(input: Any, target: Any, reduction: str = "mean") -> Tensor:

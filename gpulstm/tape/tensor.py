@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arguments import one_backend
+from gpulstm.arguments import array_of_list, one_backend
 from gpulstm.backend import CPU, FLOATS, Array, backend_of, is_floating, native, to_dtype
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError, TapeError
@@ -31,6 +31,8 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
     """
     arrays = [raw(x) for x in inputs]
     backend = one_backend(fn, inputs, arrays)
+    if not callable(fn):
+        raise DTypeError(f"fn: want a function of arrays that returns (value, pullback), got {fn!r:.60}")
     with backend:
         value, pullback = fn(*arrays, **static)
     tensors = tuple(map(Tensor, value if isinstance(value, tuple) else (value,)))
@@ -203,12 +205,12 @@ class Tensor(Operators, Methods, Exchange):
         self._source, self._requires_grad = other._source, other._requires_grad
 
 
-def _numbers(array: Array) -> Array:
+def _numbers(array: Array, name: str = "data") -> Array:
     """The array; raises DTypeError for other elements than booleans, integers and floating numbers."""
     if not hasattr(array, "dtype"):
         raise DTypeError(f"data: want an array, got {type(array).__name__}; gl.tensor makes one")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
-        raise DTypeError(f"data: want booleans, integers or floating numbers, got {array.dtype}")
+        raise DTypeError(f"{name}: want booleans, integers or floating numbers, got {array.dtype}")
     return array
 
 
@@ -222,8 +224,9 @@ def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any =
     """A Tensor of a number, a list, an array of NumPy, CuPy or any library with DLPack, or a Tensor.
 
     Memory is shared where it can be. ``device`` None means where x is, the processor for numbers and lists;
-    ``dtype`` None that of x, float32 for Python's floats. Raises TapeError for a Tensor that requires a gradient,
-    which the new one would not: ``x.to(...)`` converts and keeps the gradient.
+    ``dtype`` None that of x, float32 for Python's floats. Raises DTypeError for what is no number and for numbers of a
+    list that an integer ``dtype`` cannot hold, ShapeError for lists of different lengths, and TapeError for a Tensor
+    that requires a gradient, which the new one would not: ``x.to(...)`` converts and keeps the gradient.
     """
     if isinstance(x, Tensor) and x.requires_grad:
         raise TapeError(
@@ -236,7 +239,8 @@ def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any =
     if dtype is not None:
         dtype = to_dtype(dtype)
     if not hasattr(array, "dtype"):
-        array = CPU.asarray(array)
+        array = array_of_list("x", array, dtype)
         dtype = np.dtype(np.float32) if dtype is None and array.dtype == np.float64 else dtype
-    backend = backend_of(array) if device is None else find_device(device).backend
+    backend = backend_of(x=_numbers(array, "x"))
+    backend = backend if device is None else find_device(device).backend
     return Tensor(backend.asarray(array, dtype), requires_grad)
