@@ -89,8 +89,7 @@ from gpulstm.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from gpulstm.random import manual_seed
 from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
 from gpulstm.tape import TapeError, Tensor, apply, enable_grad, no_grad, tensor
-
-__version__ = "0.1.0"
+from gpulstm.version import __version__ as __version__
 
 _LATER = {
     "Trainer": "gpulstm.train",

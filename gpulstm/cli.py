@@ -10,12 +10,13 @@ from click.shell_completion import shell_complete
 from gpulstm.errors import GpulstmError, NotFinite
 from gpulstm.labs.text_command import text_lab
 from gpulstm.train.interrupt import Terminated
+from gpulstm.version import __version__
 
 COMPLETE = "_GPULSTM_COMPLETE"  # the variable by which a shell asks for completions
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.version_option(package_name="gpulstm")
+@click.version_option(__version__)
 def cli() -> None:
     """LSTM networks on NumPy and CuPy arrays, with fused CUDA kernels.
 

@@ -1,7 +1,6 @@
 """What ``gpulstm info`` prints: versions, devices, memory, and which kernels compile here."""
 
 import functools
-import importlib.metadata
 import os
 import platform
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 
 from gpulstm.backend import CPU, as_dtype, device, why_no_cuda
 from gpulstm.launch import REALS, kernel_files, options, source
+from gpulstm.version import __version__
 
 _ARCHITECTURE = "sm_80"  # what kernels are compiled for where no device names its own
 
@@ -22,7 +22,7 @@ def lines() -> Iterator[str]:
     reason = _or_reason(why_no_cuda)  # has imported CuPy, if it can be
     cupy = sys.modules.get("cupy")
     for name, find in (
-        ("gpulstm", lambda: importlib.metadata.version("gpulstm")),
+        ("gpulstm", lambda: __version__),
         ("Python", lambda: f"{platform.python_version()} on {platform.platform()}"),
         ("NumPy", lambda: f"{np.__version__} with {_blas()}"),
         ("CuPy", lambda: cupy.__version__ if cupy else "not usable, see GPU"),

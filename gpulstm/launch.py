@@ -23,16 +23,16 @@ _INCLUDE = re.compile(r'#include "([^"/]+\.cuh)"')
 _WAVES = 32  # blocks of a grid-stride kernel for each multiprocessor; more would only queue
 
 
-def _folder() -> Any:
-    try:
-        return importlib.resources.files("gpulstm.kernels")
-    except ModuleNotFoundError:  # a checkout on the path that was not installed
-        return Path(__file__).parents[1] / "kernels"
+def kernel_folder() -> Any:
+    """The folder of the CUDA text that belongs to this package: inside it where it is installed, beside it in a
+    checkout. Another installed gpulstm never serves its kernels to a checkout."""
+    inside = importlib.resources.files("gpulstm") / "kernels"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "kernels"
 
 
 def kernel_files() -> list[str]:
     """The names of the kernel files, without their ending."""
-    return sorted(entry.name.removesuffix(".cu") for entry in _folder().iterdir() if entry.name.endswith(".cu"))
+    return sorted(entry.name.removesuffix(".cu") for entry in kernel_folder().iterdir() if entry.name.endswith(".cu"))
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def source(file: str) -> str:
     Each ``#include "x.cuh"`` of the kernels' folder is replaced by its text, where it stands first, so that nothing
     is looked up on disk. A file of the user's own is read once. Raises NoKernel for a file that is not there.
     """
-    own, folder = Path(file), _folder()
+    own, folder = Path(file), kernel_folder()
     if own.suffix == ".cu":
         if not own.is_file():
             raise NoKernel(f"kernel file: want the path of a .cu file, and there is none at {file!r}")

@@ -1,22 +1,15 @@
-"""The benchmarks as a package for the tests, and what several of their test files use."""
+"""What several tests of the benchmarks use."""
 
 import json
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import harness, peers, team, worker
+from benchmarks.comparison import Comparison
+from benchmarks.problem import MODES, Shape
+
 ROOT = Path(__file__).parents[1]
-# As conftest.py does for tests: benchmarks is found without the checkout on sys.path.
-if "benchmarks" not in sys.modules:
-    sys.modules["benchmarks"] = types.ModuleType("benchmarks")
-    sys.modules["benchmarks"].__path__ = [str(ROOT / "benchmarks")]
-
-from benchmarks import harness, peers, team, worker  # noqa: E402
-from benchmarks.comparison import Comparison  # noqa: E402
-from benchmarks.problem import MODES, Shape  # noqa: E402
-
 SHAPE = Shape(3, 6, 5, 4)
 
 

@@ -1,26 +1,25 @@
 """What every test shares: the three devices, a seeded generator, and which tests may be skipped where.
 
 GPULSTM_TEST_DEVICES, a comma-separated list, limits the devices; one named there is never skipped. Under
-CI=true nothing but the real GPU may be missing: what cannot run there fails.
+CI=true nothing but the real GPU may be missing: a test that is skipped for another reason fails.
 """
 
+import collections
 import importlib
 import os
-import sys
-import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-# Lets `from tests.cases import ...` work without the checkout on sys.path, which would hide an installed one.
-if "tests" not in sys.modules:
-    sys.modules["tests"] = types.ModuleType("tests")
-    sys.modules["tests"].__path__ = [str(Path(__file__).parent)]
-
 from gpulstm import backend
 from tests import emulated_cuda
+
+ROOT = Path(__file__).parents[1]
+# pytest puts the checkout before an installed gpulstm (pyproject.toml); processes that tests start find it here.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 CI = os.environ.get("CI") == "true"
 ALL_DEVICES = ("cpu", "emulated", "cuda")
@@ -31,19 +30,26 @@ if unknown := set(NAMED) - set(ALL_DEVICES):
     raise pytest.UsageError(f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}")
 
 
-def skip(reason: str, allowed_in_ci: bool = False) -> None:
-    """Skip the test, or fail it under CI."""
-    if CI and not allowed_in_ci:
-        pytest.fail(f"under CI nothing may be missing: {reason}", pytrace=False)
+class NoGPU(pytest.skip.Exception):
+    """The one skip that may happen under CI."""
+
+
+def skip(reason: str) -> NoReturn:
+    """Skip the test, or the module that calls this; under CI it fails (see below)."""
     pytest.skip(reason, allow_module_level=True)
 
 
 def require(module: str) -> Any:
-    """Import a module that only some machines have; skip where it is missing, fail under CI."""
+    """Import a module that only some machines have; skip where it is missing."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        return skip(f"{module} does not import: {error}")
+        skip(f"{module} does not import: {error}")
+
+
+def with_path(folder: Path) -> dict[str, str]:
+    """For the environment of a process: it finds modules in ``folder`` first, and the checkout's after them."""
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ['PYTHONPATH']}"}
 
 
 @pytest.fixture(params=NAMED or ALL_DEVICES)
@@ -59,7 +65,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
         if reason := backend.why_no_cuda():
             if "cuda" in NAMED:
                 pytest.fail(f"GPULSTM_TEST_DEVICES asks for cuda: {reason}", pytrace=False)
-            skip(reason, allowed_in_ci=True)
+            raise NoGPU(reason)
     yield backend.device("cuda").backend
 
 
@@ -81,3 +87,32 @@ def rng() -> np.random.Generator:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("oracle"):
         require("torch")
+
+
+# -- skipped tests: none under CI, and one line a reason at the end ----------------------------------------
+def _fail_if_skipped(report: Any, call: Any) -> Any:
+    missing = report.skipped and not hasattr(report, "wasxfail") and not isinstance(call.excinfo.value, NoGPU)
+    if CI and missing:
+        report.outcome, report.longrepr = "failed", f"under CI nothing may be missing: {call.excinfo.value}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: Any) -> Iterator[None]:
+    return _fail_if_skipped((yield), call)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    report = yield
+    return _fail_if_skipped(report, report.call)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line for each reason to skip tests, with their number; pytest would list every place."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = collections.Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section("skipped tests", sep="=", bold=True)
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"SKIPPED [{count}] {reason}")

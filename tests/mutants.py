@@ -379,8 +379,6 @@ def _copied(base: Path, number: int) -> Path:
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy)
-    # An installed gpulstm must not serve the kernels: the copy's own lie where launch.py looks first.
-    (copy / "gpulstm" / "kernels").symlink_to(copy / "kernels")
     return copy
 
 

@@ -19,7 +19,7 @@ from tests.cases import CELL_CASES
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
-    ("errors",),
+    ("errors", "version"),
     ("checks", "launch", "pool", "random"),
     ("arguments", "backend"),
     ("cells",),
@@ -163,12 +163,17 @@ def test_kernels_are_found_in_an_installed_wheel(wheel, tmp_path):
     assert printed.stdout.split() == [str(tmp_path / "gpulstm" / "launch.py"), *kernel_files()]
 
 
-def test_kernels_are_found_in_a_checkout_that_is_not_installed(tmp_path):
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_checkout_has_its_own_kernels(wheel, tmp_path, installed):
+    checkout, site = tmp_path / "checkout", tmp_path / "site"
     for name in ("gpulstm", "kernels"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (checkout / "kernels" / "lstm.cu").write_text("// this checkout's")
+    if installed:  # another gpulstm, kernels included
+        zipfile.ZipFile(wheel).extractall(site)
     # -S leaves out site-packages, and with it any installed gpulstm; NumPy's folder comes back by hand.
-    site = str(Path(np.__file__).parents[1])
-    code = f"import sys; sys.path.append({site!r}); import gpulstm.launch as l; print(l.source('lstm')[:2])"
+    path = [str(site), str(Path(np.__file__).parents[1])]
+    code = f"import sys; sys.path += {path}; import gpulstm.launch as l; print(l.source('lstm'))"
     command = [sys.executable, "-S", "-c", code]
-    printed = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
-    assert printed.stdout.strip() == "//", printed.stderr
+    printed = subprocess.run(command, cwd=checkout, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
+    assert printed.stdout.strip() == "// this checkout's", printed.stderr

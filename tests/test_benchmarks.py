@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import facts, harness, memory, peers, problem, recurrent, team, text, worker
+from benchmarks.comparison import show, summary
+from benchmarks.problem import AGREEMENT, MODES, Problem, Shape
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, comparison, results_of, sequence_row
 from tests.conftest import require
-
-from benchmarks import facts, harness, memory, peers, problem, recurrent, team, text, worker  # isort: skip
-from benchmarks.comparison import show, summary  # isort: skip
-from benchmarks.problem import AGREEMENT, MODES, Problem, Shape  # isort: skip
 
 
 def run(module: str, *arguments: object) -> subprocess.CompletedProcess:

@@ -5,12 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import cells, harness
+from benchmarks.cell_problem import FORMS, CellProblem
+from benchmarks.comparison import Comparison, show
+from benchmarks.problem import Shape, disagreement
 from tests.benchmark_fakes import HereTeam
-
-from benchmarks import cells, harness  # isort: skip
-from benchmarks.cell_problem import FORMS, CellProblem  # isort: skip
-from benchmarks.comparison import Comparison, show  # isort: skip
-from benchmarks.problem import Shape, disagreement  # isort: skip
 
 SHAPE = Shape(3, 6, 5, 4)
 
@@ -76,6 +75,7 @@ def test_the_command_leaves_rows_a_task_and_a_table(tmp_path, monkeypatch, capsy
     assert harness.read(tmp_path / "cells-cpu.json")["refused"] == []
 
 
+@pytest.mark.oracle
 def test_some_cells_measured_again_leave_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cells, "Team", lambda threads: HereTeam())
     quick = ["--quick", "--shapes", "2,3,4,5", "--out", str(tmp_path)]

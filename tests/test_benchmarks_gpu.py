@@ -14,16 +14,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import (
+    clock,
+    cublas,
+    cudnn,
+    facts,
+    gpu,
+    hardware,
+    harness,
+    losses,
+    part,
+    peers,
+    products,
+    recurrent,
+    suite,
+)  # fmt: skip
+from benchmarks.problem import MODES, Problem, Shape
 from gpulstm import DeviceError, backend, device
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, results_of, sequence_row
 from tests.conftest import require
 from tests.emulated_cuda.raw import RawKernel
-
-from benchmarks import (  # isort: skip
-    clock, cublas, cudnn, facts, gpu, hardware, harness, losses, part, peers, products,
-    recurrent, suite,
-)  # fmt: skip
-from benchmarks.problem import MODES, Problem, Shape  # isort: skip
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gpulstm.io.files import save_arrays
+from tests.conftest import with_path
 
 PROSE = "It isn't far: 2 miles, he said.\nLet's go now, why not?\n" * 60
 TINY = [
@@ -110,7 +111,7 @@ def test_info_tells_what_is_here():
 )
 def test_info_survives_every_kind_of_broken_cupy(tmp_path, source, reason):
     (tmp_path / "cupy.py").write_text(source)
-    done = run("info", env={**ENVIRONMENT, "PYTHONPATH": str(tmp_path)})
+    done = run("info", env=ENVIRONMENT | with_path(tmp_path))
     assert done.returncode == 0, done.stderr
     assert re.search(reason, done.stdout) and "not compiled" in done.stdout
 
@@ -328,7 +329,7 @@ def test_train_options_that_cannot_be_used(tmp_path, corpus, options, words):
 
 def test_cuda_without_a_gpu_gives_the_reason(trained, tmp_path):
     (tmp_path / "cupy.py").write_text("raise ImportError('no libcudart here')")
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+    environment = ENVIRONMENT | with_path(tmp_path)
     for args in (["train", *TINY], ["sample", trained[0]]):
         done = run("text", *args, "--device", "cuda", env=environment, cwd=tmp_path)
         refused(done, "device 'cuda' cannot be used", "no libcudart here")
@@ -387,7 +388,7 @@ def test_a_plot_without_matplotlib_is_refused_before_training(corpus, tmp_path):
         "import importlib.util as u\nfind = u.find_spec\n"
         "u.find_spec = lambda name, *a: None if name == 'matplotlib' else find(name, *a)\n"
     )
-    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+    environment = ENVIRONMENT | with_path(tmp_path)
     done = run("text", "train", corpus, *TINY, "--plot", "loss.png", cwd=tmp_path, env=environment)
     refused(done, "plot: want matplotlib", "gpulstm[plot]")
 

@@ -1,6 +1,5 @@
 """The launcher finds, compiles, caches and launches kernels, and refuses a launch that CUDA would."""
 
-import importlib.resources
 import re
 
 import ml_dtypes
@@ -55,12 +54,12 @@ extern "C" __global__ void __launch_bounds__(64) small(double* y) {
 @pytest.fixture
 def probes(tmp_path, monkeypatch):
     """kernels/ as a folder with common.cuh and the kernels above in probes.cu."""
-    common = (importlib.resources.files("gpulstm.kernels") / "common.cuh").read_text(encoding="utf-8")
+    common = (launch.kernel_folder() / "common.cuh").read_text(encoding="utf-8")
     (tmp_path / "common.cuh").write_text(common, encoding="utf-8")
     (tmp_path / "probes.cu").write_text(PROBES, encoding="utf-8")
     launch.source.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(launch, "_folder", lambda: tmp_path)
+        patch.setattr(launch, "kernel_folder", lambda: tmp_path)
         yield
     launch.source.cache_clear()
 
@@ -77,9 +76,8 @@ def launched_sizes(device, size, **limits):
 
 
 # -- finding ----------------------------------------
-def test_kernels_are_found_as_package_data():
-    folder = importlib.resources.files("gpulstm.kernels")
-    names = launch.kernel_files()
+def test_kernels_are_found_and_their_headers_stand_in_them():
+    folder, names = launch.kernel_folder(), launch.kernel_files()
     assert {"lstm", "cross_entropy", "embedding", "adam", "dropout", "norm"} <= set(names) and "common" not in names
     for name in names:
         text, own = launch.source(name), (folder / f"{name}.cu").read_text(encoding="utf-8")

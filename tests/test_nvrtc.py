@@ -3,7 +3,6 @@
 NVRTC needs no GPU. The text and options are those that launch.py gives CuPy, with what CuPy itself adds.
 """
 
-import importlib.resources
 import re
 
 import pytest
@@ -92,7 +91,7 @@ def test_variants_compile_and_spill_nothing(nvrtc, file, defines, real):
 
 def test_every_macro_that_callers_may_choose_has_variants():
     for file in launch.kernel_files():
-        own = (importlib.resources.files("gpulstm.kernels") / f"{file}.cu").read_text(encoding="utf-8")
+        own = (launch.kernel_folder() / f"{file}.cu").read_text(encoding="utf-8")
         chosen = set(re.findall(r"#ifndef (\w+)", own))
         for defines in VARIANTS.get(file, [()]):
             assert {define.partition("=")[0] for define in defines} == chosen, f"{file}.cu has macros {chosen}"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
+from tests.conftest import ROOT
+
 TESTS = """
 import pytest
 from tests.conftest import require
@@ -29,10 +30,10 @@ def outcome(tmp_path, name, fakes=(), path=os.environ["PATH"], **environment):
     (tmp_path / "test_probe.py").write_text(TESTS)
     for fake in fakes:
         (tmp_path / f"{fake}.py").write_text(f"raise ImportError('{fake} is broken here')")
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "conftest", "-p", "no:cacheprovider",
-               "-c", HERE.parent / "pyproject.toml", f"test_probe.py::test_{name}"]  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "tests.conftest", "-p", "no:cacheprovider",
+               "-c", ROOT / "pyproject.toml", f"test_probe.py::test_{name}"]  # fmt: skip
     kept = {key: value for key, value in os.environ.items() if key not in ("CI", "GPULSTM_TEST_DEVICES")}
-    environment = {**kept, "PYTHONPATH": f"{tmp_path}{os.pathsep}{HERE}", "PATH": path, **environment}
+    environment = {**kept, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PATH": path, **environment}
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True).stdout
 
 
