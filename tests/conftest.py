@@ -24,14 +24,13 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 CI = os.environ.get("CI") == "true"
 ALL_DEVICES = ("cpu", "emulated", "cuda")
 NAMED = tuple(filter(None, os.environ.get("GPULSTM_TEST_DEVICES", "").replace(" ", "").split(",")))
-# For @pytest.mark.parametrize("device", GPUS, indirect=True).
-GPUS = tuple(name for name in NAMED or ALL_DEVICES if name != "cpu")
+GPUS = ALL_DEVICES[1:]  # for @pytest.mark.parametrize("device", GPUS, indirect=True)
 if unknown := set(NAMED) - set(ALL_DEVICES):
     raise pytest.UsageError(f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}")
 
 
-class NoGPU(pytest.skip.Exception):
-    """The one skip that may happen under CI."""
+class NoDevice(pytest.skip.Exception):
+    """The one skip that may happen under CI: no GPU is there, or GPULSTM_TEST_DEVICES leaves the device out."""
 
 
 def skip(reason: str) -> NoReturn:
@@ -55,6 +54,8 @@ def with_path(folder: Path) -> dict[str, str]:
 @pytest.fixture(params=NAMED or ALL_DEVICES)
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The Backend of one device: its xp, asarray, to_numpy and kernels."""
+    if request.param not in (NAMED or ALL_DEVICES):
+        raise NoDevice(f"GPULSTM_TEST_DEVICES leaves out {request.param}")
     if request.param == "cpu":
         yield backend.CPU
         return
@@ -65,7 +66,7 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
         if reason := backend.why_no_cuda():
             if "cuda" in NAMED:
                 pytest.fail(f"GPULSTM_TEST_DEVICES asks for cuda: {reason}", pytrace=False)
-            raise NoGPU(reason)
+            raise NoDevice(reason)
     yield backend.device("cuda").backend
 
 
@@ -91,7 +92,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 # -- skipped tests: none under CI, and one line a reason at the end ----------------------------------------
 def _fail_if_skipped(report: Any, call: Any) -> Any:
-    missing = report.skipped and not hasattr(report, "wasxfail") and not isinstance(call.excinfo.value, NoGPU)
+    missing = report.skipped and not hasattr(report, "wasxfail") and not isinstance(call.excinfo.value, NoDevice)
     if CI and missing:
         report.outcome, report.longrepr = "failed", f"under CI nothing may be missing: {call.excinfo.value}"
     return report
@@ -111,7 +112,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """One line for each reason to skip tests, with their number; pytest would list every place."""
     skipped = terminalreporter.stats.get("skipped", [])
-    reasons = collections.Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    reasons = collections.Counter(report.longrepr[2].partition(": ")[2] for report in skipped)
     if reasons:
         terminalreporter.section("skipped tests", sep="=", bold=True)
     for reason, count in reasons.most_common():

@@ -122,6 +122,7 @@ def text_of(length: int) -> str:
     return " ".join(generator.choice(words) for _ in range(length))[:length]
 
 
+@pytest.mark.slow
 def test_a_text_of_2000_characters_is_repeated():
     text = text_of(2000)
     letters = sorted(set(text))

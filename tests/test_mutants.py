@@ -37,6 +37,7 @@ def test_a_fault_is_one_changed_token(file):
         assert planted[changed] == before + mutant.new + after
 
 
+@pytest.mark.slow
 def test_a_fault_is_noticed_and_a_harmless_one_survives(emulated):
     """Two lines of dropout.cu: the count of words, two faults that change nothing, and the end of the array, one."""
     text = (ROOT / "kernels/dropout.cu").read_text(encoding="utf-8").splitlines()

@@ -71,7 +71,7 @@ class ndarray:
         return self._array.__dlpack__()
 
     # -- to the host, the only ways there are -----
-    def __array__(self, dtype: Any = None) -> np.ndarray:
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         raise TypeError(
             "Implicit conversion to a NumPy array is not allowed. "
             "Please use `.get()` to construct a NumPy array explicitly."
