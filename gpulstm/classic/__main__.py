@@ -1,5 +1,5 @@
 """``python -m gpulstm.classic``: the demonstration."""
 
-from gpulstm.classic import example
+from gpulstm.classic import example_0
 
-example()
+example_0()

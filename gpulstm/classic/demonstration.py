@@ -3,11 +3,16 @@
 import numpy as np
 
 from gpulstm.backend import Device
-from gpulstm.classic.network import FirstUnitLoss, LstmNetwork, LstmParam
+from gpulstm.classic.loss import ToyLossLayer
+from gpulstm.classic.network import LstmNetwork
+from gpulstm.classic.parameters import LstmParam
 
 
-def example(iterations: int = 100, lr: float = 0.1, device: "str | Device" = "cpu", seed: int = 0) -> list[float]:
-    """The demonstration: 100 cells learn from four random inputs to give -0.5, 0.2, 0.1, -0.5; the losses."""
+def example_0(iterations: int = 100, lr: float = 0.1, device: "str | Device" = "cpu", seed: int = 0) -> list[float]:
+    """Teach 100 cells to give -0.5, 0.2, 0.1, -0.5 for four random inputs of size 50; return the losses.
+
+    Prints one line an iteration. The squared loss after 100 iterations is about 2e-6.
+    """
     generator = np.random.default_rng(seed)
     y_list = [-0.5, 0.2, 0.1, -0.5]
     x_list = generator.random((len(y_list), 50))
@@ -16,7 +21,7 @@ def example(iterations: int = 100, lr: float = 0.1, device: "str | Device" = "cp
     for iteration in range(iterations):
         for x in x_list:
             net.x_list_add(x)
-        losses.append(float(net.y_list_is(y_list, FirstUnitLoss)))
+        losses.append(float(net.y_list_is(y_list, ToyLossLayer)))
         given = ", ".join(f"{float(node.state.h[0]):8.5f}" for node in net.lstm_node_list)
         print(f"iteration {iteration:3d}: y_pred = [{given}], loss {losses[-1]:.3e}")
         net.lstm_param.apply_diff(lr)

@@ -1,0 +1,51 @@
+"""The functions of the minimal LSTM: sigmoid, the two derivatives, and uniform random arrays."""
+
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import Array, backend_of
+from gpulstm.cells import activation
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.random import as_generator
+
+_SIGMOID = activation.of("sigmoid")
+
+
+def as_numbers(name: str, x: Any) -> Array:
+    """x, a number, a list or an array of NumPy or CuPy, as an array; raises DTypeError, naming it, for all else."""
+    array = x if hasattr(x, "dtype") else np.asarray(x)
+    if array.dtype.kind in "OUScmM":
+        raise DTypeError(f"{name}: want real numbers, got {array.dtype if hasattr(x, 'dtype') else repr(x)}")
+    backend_of(array)
+    return array
+
+
+def sigmoid(x: Any) -> Array:
+    """1 / (1 + exp(-x)), elementwise, of a number, a list or an array; large numbers do not overflow."""
+    x = as_numbers("x", x)
+    return _SIGMOID.forward(backend_of(x).xp, x)
+
+
+def sigmoid_derivative(values: Any) -> Array:
+    """The derivative of sigmoid where its value is ``values = sigmoid(x)``: values * (1 - values)."""
+    values = as_numbers("values", values)
+    return values * (1 - values)
+
+
+def tanh_derivative(values: Any) -> Array:
+    """The derivative of tanh where its value is ``values = tanh(x)``: 1 - values ** 2."""
+    values = as_numbers("values", values)
+    return 1.0 - values**2
+
+
+def rand_arr(a: float, b: float, *shape: int, generator: np.random.Generator | None = None) -> Any:
+    """A NumPy array of that shape, float64, uniform in [a, b): ``rand_arr(-0.1, 0.1, rows, columns)``.
+
+    Without a shape it is one number. ``gl.manual_seed`` seeds it where no generator is given; ``np.random.seed``
+    does not. Raises ShapeError for sizes that are no integers from 0 up.
+    """
+    for size in shape:
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
+            raise ShapeError(f"shape: want integers from 0 up, one by one, as in rand_arr(a, b, 2, 3), got {size!r}")
+    return as_generator(generator).uniform(a, b, shape or None)
