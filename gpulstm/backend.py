@@ -20,6 +20,8 @@ Array = Any  # a numpy.ndarray or a cupy.ndarray: neither library offers a commo
 
 _SCALARS = (bool, int, float, np.generic)
 _DLPACK_CPU = 1  # kDLCPU of the DLPack specification
+# By the major version of CUDA; [ctk] brings the libraries that CuPy loads, NVRTC among them.
+_INSTALL_CUPY = {12: 'pip install "cupy-cuda12x[ctk]"', 13: 'pip install "cupy-cuda13x[ctk]"'}
 
 
 def _from_dlpack(x: Any) -> np.ndarray:
@@ -234,7 +236,7 @@ def why_no_cuda() -> str:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-            return "CuPy is not installed (pip install 'gpulstm[cuda13]', or [cuda12] for an older driver)"
+            return f"CuPy is not installed ({_INSTALL_CUPY[13]}; for a driver older than CUDA 13: {_INSTALL_CUPY[12]})"
         return f"CuPy is installed but does not import: {_first_line(error)}"
     try:
         runtime = cupy.cuda.runtime
@@ -242,9 +244,10 @@ def why_no_cuda() -> str:
         if driver == 0:
             return "no NVIDIA driver was found"
         if driver // 1000 < built_for // 1000:
+            fitting = _INSTALL_CUPY.get(driver // 1000)
             return (
                 f"CuPy was built for CUDA {built_for // 1000} and the driver serves up to CUDA {driver // 1000}; "
-                f"install gpulstm[cuda{driver // 1000}] in place of it"
+                f"{f'{fitting} in place of it' if fitting else 'update the driver'}"
             )
         if runtime.getDeviceCount() == 0:
             return "no NVIDIA GPU was found"
@@ -253,7 +256,8 @@ def why_no_cuda() -> str:
     try:
         cupy.RawModule(code='extern "C" __global__ void probe() {}').compile()
     except Exception as error:  # a missing NVRTC shows as one of several exceptions
-        return f"CuPy cannot compile a kernel (is NVRTC installed? pip install 'gpulstm[cuda13]'): {_first_line(error)}"
+        install = _INSTALL_CUPY.get(built_for // 1000, _INSTALL_CUPY[13])
+        return f"CuPy cannot compile a kernel (is NVRTC installed? {install}): {_first_line(error)}"
     return ""
 
 

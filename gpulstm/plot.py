@@ -1,4 +1,4 @@
-"""The loss curve as a picture; needs the extra "plot" (matplotlib)."""
+"""The loss curve as a picture; needs matplotlib."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ from gpulstm.errors import FormatError
 def check_plot(path: str | Path) -> None:
     """Raise FormatError, before any work is done, where ``plot_losses`` could not write that picture."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise FormatError("plot: want matplotlib, which is not installed: pip install 'gpulstm[plot]'")
+        raise FormatError("plot: want matplotlib, which is not installed: pip install matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     ending = Path(path).suffix.removeprefix(".").lower()

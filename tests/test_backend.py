@@ -228,7 +228,10 @@ def _without_nvrtc():
 
 _NO_DRIVER = emulated_cuda.devices.CUDARuntimeError(35)
 BROKEN = {
-    "missing": (lambda: None, r"CuPy is not installed \(pip install 'gpulstm\[cuda13\]'"),
+    "missing": (
+        lambda: None,
+        r'CuPy is not installed \(pip install "cupy-cuda13x\[ctk\]"; for a driver.*"cupy-cuda12x\[ctk\]"',
+    ),
     "no driver": (lambda: _changed(driverGetVersion=lambda: 0), "no NVIDIA driver was found"),
     "driver broken": (
         lambda: _changed(driverGetVersion=_raises(_NO_DRIVER)),
@@ -241,11 +244,15 @@ BROKEN = {
     "no GPU": (lambda: _changed(getDeviceCount=lambda: 0), "no NVIDIA GPU was found"),
     "wrong major": (
         lambda: _changed(driverGetVersion=lambda: 12080),
-        r"built for CUDA 13 and the driver serves up to CUDA 12; install gpulstm\[cuda12\]",
+        r'built for CUDA 13 and the driver serves up to CUDA 12; pip install "cupy-cuda12x\[ctk\]" in place of it',
+    ),
+    "old driver": (
+        lambda: _changed(driverGetVersion=lambda: 11080),
+        "built for CUDA 13 and the driver serves up to CUDA 11; update the driver",
     ),
     "no NVRTC": (
         _without_nvrtc,
-        r"cannot compile a kernel \(is NVRTC installed.*failed to load libnvrtc.so.13[^\n]*$",
+        r'cannot compile a kernel \(is.* pip install "cupy-cuda13x\[ctk\]"\).*failed to load libnvrtc.so.13[^\n]*$',
     ),
 }
 
