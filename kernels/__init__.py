@@ -1,1 +1,1 @@
-"""The CUDA C++ text of gpulstm's kernels, as the package ``gpulstm.kernels`` so that every kind of install finds it."""
+"""The CUDA C++ text of gpulstm's kernels; installed as the package ``gpulstm.kernels``, see gpulstm/launch.py."""
