@@ -102,10 +102,14 @@ _LATER = {
 }
 
 
+_PLAIN = ("ModuleDict", "ModuleList", "ParameterDict", "ParameterList")
+
+
 def __getattr__(name: str) -> Any:
     """What array code does not need is imported at its first use."""
     if name not in _LATER:
-        raise AttributeError(f"module 'gpulstm' has no attribute {name!r}")
+        hint = "; a plain list or dict of them, as an attribute of a gl.Module, does" if name in _PLAIN else ""
+        raise AttributeError(f"module 'gpulstm' has no attribute {name!r}{hint}")
     module = importlib.import_module(_LATER[name])
     return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)
 

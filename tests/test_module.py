@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
-from gpulstm.errors import DTypeError, ShapeError, TapeError
+from gpulstm.errors import DTypeError, FormatError, ShapeError, TapeError
+from tests.conftest import require
 
 MADE = {"device": "cpu"}
 
@@ -237,6 +238,11 @@ def _seconds(model):
     start = time.perf_counter()
     list(model.parameters())
     return time.perf_counter() - start
+
+
+def test_pytorchs_containers_are_said_to_be_plain():
+    with pytest.raises(AttributeError, match="no attribute 'ModuleList'; a plain list or dict"):
+        gl.ModuleList([])
 
 
 # -- what may be assigned ------------------------------------------------------------------------------------
@@ -541,6 +547,23 @@ def test_a_hooked_layer_inside_a_model_is_seen():
     model[0].register_forward_hook(lambda m, args, out: seen.append((out[0].shape, out[1][0].shape)))
     model(np.ones((5, 2, 3), np.float32), lengths=[5, 1])
     assert seen == [((5, 2, 4), (1, 2, 4))]
+
+
+def test_layers_that_compute_otherwise_are_not_exported():
+    require("onnx")
+    with pytest.raises(FormatError, match="want return_sequences=True"):
+        gl.io.onnx.export(gl.LSTM(2, 3, return_sequences=False, device="cpu"))
+    with pytest.raises(FormatError, match=r"want one of the layers .*, got function"):
+        gl.io.onnx.export(gl.Sequential(gl.LSTM(2, 3, device="cpu"), lambda h: h[-1]))
+    layer = gl.Linear(2, 3, device="cpu")
+    handle = layer.register_forward_hook(lambda module, args, output: output * 2)
+    with pytest.raises(FormatError, match="want a layer as its class has it, got one with hooks"):
+        gl.io.onnx.export(layer)
+    handle.remove()
+    gl.io.onnx.export(layer)
+    layer.forward = lambda x: x
+    with pytest.raises(FormatError, match="got one with a forward of its own"):
+        gl.io.onnx.export(layer)
 
 
 # -- copies --------------------------------------------------------------------------------------------------

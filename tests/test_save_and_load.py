@@ -235,7 +235,6 @@ def test_what_one_side_lacks_is_named(tmp_path):
             "epoch: want the state of a StepLR, got a",
         ),
         ([model, optimizer], "want a list of 2, got a dict with model, optimizer, epoch"),
-        (3, "want an object for each state in a dict with model, .*, got a int"),
         ({"model": model, "optimizer": two["generator"]}, "generator state: want that of a PCG64"),
     ):
         with pytest.raises(FormatError, match=f"run: .*{words}"):
@@ -309,6 +308,13 @@ def test_arguments_the_other_way_round_are_named(tmp_path):
         gl.save(gl.Linear(1, 1), "m.safetensors")
     with pytest.raises(DTypeError, match=r"path: want a path, got Linear; write gl.load\(path, x\)"):
         gl.load(gl.Linear(1, 1), "m.safetensors")
+
+
+def test_what_takes_no_state_is_named(tmp_path):
+    gl.save(tmp_path / "m", gl.Linear(1, 1, **MADE))
+    for x, words in ((gl.Linear, "the class Linear"), ("m", "a str"), (3, "a int")):
+        with pytest.raises(DTypeError, match=f"x: want a model, .* or a dict of them, got {words}"):
+            gl.load(tmp_path / "m", x)
 
 
 # -- files that lie ------------------------------------------------------------------------------------------

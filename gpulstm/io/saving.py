@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import random
+from gpulstm.backend import backend_of
 from gpulstm.errors import DTypeError, FormatError, GpulstmError
 from gpulstm.io.files import load_arrays, save_arrays
 from gpulstm.io.tree import DEEPEST, HEADER, KIND, State, header, to_host, tree_of
@@ -30,7 +31,7 @@ def save(path: str | Path, x: Any) -> None:
     so does that of a dict of arrays. Anywhere in a nest of dicts, lists and tuples may be: objects with
     ``state_dict`` and ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, arrays,
     Tensors, numbers, strings and None. Keys are strings, numbers, None or tuples of them. Values that are not finite
-    are saved as they are.
+    are saved as they are; Tensors come back without a gradient.
 
     The file is replaced whole or not at all. Raises DTypeError, naming the place, for what cannot be saved;
     FormatError for a nest of more than 100 levels; OSError where the file cannot be written.
@@ -64,6 +65,9 @@ def load(path: str | Path, x: Any = None) -> Any:
     ``load_state_dict`` raises, with the path in front; OSError where the file cannot be read.
     """
     _check_path(path, "load", x)
+    if x is not None and not _has_state(x) and not isinstance(x, dict | list | tuple):
+        got = f"the class {x.__name__}" if isinstance(x, type) else f"a {type(x).__name__}"
+        raise DTypeError(f"x: want a model, another object with load_state_dict, or a dict of them, got {got}")
     arrays, metadata = load_arrays(path)
     told = header(path, metadata)
     tree = tree_of(path, arrays, told) if told.get("kind") == KIND else arrays
@@ -84,7 +88,11 @@ def _check_path(path: Any, name: str, x: Any) -> None:
 
 
 def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape") and not isinstance(value, Tensor | np.generic)
+    try:
+        backend_of(value)
+    except GpulstmError:
+        return False
+    return hasattr(value, "dtype") and not isinstance(value, np.generic)
 
 
 def _has_state(x: Any) -> bool:

@@ -16,6 +16,9 @@ class Hooks:
         self.before: dict[int, tuple[Callable, bool]] = {}
         self.after: dict[int, tuple[Callable, bool]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self.before or self.after)
+
     def add(self, when: str, function: Any, prepend: bool, with_kwargs: bool) -> "Handle":
         """Put a function last, or first, among those called ``when``: before or after."""
         if not callable(function):

@@ -55,7 +55,7 @@ class Module(Tree):
             vars(self)["_persistent"] = {key: saved for key, saved in self._persistent.items() if key != name}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs) if self._hooks is None else self._hooks.call(self, args, kwargs)
+        return self._hooks.call(self, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the layer computes."""

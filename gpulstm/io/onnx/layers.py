@@ -35,8 +35,9 @@ class Exporter(Builder):
         of Tensors. ``name`` stands before the names of its arrays. Raises FormatError for a layer that ONNX has
         no nodes for.
         """
-        if getattr(layer, "_hooks", None) is not None:
-            raise FormatError(f"{name or type(layer).__name__}: want a layer without hooks, which ONNX would leave out")
+        if vars(layer).get("_hooks") or "forward" in vars(layer):
+            what = "a forward of its own" if "forward" in vars(layer) else "hooks"
+            raise FormatError(f"{name or type(layer).__name__}: want a layer as its class has it, got one with {what}")
         for kind, rule in RULES:
             if isinstance(layer, kind) and type(layer).forward is kind.forward:  # a subclass may compute otherwise
                 return rule(self, layer, name, *inputs, **options)
