@@ -148,10 +148,10 @@ def test_layer_norm_gradients_are_central_differences(rng):
 
 
 def test_half_types_are_summed_in_float32():
-    x = np.full((1, 4096), 100.0, np.float16)  # their sum and squares are far beyond float16
-    x[0, ::2] = 101
+    x = np.full((1, 4096), 300.0, np.float16)  # the sum of the squares, and each of them, is beyond float16
+    x[0, ::2] = -300
     y = gl.LayerNorm(4096, device="cpu", dtype="float16")(x)
-    assert_close(y.numpy(), np.sign(x.astype(np.float32) - 100.5).astype(np.float16))
+    assert_close(y.numpy(), np.sign(x))
 
 
 def test_layer_norm_says_what_does_not_fit():

@@ -14,6 +14,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.errors import DTypeError, FormatError, ShapeError, TapeError
+from gpulstm.nn.summary import table
 from tests.conftest import require
 
 MADE = {"device": "cpu"}
@@ -40,6 +41,7 @@ class Both(gl.Module):
     def __init__(self):
         self.blocks = [{"a": linear(), "drop": gl.Dropout(0.5)}, (linear(3, 3),)]
         self.shared = self.blocks[0]["a"]
+        self.facts = types.SimpleNamespace(size=3)
         self.register_buffer("scale", np.ones(3, np.float32))
 
     def forward(self, x):
@@ -362,6 +364,14 @@ def test_buffers_are_saved_moved_and_not_learnt(device):
             model.load_state_dict({**model.state_dict(), "it.count": wrong})
 
 
+def test_the_summary_tells_of_buffers_and_functions():
+    model = gl.Sequential({"net": Both(), "last": gl.relu, "cut": lambda h: h[-1], "norm": gl.LayerNorm(3, **MADE)})
+    lines = table(model).splitlines()
+    rows = [line.split("  ")[0] for line in lines[4:-5]]
+    assert rows[-3:] == ["last (relu)", "cut (<lambda>)", "norm (LayerNorm)"] and "as its input" in lines[-6]
+    assert lines[-1] == "Not learnt, in buffers: 3 (12.00 B)"
+
+
 def test_what_is_assigned_to_a_buffer_is_the_buffer():
     model = Holder(None)
     model.register_buffer("mean", np.ones(2, np.float32))
@@ -572,9 +582,9 @@ def test_copies_are_independent_and_share_what_was_shared(how):
     model = Both().eval()
     model.state_dict()
     twin = how(model)
+    assert "_remembered" in vars(model) and "_remembered" not in vars(twin)
     assert list(twin.state_dict()) == list(model.state_dict()) and not twin.blocks[0]["drop"].training
     assert twin.shared is twin.blocks[0]["a"] and twin.shared.weight is not model.shared.weight
-    assert "_remembered" not in model.__getstate__()
     x = np.ones((1, 2), np.float32)
     assert (twin(x).numpy() == model(x).numpy()).all()
     for tensor in (*twin.parameters(), *twin.buffers()):

@@ -68,13 +68,24 @@ def test_lengths_end_where_the_steps_end():
     assert alone(np.ones((T, B, D)), lengths=[1, 2, 3]).shape == (B, H)
 
 
+class Last(gl.Module):
+    """A layer of one's own that leaves out the axis of steps."""
+
+    return_sequences = False
+
+    def forward(self, x):
+        return x[-1]
+
+
 def test_what_no_layer_takes_is_refused():
     x, mask = np.ones((T, B, D)), np.ones((T, B), bool)
     with pytest.raises(ShapeError, match=r"lengths: want None, as none of the layers \(Linear, relu\) takes it"):
         gl.Sequential(gl.Linear(D, H, **MADE), gl.relu)(x, lengths=[1, 2, 3])
     with pytest.raises(ShapeError, match="reset: want None"):
         gl.Sequential(Recorder())(x, mask=mask, reset=mask)
-    with pytest.raises(ShapeError, match="mask: want None"):  # it is behind the end of the steps
+    with pytest.raises(ShapeError, match="lengths: want None"):  # what takes it is behind the end of the steps
+        gl.Sequential(gl.Sequential(Last(), Recorder()))(x, lengths=[1, 2, 3])
+    with pytest.raises(ShapeError, match="mask: want None"):
         gl.Sequential(lambda x: x[-1], gl.Sequential(gl.relu), gl.Linear(D, C, **MADE))(x, mask=mask)
     with pytest.raises(ShapeError, match="lengths: want None with a single sequence"):
         gl.Sequential(lambda x: x[-1], gl.LSTM(D, H, **MADE))(x, lengths=[1, 2, 3])
