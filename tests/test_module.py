@@ -155,6 +155,10 @@ class Stack:
         (lambda x: types.MappingProxyType({"a": x}), "in a mappingproxy"),
         (lambda x: collections.UserDict(a=x), "in a UserDict"),
         (lambda x: functools.partial(max, x), "in a partial"),
+        (lambda x: lambda y: x(y), "in a function"),
+        (lambda x: [lambda y, layers=(x,): layers[0](y)], "it.0 of Holder: .* in a function"),
+        (lambda x: functools.wraps(max)(lambda y: (lambda z: x)(y)), "in a function"),
+        (lambda x: Stack([x]).__iter__, "in a method"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -184,7 +188,11 @@ def test_what_is_found_elsewhere_may_be_anywhere():
             self.parent = weakref.ref(self)
             self.proxy = weakref.proxy(self)
 
+            self.row = gl.Sequential(lambda x: self.layer(x), self.forward)
+            self.again = self.layer.forward
+
     net = Net()
+    assert not list(net.row.parameters()) and not net.row.eval().training  # the functions use what the model holds
     assert list(net.state_dict()) == ["layer.weight", "layer.bias"] and net.eval() is net
     net.all.add(gl.Dropout(0.5))  # a set is read again when it has grown
     with pytest.raises(DTypeError, match=r"all of Net: .* got a Dropout in a set"):
@@ -222,6 +230,8 @@ def test_what_holds_itself_is_refused():
 def test_parameters_of_the_class_and_slots_are_refused():
     with pytest.raises(DTypeError, match=r"Net\.layer: want a Linear as self\.layer in __init__, got it in the class"):
         type("Net", (gl.Module,), {"layer": linear()})
+    with pytest.raises(DTypeError, match=r"Net\.layers: want a Dropout as self\.layers in __init__"):
+        type("Net", (gl.Module,), {"layers": [{"a": gl.Dropout(0.5)}]})
     with pytest.raises(DTypeError, match="Net: want no __slots__"):
         type("Net", (gl.Module,), {"__slots__": ("layer",)})
 

@@ -49,6 +49,13 @@ def test_functions_stand_among_layers(rng):
     )
 
 
+def test_a_function_with_a_layer_of_its_own_is_refused():
+    drop = gl.Dropout(0.5)
+    model = gl.Sequential(gl.Linear(2, 2, **MADE), lambda h: drop(h))
+    with pytest.raises(DTypeError, match=r"1 of Sequential: .* got a Dropout in a function, which gives it no name"):
+        model.eval()  # it would go on dropping
+
+
 def test_masks_and_resets_go_to_all_that_know_them(rng):
     layers = [gl.LSTM(D, H, **MADE), gl.Dropout(0.0), gl.GRU(H, H, **MADE)]
     model, x = gl.Sequential(*layers), rng.standard_normal((T, B, D))

@@ -1,5 +1,6 @@
 """What an attribute of a module holds: parameters and layers that have a name, and those that cannot have one."""
 
+import contextlib
 import functools
 import types
 import weakref
@@ -14,17 +15,17 @@ from gpulstm.errors import DTypeError
 from gpulstm.nn.parameter import Member, Parameter
 from gpulstm.tape import Tensor
 
-# What holds neither layers nor parameters, and is behind most attributes. A weak reference leads to a layer that is
-# found elsewhere; so does a method of one.
+# What holds neither layers nor parameters, and is behind most attributes. What a weak reference leads to is held
+# elsewhere.
 PLAIN = frozenset(
     {
         type(None), bool, int, float, complex, str, bytes, type, range, slice, np.ndarray, np.dtype,
-        np.random.Generator, Device, types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType,
+        np.random.Generator, Device, types.BuiltinFunctionType, types.ModuleType,
         weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType,
     }
 )  # fmt: skip
 MANY = 64  # a container with more entries is read again only when it is another one or has another number of them
-DEPTH = 2  # objects in objects that are looked into
+DEPTH = 2  # objects in objects, and functions in functions, that are looked into
 INTERNAL = ("_persistent", "_hooks", "_remembered")  # a module's attributes that are not the user's
 
 
@@ -32,15 +33,15 @@ class Contents:
     """What the attributes of one module hold.
 
     ``members`` are (name, parameter or layer); ``hidden`` are (name, value, parameters and layers in it) for values
-    that give no names: sets, objects, keys of dicts. Raises DTypeError for a dict with other keys than strings, and
-    for what holds itself.
+    that give no names: sets, objects, functions, keys of dicts. Raises DTypeError for a dict with other keys than
+    strings, and for what holds itself.
     """
 
     def __init__(self, module: Any) -> None:
         self.module = module
         self.members: list[tuple[str, Any]] = []
         self.hidden: list[tuple[str, Any, list[Any]]] = []
-        for name, value in list(module.attributes()):
+        for name, value in list(module._attributes()):
             if type(value) not in PLAIN and name not in INTERNAL:
                 self._add(name, value, ())
 
@@ -101,7 +102,7 @@ def check_learnt(name: str, value: Tensor) -> None:
 
 
 def search(value: Any, depth: int = DEPTH, above: tuple[int, ...] = ()) -> Iterator[Any]:
-    """The parameters and layers in a value of any type: in containers, and in objects down to a depth."""
+    """The parameters and layers in a value of any type: in containers, in objects and functions down to a depth."""
     if type(value) in PLAIN or id(value) in above:
         return
     if isinstance(value, Member):
@@ -113,12 +114,25 @@ def search(value: Any, depth: int = DEPTH, above: tuple[int, ...] = ()) -> Itera
     elif isinstance(value, list | tuple | set | frozenset | deque):
         parts = value
     elif depth > 0 and not isinstance(value, Tensor):
-        depth -= 1
-        parts = list(getattr(value, "__dict__", {}).values())
-        parts += [getattr(value, name, None) for kind in type(value).__mro__ for name in _slots(kind)]
-        parts += [value.func, value.args, value.keywords] if isinstance(value, functools.partial) else []
+        depth, parts = depth - 1, _parts(value)
     for part in parts:
         yield from search(part, depth, (*above, id(value)))
+
+
+def _parts(value: Any) -> list[Any]:
+    """What an object or function holds: attributes, and the variables that a function has from where it was made."""
+    parts = list(getattr(value, "__dict__", {}).values())
+    parts += [getattr(value, name, None) for kind in type(value).__mro__ for name in _slots(kind)]
+    if isinstance(value, functools.partial):
+        parts += [value.func, value.args, value.keywords]
+    elif isinstance(value, types.MethodType):
+        parts += [value.__self__, value.__func__]
+    elif isinstance(value, types.FunctionType):
+        parts += [value.__defaults__, value.__kwdefaults__]
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a variable that has no value yet
+                parts.append(cell.cell_contents)
+    return parts
 
 
 def _slots(kind: type) -> tuple[str, ...]:

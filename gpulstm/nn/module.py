@@ -2,6 +2,7 @@
 
 import numbers
 import reprlib
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from gpulstm.backend import FLOATS, Array, Device, as_dtype, backend_of
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.nn.assignment import assigned, buffer
+from gpulstm.nn.contents import search
 from gpulstm.nn.hooks import Handle, Hooks
 from gpulstm.nn.parameter import Parameter
 from gpulstm.nn.state import Loaded, load
@@ -24,8 +26,8 @@ class Module(Tree):
 
     Parameters and layers are found wherever a name leads to them: in attributes, and in lists, tuples and dicts of
     them, nested in any way ("blocks.0.1.weight", "encoders.a.weight"). What would not be found is refused with
-    DTypeError: by the first walk (``parameters()``, ``state_dict()``, ``eval()``, ...) in sets, objects, and dicts
-    with other keys than strings; by the assignment for an array in place of a parameter, and for the names of
+    DTypeError: by the first walk (``parameters()``, ``state_dict()``, ``eval()``, ...) in sets, objects, functions, and
+    dicts with other keys than strings; by the assignment for an array in place of a parameter, and for the names of
     Module's methods.
 
     Arrays that are not learnt but saved and moved are buffers: see ``register_buffer``. A plain Tensor or array as
@@ -38,11 +40,9 @@ class Module(Tree):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name, value in vars(cls).items():
-            if isinstance(value, Parameter | Module):
-                what = type(value).__name__
-                raise DTypeError(
-                    f"{cls.__name__}.{name}: want a {what} as self.{name} in __init__, got it in the class"
-                )
+            if not isinstance(value, types.FunctionType) and (things := list(search(value))):
+                want = f"want a {type(things[0]).__name__} as self.{name} in __init__"
+                raise DTypeError(f"{cls.__name__}.{name}: {want}, got it in the class")
         if vars(cls).get("__slots__"):
             raise DTypeError(f"{cls.__name__}: want no __slots__, where parameters and layers are not found")
 

@@ -19,8 +19,8 @@ class Sequential(Module):
     >>> logits = classify(ids, lengths=lengths)  # ids (T, B) -> (B, C)
 
     The states of recurrent layers are dropped. Layers are named "0", "1", ... as PyTorch names them, or as a dict of
-    them says: ``Sequential({"rnn": lstm, "head": linear})``; a list of layers is taken too. Parameters that a plain
-    function uses are not found: give those as a layer.
+    them says: ``Sequential({"rnn": lstm, "head": linear})``; a list of layers is taken too. A function
+    that uses layers or parameters of its own is refused by the first walk: those belong in a layer.
 
     ``model[1]`` is a layer, ``model[-1]`` the last one, ``model[:2]`` a Sequential of the same layers. Raises
     DTypeError for what is neither a layer nor a function.
@@ -45,9 +45,9 @@ class Sequential(Module):
         """(name, layer or function) in their order; ``named_children`` leaves the functions out."""
         yield from self._row.items()
 
-    def attributes(self) -> Iterator[tuple[str, Any]]:
+    def _attributes(self) -> Iterator[tuple[str, Any]]:
         yield from self._row.items()
-        yield from ((name, value) for name, value in super().attributes() if name != "_row")
+        yield from ((name, value) for name, value in super()._attributes() if name != "_row")
 
     def add_module(self, name: str, module: Any) -> None:
         """Put a layer or function at the end, under a name; in place of the one that has the name."""

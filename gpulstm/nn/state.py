@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpulstm.backend import CPU, FLOATS, Array, backend_of
+from gpulstm.backend import CPU, FLOATS, Array, accumulator, backend_of
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
 from gpulstm.tape import Tensor, increment_version, raw
 
@@ -60,12 +60,17 @@ def _fitting(own: Tensor, value: Any) -> Array:
         if cast is value:
             return value
         if own.dtype.name not in FLOATS:
-            held = (cast == value) if value.dtype.kind != "b" else True
+            held = (cast == value) | (value.dtype.kind == "b")
         else:
-            held = xp.isfinite(cast) | ~xp.isfinite(value) if value.dtype.name in FLOATS else xp.isfinite(cast)
+            held = _finite(xp, cast) | ~_finite(xp, value)
         if not xp.all(held):
             raise DTypeError(f"want numbers that {own.dtype} holds, got others in {value.dtype}")
     return cast
+
+
+def _finite(xp: Any, x: Array) -> Array:
+    """Where x is finite; CuPy's isfinite knows no bfloat16."""
+    return xp.isfinite(x.astype(accumulator(x.dtype), copy=False) if x.dtype.name in FLOATS else x)
 
 
 def _unlike(own: Mapping[str, Tensor], new: Mapping[str, Array]) -> list[str]:
@@ -75,8 +80,9 @@ def _unlike(own: Mapping[str, Tensor], new: Mapping[str, Array]) -> list[str]:
     for name, value in new.items():
         other = first.setdefault(id(own[name]), name)
         if other != name:
-            with backend_of(value) as backend:
-                same = bool((backend.xp.isnan(value) & backend.xp.isnan(new[other]) | (value == new[other])).all())
+            with backend_of(value):
+                known = new[other]
+                same = bool(((value == known) | ((value != value) & (known != known))).all())  # nan is not itself
             if not same:
                 wrong.append(f"{name}: want the values of {other}, as both are one tensor, got others")
     return wrong

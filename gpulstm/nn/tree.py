@@ -1,5 +1,6 @@
 """How a module finds its parameters, buffers and layers: a walk over its attributes, whenever one asks."""
 
+import contextlib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ class Tree(Member):
 
     _persistent: Mapping[str, bool] = types.MappingProxyType({})  # the names of buffers, and whether they are saved
 
-    def attributes(self) -> Iterable[tuple[str, Any]]:
+    def _attributes(self) -> Iterable[tuple[str, Any]]:
         """(name, value) of all that may hold parameters and layers."""
         return vars(self).items()
 
@@ -88,7 +89,7 @@ def walk(root: Tree) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
     """(name, layer, its members) of the root, under "", and of all layers below it, in PyTorch's order.
 
     Members are (name, parameter or layer). Raises DTypeError where parameters or layers are that no name leads to:
-    in a set, in an object, under a key that is no string; and for a layer that holds itself.
+    in a set, an object, a function, under a key that is no string; and for a layer that holds itself.
     """
     rows: list[tuple[str, Any, list[tuple[str, Any]]]] = []
     hidden: list[tuple[Contents, str, Any, list[Any]]] = []
@@ -96,7 +97,7 @@ def walk(root: Tree) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
     if hidden:
         found = {id(module) for _, module, _ in rows} | {id(item) for _, _, items in rows for _, item in items}
         for contents, name, value, things in hidden:
-            lost = next((thing for thing in things if id(thing) not in found), None)
+            lost = next((thing for thing in things if id(thing) not in found and not _holds(thing, root)), None)
             if lost is not None:
                 raise DTypeError(
                     f"{name} of {type(contents.module).__name__}: want layers and parameters in attributes, lists, "
@@ -104,6 +105,15 @@ def walk(root: Tree) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
                 )
             contents.remember(name, value)
     return rows
+
+
+def _holds(thing: Any, root: Tree) -> bool:
+    """Whether root is a part of ``thing``: then what root reaches through it is found from there."""
+    rows: list[tuple[str, Any, Any]] = []
+    with contextlib.suppress(DTypeError):
+        if isinstance(thing, Tree):
+            _descend("", thing, (), rows, [])
+    return any(module is root for _, module, _ in rows)
 
 
 def _descend(prefix: str, module: Tree, above: tuple[int, ...], rows: list, hidden: list) -> None:
