@@ -8,6 +8,7 @@ from gpulstm.nn.parameter import Member, Parameter
 from gpulstm.nn.tree import Tree
 from gpulstm.tape import Tensor, tensor
 
+_OURS = ("gpulstm.nn.module", "gpulstm.nn.moving", "gpulstm.nn.tree")  # where Module's methods are
 _FREE = ("training", "forward", "extra_repr", "device")  # names of the class that an object may set for itself
 
 
@@ -63,7 +64,7 @@ def _check_name(module: Any, name: str, value: Any) -> None:
             raise DTypeError(f"{name}: want a name without a dot for a {type(value).__name__}")
         return
     owner = next(kind for kind in type(module).__mro__ if name in vars(kind))
-    if (isinstance(own, property) and own.fset is None) or owner.__module__ in (Tree.__module__, "gpulstm.nn.module"):
+    if (isinstance(own, property) and own.fset is None) or owner.__module__ in _OURS:
         kind = "a property" if isinstance(own, property) else "a method"
         raise DTypeError(
             f"{name}: want another name, as {name} is {kind} of gpulstm's {owner.__name__}; {name}_ is free"

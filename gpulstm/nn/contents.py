@@ -26,7 +26,7 @@ PLAIN = frozenset(
 )  # fmt: skip
 MANY = 64  # a container with more entries is read again only when it is another one or has another number of them
 DEPTH = 2  # objects in objects, and functions in functions, that are looked into
-INTERNAL = ("_persistent", "_hooks", "_remembered")  # a module's attributes that are not the user's
+INTERNAL = frozenset({"_persistent", "_hooks", "_remembered"})  # a module's attributes that are not the user's
 
 
 class Contents:
@@ -41,8 +41,13 @@ class Contents:
         self.module = module
         self.members: list[tuple[str, Any]] = []
         self.hidden: list[tuple[str, Any, list[Any]]] = []
+        remembered = vars(module).get("_remembered", {})
         for name, value in list(module._attributes()):
-            if type(value) not in PLAIN and name not in INTERNAL:
+            if type(value) in PLAIN or name in INTERNAL:
+                continue
+            if isinstance(value, Member):
+                self.members.append((name, value))
+            elif (known := remembered.get(name)) is None or known[0] is not value or known[1] != _length(value):
                 self._add(name, value, ())
 
     def _add(self, name: str, value: Any, above: tuple[int, ...]) -> None:
@@ -152,5 +157,8 @@ def _is_plain(value: Any) -> bool:
     return PLAIN.issuperset(map(type, values)) and (not isinstance(value, dict) or PLAIN.issuperset(map(type, value)))
 
 
+_SIZED = (dict, list, tuple, set, frozenset, deque)
+
+
 def _length(value: Any) -> int:
-    return len(value) if isinstance(value, dict | list | tuple | set | frozenset | deque) else 0
+    return len(value) if isinstance(value, _SIZED) else 0

@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gpulstm import checks
-from gpulstm.backend import FLOATS, Array, Device, as_dtype, backend_of
-from gpulstm.backend import device as find_device
+from gpulstm.backend import Array
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.nn.assignment import assigned, buffer
 from gpulstm.nn.contents import search
 from gpulstm.nn.hooks import Handle, Hooks
+from gpulstm.nn.moving import Moving
 from gpulstm.nn.parameter import Parameter
 from gpulstm.nn.state import Loaded, load
-from gpulstm.nn.tree import Tree, joined, walk
+from gpulstm.nn.tree import joined, walk
 from gpulstm.tape import Tensor
 
 __all__ = ["Loaded", "Module", "Parameter", "check_flags", "check_rate", "check_sizes"]
 
 
-class Module(Tree):
+class Module(Moving):
     """Base of every layer. A subclass sets parameters and layers as attributes and computes in ``forward``.
 
     Parameters and layers are found wherever a name leads to them: in attributes, and in lists, tuples and dicts of
@@ -111,20 +111,6 @@ class Module(Tree):
     def _own_hooks(self) -> Hooks:
         return vars(self).setdefault("_hooks", Hooks())
 
-    @property
-    def device(self) -> Any:
-        """Where the first parameter is: "cpu" or "cuda:0"; "cpu" without parameters.
-
-        A model may set ``self.device`` for its own use; then this is what it set, until ``to`` moves the model.
-        """
-        if "device" in vars(self):
-            return vars(self)["device"]
-        return backend_of(next((p.data for p in self.parameters()), None)).name
-
-    @device.setter
-    def device(self, value: Any) -> None:
-        vars(self)["device"] = value
-
     def _saved(self) -> dict[str, Tensor]:
         """Parameters and persistent buffers by name, layer by layer, shared ones under each of their names."""
         saved: dict[str, Tensor] = {}
@@ -149,50 +135,6 @@ class Module(Tree):
         answer tells which.
         """
         return load(self._saved(), state, strict, type(self).__name__)
-
-    def to(self, device: "str | Device | None" = None, dtype: Any = None) -> "Module":
-        """Move parameters and buffers to a device and give them a type; either may be given alone, also by position.
-
-        Returns the module itself, whose parameters stay the same objects; their gradients are moved too. Buffers
-        that are not floating keep their type. Move a module before its optimiser is made: an optimiser with a state
-        of another device or type raises at its next step.
-        """
-        if device is not None and not isinstance(device, Device) and _is_dtype(device):
-            device, dtype = None, device
-        backend = None if device is None else find_device(device).backend
-        kind = None if dtype is None else as_dtype(dtype)
-        for tensor in (*self.parameters(), *self.buffers()):
-            there = backend or backend_of(tensor.data)
-            new = kind if tensor.dtype.name in FLOATS else None
-            with there:
-                moved = there.asarray(tensor.data, new)
-                if moved is not tensor.data:
-                    tensor.data = moved
-                tensor.grad = None if tensor.grad is None else there.asarray(tensor.grad, new)
-        for module in self.modules() if backend is not None else ():
-            if (own := vars(module).get("device")) is not None and backend is not None:
-                module.device = find_device(backend.name) if isinstance(own, Device) else backend.name
-        return self
-
-    def cpu(self) -> "Module":
-        """Move everything to the processor."""
-        return self.to("cpu")
-
-    def cuda(self, index: int | None = None) -> "Module":
-        """Move everything to a GPU: the current one, or that of a number."""
-        return self.to("cuda" if index is None else f"cuda:{index}")
-
-    def half(self) -> "Module":
-        """Convert everything that is floating to float16."""
-        return self.to(dtype="float16")
-
-    def bfloat16(self) -> "Module":
-        """Convert everything that is floating to bfloat16."""
-        return self.to(dtype="bfloat16")
-
-    def double(self) -> "Module":
-        """Convert everything that is floating to float64."""
-        return self.to(dtype="float64")
 
     def train(self, mode: bool = True) -> "Module":
         """Behave as in training (dropout), here and below."""
@@ -246,14 +188,6 @@ class Module(Tree):
         from gpulstm.nn.summary import table
 
         print(table(self))
-
-    def float(self) -> "Module":
-        """Convert everything that is floating to float32."""
-        return self.to(dtype="float32")
-
-
-def _is_dtype(value: Any) -> bool:
-    return not isinstance(value, str) or value.startswith(("float", "bfloat"))
 
 
 def check_sizes(**sizes: Any) -> tuple[int, ...]:
