@@ -5,6 +5,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm import functional
+from gpulstm.cells.activation import Activation
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional import arithmetic, elementwise, rearrange, reductions
 from gpulstm.functional.needs import needs_of
@@ -55,6 +56,11 @@ CALLS = {
     "dropout": (functional.dropout, (SQUARE,), {"rate": 0.5, "seed": 3}),
     "no dropout": (functional.dropout, (SQUARE,), {"rate": 0.0, "seed": 3}),
     "variational_dropout": (functional.variational_dropout, (SQUARE[None],), {"rate": 0.5, "seed": 3}),
+    "layer_norm": (functional.layer_norm, (SQUARE, ROW, ROW), {}),
+    "layer_norm alone": (functional.layer_norm, (SQUARE,), {}),
+    "activation": (functional.activation, (SQUARE,), {"form": Activation("softplus")}),
+    "gelu": (functional.gelu, (SQUARE,), {}),
+    "gelu with tanh": (functional.gelu, (SQUARE,), {"approximate": "tanh"}),
     "embedding": (functional.embedding, (TARGET, SQUARE), {}),
     "mse": (functional.mse, (SQUARE, SQUARE.T), {}),
     "huber": (functional.huber, (SQUARE, SQUARE.T), {}),

@@ -11,6 +11,7 @@ from gpulstm.backend import Array, accumulator, backend_of
 from gpulstm.cells.activation import Activation
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
+from gpulstm.functional.needs import needs
 
 # log(erfc(x) / t) + x^2 over t = 2 / (2 + x), 0 <= x <= 6, as a Chebyshev series: interpolated at 19 points from the
 # C library's erfc. The error of erfc is below 2e-15.
@@ -23,6 +24,7 @@ _ERFC = (
 )  # fmt: skip
 
 
+@needs({0: (0,)})
 def activation(x: Array, *, form: Activation) -> tuple[Array, Callable]:
     """``y, pullback = activation(x, form=form)``: the function of each element. ``pullback(dy)`` returns (dx,)."""
     dtype, xp = check_floats(x=x), backend_of(x).xp
@@ -34,6 +36,7 @@ def activation(x: Array, *, form: Activation) -> tuple[Array, Callable]:
     return xp.asarray(form.forward(xp, z), dtype=dtype), pullback
 
 
+@needs({0: (0,)})
 def gelu(x: Array, *, approximate: str = "none") -> tuple[Array, Callable]:
     """``y, pullback = gelu(x)``: x Phi(x), Phi the normal distribution's (Hendrycks & Gimpel 2016).
 

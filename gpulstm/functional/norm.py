@@ -5,8 +5,10 @@ from collections.abc import Callable
 from gpulstm.backend import Array, accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_shape
+from gpulstm.functional.needs import needs
 
 
+@needs({1: (0,)})
 def layer_norm(
     x: Array, weight: Array | None = None, bias: Array | None = None, *, axes: int = 1, eps: float = 1e-5
 ) -> tuple[Array, Callable]:
@@ -30,7 +32,7 @@ def layer_norm(
     scale = 1 / xp.sqrt((centred * centred).mean(axis=row, keepdims=True) + eps)  # (..., 1): 1 / standard deviation
     normal = centred * scale
     w = None if weight is None else weight.astype(wide, copy=False)
-    y = normal if w is None else normal * w
+    y = normal.copy() if w is None else normal * w  # normal is kept for the pullback
     y = y if bias is None else y + bias.astype(wide, copy=False)
 
     def pullback(dy: Array) -> tuple[Array, Array | None, Array | None]:

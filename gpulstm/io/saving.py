@@ -176,7 +176,7 @@ def _check_keys(where: str, saved: dict[Any, Any], x: dict[Any, Any]) -> None:
     if unused := [key for key, value in saved.items() if key not in x and _holds_objects(value)]:
         raise FormatError(
             f"{where}: want an object for each state in the file, got none for {_listed(unused)}; "
-            "gl.load(path) gives states as dicts"
+            "gl.load(path, model) takes the model alone, gl.load(path) gives states as dicts"
         )
 
 
