@@ -134,6 +134,12 @@ class Stack:
         return iter(self._layers)
 
 
+def object_array(x):
+    array = np.empty((2, 1), object)
+    array[1, 0] = x
+    return array
+
+
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
@@ -152,6 +158,9 @@ class Stack:
         (lambda x: Slotted(x), "in a Slotted"),
         (lambda x: Stack([x]), "in a Stack"),
         (lambda x: types.SimpleNamespace(a={"b": x}), "in a SimpleNamespace"),
+        (lambda x: {"a": x}.values(), "in a dict_values"),
+        (object_array, "in a ndarray"),
+        (lambda x: Record(Stack([Record(Slotted(x))])), "in a Record"),
         (lambda x: types.MappingProxyType({"a": x}), "in a mappingproxy"),
         (lambda x: collections.UserDict(a=x), "in a UserDict"),
         (lambda x: functools.partial(max, x), "in a partial"),
@@ -242,7 +251,9 @@ def test_a_walk_stays_cheap():
     plain = min(_seconds(model) for _ in range(5))
     model.words, model.numbers = [str(n) for n in range(200_000)], {str(n): n for n in range(200_000)}
     model.corpus = types.SimpleNamespace(words=model.words)
+    model.arrays, model.records = [np.ones(1) for _ in range(1000)], [Record(None) for _ in range(1000)]
     model.eval()
+    assert len(vars(model)["_remembered"]) == 5
     assert min(_seconds(model) for _ in range(5)) < 10 * plain + 1e-4
 
 

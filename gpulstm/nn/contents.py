@@ -5,7 +5,7 @@ import functools
 import types
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MappingView, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from gpulstm.tape import Tensor
 # elsewhere.
 PLAIN = frozenset(
     {
-        type(None), bool, int, float, complex, str, bytes, type, range, slice, np.ndarray, np.dtype,
+        type(None), bool, int, float, complex, str, bytes, type, range, slice, np.dtype,
         np.random.Generator, Device, types.BuiltinFunctionType, types.ModuleType,
         weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType,
     }
 )  # fmt: skip
 MANY = 64  # a container with more entries is read again only when it is another one or has another number of them
-DEPTH = 2  # objects in objects, and functions in functions, that are looked into
+DEPTH = 4  # objects in objects, and functions in functions, that are looked into
+_SIZED: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
 INTERNAL = frozenset({"_persistent", "_hooks", "_remembered"})  # a module's attributes that are not the user's
 
 
@@ -57,7 +58,7 @@ class Contents:
             check_learnt(name, value)
         elif isinstance(value, dict | list | tuple):
             self._add_container(name, value, above)
-        elif not self._is_remembered(name, value):
+        elif not _is_array(value) and not self._is_remembered(name, value):
             self._hide(name, value, list(search(value)))
 
     def _add_container(self, name: str, value: Any, above: tuple[int, ...]) -> None:
@@ -79,6 +80,9 @@ class Contents:
         if isinstance(value, dict) and (keys := [thing for key in value for thing in search(key)]):
             self.hidden.append((f"the keys of {name}", value, keys))
         if len(value) > MANY and before == (len(self.members), len(self.hidden)):
+            memory = vars(self.module).get("_remembered", {})
+            for each in [each for each in memory if each.startswith(f"{name}.")]:
+                del memory[each]  # the container stands for all that is in it
             self.remember(name, value)
 
     def _hide(self, name: str, value: Any, things: list[Any]) -> None:
@@ -106,22 +110,29 @@ def check_learnt(name: str, value: Tensor) -> None:
         )
 
 
-def search(value: Any, depth: int = DEPTH, above: tuple[int, ...] = ()) -> Iterator[Any]:
+def search(value: Any) -> Iterator[Any]:
     """The parameters and layers in a value of any type: in containers, in objects and functions down to a depth."""
-    if type(value) in PLAIN or id(value) in above:
+    return _search(value, DEPTH, set())
+
+
+def _search(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
+    if type(value) in PLAIN or id(value) in seen:
         return
+    seen.add(id(value))
+    parts: Sequence[Any] = ()
     if isinstance(value, Member):
         yield value
-        return
-    parts: Iterable[Any] = ()
-    if isinstance(value, dict | types.MappingProxyType):
+    elif isinstance(value, dict | types.MappingProxyType):
         parts = (*value.keys(), *value.values())
-    elif isinstance(value, list | tuple | set | frozenset | deque):
-        parts = value
+    elif isinstance(value, (*_SIZED, MappingView)):
+        parts = list(value)
+    elif isinstance(value, np.ndarray):
+        parts = value.ravel().tolist() if value.dtype.hasobject else ()
     elif depth > 0 and not isinstance(value, Tensor):
         depth, parts = depth - 1, _parts(value)
-    for part in parts:
-        yield from search(part, depth, (*above, id(value)))
+    if not PLAIN.issuperset(map(type, parts)):
+        for part in parts:
+            yield from _search(part, depth, seen)
 
 
 def _parts(value: Any) -> list[Any]:
@@ -152,12 +163,14 @@ def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
     return zip(getattr(value, "_fields", None) or map(str, range(len(value))), value, strict=True)
 
 
+def _is_array(value: Any) -> bool:
+    """Whether this is an array of numbers, of any library."""
+    return hasattr(value, "dtype") and hasattr(value, "shape") and not getattr(value.dtype, "hasobject", False)
+
+
 def _is_plain(value: Any) -> bool:
     values = value.values() if isinstance(value, dict) else value
     return PLAIN.issuperset(map(type, values)) and (not isinstance(value, dict) or PLAIN.issuperset(map(type, value)))
-
-
-_SIZED = (dict, list, tuple, set, frozenset, deque)
 
 
 def _length(value: Any) -> int:
