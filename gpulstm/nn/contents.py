@@ -27,6 +27,7 @@ PLAIN = frozenset(
 MANY = 64  # a container with more entries is read again only when it is another one or has another number of them
 DEPTH = 4  # objects in objects, and functions in functions, that are looked into
 _SIZED: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
+_ITERABLE: tuple[Any, ...] = (*_SIZED, MappingView)
 INTERNAL = frozenset({"_persistent", "_hooks", "_remembered"})  # a module's attributes that are not the user's
 
 
@@ -124,7 +125,7 @@ def _search(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
         yield value
     elif isinstance(value, dict | types.MappingProxyType):
         parts = (*value.keys(), *value.values())
-    elif isinstance(value, (*_SIZED, MappingView)):
+    elif isinstance(value, _ITERABLE):
         parts = list(value)
     elif isinstance(value, np.ndarray):
         parts = value.ravel().tolist() if value.dtype.hasobject else ()
