@@ -148,11 +148,11 @@ def object_array(x):
         (lambda x: [1, {x}], "it.1 of Holder: .* in a set"),
         (lambda x: {"a": {(x, 1)}}, "it.a of Holder: .* in a set"),
         (lambda x: collections.deque([x]), "in a deque"),
-        (lambda x: {3: x}, "want strings without a dot as keys of .*, got 3 for a"),
-        (lambda x: {"a.b": x}, "got 'a.b' for a"),
-        (lambda x: {"": [x]}, "got '' for a"),
-        (lambda x: {x: 3}, "the keys of it of Holder"),
-        (lambda x: {("a", "b"): [x]}, r"got \('a', 'b'\) for a"),
+        (lambda x: {3: x}, "it of Holder: .* dicts with strings without a dot as keys, got a .* in a dict"),
+        (lambda x: {"a.b": x}, "in a dict"),
+        (lambda x: {"": [x]}, "in a dict"),
+        (lambda x: {x: 3}, "in a dict"),
+        (lambda x: {"a": {("a", "b"): [x]}}, r"it\.a of Holder: .* in a dict"),
         (lambda x: Record(x), "in a Record"),
         (lambda x: [Record(3), Record(x)], "it.1 of Holder: .* in a Record"),
         (lambda x: Slotted(x), "in a Slotted"),
@@ -190,7 +190,8 @@ def test_what_is_found_elsewhere_may_be_anywhere():
     class Net(gl.Module):
         def __init__(self):
             self.layer = linear()
-            self.rates = {self.layer: 0.1}
+            self.rates, self.numbered = {self.layer: 0.1}, [{3: self.layer}]
+            self.other = gl.Sequential(linear(), functools.partial(lambda x, layer: layer(x), layer=self.layer))
             self.record, self.all = Record(self.layer), {self.layer}
             self.optimizer = gl.SGD(self.parameters(), lr=0.1)
             self.trainer = types.SimpleNamespace(model=self)
@@ -202,7 +203,8 @@ def test_what_is_found_elsewhere_may_be_anywhere():
 
     net = Net()
     assert not list(net.row.parameters()) and not net.row.eval().training  # the functions use what the model holds
-    assert list(net.state_dict()) == ["layer.weight", "layer.bias"] and net.eval() is net
+    assert net.eval() is net and not net.other[0].training and net.other.train()[0].training is not False
+    assert list(net.state_dict()) == ["layer.weight", "layer.bias", "other.0.weight", "other.0.bias"]
     net.all.add(gl.Dropout(0.5))  # a set is read again when it has grown
     with pytest.raises(DTypeError, match=r"all of Net: .* got a Dropout in a set"):
         net.train()
@@ -219,6 +221,19 @@ def test_containers_may_change_between_walks():
     assert not model.state_dict()
     model.it.append(linear(bias=False))
     assert list(model.state_dict()) == ["it.1000.weight"]
+    model.it = {1}
+    model.eval()
+    model.it.remove(1), model.it.add(linear())  # as many as before
+    with pytest.raises(DTypeError, match="it of Holder"):
+        list(model.parameters())
+    model.it, words = Stack([]), ["a"] * 100
+    model.words = words
+    assert not list(model.parameters())
+    model.it._layers.append(linear())
+    with pytest.raises(DTypeError, match="it of Holder"):
+        model.eval()
+    model.it, words[3] = None, linear(bias=False)
+    assert list(model.state_dict()) == ["words.3.weight"]
 
 
 def test_what_holds_itself_is_refused():

@@ -28,19 +28,23 @@ MANY = 64  # a container with more entries is read again only when it is another
 DEPTH = 4  # objects in objects, and functions in functions, that are looked into
 _SIZED: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
 _ITERABLE: tuple[Any, ...] = (*_SIZED, MappingView)
-INTERNAL = frozenset({"_persistent", "_hooks", "_remembered"})  # a module's attributes that are not the user's
+INTERNAL = frozenset(
+    {"_persistent", "_hooks", "_remembered", "_elsewhere"}
+)  # a module's attributes that are not the user's
 
 
 class Contents:
     """What the attributes of one module hold.
 
     ``members`` are (name, parameter or layer); ``hidden`` are (name, value, parameters and layers in it) for values
-    that give no names: sets, objects, functions, keys of dicts. Raises DTypeError for a dict with other keys than
-    strings, and for what holds itself.
+    that give no names: sets, objects, functions, dicts with other keys than strings. Raises DTypeError for what holds
+    itself. What earlier readings found to hold nothing is read again if ``anew``.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, anew: bool = False) -> None:
         self.module = module
+        if anew:
+            vars(module).pop("_remembered", None)
         self.members: list[tuple[str, Any]] = []
         self.hidden: list[tuple[str, Any, list[Any]]] = []
         remembered = vars(module).get("_remembered", {})
@@ -67,19 +71,18 @@ class Contents:
             return
         if id(value) in above:
             raise DTypeError(f"{name}: want a {type(value).__name__} that does not hold itself, got one that does")
-        before = len(self.members), len(self.hidden)
+        before, unnamed = (len(self.members), len(self.hidden)), list[Any]()
         for key, item in _entries(value):
             if type(item) in PLAIN:
                 continue
             if isinstance(key, str) and key and "." not in key:
                 self._add(f"{name}.{key}", item, (*above, id(value)))
-            elif things := list(search(item)):
-                raise DTypeError(
-                    f"{name}: want strings without a dot as keys of what holds layers or parameters, got {key!r} "
-                    f"for a {type(things[0]).__name__}"
-                )
-        if isinstance(value, dict) and (keys := [thing for key in value for thing in search(key)]):
-            self.hidden.append((f"the keys of {name}", value, keys))
+            else:
+                unnamed += search(item)
+        if isinstance(value, dict):
+            unnamed += [thing for key in value for thing in search(key)]
+        if unnamed:
+            self._hide(name, value, unnamed)
         if len(value) > MANY and before == (len(self.members), len(self.hidden)):
             memory = vars(self.module).get("_remembered", {})
             for each in [each for each in memory if each.startswith(f"{name}.")]:
@@ -87,15 +90,21 @@ class Contents:
             self.remember(name, value)
 
     def _hide(self, name: str, value: Any, things: list[Any]) -> None:
-        if things:
-            self.hidden.append((name, value, things))
-        else:
+        known = vars(self.module).get("_elsewhere", {}).get(name, ())
+        if all(any(thing is other for other in known) for thing in things):
             self.remember(name, value)
+        else:
+            self.hidden.append((name, value, things))
+
+    def allow(self, name: str, value: Any, things: list[Any]) -> None:
+        """Take note that a walk from above has found these things elsewhere."""
+        vars(self.module).setdefault("_elsewhere", {})[name] = things
+        self.remember(name, value)
 
     def remember(self, name: str, value: Any) -> None:
-        """Do not look into this value again as long as it stays where it is."""
-        memory = vars(self.module).setdefault("_remembered", {})
-        memory[name] = (value, _length(value))
+        """Do not look into this value again as long as it stays where it is; small containers are always read."""
+        if not isinstance(value, _SIZED) or len(value) > MANY:
+            vars(self.module).setdefault("_remembered", {})[name] = (value, _length(value))
 
     def _is_remembered(self, name: str, value: Any) -> bool:
         known = vars(self.module).get("_remembered", {}).get(name)

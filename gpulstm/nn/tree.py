@@ -82,18 +82,20 @@ class Tree(Member):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all attributes but what the walks remember."""
-        return {name: value for name, value in vars(self).items() if name != "_remembered"}
+        return {name: value for name, value in vars(self).items() if name not in ("_remembered", "_elsewhere")}
 
 
-def walk(root: Tree) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
+def walk(root: Tree, anew: bool = True) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
     """(name, layer, its members) of the root, under "", and of all layers below it, in PyTorch's order.
 
     Members are (name, parameter or layer). Raises DTypeError where parameters or layers are that no name leads to:
     in a set, an object, a function, under a key that is no string; and for a layer that holds itself.
+
+    Long lists and objects without layers are read again if ``anew``; what runs at every step need not.
     """
     rows: list[tuple[str, Any, list[tuple[str, Any]]]] = []
     hidden: list[tuple[Contents, str, Any, list[Any]]] = []
-    _descend("", root, (), rows, hidden)
+    _descend("", root, (), rows, hidden, anew)
     if hidden:
         found = {id(module) for _, module, _ in rows} | {id(item) for _, _, items in rows for _, item in items}
         for contents, name, value, things in hidden:
@@ -101,9 +103,10 @@ def walk(root: Tree) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
             if lost is not None:
                 raise DTypeError(
                     f"{name} of {type(contents.module).__name__}: want layers and parameters in attributes, lists, "
-                    f"tuples and dicts, got a {type(lost).__name__} in a {type(value).__name__}, which gives it no name"
+                    f"tuples and dicts with strings without a dot as keys, got a {type(lost).__name__} in a "
+                    f"{type(value).__name__}, which gives it no name"
                 )
-            contents.remember(name, value)
+            contents.allow(name, value, things)
     return rows
 
 
@@ -112,27 +115,27 @@ def _holds(thing: Any, root: Tree) -> bool:
     rows: list[tuple[str, Any, Any]] = []
     with contextlib.suppress(DTypeError):
         if isinstance(thing, Tree):
-            _descend("", thing, (), rows, [])
+            _descend("", thing, (), rows, [], False)
     return any(module is root for _, module, _ in rows)
 
 
-def _descend(prefix: str, module: Tree, above: tuple[int, ...], rows: list, hidden: list) -> None:
+def _descend(prefix: str, module: Tree, above: tuple[int, ...], rows: list, hidden: list, anew: bool) -> None:
     if id(module) in above:
         raise DTypeError(
             f"{prefix}: want layers that do not hold themselves, got the {type(module).__name__} that it is in; "
             "keep weakref.ref(layer) to look back at it"
         )
-    contents = Contents(module)
+    contents = Contents(module, anew)
     rows.append((prefix, module, contents.members))
     hidden += [(contents, *each) for each in contents.hidden]
     for name, item in contents.members:
         if isinstance(item, Tree):
-            _descend(joined(prefix, name), item, (*above, id(module)), rows, hidden)
+            _descend(joined(prefix, name), item, (*above, id(module)), rows, hidden, anew)
 
 
 def all_parameters(root: Tree) -> Iterator[tuple[str, Parameter]]:
     """(name, parameter) of a layer and all below it, a shared one under each of its names."""
-    for prefix, _, members in walk(root):
+    for prefix, _, members in walk(root, anew=False):
         for name, item in members:
             if isinstance(item, Parameter):
                 yield joined(prefix, name), item
