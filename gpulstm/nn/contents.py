@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpulstm.backend import Device
+from gpulstm.cells import Cell
+from gpulstm.cells.activation import Activation
 from gpulstm.errors import DTypeError
 from gpulstm.nn.parameter import Member, Parameter
 from gpulstm.tape import Tensor
@@ -20,7 +22,7 @@ from gpulstm.tape import Tensor
 PLAIN = frozenset(
     {
         type(None), bool, int, float, complex, str, bytes, type, range, slice, np.dtype,
-        np.random.Generator, Device, types.BuiltinFunctionType, types.ModuleType,
+        np.random.Generator, Device, Cell, Activation, types.BuiltinFunctionType, types.ModuleType,
         weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType,
     }
 )  # fmt: skip
