@@ -467,7 +467,7 @@ def test_states_of_other_things_and_read_only_arrays_are_named():
     fixed = np.ones(3, np.float32)
     fixed.flags.writeable = False
     model = Holder(linear())
-    model.w = gl.Parameter(fixed)
+    model.register_buffer("w", fixed)
     before = model.it.weight.numpy().copy()
     with pytest.raises(ShapeError, match="w: want an array that can be written to"):
         model.load_state_dict({"w": np.zeros(3), "it.weight": np.zeros((3, 2)), "it.bias": np.zeros(3)})
