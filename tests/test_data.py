@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from gpulstm.data import Batches, Streams, Windows, pad_sequences
+from gpulstm.data import Batches, Passes, Streams, Windows, pad_sequences
 from gpulstm.errors import DeviceError, DTypeError, FormatError, ShapeError
 
 
@@ -451,6 +451,18 @@ def test_a_copy_begins_with_a_whole_pass(kind, copied):
         assert other.state_dict()["position"] is None and repr(other) == repr(data)
         assert len(list(other)) == len(data) == len(other)
         assert len(list(data if loaded else going)) == len(data) - 1
+
+
+def test_a_data_set_of_ones_own():
+    class Numbers(Passes):
+        def _order(self, generator):
+            return np.arange(3) if generator is None else generator.permutation(3)
+
+        def _batch(self, order, k):
+            return int(order[k])
+
+    assert list(Numbers(3)) == [0, 1, 2] and repr(Numbers(3)) == "Numbers(3 batches)"
+    assert sorted(Numbers(3, np.random.default_rng(0))) == [0, 1, 2]
 
 
 def test_reprs():

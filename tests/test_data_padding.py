@@ -127,6 +127,13 @@ def test_sequences_of_arrays_of_any_library(device):
     np.testing.assert_array_equal(device.to_numpy(padded), [[1, 2], [3, 0]])
 
 
+def test_anything_with_a_length_is_a_sequence():
+    for sequences in ([range(2), range(2)], [(0, 1), [0, 1]], [np.arange(2), (0, 1)]):
+        ((padded, lengths),) = Batches(sequences, batch_size=2, batch_first=True)
+        np.testing.assert_array_equal(padded, [[0, 1], [0, 1]])
+        np.testing.assert_array_equal(lengths, [2, 2])
+
+
 def test_an_array_of_lists_is_a_list_of_sequences():
     ragged = np.empty(2, object)
     ragged[:] = [[1, 2], [3]]

@@ -94,7 +94,7 @@ def _column(name: str, column: Any, value: Any) -> Array | Ragged:
     """Sequences, in a list or an array of objects, as Ragged; anything else, a list of numbers too, as an array."""
     objects = isinstance(column, np.ndarray) and column.dtype == object and column.ndim == 1
     if objects or isinstance(column, list | tuple):
-        if any(isinstance(item, list | tuple) or getattr(item, "ndim", 0) for item in column):
+        if any(map(_is_sequence, column)):
             return Ragged(name, column, value)
         column = list(column)
     elif not hasattr(column, "__len__"):
@@ -103,6 +103,11 @@ def _column(name: str, column: Any, value: Any) -> Array | Ragged:
     if array.ndim == 0:
         raise ShapeError(f"{name}: want (N, ...) with N examples, got ()")
     return array
+
+
+def _is_sequence(item: Any) -> bool:
+    has_steps = hasattr(item, "__len__") and not isinstance(item, str | bytes)
+    return getattr(item, "ndim", 1 if has_steps else 0) > 0
 
 
 def _check_used(columns: list, value: Any, values: list | None) -> None:

@@ -66,14 +66,15 @@ class Passes(ABC):
     def _batch(self, order: Any, k: int) -> Any:
         """Batch number k of a pass."""
 
-    @abstractmethod
     def extra_repr(self) -> str:
         """The arguments shown in ``repr``."""
+        return ""
 
     def __repr__(self) -> str:
         shuffled = ", shuffled" if self.generator is not None else ""
         batches = f"{self._batches} batch" + ("" if self._batches == 1 else "es")
-        return f"{type(self).__name__}({batches}{shuffled}: {self.extra_repr()})"
+        options = f": {self.extra_repr()}" if self.extra_repr() else ""
+        return f"{type(self).__name__}({batches}{shuffled}{options})"
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the pass at work, its order and the generator's state, as JSON values."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import checks
-from gpulstm.backend import FLOATS, Array, Backend, backend_of
+from gpulstm.backend import FLOATS, Array, Backend, backend_of, is_floating
 from gpulstm.errors import DTypeError, ShapeError
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -34,8 +34,9 @@ def check_floats(**arrays: Array | None) -> np.dtype:
     for name, array in arrays.items():
         if array is None:
             continue
-        check_arrays(**{name: array})
-        if array.dtype.name not in FLOATS:
+        if type(array) is not np.ndarray or not array.dtype.isnative:
+            check_arrays(**{name: array})
+        if not is_floating(array.dtype):
             way = f"; convert it with {name}.astype('float32')" if array.dtype.kind in "biu" else ""
             raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {array.dtype.name}{way}")
         if dtype is None:
