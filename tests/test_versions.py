@@ -217,8 +217,18 @@ def test_usual_training_is_not_refused(device):
     value.backward()
 
 
+def test_an_id_that_is_given_anew_has_a_version_of_its_own():
+    array = np.ones(3)
+    held, number, others = version_of(array), id(array), []
+    del array
+    while id(other := np.ones(3)) != number:
+        others.append(other)
+        assert len(others) < 10_000
+    assert version_of(other) is not held and version_of(other) is version_of(other[1:])
+
+
 def test_memory_that_is_used_again_has_a_version_of_its_own():
-    """The pool and the allocator give the same addresses and ids anew."""
+    """The pool gives the same addresses anew."""
     w = gl.tensor(np.ones((300, 300), np.float32), requires_grad=True)
     for _ in range(5):
         loss = (w * w.exp()).sum()
