@@ -19,7 +19,7 @@ def one_backend(fn: Callable, given: Sequence[Any], arrays: Sequence[Array | flo
     try:
         return backend_of(*arrays)
     except (DTypeError, DeviceError):
-        named = list(zip(_names(fn, len(given)), given, arrays, strict=True))
+        named = list(zip(input_names(fn, len(given)), given, arrays, strict=True))
     for name, x, array in named:
         if not (hasattr(array, "dtype") or array is None or isinstance(array, bool | int | float)):
             raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
@@ -27,7 +27,7 @@ def one_backend(fn: Callable, given: Sequence[Any], arrays: Sequence[Array | flo
     return backend_of(**{name: array for name, _, array in named})
 
 
-def _names(fn: Callable, count: int) -> list[str]:
+def input_names(fn: Callable, count: int) -> list[str]:
     """What the function calls its first ``count`` positional arguments; those of ``*names`` are names[0], ..."""
     try:
         parameters = list(inspect.signature(fn).parameters.values())

@@ -140,7 +140,9 @@ def test_a_write_before_backward_is_noticed(device, name):
     value = loss()
     with gl.no_grad():
         WRITES[name](lstm.weight_hh_l0, lstm)
-    with pytest.raises(TapeError, match=r"backward: recurrent needs its input number [34] \(16, [34]\) " + WRITTEN):
+    with pytest.raises(
+        TapeError, match=r"backward: recurrent needs its input arguments\[[23]\] \(16, [34]\) " + WRITTEN
+    ):
         value.backward()
     if name != "another type":
         assert all(p.grad is grad for p, grad in zip(parameters, before, strict=True))  # nothing has changed
@@ -323,9 +325,7 @@ def test_read_only_arrays_are_named():
     array.flags.writeable = False
     t = gl.Tensor(array)
     for write in (lambda: t.__iadd__(1), lambda: t.__setitem__(0, 2)):
-        with pytest.raises(
-            DTypeError, match="want an array that may be written to, got a read-only one; copy it first"
-        ):
+        with pytest.raises(DTypeError, match="want memory that can be written to, got a read-only array; copy it"):
             write()
 
 

@@ -3,13 +3,13 @@
 A node is a whole sequence, a whole product or a whole loss, so the tape's cost is per layer, not per step.
 """
 
-import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from gpulstm.arguments import input_names
 from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.errors import ShapeError, TapeError
 from gpulstm.functional.needs import needs_of
@@ -51,8 +51,9 @@ class Node:
             )
         for place, shape, version, count in self.needed:
             if version.count != count:
+                name = "result" if place < 0 else f"input {input_names(self.fn, place + 1)[place]}"
                 raise TapeError(
-                    f"backward: {self.name} needs its {_words(self.fn, place)} {shape} as it was when the loss was "
+                    f"backward: {self.name} needs its {name} {shape} as it was when the loss was "
                     "computed, but it was written to since (by an optimiser's step, load_state_dict, to() or an "
                     "operation in place); call backward before that, or compute the loss again"
                 )
@@ -97,17 +98,6 @@ def _needed(fn: Callable, inputs: tuple, wanted: list, outputs: tuple) -> list[t
 def _share_memory(inputs: tuple, outputs: tuple) -> bool:
     owners = {id(owner_of(x.data)) for x in inputs if x is not None}
     return any(id(owner_of(y.data)) in owners for y in outputs)
-
-
-def _words(fn: Callable, place: int) -> str:
-    """What the input or output of that number is called."""
-    if place < 0:
-        return "result"
-    try:
-        names = [p.name for p in inspect.signature(fn).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    except (TypeError, ValueError):  # some functions of C have no signature
-        names = []
-    return f"input {names[place]}" if place < len(names) else f"input number {place}"
 
 
 def as_array(x: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpulstm.arguments import check_writable
 from gpulstm.backend import backend_of, is_floating
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.functional import arithmetic, comparisons, elementwise, rearrange
@@ -134,8 +135,7 @@ class Operators:
 
     def _write(self, what: str, key: tuple, value: Any) -> None:
         """Write into the array, and note it."""
-        if not getattr(self.data.flags, "writeable", True):
-            raise DTypeError(f"{what}: want an array that may be written to, got a read-only one; copy it first")
+        check_writable(what, self.data)
         with backend_of(self.data, value if hasattr(value, "dtype") else None) as backend:
             key = tuple(backend.asarray(part) if isinstance(part, list) else part for part in key)
             check_cast(what, value, self.dtype)

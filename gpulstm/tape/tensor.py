@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arguments import array_of_list, one_backend
-from gpulstm.backend import CPU, FLOATS, Array, backend_of, is_floating, native, to_dtype
+from gpulstm.backend import CPU, FLOATS, Array, backend_of, check_plain, is_floating, native, to_dtype
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.tape.exchange import Exchange
@@ -210,6 +210,7 @@ def _numbers(array: Array, name: str = "data") -> Array:
     if not hasattr(array, "dtype"):
         raise DTypeError(f"data: want an array, got {type(array).__name__}; gl.tensor makes one")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
+        check_plain(array, name)  # says what to do with structured arrays
         raise DTypeError(f"{name}: want booleans, integers or floating numbers, got {array.dtype}")
     return array
 
