@@ -70,7 +70,7 @@ def test_the_check_of_gradients_sees_a_fault(monkeypatch, rng, fault):
     x, w = rng.standard_normal((3, 2)), rng.standard_normal((2, 4))
     backend = gl.device("cpu").backend
     if fault == "grad is overwritten":
-        monkeypatch.setattr(gl.Tensor, "accumulate", _overwrites)
+        monkeypatch.setattr(gl.Tensor, "_accumulate", _overwrites)
     else:
         change = _oldest_first if fault == "wrong order" else _first_use_only
         monkeypatch.setattr(node, "_newest_first", change(node._newest_first))

@@ -125,7 +125,7 @@ def run_backwards(source: tuple[Node, int], gradient: Array, retain: bool) -> No
         cotangents = [pending.pop((node, k), None) for k in range(node.outputs)]
         for target, gradient, shared in node.gradients(cotangents, retain):
             if not isinstance(target, tuple):
-                target.accumulate(gradient, shared)
+                target._accumulate(gradient, shared)
             elif target in pending:
                 pending[target] = as_array(pending[target] + gradient)
             else:

@@ -68,7 +68,11 @@ class Tensor(Operators, Methods, Exchange):
     a ``grad``: tensors that no function made. Each ``backward`` adds to it. What is made of a tensor that
     ``requires_grad`` is recorded until its ``backward``. Operations in place, optimisers and ``load_state_dict``
     note that they write, and ``backward`` raises TapeError where it needs the values before; do not write to the
-    raw arrays by hand before ``backward``. Tensors are hashed by identity, ``==`` compares their elements.
+    raw arrays by hand before ``backward``.
+
+    ``t += x`` and ``t[key] = x`` write into the array, in a block of ``no_grad`` also for leaves that require a
+    gradient. What has to be recorded is computed anew: then ``t += x`` is ``t = t + x``, and ``t[key] = x`` is refused.
+    Tensors are hashed by identity; ``==`` compares their elements.
 
     Raises DTypeError for what is no array of numbers, and for a gradient of integers.
     """
@@ -179,7 +183,7 @@ class Tensor(Operators, Methods, Exchange):
             gradient = raw(gradient)
             self._check_gradient("gradient", gradient)
             if self._source is None:
-                self.accumulate(gradient, shared=True)
+                self._accumulate(gradient, shared=True)
             else:
                 run_backwards(self._source, gradient, retain_graph)
 
@@ -190,7 +194,7 @@ class Tensor(Operators, Methods, Exchange):
         if gradient.dtype != self.dtype:
             raise DTypeError(f"{name}: want {self.dtype}, the tensor's type, got {gradient.dtype}")
 
-    def accumulate(self, gradient: Array, shared: bool) -> None:
+    def _accumulate(self, gradient: Array, shared: bool) -> None:
         """Add to ``grad``, which is memory of its own: a gradient that others hold is copied."""
         if gradient.dtype != self.dtype:
             raise TapeError(f"backward: want a leaf of {gradient.dtype}, as it was then, got {self.dtype}")
