@@ -99,6 +99,7 @@ _LATER = {
     "load": "gpulstm.io.saving",
     "plot": "gpulstm.plot",
     "save": "gpulstm.io.saving",
+    "train": "gpulstm.train",
 }
 
 
@@ -217,5 +218,6 @@ __all__ = [
     "stack",
     "tanh",
     "tensor",
+    "train",
     "where",
 ]
