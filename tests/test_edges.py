@@ -414,7 +414,7 @@ TABLE: dict[str, Row] = {
 # What takes anything, is no function of the user's, or has tests of these things elsewhere.
 ELSEWHERE = {
     "Module", "Sequential", "Tensor", "tensor", "apply", "concatenate", "stack", "no_grad",  # test_tape, test_nn
-    "enable_grad",    "Device", "Trainer", "explain", "functional", "io", "data", "labs", "plot",
+    "enable_grad", "Device", "Trainer", "explain", "functional", "io", "data", "labs", "plot", "train",
     "functional.explain", "io.keras", "io.onnx", "io.torch", "data.Passes",
 }  # fmt: skip
 
