@@ -68,6 +68,10 @@ class NumpyBackend:
         array[...] = 0
         return array
 
+    def where(self, condition: np.ndarray, a: np.ndarray, b: Any) -> np.ndarray:
+        """a where the condition holds, else b, an array or a number, in the type of a."""
+        return np.where(condition, a, np.asarray(b, a.dtype))
+
     def synchronize(self) -> None:
         pass
 
@@ -126,6 +130,14 @@ class CupyBackend:
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Array:
         with self.device:
             return self.xp.zeros(shape, dtype)
+
+    def where(self, condition: Array, a: Array, b: Any) -> Array:
+        """a where the condition holds, else b, an array or a number, in the type of a.
+
+        CuPy's own has no bfloat16 and gives float32 for it.
+        """
+        with self.device:
+            return self.xp.where(condition, a, self.xp.asarray(b, a.dtype)).astype(a.dtype, copy=False)
 
     def synchronize(self) -> None:
         self.device.synchronize()

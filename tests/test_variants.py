@@ -124,7 +124,7 @@ def test_a_bias_that_cannot_be_left_out_is_named():
             lambda: gl.LSTMCell(4, 6, device="cpu")(np.ones((2, 4))),
             "x: want float32, the type of the weights, got float64",
         ),
-        (lambda: gl.LSTM(4, 6, device="cpu")(np.ones((5, 2, 4), int)), r"gl.tensor\(x, dtype='float32'\)$"),
+        (lambda: gl.LSTM(4, 6, device="cpu")(np.ones((5, 2, 4), int)), r"x.astype\('float32'\)$"),
     ],
 )
 def test_what_does_not_fit_is_named(make, message):

@@ -17,11 +17,9 @@ from gpulstm.functional.needs import needs
 
 
 def select(condition: Array, a: Operand, b: Operand, dtype: np.dtype) -> Array:
-    """a where the condition holds, else b, as ``dtype``; CuPy's ``where`` knows no bfloat16."""
-    xp = backend_of(condition).xp
-    wide = accumulator(dtype) if dtype.name == "bfloat16" else dtype
-    a, b = (xp.asarray(x, dtype=wide) for x in (a, b))
-    return xp.asarray(xp.where(condition, a, b), dtype=dtype)
+    """a where the condition holds, else b, as ``dtype``."""
+    backend = backend_of(condition)
+    return backend.where(condition, backend.xp.asarray(a, dtype=dtype), b)
 
 
 @needs({}, outputs=(0,))

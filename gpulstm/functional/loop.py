@@ -31,7 +31,7 @@ class Loop:
         T, B, H, GH = seq.T, seq.B, seq.H, weights.w_ih.shape[0]
         alive = None if seq.alive is None else seq.alive[:, :, None]
         if alive is not None:
-            x = xp.where(alive, x, xp.zeros((), x.dtype))  # padding may hold anything, NaN too
+            x = be.where(alive, x, 0)  # padding may hold anything, NaN too
         self.x, self.weights, self.given = x.reshape(T * B, x.shape[2]), weights, [s is not None for s in states]
 
         gates = be.empty((T, B, GH), seq.dtype)
@@ -84,7 +84,7 @@ class Loop:
 
         y = after[0]
         if alive is not None:
-            y = xp.where(alive, y, xp.zeros((), seq.dtype))
+            y = be.where(alive, y, 0)
         h, *others = (rows[last] for rows in self.all)
         return y, h.copy(), *(state.astype(seq.dtype) for state in others)
 
@@ -95,7 +95,7 @@ class Loop:
         if dy is not None:
             dy = xp.ascontiguousarray(dy, dtype=seq.dtype)
             if seq.alive is not None:
-                dy = xp.where(seq.alive[:, :, None], dy, xp.zeros((), seq.dtype))
+                dy = be.where(seq.alive[:, :, None], dy, 0)
         dy_rows = [None] * T if dy is None else list(dy)
         # The gradient of h by way of the next step's product, and besides it.
         dh = be.zeros((B, P), seq.dtype)
@@ -188,8 +188,8 @@ class Loop:
 
     def _cleared(self, t: int, rows: Any) -> Any:
         """rows (B, width), zeros where a new sequence begins with step t, whatever stood there."""
-        stays, xp = self.seq.clear_rows[t], self.seq.backend.xp
-        return rows if stays is None else xp.where(stays, rows, xp.zeros((), rows.dtype))
+        stays = self.seq.clear_rows[t]
+        return rows if stays is None else self.seq.backend.where(stays, rows, 0)
 
     def _project(self, t: int, w_hr: Array, h: Any) -> None:
         """h = w_hr (o * tanh c), and what of the old h is kept."""
@@ -198,11 +198,11 @@ class Loop:
         if seq.keep_h[t] is not None:
             h[...] = seq.keep_h[t] * before + (1 - seq.keep_h[t]) * h
         if seq.alive_rows[t] is not None:
-            h[...] = seq.backend.xp.where(seq.alive_rows[t][:, None], h, before)
+            h[...] = seq.backend.where(seq.alive_rows[t][:, None], h, before)
 
     def _project_backward(self, t: int, dy: Array | None, dh: Array, direct: Any, dh_t: Any) -> None:
         """The gradient of what was projected at step t into dh_t; direct becomes what reaches h_prev unprojected."""
-        seq, xp = self.seq, self.seq.backend.xp
+        seq = self.seq
         dh_t[...] = dh
         if dy is not None:
             dh_t += dy
@@ -213,5 +213,5 @@ class Loop:
         if seq.keep_h[t] is not None:
             direct[...] = seq.keep_h[t] * dh_t
         if seq.alive_rows[t] is not None:
-            direct[...] = xp.where(seq.alive_rows[t][:, None], direct, dh_t)
+            direct[...] = seq.backend.where(seq.alive_rows[t][:, None], direct, dh_t)
         dh_t -= direct

@@ -96,8 +96,7 @@ def trace_minimal(
     gates = {"minlstm": (keep, take, n), "mingru": (take, n)}[cell]
     traced = dict(zip(MINIMAL[cell].GATES, gates, strict=True))
     if masks[0] is not None:
-        zero = backend.xp.zeros((), keep.dtype)
-        traced = {name: backend.xp.where(masks[0][:, :, None], gate, zero) for name, gate in traced.items()}
+        traced = {name: backend.where(masks[0][:, :, None], gate, 0) for name, gate in traced.items()}
     traced["h"] = layer.hs[:-1] if reverse else layer.hs[1:]
     return {name: values.astype(x.dtype) for name, values in traced.items()}
 
@@ -131,9 +130,9 @@ class _Layer:
 
     def __init__(self, backend: Backend, cell: str, path: str, masks: tuple, reverse: bool, x: Array,
                  h0: Array | None, w_ih: Array, b_ih: Array | None) -> None:  # fmt: skip
-        xp, (T, B, D) = backend.xp, x.shape
+        T, B, D = x.shape
         if masks[0] is not None:
-            x = xp.where(masks[0][:, :, None], x, xp.zeros((), x.dtype))  # padding may hold anything, NaN too
+            x = backend.where(masks[0][:, :, None], x, 0)  # padding may hold anything, NaN too
         self.backend, self.shape, self.rows, self.w_ih = backend, x.shape, x.reshape(T * B, D), w_ih
         self.given = h0 is not None, b_ih is not None
         self.hs = backend.empty((T + 1, B, w_ih.shape[0] // len(MINIMAL[cell].GATES)), x.dtype)

@@ -107,12 +107,12 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
     loop, states, weights = _prepared(x, arguments, row, "reference", False, **modes)
     whole = loop(slice(0, x.shape[0]))
     whole.run(x, states, weights)
-    seq, xp, steps = whole.seq, whole.seq.backend.xp, whole.steps
+    seq, steps = whole.seq, whole.steps
     assert isinstance(steps, ReferenceSteps)
     traced = {}
     for k, name in enumerate(row.gates):
-        gate = xp.stack([saved[k] for saved in steps.saved])
-        traced[name] = gate if seq.alive is None else xp.where(seq.alive[:, :, None], gate, xp.zeros((), gate.dtype))
+        gate = backend.xp.stack([saved[k] for saved in steps.saved])
+        traced[name] = gate if seq.alive is None else backend.where(seq.alive[:, :, None], gate, 0)
     for name, rows in zip(row.states, whole.all, strict=True):
         traced[name] = rows[seq.after : seq.T + seq.after]
     return {name: values.astype(dtype) for name, values in traced.items()}

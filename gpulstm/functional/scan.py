@@ -120,14 +120,13 @@ class _HostScan(_Scan):
 
     def _y(self) -> Array:
         y = self._ordered(self.states[1:])
-        zero = self.backend.xp.zeros((), y.dtype)
-        return y if self.alive is None else self.backend.xp.where(self.alive[:, :, None], y, zero)
+        return y if self.alive is None else self.backend.where(self.alive[:, :, None], y, 0)
 
     def _dy(self, dy: Array | None) -> Array | None:
         """The gradient of y in the order of the scan, zero where a step does not count."""
         if dy is None or self.alive is None:
             return None if dy is None else self._ordered(dy)
-        return self._ordered(self.backend.xp.where(self.alive[:, :, None], dy, self.backend.xp.zeros((), dy.dtype)))
+        return self._ordered(self.backend.where(self.alive[:, :, None], dy, 0))
 
 
 class ReferenceScan(_HostScan):
@@ -138,22 +137,22 @@ class ReferenceScan(_HostScan):
         for s, z in enumerate(self.z):
             h_prev = self.states[s]
             if self.clear is not None:
-                h_prev = self.backend.xp.where(self.clear[s], 0, h_prev)
+                h_prev = self.backend.where(~self.clear[s], h_prev, 0)
             (h,), saved = self.equations.forward(self.backend.xp, z, None, (h_prev,), ())
-            self.states[s + 1] = h if self.ended is None else self.backend.xp.where(self.ended[s], h_prev, h)
+            self.states[s + 1] = h if self.ended is None else self.backend.where(self.ended[s], h_prev, h)
             self.saved.append(saved)
         return self._y()
 
     def backward(self, dy: Array | None, dh_n: Array | None) -> tuple[Array, Array]:
-        xp, dy = self.backend.xp, self._dy(dy)
+        where, dy = self.backend.where, self._dy(dy)
         dzx = self.backend.empty(self.zx.shape, self.zx.dtype)
         dh = self.backend.zeros(self.hs.shape[1:], self.hs.dtype) if dh_n is None else dh_n
         for s in reversed(range(len(self.z))):
             dh = dh if dy is None else dh + dy[s]
-            dz, _, (dh_prev,), _ = self.equations.backward(xp, (dh,), self.saved[s], ())
+            dz, _, (dh_prev,), _ = self.equations.backward(self.backend.xp, (dh,), self.saved[s], ())
             if self.ended is not None:
-                dz, dh_prev = xp.where(self.ended[s], 0, dz), xp.where(self.ended[s], dh, dh_prev)
-            dh = dh_prev if self.clear is None else xp.where(self.clear[s], 0, dh_prev)
+                dz, dh_prev = where(~self.ended[s], dz, 0), where(self.ended[s], dh, dh_prev)
+            dh = dh_prev if self.clear is None else where(~self.clear[s], dh_prev, 0)
             self._ordered(dzx)[s] = dz
         return dzx, dh
 
