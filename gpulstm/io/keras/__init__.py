@@ -1,65 +1,126 @@
-"""Weights from Keras 3's files, ``.keras`` and ``.weights.h5``, under gpulstm's names; Keras is not needed.
+"""Models and weights from Keras' files, ``.keras``, ``.h5`` and ``.weights.h5``; neither Keras nor h5py is needed.
 
 >>> file = gl.io.keras.load("model.keras")
 >>> print(file)  # the layers with their names, kinds and shapes
->>> lstm = file.layer("lstm")  # a gl.LSTM with these weights, batch first as in Keras
+>>> model = file.model()  # the whole model, batch first as in Keras, where its layers stand in a row
+>>> lstm = file.layer("lstm")  # a gl.LSTM with these weights
 >>> stack = file.layer("lstm", "lstm_1")  # two Keras layers as one of two levels
 >>> mine.load_state_dict(file.state_dict("lstm"))
 """
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gpulstm import nn
 from gpulstm.errors import FormatError, ShapeError
 from gpulstm.io.archive import open_archive
-from gpulstm.io.keras.file import KerasLayer, configurations, layers_of
-from gpulstm.io.keras.hdf5 import read_groups
+from gpulstm.io.keras import legacy
+from gpulstm.io.keras.build import OPTIONS, form_of, recurrent
+from gpulstm.io.keras.config import LARGEST, RECURRENT, Entry, parse
+from gpulstm.io.keras.file import KerasLayer, layers_of
+from gpulstm.io.keras.hdf5 import Group, read_groups
+from gpulstm.io.keras.model import KerasModel, chain
+from gpulstm.io.keras.versions import NAMED, UNNAMED, Version
 from gpulstm.io.keras.weights import bidirectional, converted, dense, embedding, gru, lstm, simple_rnn
 
-__all__ = ["KerasFile", "KerasLayer", "bidirectional", "dense", "embedding", "gru", "load", "lstm", "simple_rnn"]
+__all__ = [
+    "KerasFile",
+    "KerasLayer",
+    "KerasModel",
+    "bidirectional",
+    "dense",
+    "embedding",
+    "gru",
+    "load",
+    "lstm",
+    "simple_rnn",
+]
 
-_LARGEST_CONFIG = 1 << 26  # bytes
-_SKIPPED = ("optimizer",)  # what its variables are, is in no gpulstm layer
-_MERGES = {"concat": "concat", "sum": "sum", "mul": "mul", "ave": "mean"}
+_SKIPPED = ("optimizer", "optimizer_weights")  # what their variables are, is in no gpulstm layer
+_ZIP = ("config.json", "model.weights.h5")
 
 
-def load(path: str | Path) -> "KerasFile":
-    """The layers of a file that ``model.save("x.keras")`` or ``model.save_weights("x.weights.h5")`` wrote.
+def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
+    """The layers of a file that ``model.save`` or ``model.save_weights`` of Keras 1.1 to 3 or TensorFlow's Keras wrote:
+    ``.keras``, ``.h5`` or ``.hdf5``, ``.weights.h5``.
 
-    Names are those of the model (``layer.name``; "encoder/lstm" for a layer of a model inside it). Files of
-    Keras before 3.7 do not have them: there the names are Keras' paths ("lstm", "lstm_1"). What a ``.keras``
-    file says about its layers is in ``file.layers[name].options``; ``.weights.h5`` says nothing. Weights of
-    optimizers are left out. No class or function is looked up by a name in the file.
+    Names are those of the model (``layer.name``; "encoder/lstm" for a layer of a model inside it). A whole model
+    tells its layers' options, see ``file.layers[name].options``; a file of weights alone does not. Weights of
+    optimizers are left out. No class or function is looked up by a name in the file. ``config`` is a file with what
+    ``model.to_json()`` gave, for weights that were kept apart from it.
 
     Raises FormatError, saying what is wrong and where, for a file that is damaged or something else, DTypeError
-    for bfloat16 without the package ml_dtypes, and OSError where the file cannot be read. Neither Keras nor
-    h5py is needed.
+    for bfloat16 without the package ml_dtypes, and OSError where the file cannot be read.
     """
     with Path(path).open("rb") as file:
         if file.read(2) != b"PK":
-            size = os.fstat(file.fileno()).st_size
-            return KerasFile(path, layers_of(path, read_groups(file, size, str(path), _SKIPPED), None))
+            groups = read_groups(file, os.fstat(file.fileno()).st_size, str(path), _SKIPPED)
+            return _from_hdf5(path, groups, config)
+    if config is not None:
+        raise FormatError(f"config: want None, as {path} holds its own, got {config}")
     with open_archive(path) as archive:
-        for name in ("config.json", "model.weights.h5"):
+        for name in _ZIP:
             if name not in archive.members:
-                raise FormatError(f"{path}: want a member {name}, as Keras 3 writes it, got none")
-        if archive.members["config.json"].file_size > _LARGEST_CONFIG:
-            raise FormatError(f"{path}, config.json: want at most {_LARGEST_CONFIG} bytes")
-        options = configurations(path, archive.read("config.json").tobytes())
+                raise FormatError(f"{path}: want a member {name}, as Keras writes it, got none")
+        texts = {}
+        for name in ("config.json", "metadata.json"):
+            if name in archive.members:
+                if archive.members[name].file_size > LARGEST:
+                    raise FormatError(f"{path}, {name}: want at most {LARGEST} bytes")
+                texts[name] = archive.read(name).tobytes()
         weights = archive.read("model.weights.h5")
+    root = parse(texts["config.json"], f"{path}, config.json")
     groups = read_groups(io.BytesIO(weights.data), len(weights), f"{path}, model.weights.h5", _SKIPPED)
-    return KerasFile(path, layers_of(path, groups, options))
+    version = _version(texts.get("metadata.json", b"")) or _by_names(groups)
+    return KerasFile(path, layers_of(path, groups, root), root, version)
+
+
+def _from_hdf5(path: str | Path, groups: dict[str, Group], config: str | Path | None) -> "KerasFile":
+    """A file that is HDF5 alone: of the first layout, or weights of Keras 3 (2.12 at the earliest)."""
+    top, own = legacy.top_of(groups), legacy.text_of(groups, "model_config")
+    if own is not None and config is not None:
+        raise FormatError(f"config: want None, as {path} holds its own, got {config}")
+    text = None if own is None else own.encode()
+    if config is not None:
+        if Path(config).stat().st_size > LARGEST:
+            raise FormatError(f"{config}: want at most {LARGEST} bytes")
+        text = Path(config).read_bytes()
+    root = None if text is None else parse(text, f"{path}, model_config" if config is None else str(config))
+    told = "" if config is None or root is None else str(root.source.get("keras_version", ""))
+    if top is None:
+        return KerasFile(path, layers_of(path, groups, root), root, told or _by_names(groups))
+    version = legacy.version_of(groups, top) or told
+    return KerasFile(path, legacy.layers_of(path, groups, top, root), root, version)
+
+
+def _by_names(groups: dict[str, Group]) -> str:
+    """The version of a file that does not say it."""
+    return NAMED if any(group.name for group in groups.values()) else UNNAMED
+
+
+def _version(text: bytes) -> str:
+    """The version of Keras in metadata.json, "" where it does not say it."""
+    try:
+        found = json.loads(text[:10_000])
+    except (ValueError, RecursionError):
+        return ""
+    version = found.get("keras_version") if isinstance(found, dict) else None
+    return version if isinstance(version, str) else ""
 
 
 class KerasFile:
-    """The layers of a file by name."""
+    """The layers of a file by name; ``version`` is that of Keras which wrote it, "" where it does not say so."""
 
-    def __init__(self, path: str | Path, layers: dict[str, KerasLayer]) -> None:
-        self.path, self.layers = path, layers
+    def __init__(
+        self, path: str | Path, layers: dict[str, KerasLayer], root: Entry | None = None, version: str = ""
+    ) -> None:
+        self.path, self.layers, self.version = path, layers, version
+        self._root, self.version_of = root, Version(version)
 
     def state_dict(self, name: str, *more: str) -> dict[str, np.ndarray]:
         """A layer's weights under gpulstm's names, for ``load_state_dict``; several recurrent layers become the
@@ -80,28 +141,58 @@ class KerasFile:
         return state
 
     def layer(self, name: str, *more: str, **options: Any) -> Any:
-        """A gpulstm layer that computes what the Keras layer does, with its weights: gl.LSTM, GRU, RNN, Linear or
-        Embedding, on the CPU unless ``device`` says otherwise.
+        """A gpulstm layer that computes what the Keras layer does, with its weights: gl.LSTM, GRU, RNN, GeneralLSTM,
+        Linear or Embedding, on the CPU unless ``device`` says otherwise.
 
         Recurrent layers are batch first as in Keras and give the output of all steps whatever Keras'
-        return_sequences says; several names become the levels of one. ``options`` go to the constructor. A
-        Dense layer's activation is not part of gl.Linear: apply it yourself. Raises FormatError for
-        activations, directions and the like that the layer has not (a ``.weights.h5`` file does not tell them:
-        Keras' defaults are assumed).
-        """
-        from gpulstm import nn
-        from gpulstm.io.torch import from_state_dict
+        return_sequences says; several names become the levels of one. With go_backwards the output is in the
+        order computed, as in Keras. A Dense layer's activation is not part of gl.Linear: apply it yourself, or take
+        ``model``. States go in and come out, whatever ``stateful`` says.
 
-        state, first = self.state_dict(name, *more), self._named(name)
-        if first.kind not in ("Dense", "Embedding"):
-            wanted = [self._recurrent_options(one) for one in (name, *more)]
-            if any(other != wanted[0] for other in wanted):
-                raise FormatError(f"{self.path}: want layers alike as levels of one, got {', '.join((name, *more))}")
-            kind = "RNN" if first.kind == "SimpleRNN" else first.kind
-            return from_state_dict(state, kind, **{"batch_first": True, **wanted[0], **options})
+        ``options`` in Keras' words (activation, recurrent_activation, reset_after, go_backwards, merge_mode) stand
+        before those of the file; an activation may also be (name, alpha, beta), as cells.activation has it. The
+        others go to the constructor. A file of weights alone holds none: those of Keras that are not given are
+        assumed to be its version's defaults, and a UserWarning says which.
+
+        Raises FormatError for activations, directions and the like that the layer has not, and for options of
+        which the file does not say whose they are.
+        """
+        names = (name, *more)
+        state, first = self.state_dict(*names), self._named(name)
+        if first.kind not in RECURRENT:
+            return self._plain(first, state, options)
+        given = {key: options.pop(key) for key in OPTIONS if key in options}
+        forms = []
+        for one in names:
+            whole, where = self._root is not None, f"{self.path}, {one}"
+            forms.append(form_of(self._named(one), one, self.version_of, given, whole, where))
+        if any(other != forms[0] for other in forms):
+            raise FormatError(f"{self.path}: want layers alike as levels of one, got {', '.join(names)}")
+        if more and (forms[0].go_backwards or forms[0].backward):
+            raise FormatError(
+                f"{self.path}: want layers that begin at the first step, with directions alike, as levels of one"
+            )
+        return recurrent(forms[0], state, options, f"{self.path}, {first.path}")
+
+    def model(self, device: Any = None) -> KerasModel:
+        """The whole model with its weights, for models whose layers stand in a row (Sequential and the like).
+
+        ``model(x)`` takes what Keras' takes, batch first, and gives what ``predict`` gives: every layer with its
+        activation, its last step alone where return_sequences is False, and the masks of Embedding (mask_zero) and
+        Masking, which ``mask=`` or ``lengths=`` can give too. Dropout and noise do nothing in use and are left out.
+        Raises FormatError for a file of weights alone, and for layers and options that it has not, by name.
+        """
+        if self._root is None:
+            raise FormatError(
+                f"{self.path}: want a whole model, got weights alone; layer() makes its layers one by one"
+            )
+        return chain(self, self._root, device)
+
+    @staticmethod
+    def _plain(layer: KerasLayer, state: dict[str, np.ndarray], options: dict[str, Any]) -> nn.Module:
         made: nn.Module
         options.setdefault("dtype", state["weight"].dtype)
-        if first.kind == "Dense":
+        if layer.kind == "Dense":
             made = nn.Linear(state["weight"].shape[1], state["weight"].shape[0], bias="bias" in state, **options)
         else:
             made = nn.Embedding(*state["weight"].shape, **options)
@@ -109,35 +200,18 @@ class KerasFile:
         return made
 
     def _named(self, name: str) -> KerasLayer:
-        if name not in self.layers:
-            raise FormatError(f"{self.path}: want one of the layers {', '.join(self.layers)}, got {name!r}")
-        return self.layers[name]
-
-    def _recurrent_options(self, name: str) -> dict[str, Any]:
-        """The options of the gpulstm layer for a recurrent Keras layer."""
-        layer = self._named(name)
-        told, kind = layer.options, layer.kind
-        known = {"recurrent_activation": ("sigmoid",), "go_backwards": (False,), "merge_mode": tuple(_MERGES)}
-        known["activation"] = ("tanh", "relu") if kind == "SimpleRNN" else ("tanh",)
-        for option, values in known.items():
-            if option in told and told[option] not in values:
-                want = " or ".join(map(repr, values))
-                raise FormatError(f"{self.path}, {name}: {option}: want {want}, got {told[option]!r}")
-        if differ := [option for option in told if option.startswith("backward_")]:
-            raise FormatError(f"{self.path}, {name}: want both directions alike, got another {', '.join(differ)}")
-        options: dict[str, Any] = {}
-        if told.get("merge_mode", "concat") != "concat":
-            options["merge"] = _MERGES[told["merge_mode"]]
-        if kind == "SimpleRNN":
-            options["nonlinearity"] = told.get("activation", "tanh")
-        bias = layer.weights.get("bias", layer.weights.get("forward/bias"))
-        if kind == "GRU" and not told.get("reset_after", bias is None or bias.ndim == 2):
-            options["reset"] = "before"
-        return options
+        if name in self.layers:
+            return self.layers[name]
+        for layer in self.layers.values():
+            if layer.path == name:  # the whole path in the file, which no other layer has
+                return layer
+        raise FormatError(f"{self.path}: want one of the layers {', '.join(self.layers)}, got {name!r}")
 
     def __repr__(self) -> str:
         lines = [
             f"{name}: {layer.kind} " + ", ".join(f"{key} {value.shape}" for key, value in layer.weights.items())
             for name, layer in self.layers.items()
         ]
-        return "\n".join([f"KerasFile {self.path}", *(f"  {line}" for line in lines)])
+        of = f" of Keras {self.version}" if self.version else ""
+        note = "" if self._root else ": weights alone; layer() takes their options, or assumes Keras' defaults"
+        return "\n".join([f"KerasFile {self.path}{of}{note}", *(f"  {line}" for line in lines)])

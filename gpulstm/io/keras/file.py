@@ -1,7 +1,7 @@
-"""What a Keras 3 file says: layers by name out of the groups of its weights and the text of its configuration."""
+"""The layers of a file of Keras 3's layout: out of the groups of its weights and the text of its configuration."""
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpulstm.errors import FormatError
-from gpulstm.io.keras.hdf5 import DEEPEST, Group
+from gpulstm.io.keras.config import MODELS, Entry, walk
+from gpulstm.io.keras.hdf5 import Group
 
 GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
 # What the arrays of each kind are, in Keras' order.
@@ -17,15 +18,11 @@ ARRAYS = {kind: ("kernel", "recurrent_kernel", "bias") for kind in GATES.values(
     "Dense": ("kernel", "bias"),
     "Embedding": ("embeddings",),
 }
-_CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
-_KNOWN = {*GATES.values(), *_CELLS, "RNN", "Bidirectional", "Dense", "Embedding"}
-# What is taken over from a layer's configuration, where it is there.
-_OPTIONS = (
-    "units", "input_dim", "output_dim", "use_bias", "activation", "recurrent_activation", "reset_after",
-    "go_backwards", "return_sequences", "return_state", "merge_mode", "mask_zero", "dropout", "recurrent_dropout",
-)  # fmt: skip
-# What both directions of a layer of gpulstm share.
-_SHARED = ("units", "use_bias", "activation", "recurrent_activation", "reset_after")
+# Where a model keeps its layers, since Keras 2.13 and before.
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+_NORMS = {
+    "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"), "LayerNormalization": ("gamma", "beta"),
+}  # fmt: skip
 
 
 @dataclass
@@ -33,14 +30,16 @@ class KerasLayer:
     """One layer with weights: ``kind`` is LSTM, GRU, SimpleRNN, Dense, Embedding or another class's name.
 
     ``weights`` are Keras' arrays: "kernel", "recurrent_kernel", "bias", with "forward/" and "backward/" before
-    them for both directions; those of other kinds are numbered. ``options`` are its arguments as the
-    configuration tells them ("units", "activation", ...), empty where none does. ``path`` is Keras' own.
+    them for both directions; those of other kinds have names where the file tells them, else numbers. ``options``
+    are its arguments as the configuration tells them ("units", "activation", ...), and ``told`` is whether it does:
+    a file of weights alone has none. ``path`` is where the weights stand in the file.
     """
 
     path: str
     kind: str
     weights: dict[str, np.ndarray]
     options: dict[str, Any] = field(default_factory=dict)
+    told: bool = False
 
     @property
     def bidirectional(self) -> bool:
@@ -48,18 +47,21 @@ class KerasLayer:
         return "forward/kernel" in self.weights
 
 
-def layers_of(
-    path: str | Path, groups: Mapping[str, Group], told: Mapping[str, tuple[str, dict[str, Any]]] | None
-) -> dict[str, KerasLayer]:
+def layers_of(path: str | Path, groups: Mapping[str, Group], root: Entry | None) -> dict[str, KerasLayer]:
     """The layers of a file by name, in the order of the configuration where there is one.
 
     Every layer keeps its arrays in a group "vars" of its own; a recurrent layer in that of its cell, with both
-    directions in those of forward_layer and backward_layer.
+    directions in those of forward_layer and backward_layer. Keras 2.12 to 2.15 wrote backslashes on Windows.
     """
+    turned = {place.replace("\\", "/"): group for place, group in groups.items()}
+    if len(turned) != len(groups):
+        raise FormatError(f"{path}: want each group once, got some with '/' and with a backslash")
+    groups = turned
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for place in sorted(groups):
         owner, _, last = place.rpartition("/")
-        if last != "vars" or not groups[place].arrays or owner.endswith("seed_generator"):
+        first = place.split("/")[0]
+        if last != "vars" or not groups[place].arrays or owner.endswith("seed_generator") or first == "metrics":
             continue
         owner, prefix = owner.removesuffix("/cell"), ""
         for direction in ("forward", "backward"):
@@ -68,43 +70,132 @@ def layers_of(
         numbered = {f"{prefix}{name}": array for name, array in groups[place].arrays.items()}
         arrays.setdefault(owner, {}).update(numbered)
     if not arrays:
-        raise FormatError(f"{path}: want the weights of Keras 3, in groups named 'vars', got none; save as .keras")
+        raise FormatError(f"{path}: want the weights of Keras, in groups named 'vars' or with weight_names, got none")
+    told = {} if root is None else {place: (name, entry) for place, name, entry in _Match(groups).layers(root, "", "")}
     layers: dict[str, KerasLayer] = {}
     for owner, numbered in arrays.items():
-        name, named = _name(owner, groups)
-        kind, options = (told or {}).get(name, ("", {})) if named else ("", {})
-        layer = _layer(owner, numbered, kind, options)
+        name, entry = told.get(owner, (_name(owner, groups), None))
+        layer = layer_of(owner, numbered, entry)
         layers[owner if name in layers else name] = layer
-    order = {name: place for place, name in enumerate(told or ())}
-    return dict(sorted(layers.items(), key=lambda item: order.get(item[0], len(order))))
+    return in_order(layers, root)
 
 
-def _name(owner: str, groups: Mapping[str, Group]) -> tuple[str, bool]:
-    """A layer's name behind those of the models it is in, "encoder/lstm", and whether the file has it."""
-    names, named, steps = [], True, owner.split("/")
+def in_order(layers: dict[str, KerasLayer], root: Entry | None) -> dict[str, KerasLayer]:
+    """The layers in the order of the configuration; what is inside a layer stands where that one does."""
+    order = {} if root is None else {name: place for place, (name, _) in enumerate(walk(root))}
+
+    def place(name: str) -> int:
+        while name and name not in order:
+            name = name.rpartition("/")[0]
+        return order.get(name, len(order))
+
+    return dict(sorted(layers.items(), key=lambda item: place(item[0])))
+
+
+class _Match:
+    """Which group is which layer of a configuration."""
+
+    def __init__(self, groups: Mapping[str, Group]) -> None:
+        self.groups = groups
+        self.inside: dict[str, dict[str, None]] = {}  # the names in each group, in order
+        for place in sorted(groups):
+            while place:
+                place, _, last = place.rpartition("/")
+                self.inside.setdefault(place, {})[last] = None
+
+    def layers(self, entry: Entry, place: str, name: str) -> Iterator[tuple[str, str, Entry]]:
+        """(group, name behind those of the models it is in, layer) for the layers inside one that stands at
+        ``place``, as far as their groups are certain."""
+        before, prefix = (f"{place}/" if place else ""), (f"{name}/" if name else "")
+        for key in ("layer", "cell") if entry.kind != "Bidirectional" else ():
+            inner, inside = entry.inner(key), f"{before}{key}"
+            if inner is not None and inside in self.inside:
+                yield inside, f"{prefix}{inner.name}", inner
+                yield from self.layers(inner, inside, f"{prefix}{inner.name}")
+        if entry.kind == "StackedRNNCells":
+            yield from self._in_container(entry.cells, f"{before}cells", name)
+        elif entry.kind in MODELS or (not place and entry.layers):
+            for container in _CONTAINERS:
+                yield from self._in_container(entry.layers, f"{before}{container}", name)
+
+    def _in_container(self, entries: list[Entry], container: str, name: str) -> Iterator[tuple[str, str, Entry]]:
+        """As ``layers``, for those of one group.
+
+        From Keras 3.6 on the groups have the layers' names; before, they are numbered by the class in the order
+        of the layers: lstm, lstm_1, ... (by twos before 2.13, which counted layers with weights twice).
+        """
+        by_name = {entry.name: entry for entry in entries}
+        kinds: dict[str, list[Entry]] = {}
+        for entry in entries:
+            kinds.setdefault(_snake(entry.kind), []).append(entry)
+        pairs: list[tuple[str, Entry]] = []
+        steps: dict[str, list[tuple[int, str]]] = {}
+        for step in self.inside.get(container, ()):
+            group = self.groups.get(f"{container}/{step}/vars")
+            kind, number = _numbered(step)
+            if group is None or group.name is None:
+                steps.setdefault(kind, []).append((number, step))
+            elif group.name in by_name:
+                pairs.append((step, by_name[group.name]))
+        for kind, found in steps.items():
+            own = kinds.get(kind, [])
+            # Layers without weights may have no group: a kind with fewer groups than layers is not certain.
+            if len(found) == len(own):
+                pairs += [(step, entry) for (_, step), entry in zip(sorted(found), own, strict=True)]
+        for step, entry in pairs:
+            inside, full = f"{container}/{step}", f"{name}/{entry.name}" if name else entry.name
+            yield inside, full, entry
+            yield from self.layers(entry, inside, full)
+
+
+def _numbered(step: str) -> tuple[str, int]:
+    """The class and the number in a group's name: ("lstm", 2) of "lstm_2", ("lstm", 0) of "lstm"."""
+    found = re.fullmatch(r"(.+)_([1-9]\d{0,8})", step)
+    return (found[1], int(found[2])) if found else (step, 0)
+
+
+def _snake(kind: str) -> str:
+    """A class's name as Keras makes one for a group of it."""
+    kind = re.sub(r"\W+", "", kind.rpartition(".")[2])
+    kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
+
+
+def _name(owner: str, groups: Mapping[str, Group]) -> str:
+    """A layer's name behind those of the models it is in, "encoder/lstm", as far as the file has them."""
+    names, steps = [], owner.split("/")
     for count in range(1, len(steps) + 1):
         group = groups.get("/".join([*steps[:count], "vars"]))
         if group is not None or count == len(steps):
-            own = None if group is None else group.name
-            named = named and own is not None
-            names.append(own or steps[count - 1])
-    return "/".join(names), named
+            names.append((group.name if group else None) or steps[count - 1])
+    return "/".join(names)
 
 
-def _layer(path: str, numbered: dict[str, np.ndarray], told: str, options: dict[str, Any]) -> KerasLayer:
-    """The layer whose arrays these are; its kind follows from their shapes, unless the file tells another class."""
+def layer_of(path: str, numbered: dict[str, np.ndarray], entry: Entry | None) -> KerasLayer:
+    """The layer whose arrays these are; its kind follows from their shapes, unless the file tells another class.
+
+    ``numbered`` are its arrays by number, with the direction before it.
+    """
+    options, told = (entry.options(), entry.kind) if entry else ({}, "")
+    if entry is not None and told in _NORMS:
+        absent = {"gamma": "scale", "beta": "center"}
+        names = [name for name in _NORMS[told] if entry.config.get(absent.get(name, ""), True)]
+        if len(names) == len(numbered):
+            return KerasLayer(path, told, dict(zip(names, numbered.values(), strict=True)), options, True)
+        return KerasLayer(path, f"a {told} of other arrays", numbered, options, True)
+    wanted = entry.recurrent or told if entry else ""
     prefixes = ("forward/", "backward/") if any(name.startswith("forward/") for name in numbered) else ("",)
     kinds: set[str] = set()
     weights: dict[str, np.ndarray] = {}
     for prefix in prefixes:
         own = [numbered[f"{prefix}{n}"] for n in range(4) if f"{prefix}{n}" in numbered]
-        kind = _kind(own, path, told)
+        kind = _kind(own, path, wanted)
         kinds.add(kind)
         weights |= {f"{prefix}{name}": array for name, array in zip(ARRAYS.get(kind, ()), own, strict=False)}
     known = len(kinds) == 1 and len(weights) == len(numbered) and kinds != {""}
-    if known and (not told or told in _KNOWN):
-        return KerasLayer(path, kinds.pop(), weights, options)
-    return KerasLayer(path, told or "a layer of another kind", numbered, options)
+    if known and (entry is None or wanted in kinds):
+        return KerasLayer(path, kinds.pop(), weights, options, entry is not None)
+    return KerasLayer(path, told or "a layer of another kind", numbered, options, entry is not None)
 
 
 def _kind(arrays: list[np.ndarray], path: str, told: str) -> str:
@@ -125,63 +216,3 @@ def _kind(arrays: list[np.ndarray], path: str, told: str) -> str:
 def _kind_of_path(path: str) -> str:
     last = path.rpartition("/")[2]
     return next((kind for kind in ("Embedding", "Dense") if last.startswith(kind.lower())), "")
-
-
-def configurations(path: str | Path, text: bytes) -> dict[str, tuple[str, dict[str, Any]]]:
-    """(class, options) of each layer by name, out of config.json; the class of what is not Keras' own has its
-    package before it."""
-    try:
-        root = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}, config.json: want JSON, got something else ({error})") from error
-    found: dict[str, tuple[str, dict[str, Any]]] = {}
-    todo: list[tuple[Any, str, int]] = [(entry, "", 0) for entry in reversed(_inner(root))]
-    while todo:
-        entry, prefix, depth = todo.pop()
-        config = _mapping(entry, "config")
-        name = config.get("name")
-        if depth >= DEEPEST or not isinstance(name, str):
-            continue
-        found[f"{prefix}{name}"] = _class(entry), _options(config)
-        todo += [(inner, f"{prefix}{name}/", depth + 1) for inner in reversed(_inner(entry))]
-    return found
-
-
-def _inner(entry: Any) -> list[Any]:
-    """The layers that stand in another's configuration."""
-    config = _mapping(entry, "config")
-    lists = [config[key] for key in ("layers", "cells") if isinstance(config.get(key), list)]
-    return [
-        *(inner for entries in lists for inner in entries),
-        *(config[key] for key in ("layer", "cell") if key in config),
-    ]
-
-
-def _mapping(entry: Any, key: str) -> dict[str, Any]:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def _class(entry: dict[str, Any]) -> str:
-    """The class of a layer as a text, to be compared and shown; classes of the user's are not taken for Keras'."""
-    name, own = entry.get("class_name"), str(entry.get("module")).split(".")[0] == "keras"
-    if not isinstance(name, str) or not own or entry.get("registered_name") not in (None, name):
-        return f"{entry.get('module')}.{name}"[:200]
-    return name
-
-
-def _options(config: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a layer, with those of the layer or cell inside it."""
-    options: dict[str, Any] = {}
-    for inner in (config, _mapping(_mapping(config, "layer"), "config"), _mapping(_mapping(config, "cell"), "config")):
-        options |= {key: _plain(inner[key]) for key in _OPTIONS if key in inner}
-    backward = _mapping(_mapping(config, "backward_layer"), "config")
-    differ = {key: _plain(backward[key]) for key in _SHARED if key in backward}
-    return options | {f"backward_{key}": value for key, value in differ.items() if value != options.get(key)}
-
-
-def _plain(value: Any) -> Any:
-    """Numbers, texts and None as they are; of an object its class's name."""
-    if isinstance(value, dict):
-        return str(value.get("class_name", "an object"))
-    return value if isinstance(value, str | int | float | None) else str(value)[:200]

@@ -1,42 +1,40 @@
 """Reads HDF5 files of strangers, as Keras writes them: groups, arrays in one piece and texts beside them.
 
-This reads the part of the format that h5py writes by default (HDF5 File Format Specification, version 3.0:
-superblock 0, version 1 object headers, B-trees and heaps). The HDF5 library itself is not used: a damaged file
-can stop it for ever. Everything read is inside the file, and in all no more than a few times its size.
+HDF5 File Format Specification, version 3.0: what h5py writes, with any ``libver``. The HDF5 library itself is not
+used: a damaged file can stop it for ever. Everything read is inside the file, and in all no more than a few times
+its size.
 """
 
 import math
 import struct
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from gpulstm.errors import FormatError
-from gpulstm.io.keras.hdf5_types import array_type, shape_of, text_type
+from gpulstm.io.keras.hdf5_bytes import UNDEFINED, Source
+from gpulstm.io.keras.hdf5_dense import objects
+from gpulstm.io.keras.hdf5_headers import EXTERNAL, FILTERS, LAYOUT, LINKS, SPACE, TABLE, TYPE, Header, Headers
+from gpulstm.io.keras.hdf5_types import array_type, shape_of
 
 DEEPEST = 64  # groups inside groups
-REREAD = 4  # times its size that may be read of a file: its structures may be named more than once
-LONGEST = 1024  # bytes of a name
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-# Kinds of messages in an object's header.
-_SPACE, _TYPE, _EXTERNAL, _LAYOUT, _FILTERS, _ATTRIBUTE, _CONTINUED, _TABLE = 1, 3, 7, 8, 11, 12, 16, 17
-_NEWER = (2, 6)  # how newer versions of the format keep groups
+_LONGEST = 4096  # characters of a path
 _SOFT_LINK = 2
 
 
 class Group(NamedTuple):
-    """A group of a file: its attribute "name" and the arrays in it."""
+    """A group of a file: its attributes that are texts, or lists of texts, and the arrays in it."""
 
-    name: str | None
+    texts: dict[str, str | list[str]]
     arrays: dict[str, np.ndarray]
 
-
-class Header(NamedTuple):
-    """What describes an object: its messages by kind, and its texts by name."""
-
-    messages: dict[int, bytes]
-    texts: dict[str, str]
+    @property
+    def name(self) -> str | None:
+        """Its attribute "name"."""
+        name = self.texts.get("name")
+        return name if isinstance(name, str) else None
 
 
 def read_groups(file: BinaryIO, size: int, where: str, skipped: tuple[str, ...] = ()) -> dict[str, Group]:
@@ -47,167 +45,125 @@ def read_groups(file: BinaryIO, size: int, where: str, skipped: tuple[str, ...] 
     hard ones. Raises FormatError for anything else, beginning with ``where``, and DTypeError for bfloat16
     without the package ml_dtypes.
     """
-    reader = _Reader(file, size, where)
+    reader = _Reader(Source(file, size, where))
     found: dict[str, Group] = {}
-    todo = [("", reader.root())]
+    todo = [("", reader.headers.read(reader.root()))]
     while todo:
-        path, start = todo.pop()
-        if path.count("/") >= DEEPEST:
-            raise FormatError(f"{where}: want groups at most {DEEPEST} deep, got {path!r:.200}")
-        header, arrays, names = reader.header(start), {}, set()
+        path, header = todo.pop()
+        if path.count("/") >= DEEPEST or len(path) > _LONGEST:
+            raise FormatError(
+                f"{where}: want groups at most {DEEPEST} deep, with paths of {_LONGEST} characters, got {path!r:.200}"
+            )
+        arrays: dict[str, np.ndarray] = {}
+        names: set[str] = set()
         for name, address in reader.members(header, path):
             place = f"{path}/{name}" if path else name
             if place in skipped:
                 continue
+            reader.source.spend(len(place))
             if name in names:
                 raise FormatError(f"{where}: want each name once, got {place!r:.200} twice")
             names.add(name)
-            inner = reader.header(address)
-            if _TABLE in inner.messages:
-                todo.append((place, address))
+            inner = reader.headers.read(address)
+            if reader.is_group(inner):
+                todo.append((place, inner))
             else:
                 arrays[name] = reader.array(inner, place)
-        found[path] = Group(header.texts.get("name"), arrays)
+        found[path] = Group(header.texts, arrays)
     return found
 
 
 class _Reader:
-    """Structures of one file; ``left`` are the bytes that may still be read."""
+    """The structures of one file."""
 
-    def __init__(self, file: BinaryIO, size: int, where: str) -> None:
-        self.file, self.size, self.where, self.left = file, size, where, REREAD * size
-        self.heaps: dict[int, dict[int, bytes]] = {}
-
-    def take(self, start: int, count: int, what: str) -> bytes:
-        """``count`` bytes from byte ``start``."""
-        if start + count > self.size:
-            raise FormatError(f"{self.where}: want {what} in bytes {start} to {start + count}, got {self.size} bytes")
-        self.left -= count
-        if self.left < 0:
-            raise FormatError(
-                f"{self.where}: want each part of the file once or twice, got parts that repeat themselves"
-            )
-        self.file.seek(start)
-        data = self.file.read(count)
-        if len(data) < count:
-            raise FormatError(f"{self.where}: want {what} in bytes {start} to {start + count}, got fewer bytes")
-        return data
-
-    def unpack(self, start: int, layout: str, what: str) -> tuple[Any, ...]:
-        """Numbers from byte ``start``, in the layout of the module struct."""
-        return struct.unpack(f"<{layout}", self.take(start, struct.calcsize(f"<{layout}"), what))
+    def __init__(self, source: Source) -> None:
+        self.source, self.where, self.headers = source, source.where, Headers(source)
 
     def root(self) -> int:
         """Where the header of the outermost group is."""
-        signature, version, _, _, offsets, lengths, base, header = self.unpack(0, "8sB2s2sBB9xQ32xQ", "a superblock")
+        signature, version = self.source.unpack(0, "8sB", "a superblock")
         if signature != SIGNATURE:
             raise FormatError(f"{self.where}: want an HDF5 file, got something else at byte 0")
-        if (version, offsets, lengths, base) != (0, 8, 8, 0):
-            raise FormatError(
-                f"{self.where}: want HDF5's superblock 0 and numbers of 8 bytes, as Keras writes them, "
-                f"got superblock {version}"
-            )
-        return header
+        layouts = {0: "9x4xBB9xQ32xQ", 1: "9x4xBB13xQ32xQ", 2: "9xBBxQ16xQ", 3: "9xBBxQ16xQ"}
+        if version not in layouts:
+            raise FormatError(f"{self.where}: want a superblock of version 0 to 3, got {version}")
+        offsets, lengths, base, header = self.source.unpack(0, layouts[version], "a superblock")
+        if (offsets, lengths, base) != (8, 8, 0):
+            raise FormatError(f"{self.where}: want numbers of 8 bytes from byte 0, as Keras writes them, got others")
+        return int(header)
 
-    def header(self, start: int) -> Header:
-        """The messages of the object whose header begins at byte ``start``."""
-        version, left, length = self.unpack(start, "BxH4xI4x", "an object's header")
-        if version != 1:
-            raise FormatError(f"{self.where}, byte {start}: want an object's header of version 1, got {version}")
-        found, blocks = Header({}, {}), [(start + 16, length)]
-        while blocks and left:
-            block, count = blocks.pop(0)
-            data, place = self.take(block, count, "an object's header"), 0
-            while left and place + 8 <= count:
-                kind, size, flags = struct.unpack_from("<HHB", data, place)
-                body = data[place + 8 : place + 8 + size]
-                place, left = place + 8 + size, left - 1
-                if len(body) < size or kind in _NEWER or (flags & 2 and kind in (_SPACE, _TYPE, _LAYOUT, _TABLE)):
-                    raise FormatError(
-                        f"{self.where}, byte {block}: want messages of HDF5's first version, got {kind} of {size} bytes"
-                    )
-                if kind == _CONTINUED and size >= 16:
-                    blocks.append(struct.unpack_from("<QQ", body))
-                elif kind == _ATTRIBUTE:
-                    found.texts.update(self._text(body, block))
-                else:
-                    found.messages[kind] = body
-        return found
-
-    def _text(self, body: bytes, block: int) -> dict[str, str]:
-        """The name and value of an attribute, if it is a single text."""
-        if len(body) < 8 or body[0] not in (1, 2, 3) or (body[0] > 1 and body[1]):
-            return {}
-        sizes, place, parts = struct.unpack_from("<HHH", body, 2), 9 if body[0] == 3 else 8, []
-        for size in sizes:
-            parts.append(body[place : place + size])
-            place += -(-size // 8) * 8 if body[0] == 1 else size  # the first version fills up to eights
-        name, kind, space = parts
-        width = text_type(kind)
-        if width is None or shape_of(space) != ():
-            return {}
-        value = body[place : place + (width or 16)]
-        if not width and len(value) == 16:
-            _, heap, index = struct.unpack("<IQI", value)
-            value = self._heap(heap).get(index, b"")
-        try:
-            return {name.split(b"\0")[0].decode(): value[:LONGEST].split(b"\0")[0].decode()}
-        except UnicodeDecodeError as error:
-            raise FormatError(f"{self.where}, byte {block}: want texts in UTF-8, got {error}") from error
-
-    def _heap(self, start: int) -> dict[int, bytes]:
-        """The texts that stand apart from what they belong to, by number."""
-        if start not in self.heaps:
-            signature, size = self.unpack(start, "4s4xQ", "texts")
-            if signature != b"GCOL" or size < 16:
-                raise FormatError(f"{self.where}: want texts at byte {start}, got something else")
-            data, place, texts = self.take(start, size, "texts"), 16, {}
-            while place + 16 <= size:
-                index, length = struct.unpack_from("<H6xQ", data, place)
-                if index == 0:  # the rest is free
-                    break
-                texts[index] = data[place + 16 : place + 16 + length]
-                place += 16 + -(-length // 8) * 8
-            self.heaps[start] = texts
-        return self.heaps[start]
+    def is_group(self, header: Header) -> bool:
+        """Whether an object holds others."""
+        return TABLE in header.messages or LINKS in header.messages or bool(header.links)
 
     def members(self, header: Header, path: str) -> Iterator[tuple[str, int]]:
-        """(name, where its header is) of what is in a group, out of its tree of tables."""
-        if len(header.messages.get(_TABLE, b"")) < 16:
+        """(name, where its header is) of what is in a group."""
+        if not self.is_group(header):
             raise FormatError(f"{self.where}, {path!r:.200}: want a group, got something else")
-        tree, heap = struct.unpack_from("<QQ", header.messages[_TABLE])
-        signature, size, start = self.unpack(heap, "4s4xQ8xQ", "names")
-        names = self.take(start, size, "names")
+        if TABLE in header.messages:
+            yield from self._members_in_tables(header.messages[TABLE], path)
+        for link in header.links:
+            yield self._linked(link, path)
+        info = header.messages.get(LINKS, b"")
+        if len(info) >= 2:
+            heap, index = struct.unpack_from("<QQ", info.ljust(26, b"\xff"), 10 if info[1] & 1 else 2)
+            if heap != UNDEFINED:
+                for link in objects(self.source, heap, index, id_place=4):  # behind a hash of the name
+                    yield self._linked(link, path)
+
+    def _linked(self, link: bytes, path: str) -> tuple[str, int]:
+        """(name, where its header is) out of a message of the newer format."""
+        where = f"{self.where}, {path!r:.200}"
+        if len(link) < 2 or link[0] != 1:
+            raise FormatError(f"{where}: want a link of version 1, got another")
+        flags, place = link[1], 2
+        kind = link[2:3] if flags & 8 else b"\0"
+        place += (1 if flags & 8 else 0) + (8 if flags & 4 else 0) + (1 if flags & 16 else 0)
+        width = 1 << (flags & 3)
+        length = int.from_bytes(link[place : place + width], "little")
+        name = link[place + width : place + width + length].decode(errors="replace")
+        target = link[place + width + length :]
+        if kind != b"\0":
+            raise FormatError(f"{where}: want groups and arrays, got a link {name!r:.200}")
+        if len(target) < 8:
+            raise FormatError(f"{where}: want a link of {length + 8} bytes, got {len(link)}")
+        return name, int.from_bytes(target[:8], "little")
+
+    def _members_in_tables(self, message: bytes, path: str) -> Iterator[tuple[str, int]]:
+        """As ``members``, out of the first format's tree of tables."""
+        if len(message) < 16:
+            raise FormatError(f"{self.where}, {path!r:.200}: want a group, got something else")
+        tree, heap = struct.unpack_from("<QQ", message)
+        size, start = self.source.expect(heap, b"HEAP", "4xQ8xQ", "names")
+        names = self.source.take(start, size, "names")
         todo = [tree]
         while todo:
             node = todo.pop()
-            mark, level, used = self.unpack(node, "4sxBH16x", "a group's tree")
-            if signature != b"HEAP" or mark != b"TREE":
-                raise FormatError(f"{self.where}, {path!r:.200}: want a tree at byte {node}, got something else")
-            children = self.unpack(node + 24, "QQ" * used, "a group's tree")[1::2]
+            level, used = self.source.expect(node, b"TREE", "xBH16x", "a group's tree")
+            children = self.source.unpack(node + 24, "QQ" * used, "a group's tree")[1::2]
             if level:
                 todo.extend(reversed(children))
                 continue
             for table in children:
-                mark, count = self.unpack(table, "4s2xH", "a group's table")
-                if mark != b"SNOD":
-                    raise FormatError(f"{self.where}, {path!r:.200}: want a table at byte {table}, got something else")
-                entries = self.take(table + 8, 40 * count, "a group's table")
+                (count,) = self.source.expect(table, b"SNOD", "2xH", "a group's table")
+                entries = self.source.take(table + 8, 40 * count, "a group's table")
                 for name, address, cached in struct.iter_unpack("<QQI20x", entries):
-                    text = names[name:].split(b"\0")[0].decode(errors="replace")
+                    end = names.find(b"\0", name)
+                    text = names[name : end if end >= 0 else None].decode(errors="replace")
                     if cached == _SOFT_LINK:
                         raise FormatError(
                             f"{self.where}, {path!r:.200}: want groups and arrays, got a link {text!r:.200}"
                         )
+                    self.source.spend(len(text))
                     yield text, address
 
     def array(self, header: Header, path: str) -> np.ndarray:
         """The array that a header describes; its place in the file is checked before memory is taken."""
         where, messages = f"{self.where}, {path!r:.200}", header.messages
-        if _FILTERS in messages or _EXTERNAL in messages:
+        if FILTERS in messages or EXTERNAL in messages:
             raise FormatError(f"{where}: want an array stored as it is, got one with filters or in another file")
-        shape, layout = shape_of(messages.get(_SPACE, b"")), messages.get(_LAYOUT, b"")
-        dtype = array_type(messages.get(_TYPE, b""), header.texts.get("dtype") == "bfloat16")
+        shape, layout = shape_of(messages.get(SPACE, b"")), messages.get(LAYOUT, b"")
+        dtype = array_type(messages.get(TYPE, b""), header.texts.get("dtype") == "bfloat16")
         if shape is None or dtype is None:
             raise FormatError(f"{where}: want an array of numbers, got something else")
         if math.prod(n or 1 for n in shape) >= 2**60:  # NumPy has no larger ones, empty ones neither
@@ -217,7 +173,7 @@ class _Reader:
             start, size = struct.unpack_from("<QQ", layout, 2)
             if size != count:
                 raise FormatError(f"{where}: want {count} bytes for {shape}, got {size}")
-            data = self.take(start, count, "an array") if count else b""
+            data = self.source.take(start, count, "an array") if count else b""
         elif len(layout) >= 4 and layout[0] in (3, 4) and layout[1] == 0:
             data = layout[4 : 4 + int.from_bytes(layout[2:4], "little")]
         else:

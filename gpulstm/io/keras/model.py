@@ -1,0 +1,249 @@
+"""Whole models out of Keras' files: layers that stand in a row, as one gpulstm model with the same outputs."""
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpulstm import nn
+from gpulstm.errors import FormatError, ShapeError
+from gpulstm.io.keras import steps
+from gpulstm.io.keras.activations import of_layer
+from gpulstm.io.keras.build import mask_of
+from gpulstm.io.keras.config import RECURRENT, Entry, plain
+from gpulstm.io.keras.row import in_a_row
+from gpulstm.tape import Tensor, apply, tensor
+
+if TYPE_CHECKING:
+    from gpulstm.io.keras import KerasFile
+
+_NOTHING = {
+    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "InputLayer",
+    "SpatialDropout1D",
+}  # fmt: skip
+# What computes along the last axis alone, so that it serves every step as it is.
+_LAST_AXIS = {"Activation", "BatchNormalization", "Dense", "ELU", "LayerNormalization", "LeakyReLU", "ReLU"}
+_WHOLE = {"Sequential", "Functional", "Model"}
+
+
+class KerasModel(nn.Sequential):
+    """The layers of a Keras model in a row: ``y = model(x)``, batch first.
+
+    ``mask`` (B, T) says which steps of the input count, or ``lengths`` (B,) how many from the first; without them
+    Embedding (mask_zero) and Masking layers find it.
+    """
+
+    def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Tensor:
+        """x through all the layers."""
+        if reset is not None:
+            raise ShapeError(f"reset: want None, as Keras' layers begin anew with each sequence, got {reset!r}")
+        x = x if isinstance(x, Tensor) or not hasattr(x, "dtype") else tensor(x)
+        if lengths is not None:
+            mask = mask_of(lengths, np.shape(x)[1])
+        mask = mask.data if isinstance(mask, Tensor) else mask
+        for layer in self.layers:
+            if isinstance(layer, steps.Step):
+                x, mask = layer(x, mask)
+            else:
+                x = layer(x)
+        return x
+
+
+def chain(file: "KerasFile", root: Entry, device: Any) -> KerasModel:
+    """The model that a file's configuration describes; raises FormatError for what is not in a row or not known."""
+    maker = _Maker(file, device)
+    maker.model(root, "")
+    return KerasModel(*maker.layers)
+
+
+class _Maker:
+    """Makes the steps of a model, one layer after the other."""
+
+    def __init__(self, file: "KerasFile", device: Any) -> None:
+        self.file, self.device, self.layers = file, device, list[nn.Module]()
+        self.rules: dict[str, Callable[[Entry, str], None]] = {
+            "Activation": self._activation, "BatchNormalization": self._batch_norm, "Dense": self._dense,
+            "ELU": self._elu, "Embedding": self._embedding, "Flatten": self._flatten,
+            "GlobalAveragePooling1D": self._average, "GlobalMaxPooling1D": self._maximum,
+            "LayerNormalization": self._layer_norm, "LeakyReLU": self._leaky, "Masking": self._masking,
+            "ReLU": self._relu, "RepeatVector": self._repeat, "Reshape": self._reshape, "Softmax": self._softmax,
+            "TimeDistributed": self._each_step,
+        }  # fmt: skip
+
+    def model(self, entry: Entry, prefix: str) -> None:
+        """All layers of a model."""
+        for layer in in_a_row(entry, f"{self.file.path}, {prefix.rstrip('/') or 'the model'}"):
+            self.layer(layer, f"{prefix}{layer.name}")
+
+    def layer(self, entry: Entry, name: str) -> None:
+        """The steps of one layer, whose name in the file is ``name``."""
+        if entry.kind in _WHOLE:
+            self.model(entry, f"{name}/")
+        elif entry.recurrent:
+            self._recurrent(entry, name)
+        elif entry.kind == "RNN" and (cell := entry.inner("cell")) is not None and cell.cells:
+            self._stack(entry, cell, name)
+        elif entry.kind in self.rules:
+            self.rules[entry.kind](entry, name)
+        elif entry.kind not in _NOTHING:
+            known = ", ".join(sorted({*self.rules, *_NOTHING, "Bidirectional", "GRU", "LSTM", "RNN", "SimpleRNN"}))
+            raise FormatError(f"{self._where(name)}: want one of the layers {known}; got {entry.kind}")
+
+    def _where(self, name: str) -> str:
+        return f"{self.file.path}, {name}"
+
+    def _weights(self, name: str, kind: str) -> dict[str, np.ndarray]:
+        layer = self.file.layers.get(name)
+        if layer is None or layer.kind != kind or not layer.told:
+            raise FormatError(f"{self._where(name)}: want the weights of a {kind}, got none that are surely its own")
+        return layer.weights
+
+    def _refuse(self, name: str, entry: Entry, **usual: Any) -> None:
+        """Raises FormatError where an option is there and not the one that the step has."""
+        for key, values in usual.items():
+            if key in entry.config and entry.config[key] not in values:
+                want = " or ".join(map(repr, values))
+                raise FormatError(f"{self._where(name)}: {key}: want {want}, got {str(entry.config[key])!r:.100}")
+
+    def _number(self, entry: Entry, name: str, keys: tuple[str, ...], usual: float) -> float:
+        value = next((entry.config[key] for key in keys if key in entry.config), usual)
+        value = value.get("value") if isinstance(value, dict) else value  # as TensorFlow keeps numbers at times
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise FormatError(f"{self._where(name)}: {keys[0]}: want a number, got {str(value)!r:.100}")
+        return float(value)
+
+    def _recurrent(self, entry: Entry, name: str) -> None:
+        options = entry.options()
+        self._refuse(name, Entry("", "", options, {}), return_state=(False, None), time_major=(False, None))
+        if options.get("stateful"):
+            warnings.warn(f"{self._where(name)}: stateful: this model begins each call with states of 0", stacklevel=2)
+        self._sequence(name, bool(options.get("return_sequences")), options)
+
+    def _stack(self, entry: Entry, stack: Entry, name: str) -> None:
+        """The cells of StackedRNNCells, each over the whole sequence of the one before."""
+        self._refuse(name, entry, go_backwards=(False,), return_state=(False,), time_major=(False,))
+        for number, cell in enumerate(stack.cells, 1):
+            inside = number < len(stack.cells)
+            whole = inside or bool(entry.config.get("return_sequences"))
+            self._sequence(f"{name}/{stack.name}/{cell.name}", whole, entry.config)
+
+    def _sequence(self, name: str, whole: bool, options: dict[str, Any]) -> None:
+        if name not in self.file.layers or self.file.layers[name].kind not in RECURRENT:
+            raise FormatError(f"{self._where(name)}: want the layer's weights, got none that are surely its own")
+        zeros = bool(options.get("zero_output_for_mask"))
+        if self.file.layers[name].bidirectional and not zeros:
+            zeros = not self.file.version_of.standalone  # in TensorFlow's Bidirectional, whatever the option says
+        made = self.file.layer(name, device=self.device)
+        if not whole or zeros or not getattr(made, "bidirectional", False):
+            self.layers.append(steps.Recurrence(made, whole, zeros))
+        else:
+            apart = self.file.layer(name, device=self.device, merge="concat")
+            self.layers.append(steps.Recurrence(apart, whole, zeros, made.merge))
+
+    def _dense(self, entry: Entry, name: str) -> None:
+        self._weights(name, "Dense")
+        self.layers.append(self.file.layer(name, device=self.device))
+        self._activation(entry, name)
+
+    def _embedding(self, entry: Entry, name: str) -> None:
+        self._weights(name, "Embedding")
+        made = self.file.layer(name, device=self.device)
+        self.layers.append(steps.Symbols(made) if entry.config.get("mask_zero") else made)
+
+    def _activation(self, entry: Entry, name: str) -> None:
+        value = plain(entry.config.get("activation"))
+        function = of_layer(value, self.file.version_of, f"{self._where(name)}: activation")
+        if isinstance(function, nn.Module):
+            self.layers.append(function)
+        elif function is not None:
+            label = value if isinstance(value, str) else ", ".join(map(str, value))
+            self.layers.append(steps.Function(label, function))
+
+    def _leaky(self, entry: Entry, name: str) -> None:
+        self.layers.append(nn.LeakyReLU(self._number(entry, name, ("negative_slope", "alpha"), 0.3)))
+
+    def _elu(self, entry: Entry, name: str) -> None:
+        self.layers.append(nn.ELU(self._number(entry, name, ("alpha",), 1.0)))
+
+    def _relu(self, entry: Entry, name: str) -> None:
+        self._refuse(name, entry, max_value=(None,), negative_slope=(0, None), threshold=(0, None))
+        self.layers.append(nn.ReLU())
+
+    def _softmax(self, entry: Entry, name: str) -> None:
+        self._refuse(name, entry, axis=(-1,))
+        self.layers.append(nn.Softmax())
+
+    def _masking(self, entry: Entry, name: str) -> None:
+        self.layers.append(steps.Masking(self._number(entry, name, ("mask_value",), 0.0)))
+
+    def _flatten(self, entry: Entry, name: str) -> None:
+        self._refuse(name, entry, data_format=("channels_last", None))
+        self.layers.append(steps.Function("Flatten", lambda x: x.reshape(x.shape[0], -1), masked=False))
+
+    def _reshape(self, entry: Entry, name: str) -> None:
+        shape = entry.config.get("target_shape")
+        if not isinstance(shape, list) or not all(type(n) is int and n >= -1 for n in shape):
+            raise FormatError(f"{self._where(name)}: target_shape: want integers, got {str(shape)!r:.100}")
+        self.layers.append(steps.Function(f"Reshape {shape}", lambda x: x.reshape(x.shape[0], *shape), masked=False))
+
+    def _repeat(self, entry: Entry, name: str) -> None:
+        count = entry.config.get("n")
+        if type(count) is not int or not 0 < count <= 2**31:
+            raise FormatError(f"{self._where(name)}: n: want an integer above 0, got {str(count)!r:.100}")
+        self.layers.append(steps.Function(f"Repeat {count}", lambda x: nn.stack([x] * count, axis=1), masked=False))
+
+    def _average(self, entry: Entry, name: str) -> None:
+        self._refuse(name, entry, data_format=("channels_last", None), keepdims=(False,))
+        self.layers.append(steps.Average())
+
+    def _maximum(self, entry: Entry, name: str) -> None:
+        self._refuse(name, entry, data_format=("channels_last", None), keepdims=(False,))
+        self.layers.append(steps.Function("Maximum", lambda x: apply(steps.maximum, x), masked=False))
+
+    def _batch_norm(self, entry: Entry, name: str) -> None:
+        self._refuse(name, entry, mode=(0,))
+        weights = self._weights(name, "BatchNormalization")
+        mean, variance = weights["moving_mean"], weights["moving_variance"]
+        scale = 1 / np.sqrt(variance + np.asarray(self._number(entry, name, ("epsilon",), 1e-3), variance.dtype))
+        scale = scale * weights.get("gamma", np.ones_like(scale))
+        shift = weights.get("beta", np.zeros_like(scale)) - mean * scale
+        self._over_last(entry, name, steps.Affine(scale, shift, self.device))
+
+    def _layer_norm(self, entry: Entry, name: str) -> None:
+        self._refuse(name, entry, rms_scaling=(False,))
+        weights = self._weights(name, "LayerNormalization")
+        gamma, beta = weights.get("gamma"), weights.get("beta")
+        like = next(iter(weights.values()), None)
+        if like is None or any(value.shape != like.shape or value.ndim != 1 for value in weights.values()):
+            raise FormatError(f"{self._where(name)}: want gamma or beta of one axis, got neither")
+        eps = self._number(entry, name, ("epsilon",), 1e-3)
+        made = nn.LayerNorm(len(like), eps, bias=beta is not None, device=self.device, dtype=like.dtype)
+        made.load_state_dict(
+            {"weight": np.ones_like(like) if gamma is None else gamma} | ({} if beta is None else {"bias": beta})
+        )
+        self._over_last(entry, name, made)
+
+    def _over_last(self, entry: Entry, name: str, made: nn.Module) -> None:
+        """A normalisation, whose axis must turn out to be the last."""
+        axis = self._axis(entry, name)
+        self.layers.append(made if axis == -1 else steps.OverLast(made, axis))
+
+    def _axis(self, entry: Entry, name: str) -> int:
+        """The one axis of a normalisation."""
+        axis = entry.config.get("axis", -1)
+        axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+        if type(axis) is not int or axis < -1 or axis == 0:
+            raise FormatError(f"{self._where(name)}: axis: want the last one, got {str(axis)!r:.100}")
+        return axis
+
+    def _each_step(self, entry: Entry, name: str) -> None:
+        inner = entry.inner("layer")
+        if inner is None:
+            raise FormatError(f"{self._where(name)}: want TimeDistributed of a layer, got none")
+        if inner.kind in _LAST_AXIS:
+            self.layer(inner, f"{name}/{inner.name}")
+            return
+        maker = _Maker(self.file, self.device)
+        maker.layer(inner, f"{name}/{inner.name}")
+        self.layers.append(steps.EachStep(KerasModel(*maker.layers)))
