@@ -5,9 +5,8 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.errors import FormatError
-from gpulstm.io.onnx.read import tensor_array
-from gpulstm.io.onnx.size import LARGEST, check_size
-from tests.onnx_models import generator, helper, numpy_helper, onnx, stranger
+from gpulstm.io.onnx.proto import tensor_array
+from tests.onnx_models import helper, numpy_helper, onnx, stranger
 
 pytestmark = pytest.mark.oracle
 
@@ -40,7 +39,7 @@ def external(model) -> None:
 
 
 def huge(model) -> None:
-    tensor_of(model, "R").dims[:] = [2**31, 2**31, 2**31]
+    tensor_of(model, "R").dims[:] = [2**30, 2**30, 2**30]
 
 
 def half(model) -> None:
@@ -67,7 +66,7 @@ def in_a_circle(model) -> None:
 
 def computed(model) -> None:
     model.graph.node[0].input[2] = "squares"
-    model.graph.node.append(helper.make_node("Mul", ["R", "R"], ["squares"]))
+    model.graph.node.append(helper.make_node("Mul", ["X", "R"], ["squares"]))
 
 
 DAMAGED = {
@@ -82,13 +81,15 @@ DAMAGED = {
     "want 3 activations for each of 1": attribute("activations", ["Tanh"]),
     "activations out of .* got 'Tan'": attribute("activations", ["Sigmoid", "Tan", "Tanh"]),
     "attributes .* got 'linear_before_reset'": attribute("linear_before_reset", 1),
-    "'W': want its values in the file": external,
-    "'R': want 39614081257132168796771975168": huge,
+    "'W': want the path of the model": external,
+    "'R': want 4951760157141521099596496896": huge,
     "'B': want 64 bytes": changed("B", raw_data=b"\0" * 63),
     "'B': want one of float32": changed("B", data_type=8),
     "'B': want 16 values in float_data": lambda model: tensor_of(model, "B").ClearField("raw_data"),
     "'B': want numbers of 16 bits": half,
-    "'P': want at most 8 axes": lambda model: tensor_of(model, "P").dims.__setitem__(0, 0),
+    "'P': want 0 bytes": lambda model: tensor_of(model, "P").dims.__setitem__(0, 0),
+    "'P': want at most 8 axes of sizes from 0": lambda model: tensor_of(model, "P").dims.__setitem__(0, -1),
+    "W: want no axis of zero": lambda model: put(model, "W", np.zeros((1, 8, 0), np.float32)),
     "P: want .1, 6.": lambda model: put(model, "P", np.zeros((1, 4), np.float32)),
     "B: want float32, got float64": lambda model: put(model, "B", np.zeros((1, 16))),
     "W: want float16 or": lambda model: put(model, "W", np.zeros((1, 8, 3), np.int32)),
@@ -100,21 +101,23 @@ DAMAGED = {
     "one batch, got 2, 3": lambda model: put(model, "sequence_lens", np.array([1, 2, 3], np.int32)),
     "want the weights W": cleared,
     "initializer 'W': want each name once": twice,
-    "Identity nodes in a row": in_a_circle,
-    "R: want an array in the file, got 'squares'": computed,
+    "does not need its own output, got a circle": in_a_circle,
+    "R: want an array in the file or in values, got 'squares', made of 'X', an input of the model": computed,
     "want the inputs X, W": lambda model: model.graph.node[0].input.append("X"),
     "want an LSTM, GRU or RNN, got nodes Elman": lambda model: setattr(model.graph.node[0], "op_type", "Elman"),
     "got nodes mine.LSTM": lambda model: setattr(model.graph.node[0], "domain", "mine"),
     "file with no node": lambda model: model.graph.ClearField("node"),
-    "want version 7 of ONNX": lambda model: setattr(model.opset_import[0], "version", 6),
-    "no version of ONNX": lambda model: model.ClearField("opset_import"),
+    "no version of any operators": lambda model: model.ClearField("opset_import"),
+    "one version of the operators of ONNX, got 22 and 7": lambda model: model.opset_import.append(
+        helper.make_opsetid("ai.onnx", 7)
+    ),
 }
 
 
 @pytest.mark.parametrize("words", DAMAGED)
 def test_damaged_model_is_refused(words):
     model = stranger()
-    assert gl.io.onnx.load(model.SerializeToString()).layer()  # it was whole before
+    assert gl.io.onnx.load(model.SerializeToString()).layer(ignore_states=True)  # it was whole before
     DAMAGED[words](model)
     with pytest.raises(FormatError, match=words):
         gl.io.onnx.load(model.SerializeToString())
@@ -145,32 +148,6 @@ def test_peepholes_belong_to_an_lstm():
         gl.io.onnx.load(model)
 
 
-def test_a_file_of_many_small_parts_is_refused_before_it_is_parsed():
-    data = stranger().SerializeToString()
-    besides = len(data) - sum(len(tensor.raw_data) for tensor in stranger().graph.initializer)
-    check_size(data, "file", besides)
-    with pytest.raises(FormatError, match=f"file: want at most {besides - 1} bytes besides tensors, got {besides}"):
-        check_size(data, "file", besides - 1)
-    with pytest.raises(FormatError, match="besides tensors, got more"):
-        check_size(b"\x3a\x06" + b"\x0a\x00" * 3, "file", 5)  # a graph of three empty nodes
-    whole = data + b"\x09" + bytes(8) + b"\x0d" + bytes(4) + b"\x08\xff\x01"  # fields of the other kinds
-    check_size(whole, "file", len(whole) - (len(data) - besides))
-    assert LARGEST == 2**31 - 1
-    for damaged in (data[:-1], b"\x3b" + data, b"\xff" * 11 + data):
-        with pytest.raises(FormatError, match="file: not a whole ONNX file"):
-            check_size(damaged, "file", len(data) - 20)
-
-
-def test_a_file_larger_than_protobuf_allows_is_not_read(tmp_path, monkeypatch):
-    data = stranger().SerializeToString()
-    (tmp_path / "model.onnx").write_bytes(data)
-    monkeypatch.setattr("gpulstm.io.onnx.read.LARGEST", len(data))
-    assert gl.io.onnx.load(tmp_path / "model.onnx").operators
-    monkeypatch.setattr("gpulstm.io.onnx.read.LARGEST", len(data) - 1)
-    with pytest.raises(FormatError, match=f"model.onnx: want at most {len(data) - 1} bytes, got {len(data)}"):
-        gl.io.onnx.load(tmp_path / "model.onnx")
-
-
 @pytest.mark.parametrize(("number", "dtype"), [(10, "float16"), (16, "bfloat16"), (1, "float32"), (11, "float64")])
 def test_values_that_are_no_raw_bytes(number, dtype):
     want = np.array([0.0, -1.5, 3.0, 0.25] * 4).astype(gl.as_dtype(dtype)).reshape(1, 16)
@@ -195,17 +172,3 @@ def test_texts_that_are_no_unicode_are_shown_all_the_same():
     data = stranger().SerializeToString().replace(b"LSTM", b"LST\xff")
     with pytest.raises(FormatError, match="got nodes LST�"):
         gl.io.onnx.load(data)
-
-
-def test_no_other_error_than_format_error_whatever_the_bytes():
-    data, rng = stranger().SerializeToString(), generator()
-    refused = 0
-    for _ in range(400):
-        damaged = bytearray(data[: int(rng.integers(1, len(data) + 1))] if rng.random() < 0.3 else data)
-        for place in rng.integers(0, len(damaged), int(rng.integers(1, 4))):
-            damaged[place] = int(rng.integers(0, 256))
-        try:
-            gl.io.onnx.load(bytes(damaged))
-        except FormatError:
-            refused += 1
-    assert 100 < refused < 400

@@ -17,33 +17,63 @@ from gpulstm.io.files import atomic_write
 from gpulstm.io.onnx.attributes import STATES
 from gpulstm.io.onnx.cells import layer_of
 from gpulstm.io.onnx.graph import Input
-from gpulstm.io.onnx.layers import Exporter, operator_nodes
+from gpulstm.io.onnx.layers import Exporter
 from gpulstm.io.onnx.node import read_operator
 from gpulstm.io.onnx.operator import Operator
-from gpulstm.io.onnx.read import Graph
+from gpulstm.io.onnx.proto import text
+from gpulstm.io.onnx.recurrent import operator_nodes
+from gpulstm.io.onnx.scopes import Graph, Node
+from gpulstm.io.onnx.source import Source
+from gpulstm.io.onnx.values import Values
 
 __all__ = ["Exporter", "Input", "OnnxFile", "Operator", "export", "load", "save"]
+
+
+MOST_OPERATORS = 5000
 
 
 def load(source: Any, values: Mapping[str, Any] | None = None) -> "OnnxFile":
     """The LSTM, GRU and RNN operators of an ONNX file: a path, its bytes, or an onnx.ModelProto.
 
-    Their weights must be in the file, as initializers or constants; ``values`` are arrays for names that the
-    graph leaves open. Other nodes are passed over, and ``others`` names their operators. Raises FormatError,
-    saying which node and what, for a file that is damaged or something else, holds no such operator or one that
-    is not as ONNX defines it, or keeps arrays in other files; ImportError without the package onnx; OSError
-    where the file cannot be read.
+    Those in branches, loops and the file's own functions are among them; where they stand is in front of their
+    names: "If_0.then_branch.lstm". Their weights are initializers, constants, or what nodes like Slice, Concat,
+    Transpose, Cast and DequantizeLinear make of these; ``values`` are arrays for names that the graph leaves
+    open. Arrays in other files are read where these lie in the folder of the model's path. Other nodes are passed
+    over, and ``others`` names their operators.
+
+    Raises FormatError, saying which node and what, for a file that is damaged or something else, holds no such
+    operator or one that is not as ONNX defines it, and for ``values`` that no operator needs; ImportError without
+    the package onnx; OSError where the file cannot be read.
     """
-    graph = Graph(source, values)
+    model = Source(source)
+    graph = Graph(model)
+    known = Values(model, graph, values)
     operators: dict[str, Operator] = {}
-    for place, node in graph.nodes(*STATES):
-        operator = read_operator(graph, place, node)
-        if operator.name in operators:
-            raise FormatError(f"{place}: want each name once, got {operator.name!r} twice")
-        operators[operator.name] = operator
+    others: dict[str, None] = {}
+    for node in graph.nodes():
+        if node.kind not in STATES or graph.is_call(node):
+            others[node.kind] = None
+            continue
+        if len(operators) == MOST_OPERATORS:
+            raise FormatError(f"{graph.where}: want at most {MOST_OPERATORS} recurrent operators, got more")
+        name = _free_name(node, operators)
+        operators[name] = read_operator(known, node, name)
     if not operators:
-        raise FormatError(f"{graph.where}: want an LSTM, GRU or RNN, got nodes {', '.join(graph.others()[:12])}")
-    return OnnxFile(graph.where, operators, graph.others(*STATES))
+        raise FormatError(f"{graph.where}: want an LSTM, GRU or RNN, got nodes {', '.join([*others][:12])}")
+    if unused := set(known.given) - known.used:
+        raise FormatError(f"values: want names that the recurrent operators need, got {', '.join(sorted(unused))}")
+    return OnnxFile(graph.where, operators, [*others])
+
+
+def _free_name(node: Node, taken: Mapping[str, Any]) -> str:
+    """The node's name behind the place where it stands; with its first output where names are not unique."""
+    free = name = node.scope.path + node.name
+    if free in taken:
+        free = name = f"{name}.{text(next(filter(None, node.proto.output), node.kind)):.100}"
+    number = len(taken)
+    while free in taken:
+        free, number = f"{name}.{number}", number + 1
+    return free
 
 
 class OnnxFile:
@@ -52,7 +82,7 @@ class OnnxFile:
     def __init__(self, path: str, operators: dict[str, Operator], others: list[str]) -> None:
         self.path, self.operators, self.others = path, operators, others
 
-    def layer(self, *names: str, **options: Any) -> Any:
+    def layer(self, *names: str, ignore_states: bool = False, **options: Any) -> Any:
         """A gpulstm layer that computes what the operator does; several names become the levels of one.
 
         See Operator.layer. Without a name the file's only operator is meant.
@@ -62,7 +92,7 @@ class OnnxFile:
         for name in names or ("",):
             if name not in self.operators:
                 raise FormatError(f"{self.path}: want one of the operators {', '.join(self.operators)}, got {name!r}")
-        return layer_of([self.operators[name] for name in names], **options)
+        return layer_of([self.operators[name] for name in names], ignore_states, **options)
 
     def __repr__(self) -> str:
         lines = [f"  {name}: {operator!r}" for name, operator in self.operators.items()]
@@ -74,20 +104,23 @@ def export(
     model: Any, inputs: Input | Iterable[Input] | None = None, *, states: bool = False, lengths: bool = False,
     softmax: str | None = None,
 ) -> Any:  # fmt: skip
-    """A model as onnx.ModelProto (version 17 of ONNX' operators), as it computes in use.
+    """A model as onnx.ModelProto (version 17 of ONNX' operators), as it computes in use; onnxruntime runs it.
 
-    ``model`` is a layer (Sequential, recurrent, Linear, Embedding, Dropout, attention), an Operator, or a function
-    ``f(graph, *inputs)`` that applies layers to the inputs and returns a Value, or several in a dict by name; see
-    Exporter. ``inputs`` are made for a layer: "x" or, for an Embedding, "ids" (int64), with axes named time
-    and batch in the order of the first recurrent layer; the output is called "output".
+    ``model`` is a layer (Sequential, recurrent, Linear, Embedding, Dropout, attention, LayerNorm, Flatten, those of
+    the activations), an Operator, or a function ``f(graph, *inputs)`` that applies layers to the inputs and returns
+    a Value, or several in a dict by name; see Exporter. ``inputs`` are made for a layer: "x" or, for an Embedding,
+    "ids" (int64), with axes named time and batch in the order of the first recurrent layer; the output is called
+    "output". A Sequential may hold the functions gl.tanh, sigmoid, relu, exp, log, softmax and log_softmax too.
 
     ``states`` makes the first states of recurrent layers inputs ("h_0", "c_0", behind the layer's name in a
     Sequential: "1.h_0") and the last outputs ("h_n", "c_n"); ``lengths`` makes an input "lengths" (batch,) int32
     for all of them, each at least 1, as onnxruntime clears the states of an empty sequence. ``softmax`` is
     None, "softmax" or "log_softmax" over the last axis of the output.
 
-    Raises FormatError for what ONNX has not: projections, zoneout, layer norms, bfloat16 and others, or more than
-    protobuf's 2 GiB, and ImportError without the package onnx.
+    Weights of float32 and float16 keep their type. Raises DTypeError for recurrent layers and others in float64,
+    which onnxruntime does not compute: export ``copy.deepcopy(model).float()``. Raises FormatError for what ONNX has
+    not: projections, zoneout, layer norms inside of a cell, other functions, hooks, bfloat16 and others, or more than
+    protobuf's 2 GiB; for ``states`` and ``lengths`` that no layer takes; and ImportError without the package onnx.
     """
     if softmax not in (None, "softmax", "log_softmax"):
         raise FormatError(f"softmax: want None, softmax or log_softmax, got {softmax!r}")
@@ -107,6 +140,9 @@ def export(
         graph.output(name, value if softmax is None else getattr(graph, softmax)(value))
     for name, value in graph.last_states.items():
         graph.output(name, value)
+    if (states and not graph.last_states) or (lengths and "lengths" not in graph.inputs):
+        asked = "states" if states and not graph.last_states else "lengths"
+        raise FormatError(f"{asked}: want a model with a recurrent layer that takes them, got one without")
     return graph.model()
 
 
@@ -156,5 +192,5 @@ def _flat(model: nn.Module) -> Iterable[nn.Module]:
     if isinstance(model, nn.Sequential):
         for layer in model:
             yield from _flat(layer)
-    else:
+    elif isinstance(model, nn.Module):
         yield model

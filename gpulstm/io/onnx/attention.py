@@ -47,7 +47,7 @@ def attention(
 
 def _scores(graph: "Exporter", layer: nn.Attention, name: str, query: Value, keys: Value) -> Value:
     """(B, S, T) of query (B, S, Q) and keys (B, T, K)."""
-    (B, S, _), (_, T, K) = query.axes, keys.axes
+    (B, S, _), (_, T, _) = query.axes, keys.axes
     if layer.kind in ("additive", "concat"):
         if layer.kind == "additive":
             of_query, of_key = layer.weight_query.data, layer.weight_key.data
@@ -55,15 +55,15 @@ def _scores(graph: "Exporter", layer: nn.Attention, name: str, query: Value, key
             of_query, of_key = layer.weight.data[:, : layer.query_size], layer.weight.data[:, layer.query_size :]
         A = of_query.shape[0]
         projected = [
-            graph.node("MatMul", x, graph.constant(weight.T, f"{name}{part}_transposed"), axes=(B, steps, A))
-            for x, weight, steps, part in ((query, of_query, S, "weight_query"), (keys, of_key, T, "weight_key"))
+            graph.project(x, weight.T, f"{name}{part}_transposed")
+            for x, weight, part in ((query, of_query, "weight_query"), (keys, of_key, "weight_key"))
         ]
         q, k = unsqueeze(graph, projected[0], 2), unsqueeze(graph, projected[1], 1)
         score = graph.constant(layer.weight_score.data, f"{name}weight_score")
         activated = graph.elementwise("Tanh", graph.node("Add", q, k, axes=(B, S, T, A)))
         return graph.node("MatMul", activated, score, axes=(B, S, T))
     if layer.kind == "general":
-        query = graph.node("MatMul", query, graph.constant(layer.weight.data, f"{name}weight"), axes=(B, S, K))
+        query = graph.project(query, layer.weight.data, f"{name}weight")
     scores = graph.node("MatMul", query, graph.transpose(keys, 0, 2, 1), axes=(B, S, T))
     if layer.kind == "scaled_dot":
         factor = graph.constant(np.array(1 / math.sqrt(layer.key_size), scores.dtype), f"{name}scale")

@@ -25,10 +25,12 @@ PEEPHOLES = (0, 2, 1)
 STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
-# The attributes with the fields of their types, see read.attributes.
+# The attributes with the fields of their types, see proto.attributes. Versions before 7 tell with
+# output_sequence whether Y is given out, which changes no number.
 _SHARED = {
     "activation_alpha": "floats", "activation_beta": "floats", "activations": "strings", "clip": "f",
     "direction": "s", "hidden_size": "i", "layout": "i",
+    "output_sequence": "i",
 }  # fmt: skip
 KNOWN = {
     "LSTM": _SHARED | {"input_forget": "i"},

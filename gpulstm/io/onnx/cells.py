@@ -28,10 +28,17 @@ def cell_of(operator: "Operator", activations: tuple[Activation, ...]) -> Cell:
     return general.cell((activations[0], activations[1], activations[2]), clip, peepholes, operator.input_forget)
 
 
-def layer_of(operators: Sequence["Operator"], **options: Any) -> nn.Recurrent:
+def layer_of(operators: Sequence["Operator"], ignore_states: bool = False, **options: Any) -> nn.Recurrent:
     """One layer with the operators as its levels; see Operator.layer."""
     first = operators[0]
     _check_levels(operators)
+    for operator in operators:
+        if operator.held and not ignore_states:
+            got = f"{', '.join(operator.held)} in the file"
+            raise FormatError(
+                f"{operator.name!r}: want no first states and lengths, which a layer does not hold, got {got}; "
+                "use run, or ignore_states=True and give operator.states and operator.sequence_lens at each call"
+            )
     options = {
         "bias": "bias_ih" in first.weights[0],
         "batch_first": first.layout == 1,

@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from gpulstm.backend import backend_of
-from gpulstm.errors import FormatError
-from gpulstm.io.onnx.read import library
-from gpulstm.io.onnx.size import LARGEST
+from gpulstm.errors import DTypeError, FormatError
+from gpulstm.io.onnx.source import library
+from gpulstm.io.onnx.wire import LARGEST
 
 # Version 17 of ONNX' operators, from 2022, is old enough for the runtimes in use and has all that is needed.
 OPSET, IR_VERSION = 17, 8
+
+# What onnxruntime 1.23 does not compute in float64, tried on the processor; LeakyRelu rounds its number to float32.
+NO_DOUBLE = {"LSTM", "GRU", "RNN", "Elu", "Erf", "LeakyRelu", "Softplus", "Softsign"}
 
 Axes = tuple[str | int, ...]  # a size, or the name of one that the data decides
 
@@ -102,6 +105,9 @@ class Builder:
             given.pop()
         self.nodes.append(self.onnx.helper.make_node(kind, given, names, name=name, **attributes))
         kind_of = dtype or next(value.dtype for value in inputs if value is not None)
+        if kind_of == "float64" and kind in NO_DOUBLE:
+            want = f"float32 or float16 for a {kind}, which onnxruntime does not compute in float64"
+            raise DTypeError(f"{name}: want {want}, got float64; export copy.deepcopy(model).float()")
         return [Value(each, kind_of, tuple(shape)) for each, shape in zip(names, axes, strict=True)]
 
     def model(self) -> Any:
@@ -121,7 +127,12 @@ class Builder:
         )  # fmt: skip
         opset = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="gpulstm")
-        self.onnx.checker.check_model(model)
+        try:
+            self.onnx.checker.check_model(model, full_check=True)
+        except Exception as error:  # two classes of onnx, one of them made at run time
+            raise FormatError(
+                f"model: want layers that fit each other, got a model that onnx refuses: {error}"
+            ) from error
         return model
 
     def _info(self, value: Value) -> Any:
@@ -134,5 +145,6 @@ class Builder:
         words = {"float32": "FLOAT", "float64": "DOUBLE", "float16": "FLOAT16", "int64": "INT64", "int32": "INT32"}
         words |= {"bool": "BOOL"}
         if dtype not in words:
-            raise FormatError(f"{name}: want one of {', '.join(words)} for ONNX, got {dtype}")
+            advice = "; export copy.deepcopy(model).float()" if dtype == "bfloat16" else ""
+            raise FormatError(f"{name}: want one of {', '.join(words)} for onnxruntime, got {dtype}{advice}")
         return int(numbers.Value(words[dtype]))

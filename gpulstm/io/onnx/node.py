@@ -16,36 +16,35 @@ from gpulstm.io.onnx.attributes import (
     blocks_out,
 )
 from gpulstm.io.onnx.operator import Operator
-from gpulstm.io.onnx.read import Graph, attributes, text
+from gpulstm.io.onnx.proto import text
+from gpulstm.io.onnx.scopes import Node
+from gpulstm.io.onnx.values import Open, Values
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")  # a GRU and an RNN have the first six
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-def read_operator(graph: Graph, place: str, node: Any) -> Operator:
-    """The Operator of an LSTM, GRU or RNN node, with the node's name or that of its first output.
-
-    Raises FormatError, saying where and what.
-    """
-    kind = node.op_type
-    given = attributes(node, place, KNOWN[kind])
+def read_operator(values: Values, node: Node, name: str) -> Operator:
+    """The Operator of an LSTM, GRU or RNN node under this name; raises FormatError, saying where and what."""
+    kind, place = node.kind, node.where
+    given = node.attributes(KNOWN[kind])
     direction = given.get("direction", "forward")
     if direction not in DIRECTIONS:
         raise FormatError(f"{place}, direction: want {', '.join(DIRECTIONS)}, got {direction!r:.60}")
-    for name in ("layout", "input_forget", "linear_before_reset"):
-        if given.get(name, 0) not in (0, 1):
-            raise FormatError(f"{place}, {name}: want 0 or 1, got {given[name]}")
+    for flag in ("layout", "input_forget", "linear_before_reset"):
+        if given.get(flag, 0) not in (0, 1):
+            raise FormatError(f"{place}, {flag}: want 0 or 1, got {given[flag]}")
     clip = given.get("clip")
     if clip is not None and not 0 < clip < float("inf"):
         raise FormatError(f"{place}, clip: want a number above 0, got {clip}")
     directions, layout = len(DIRECTIONS[direction]), given.get("layout", 0)
-    arrays, open_inputs = _arrays(graph, place, node)
+    arrays, open_inputs, any_batch = _arrays(values, place, node)
     sizes = _check_weights(kind, place, directions, given.get("hidden_size"), arrays)
     _check_states(place, directions, layout, sizes[0], arrays)
     return Operator(
         kind=kind,
-        name=text(node.name or next(filter(None, node.output), kind)),
-        weights=tuple(_weights(kind, arrays, n) for n in range(directions)),
+        name=name,
+        weights=tuple(_weights(values, kind, arrays, n) for n in range(directions)),
         activations=activations_in(kind, directions, given, place),
         direction=direction,
         clip=clip,
@@ -53,27 +52,36 @@ def read_operator(graph: Graph, place: str, node: Any) -> Operator:
         linear_before_reset=bool(given.get("linear_before_reset", 0)),
         layout=layout,
         open_inputs=open_inputs,
-        **{name: arrays.get(name) for name in ("initial_h", "initial_c", "sequence_lens")},
+        any_batch=any_batch,
+        **{key: arrays.get(key) for key in ("initial_h", "initial_c", "sequence_lens")},
     )
 
 
-def _arrays(graph: Graph, place: str, node: Any) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """(the node's inputs that are in the file, by ONNX' names for them; the names of those that are not)."""
-    known = INPUTS if node.op_type == "LSTM" else INPUTS[:6]
-    if len(node.input) > len(known):
-        raise FormatError(f"{place}: want the inputs {', '.join(known)}, got {len(node.input)} of them")
-    arrays, missing = {}, []
-    for name, value in list(zip(known, node.input, strict=False))[1:]:
-        if not value:
+def _arrays(values: Values, place: str, node: Node) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
+    """(the node's inputs that are in the file, by ONNX' names for them; the names of those that are not; those of
+    these that are numbers of the file in a shape that it leaves open).
+
+    First states of zeros of an open shape are what the operator takes without any, and so are left out.
+    """
+    known, inputs = INPUTS if node.kind == "LSTM" else INPUTS[:6], node.proto.input
+    if len(inputs) > len(known):
+        raise FormatError(f"{place}: want the inputs {', '.join(known)}, got {len(inputs)} of them")
+    arrays, missing, held = {}, [], []
+    for name, source in list(zip(known, map(text, inputs), strict=False))[1:]:
+        if not source:
             continue
-        if (array := graph.array(value)) is not None:
+        array = values.array(node.scope, source)
+        if not isinstance(array, Open):
             arrays[name] = array
+        elif array.left_out or (array.zeros and name.startswith("initial")):
+            continue
         elif name in ("W", "R", "B", "P"):
-            got = f"{value!r}, which it computes or leaves open"
-            raise FormatError(f"{place}, {name}: want an array in the file, got {got}")
+            got = array.why if array.why.startswith(f"{source!r:.100}") else f"{source!r:.100}, made of {array.why}"
+            raise FormatError(f"{place}, {name}: want an array in the file or in values, got {got}")
         else:
             missing.append(name)
-    return arrays, tuple(missing)
+            held += [name] if array.held else []
+    return arrays, tuple(missing), tuple(held)
 
 
 def _check_weights(
@@ -85,6 +93,8 @@ def _check_weights(
             raise FormatError(f"{place}: want the weights {name}, got none")
         if arrays[name].ndim != 3:
             raise FormatError(f"{place}, {name}: want (directions, gates*hidden, size), got {arrays[name].shape}")
+        if not arrays[name].size:
+            raise FormatError(f"{place}, {name}: want no axis of zero, got {arrays[name].shape}")
     H, D, gates = arrays["R"].shape[2], arrays["W"].shape[2], len(GATES[kind])
     if hidden_size not in (None, H):
         raise FormatError(f"{place}, hidden_size: want {H}, the last axis of R, got {hidden_size}")
@@ -119,7 +129,7 @@ def _check_states(place: str, directions: int, layout: int, H: int, arrays: dict
             raise FormatError(f"{place}, {name}: want {arrays['W'].dtype}, got {state.dtype}")
         batches.add(state.shape[1 - layout])
     if (lengths := arrays.get("sequence_lens")) is not None:
-        if lengths.ndim != 1 or lengths.dtype.kind != "i" or lengths.min() < 0:
+        if lengths.ndim != 1 or lengths.dtype.kind != "i" or not lengths.size or lengths.min() < 0:
             raise FormatError(
                 f"{place}, sequence_lens: want (batch,) integers from 0, got {lengths.dtype} {lengths.shape}"
             )
@@ -130,18 +140,22 @@ def _check_states(place: str, directions: int, layout: int, H: int, arrays: dict
         )
 
 
-def _weights(kind: str, arrays: dict[str, np.ndarray], direction: int) -> dict[str, np.ndarray]:
-    """The weights of one direction under our names and in our order."""
-    order = GATES[kind]
-    found = {
-        "weight_ih": blocks_in(arrays["W"][direction], order),
-        "weight_hh": blocks_in(arrays["R"][direction], order),
-    }
-    if "B" in arrays:
-        b_ih, b_hh = np.split(arrays["B"][direction], 2)
-        found |= {"bias_ih": blocks_in(b_ih, order), "bias_hh": blocks_in(b_hh, order)}
-    if "P" in arrays:
-        found["weight_ch"] = blocks_in(arrays["P"][direction], PEEPHOLES)
+def _weights(values: Values, kind: str, arrays: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
+    """The weights of direction n under our names and in our order; nodes of the same weights share them."""
+    order, found = GATES[kind], {}
+    for name, theirs, half, blocks in (
+        ("weight_ih", "W", None, order), ("weight_hh", "R", None, order), ("bias_ih", "B", 0, order),
+        ("bias_hh", "B", 1, order), ("weight_ch", "P", None, PEEPHOLES),
+    ):  # fmt: skip
+        if theirs not in arrays:
+            continue
+        key = (id(arrays[theirs]), n, half, blocks)
+        if key not in values.shared:
+            own = arrays[theirs][n]
+            own = own if half is None else np.split(own, 2)[half]
+            values.reserve(own.nbytes)
+            values.shared[key] = blocks_in(own, blocks)
+        found[name] = values.shared[key]
     return found
 
 

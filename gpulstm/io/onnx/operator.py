@@ -10,8 +10,10 @@ from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.cells import Cell
 from gpulstm.cells.activation import Activation
 from gpulstm.errors import ShapeError
-from gpulstm.io.onnx.attributes import DIRECTIONS, STATES
+from gpulstm.io.onnx.attributes import DEFAULTS, DIRECTIONS, STATES
 from gpulstm.io.onnx.cells import cell_of, layer_of
+
+_GIVEN = ("sequence_lens", "initial_h", "initial_c")  # besides x
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,10 @@ class Operator:
     weight_hh (G*H, H), with biases bias_ih and bias_hh (G*H,), with peepholes weight_ch (3H,) in the order
     i, f, o. ``initial_h`` and ``initial_c`` (directions, B, H) and ``sequence_lens`` (B,) are what the file
     itself holds, None where it holds none; ``open_inputs`` names those of them that it computes or takes as
-    inputs of the model, and ``run`` should be given. With ``layout`` 1 batches come first, in the states too.
+    inputs of the model, and ``run`` should be given. States of zeros that the file makes for any batch are left
+    out, as an operator without states starts from them; ``any_batch`` names the open ones that it makes of other
+    numbers of its own, as for learned first states, and without which ``run`` raises. With ``layout`` 1 batches
+    come first, in the states too.
     """
 
     kind: str
@@ -38,6 +43,7 @@ class Operator:
     initial_c: np.ndarray | None = None
     sequence_lens: np.ndarray | None = None
     open_inputs: tuple[str, ...] = ()
+    any_batch: tuple[str, ...] = ()
 
     @property
     def hidden_size(self) -> int:
@@ -76,6 +82,9 @@ class Operator:
         """
         if X.ndim != 3:
             raise ShapeError(f"X: want {'(T, B, D)' if self.layout == 0 else '(B, T, D)'}, got {X.shape}")
+        for name, given in zip(_GIVEN, (sequence_lens, initial_h, initial_c), strict=True):
+            if name in self.any_batch and given is None:
+                raise ShapeError(f"{name}: want an array, as the file makes one for any batch, got None")
         backend, x = backend_of(X), self._time_first(X)
         lengths = self.sequence_lens if sequence_lens is None else sequence_lens
         states = [self._state(backend, "initial_h", initial_h, x), self._state(backend, "initial_c", initial_c, x)]
@@ -107,16 +116,36 @@ class Operator:
             raise ShapeError(f"{name}: want {self._time_first(np.empty(want)).shape} = {words}, got {state.shape}")
         return backend.xp.ascontiguousarray(self._time_first(backend.asarray(state) if given is None else state))
 
-    def layer(self, **options: Any) -> Any:
+    def layer(self, ignore_states: bool = False, **options: Any) -> Any:
         """A gpulstm layer that computes the same, with these weights: gl.LSTM, GRU or RNN where they do, else
-        gl.Recurrent with the cell. Its first states are ``states``.
+        gl.Recurrent with the cell.
 
-        ``options`` go to the constructor (device, dtype, ...); layout 1 gives ``batch_first=True``. Raises
-        FormatError for the direction "reverse" and for directions with unlike activations, which ``run`` serves.
+        A layer holds no first states and no lengths, but takes them at each call. Where the file holds some that
+        are not zero, ``ignore_states=True`` leaves them to the caller: ``layer(x, operator.states,
+        lengths=operator.sequence_lens)``. ``options`` go to the constructor (device, dtype, ...); layout 1 gives
+        ``batch_first=True``. Raises FormatError for states and lengths in the file unless they are to be ignored,
+        for the direction "reverse", and for directions with unlike activations; ``run`` serves all of these.
         """
-        return layer_of([self], **options)
+        return layer_of([self], ignore_states, **options)
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Names of the first states and lengths that the file holds and a layer would lack; zeros are none."""
+        return tuple(
+            name for name in _GIVEN
+            if name in self.any_batch
+            or ((array := getattr(self, name)) is not None and (name == "sequence_lens" or np.any(array != 0)))
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         words = [f"{self.kind} {self.name!r}", str(self.input_size), str(self.hidden_size), self.direction]
-        words += [f"open {name}" for name in self.open_inputs]
+        if any(each != DEFAULTS[self.kind] for each in self.activations):
+            words.append(f"activations {' '.join(a.name for each in self.activations for a in each)}")
+        words += [f"clip {self.clip:g}"] if self.clip is not None else []
+        words += ["peepholes"] if "weight_ch" in self.weights[0] else []
+        words += [name for name in ("input_forget", "linear_before_reset") if getattr(self, name)]
+        words += ["layout 1"] if self.layout else []
+        words += [f"holds {n} {getattr(self, n).shape}" for n in self.held if n not in self.any_batch]
+        words += [f"holds {name} for any batch" for name in self.any_batch]
+        words += [f"open {name}" for name in self.open_inputs if name not in self.any_batch]
         return f"Operator({', '.join(words)})"
