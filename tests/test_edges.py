@@ -506,6 +506,23 @@ def test_arrays_on_another_device(emulated, name, row):
             row.call(**{**row.good, argument: there})
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+@pytest.mark.parametrize(("name", "row"), WITH_ARRAYS)
+def test_floats_of_two_types(name, row, dtype):
+    """They are named, and a layer's weights say which type is right."""
+    arguments = {key: row.good[key] for key in arrays_of(row) if row.good[key].dtype == np.float32}
+    states = [key for key in row.kinds if key.startswith("s") and key[1:].isdecimal()]
+    arguments |= dict.fromkeys(states, floats(B, H) if "Cell" in name else floats(1, B, H))
+    weights = name.endswith("()") and name not in WITHOUT_WEIGHTS
+    if len(arguments) + weights < 2:
+        return  # one array has the type it has
+    for argument, array in arguments.items():
+        wanted = row.names.get(argument, argument) if weights and "dot" not in name else r"\w+"
+        why = "the type of the weights" if weights else ""
+        with pytest.raises(DTypeError, match=rf"^{wanted}: want (one dtype|\w+).*{why}"):
+            row.call(**{**row.good, argument: array.astype(dtype)})
+
+
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)
 def test_counts_may_be_numpys(row):
     counts = [name for name, kind in row.kinds.items() if kind in ("count", "size") and row.good.get(name, -1) >= 0]

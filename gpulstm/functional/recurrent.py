@@ -77,6 +77,7 @@ def recurrent(
         modes["recompute"] = recompute
         return scanned(minimal, x, arguments, row, modes, path=path, input_gradient=input_gradient)
     if x.dtype.itemsize == 2 and not backend.is_cuda:
+        _check_type(x, **_named(row, arguments))
         modes |= {"path": path, "input_gradient": input_gradient, "recompute": recompute}
         outputs, pullback = recurrent(*cast((x, *arguments), np.float32), cell=cell, **modes)
         return cast(outputs, x.dtype), lambda *d: cast(pullback(*cast(d, np.float32)), x.dtype)
@@ -102,6 +103,7 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
         return scanned(trace_minimal, x, arguments, row, modes)
     dtype = x.dtype
     if dtype.itemsize == 2 and not backend.is_cuda:
+        _check_type(x, **_named(row, arguments))
         x, *wide = cast((x, *arguments), np.float32)
         arguments = tuple(wide)
     loop, states, weights = _prepared(x, arguments, row, "reference", False, **modes)
@@ -173,6 +175,13 @@ def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
     return given[:n], Weights(w_ih, w_hh, b_ih, b_hh, w_hr, tuple(extra))
 
 
+def _check_type(x: Array, **arrays: Array | None) -> None:
+    """Raises DTypeError, naming the array, for another type than that of x."""
+    for name, array in arrays.items():
+        if array is not None and array.dtype != x.dtype:
+            raise DTypeError(f"{name}: want {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
+
+
 def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
     gates, w_hh, w_hr = len(cell.gates), weights.w_hh, weights.w_hr
     if x.dtype.name not in FLOATS:
@@ -206,5 +215,4 @@ def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
             continue
         if array.shape != want:
             raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
-        if array.dtype != x.dtype:
-            raise DTypeError(f"{name}: want {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
+        _check_type(x, **{name: array})
