@@ -171,14 +171,14 @@ def test_a_step_changes_all_or_nothing():
     one, two = gl.Parameter(np.ones(2)), gl.Parameter(np.ones(2))
     optimiser = optim.SGD([one, two], lr=1.0)
     for bad, message in (
-        ([1.0, 1.0], "gradient of parameter 1: want a NumPy or CuPy array, got list"),
-        (gl.Tensor(np.ones(2)), "gradient of parameter 1: want a NumPy or CuPy array, got Tensor"),
-        (1.0, r"gradient of parameter 1: want an array, got float"),
-        (np.ones(2, np.float32), "gradient of parameter 1: want float64, got float32"),
+        ([1.0, 1.0], "grad: want a NumPy or CuPy array, got list"),
+        (gl.Tensor(np.ones(2)), "grad: want a raw array, got a Tensor"),
+        (1.0, "grad: want an array, got float"),
+        (np.ones(2, np.float32), "grad: want float64, the tensor's type, got float32"),
     ):
-        one.grad, two.grad = np.ones(2), bad
         with pytest.raises(GpulstmError, match=f"^{message}"):
-            optimiser.step()
+            two.grad = bad
+    one.grad = two.grad = np.ones(2)
     two.data, two.grad = read_only(two.data), np.ones(2)
     with pytest.raises(DTypeError, match=r"^parameter 1: want memory that can be written to, got a read-only array"):
         optimiser.step()

@@ -188,7 +188,9 @@ class Tensor(Operators, Methods, Exchange):
                 run_backwards(self._source, gradient, retain_graph)
 
     def _check_gradient(self, name: str, gradient: Array) -> None:
-        backend_of(self._data, _no_tensor(name, gradient))
+        backend_of(data=self._data, **{name: _no_tensor(name, gradient)})
+        if not hasattr(gradient, "shape"):
+            raise DTypeError(f"{name}: want an array, got {type(gradient).__name__}")
         if gradient.shape != self.shape:
             raise ShapeError(f"{name}: want {self.shape}, the tensor's shape, got {gradient.shape}")
         if gradient.dtype != self.dtype:
