@@ -22,7 +22,9 @@ class Needs(NamedTuple):
 _EVERYTHING = Needs()
 
 
-def needs(inputs: Mapping[int, tuple[int, ...]], outputs: tuple[int, ...] = (), view: bool = False) -> Callable:
+def needs(
+    inputs: Mapping[int, tuple[int, ...]] | None, outputs: tuple[int, ...] | None = (), view: bool = False
+) -> Callable:
     """Decorates a function of this folder; see ``Needs``. What is not decorated needs all inputs and outputs."""
 
     def decorate(function: Function) -> Function:

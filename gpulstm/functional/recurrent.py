@@ -14,6 +14,7 @@ from gpulstm.functional.explain import Run, record
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
+from gpulstm.functional.needs import needs
 from gpulstm.functional.paths import PATHS, choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
@@ -21,6 +22,7 @@ from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleare
 Pullback = Callable[..., tuple]
 
 
+@needs(None, None)
 def recurrent(
     x: Array,
     *arguments: Array | None,

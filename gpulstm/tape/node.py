@@ -83,6 +83,8 @@ class Node:
 def _needed(fn: Callable, inputs: tuple, wanted: list, outputs: tuple) -> list[tuple[int, tuple, Version, int]]:
     """(place, shape, version, its count) of what the pullback needs; places below 0 are outputs."""
     needs = needs_of(fn)
+    if needs.inputs == {} and needs.outputs == ():
+        return []
     gradients = {k for k, x in enumerate(wanted) if x is not None}
 
     def needed(users: tuple[int, ...] | None) -> bool:
