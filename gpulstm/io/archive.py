@@ -13,6 +13,7 @@ import numpy as np
 from gpulstm.errors import FormatError
 
 CHUNK = 1 << 20  # bytes read at once
+INFLATED = 8  # times the file's size: what compressed members may have together
 # What the standard library raises for a damaged archive, beside its own BadZipFile.
 _DAMAGE = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, KeyError, struct.error, zlib.error,
@@ -29,8 +30,11 @@ class Archive:
         for member in archive.infolist():
             self._check(member)
             self.members[member.filename] = member
-        if (total := sum(member.file_size for member in self.members.values())) > size:
-            raise FormatError(f"{path}: want members of at most {size} bytes, the file's size, got {total}")
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in self.members.values())
+        most, total = size * (INFLATED if packed else 1), sum(member.file_size for member in self.members.values())
+        if total > most:
+            times = f"{INFLATED} times " if packed else ""
+            raise FormatError(f"{path}: want members of at most {most} bytes, {times}the file's size, got {total}")
 
     def _check(self, member: zipfile.ZipInfo) -> None:
         """Raises FormatError for a member that is none of a plain archive's, from its entry in the table alone."""
@@ -40,13 +44,18 @@ class Archive:
         # orig_filename: the library cuts a name at a zero byte.
         if name != member.orig_filename or name.startswith("/") or "\\" in name or ".." in name.split("/"):
             raise FormatError(f"{self.path}: want names inside the archive, got {member.orig_filename!r}")
-        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise FormatError(f"{self.path}, {name}: want bytes stored as they are, got them compressed")
+        stored = member.compress_type == zipfile.ZIP_STORED
+        if not stored and member.compress_type != zipfile.ZIP_DEFLATED:
+            raise FormatError(f"{self.path}, {name}: want bytes stored or deflated, got them compressed in another way")
+        if stored and member.compress_size != member.file_size:
+            raise FormatError(
+                f"{self.path}, {name}: want {member.file_size} bytes as they are, got {member.compress_size}"
+            )
         if member.flag_bits & 1:
             raise FormatError(f"{self.path}, {name}: want bytes stored as they are, got them encrypted")
-        if member.header_offset < 0 or member.header_offset + member.file_size > self.size:
+        if member.header_offset < 0 or member.header_offset + member.compress_size > self.size:
             raise FormatError(
-                f"{self.path}, {name}: want {member.file_size} bytes from byte {member.header_offset}, "
+                f"{self.path}, {name}: want {member.compress_size} bytes from byte {member.header_offset}, "
                 f"got a file of {self.size} bytes"
             )
 
@@ -58,6 +67,8 @@ class Archive:
         try:
             with self._archive.open(member) as file:
                 while chunk := file.read(CHUNK):
+                    if start + len(chunk) > len(content):
+                        raise FormatError(f"{self.path}, {name}: want {len(content)} bytes, got more")
                     content[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
                     start += len(chunk)
         except _DAMAGE as error:
@@ -69,7 +80,8 @@ class Archive:
 
 @contextmanager
 def open_archive(path: str | Path) -> Iterator[Archive]:
-    """An archive whose table has been checked: members are stored, inside the file and together no larger than it.
+    """An archive whose table has been checked: members are inside the file, and together no larger than it, or,
+    where some are deflated, than eight times it.
 
     Raises FormatError for anything else, and OSError where the file cannot be read.
     """

@@ -4,21 +4,24 @@ import pickle
 import struct
 import sys
 import zipfile
+from collections import Counter
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from gpulstm.backend import backend_of
 from gpulstm.errors import DTypeError, FormatError
-from gpulstm.io.torch.read import DTYPES, STORAGES, TENSOR, TENSOR_OF_TYPE, UNTYPED
-from gpulstm.io.torch.unpickle import DEEPEST
+from gpulstm.io.torch.dtypes import NEW, STORAGES, UNTYPED
+from gpulstm.io.torch.tree import DEEPEST
+from gpulstm.io.torch.unread import Unread
 from gpulstm.tape import Tensor
 
 ROOT = "archive"
 ALIGNMENT = 64  # bytes; arrays begin at multiples of it, so that PyTorch can map the file into memory
 _HEADER = 30  # bytes of a zip member's header before its name
+_TENSOR, _TENSOR_OF_TYPE = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor_v3"
 _STORAGE_OF = {dtype: name for name, dtype in STORAGES.items()}
-_NAME_OF = {dtype: name for name, dtype in DTYPES.items()}
+_DTYPES = {*_STORAGE_OF, *NEW}
 
 
 class Pickle:
@@ -37,22 +40,52 @@ class Pickle:
         value = value.data if isinstance(value, Tensor) else value
         value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, dict):
-            self._put(pickle.EMPTY_DICT, pickle.MARK)
-            for key, inner in value.items():
-                if not isinstance(key, str | int):
-                    raise FormatError(f"{where}: want texts or integers as keys, got {key!r}")
-                self._scalar(key, where)
-                self._write(inner, f"{where}.{key}" if where else str(key), depth + 1)
-            self._put(pickle.SETITEMS)
+            self._dict(value, where, depth)
+        elif isinstance(value, set):
+            self._call("builtins.set", [list(value)], where, depth)
         elif isinstance(value, list | tuple):
             self._put(*([pickle.EMPTY_LIST] if isinstance(value, list) else []), pickle.MARK)
             for n, inner in enumerate(value):
                 self._write(inner, f"{where}.{n}" if where else str(n), depth + 1)
             self._put(pickle.APPENDS if isinstance(value, list) else pickle.TUPLE)
+        elif isinstance(value, np.dtype):
+            if value.name not in _DTYPES:
+                raise DTypeError(f"{where}: want one of {', '.join(sorted(_DTYPES))}, got {value.name}")
+            self._name(f"torch.{value.name}")
         elif hasattr(value, "dtype"):
             self._array(value, where)
         else:
             self._scalar(value, where)
+
+    def _dict(self, value: dict[Any, Any], where: str, depth: int) -> None:
+        """A dict; of its subclasses Counter stays one."""
+        if isinstance(value, Counter):
+            return self._call("collections.Counter", [dict(value)], where, depth)
+        self._put(pickle.EMPTY_DICT, pickle.MARK)
+        for key, inner in value.items():
+            self._key(key, where)
+            self._write(inner, f"{where}.{key}" if where else str(key), depth + 1)
+        self._put(pickle.SETITEMS)
+
+    def _key(self, key: Any, where: str) -> None:
+        """A text, a number, or a tuple of them, of any depth."""
+        if isinstance(key, tuple):
+            self._put(pickle.MARK)
+            for part in key:
+                self._key(part, where)
+            self._put(pickle.TUPLE)
+        elif isinstance(key, str | int | float | bytes | None | np.generic):
+            self._scalar(key.item() if isinstance(key, np.generic) else key, where)
+        else:
+            raise FormatError(f"{where}: want texts, numbers or tuples of them as keys, got {key!r:.100}")
+
+    def _call(self, name: str, arguments: list[Any], where: str, depth: int) -> None:
+        """One of the names that ``torch.load(weights_only=True)`` calls."""
+        self._name(name)
+        self._put(pickle.MARK)
+        for argument in arguments:
+            self._write(argument, where, depth + 1)
+        self._put(pickle.TUPLE, pickle.REDUCE)
 
     def _put(self, *parts: bytes) -> None:
         self._parts.extend(parts)
@@ -73,9 +106,21 @@ class Pickle:
             self._put(pickle.BINFLOAT, struct.pack(">d", value))
         elif isinstance(value, str):
             text = value.encode("utf-8", "surrogatepass")
+            if len(text) >= 2**32:
+                raise DTypeError(f"{where}: want texts and bytes of less than 4 GiB, got {len(text)} bytes")
             self._put(pickle.BINUNICODE, struct.pack("<I", len(text)), text)
+        elif isinstance(value, complex):
+            self._call("builtins.complex", [value.real, value.imag], where, 0)
+        elif isinstance(value, bytearray):
+            self._call("builtins.bytearray", [bytes(value)], where, 0)
+        elif isinstance(value, bytes):
+            self._call("_codecs.encode", [value.decode("latin-1"), "latin1"], where, 0)
+        elif isinstance(value, Unread):
+            raise DTypeError(f"{where}: want data, got {value}, which was never made; leave it out")
         else:
-            raise DTypeError(f"{where}: want arrays, numbers, texts, lists and dicts, got {type(value).__name__}")
+            raise DTypeError(
+                f"{where}: want arrays, numbers, texts, bytes, lists, dicts and sets, got {type(value).__name__}"
+            )
 
     def _name(self, text: str) -> None:
         self._put(pickle.GLOBAL, text.rpartition(".")[0].encode(), b"\n", text.rpartition(".")[2].encode(), b"\n")
@@ -83,13 +128,13 @@ class Pickle:
     def _array(self, array: Any, where: str) -> None:
         """A call of PyTorch's function that makes a tensor: storage, offset, shape, strides, no gradient, no hooks."""
         dtype = backend_of(array) and array.dtype.name  # what is no array of NumPy or CuPy is named
-        if dtype not in _STORAGE_OF and dtype not in _NAME_OF:
-            raise DTypeError(f"{where}: want one of {', '.join(sorted({*_STORAGE_OF, *_NAME_OF}))}, got {dtype}")
+        if dtype not in _DTYPES:
+            raise DTypeError(f"{where}: want one of {', '.join(sorted(_DTYPES))}, got {dtype}")
         if id(array) not in self._places:  # weights that two names share are written once, as PyTorch does
             self._places[id(array)] = len(self.arrays)
             self.arrays.append(array)
         typed = dtype in _STORAGE_OF
-        self._name(TENSOR if typed else TENSOR_OF_TYPE)
+        self._name(_TENSOR if typed else _TENSOR_OF_TYPE)
         self._put(pickle.MARK, pickle.MARK)
         self._scalar("storage", where)
         self._name(_STORAGE_OF.get(dtype, UNTYPED))
@@ -110,7 +155,7 @@ class Pickle:
         self._name("collections.OrderedDict")
         self._put(pickle.EMPTY_TUPLE, pickle.REDUCE)
         if not typed:
-            self._name(_NAME_OF[dtype])
+            self._name(f"torch.{dtype}")
         self._put(pickle.TUPLE, pickle.REDUCE)
 
 
