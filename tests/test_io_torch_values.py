@@ -80,7 +80,8 @@ def plain(value):
 def values_of_torch():
     torch = require("torch")
     x = torch.arange(12.0).reshape(3, 4)
-    kinds = "bool uint8 int8 int16 int32 int64 float16 bfloat16 float32 float64 complex64 complex128".split()
+    kinds = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64"]
+    kinds += ["complex64", "complex128"]
     new = ["uint16", "uint32", "uint64", "float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "float8_e4m3fnuz"]
     turned = torch.tensor([1 + 2j, -3j])
     return {

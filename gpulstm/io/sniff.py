@@ -43,6 +43,8 @@ PICKLE = Kind(
 )
 ONNX = Kind("an ONNX model", "read it with gl.io.onnx.load(path)")
 SAFETENSORS = Kind("a safetensors file", "read it with gl.io.load_arrays(path)")
+# What may follow the version in a model's message: its writer's name and version, domain, number, graph, opsets.
+_ONNX_FIELDS = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x3a", b"\x42")
 _BEGINNINGS = (
     (b"\x89HDF\r\n\x1a\n", HDF5),
     (b"\x93NUMPY", Kind("an array of numpy.save", "read it with numpy.load(path)")),
@@ -51,6 +53,7 @@ _BEGINNINGS = (
     (b"BZh", Kind("a file compressed with bzip2", _UNPACK)),
     (b"\xfd7zXZ\0", Kind("a file compressed with xz", _UNPACK)),
     (b"\x28\xb5\x2f\xfd", Kind("a file compressed with zstd", _UNPACK)),
+    (b"x\x9c", Kind("a file compressed with zlib, as joblib.dump does", PICKLE.advice)),
     (b"7z\xbc\xaf\x27\x1c", Kind("a 7z archive", _UNPACK)),
     (b"Rar!", Kind("a RAR archive", _UNPACK)),
     (b"\x08\x01\x12", Kind("a SavedModel of TensorFlow", "in Keras: model.save('model.keras')")),
@@ -86,7 +89,7 @@ def _of_head(head: bytes) -> Kind | None:
         return Kind("a TensorFlow Lite model")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return SAFETENSORS
-    if head[:1] == b"\x08" and head[2:3] in (b"\x12", b":") and 2 < head[1] < 32:
+    if head[:1] == b"\x08" and 2 < head[1] < 32 and head[2:3] in _ONNX_FIELDS:
         return ONNX
     if text.startswith((b"{", b"[")):
         return Kind("a text, perhaps in JSON")

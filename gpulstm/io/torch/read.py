@@ -92,7 +92,9 @@ class _Archived(_Reader):
                 raise FormatError(f"{member}: want at most {LARGEST} bytes")
             self._begin(Budget(self.archive.size), self._byte_order(self.archive))
             file, size = io.BytesIO(self.archive.read(member).data), self.archive.members[member].file_size
-            self.tensors.budget.spend(cost.MEMBER * len(self.archive.members))
+            members = self.archive.members.values()
+            inflated = max(0, sum(one.file_size for one in members) - self.archive.size)
+            self.tensors.budget.spend(cost.MEMBER * len(members) + inflated)
             value = self._unpickle(file, size, f"{self.path}, {member}")
             if (rest := size - file.tell()) > 0:
                 raise FormatError(f"{member}, byte {file.tell()}: want the end, got {rest} bytes more")

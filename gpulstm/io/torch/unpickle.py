@@ -6,7 +6,6 @@ they are carried out on lists, dicts, sets, tuples, numbers and texts alone. Wha
 """
 
 import pickle
-import struct
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -19,11 +18,11 @@ from gpulstm.errors import FormatError
 from gpulstm.io.torch import budget as cost
 from gpulstm.io.torch.budget import Budget
 from gpulstm.io.torch.keys import Keys
+from gpulstm.io.torch.stack import Stack
 from gpulstm.io.torch.unread import Named, Unfinished, Unread
 
 LARGEST = 1 << 26  # bytes, and instructions, of a pickle
 LONGEST_NAME = 1000  # characters
-FARTHEST = 64  # places of the memo that may stay free; Python numbers them one after the other
 
 
 class Names(Protocol):
@@ -51,16 +50,13 @@ def unpickle(file: BinaryIO, size: int, where: str, names: Names, budget: Budget
         raise FormatError(f"{where}, byte {file.tell()}: {error}") from error
 
 
-class _Machine:
-    """The stack, the stacks below its marks, and the memo."""
+class _Machine(Stack):
+    """What the opcodes do."""
 
     def __init__(self, file: BinaryIO, size: int, names: Names, budget: Budget) -> None:
-        self.file, self.size, self.names, self.spend = file, size, names, budget.spend
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
-        self.memo: list[Any] = []
+        super().__init__(file, size, budget)
+        self.names, self.keys = names, Keys(budget)
         self.known: dict[str, Any] = {}
-        self.keys = Keys(budget)
         self.methods = self._methods()
 
     def _methods(self) -> dict[bytes, Callable[[], None]]:
@@ -109,67 +105,7 @@ class _Machine:
             method()
         raise FormatError(f"want at most {LARGEST} instructions, got more")
 
-    # -- arguments in the file
-
-    def read(self, count: int) -> bytes:
-        """So many bytes; memory is taken only for bytes that are there."""
-        if count > self.size - self.file.tell():
-            raise FormatError(f"want {count} bytes more, got the end")
-        return self.file.read(count)
-
-    def number(self, layout: str) -> Any:
-        data = self.file.read(struct.calcsize(layout))
-        if len(data) < struct.calcsize(layout):
-            raise FormatError(f"want {struct.calcsize(layout)} bytes more, got the end")
-        return struct.unpack(layout, data)[0]
-
-    def text(self, data: bytes) -> str:
-        try:
-            return data.decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError as error:
-            raise FormatError(f"want a text in UTF-8, got {error}") from error
-
-    # -- values
-
-    def push(self, value: Any, taken: int) -> None:
-        self.spend(taken)
-        self.stack.append(value)
-
-    def push_number(self, layout: str) -> None:
-        value = self.number(layout)
-        self.push(value, cost.SLOT if -5 <= value <= 256 else cost.NUMBER)  # CPython keeps the small ones
-
-    def push_long(self) -> None:
-        value = pickle.decode_long(self.read(self.number("<B")))
-        self.push(value, cost.NUMBER if abs(value) < 2**30 else cost.SLOT + sys.getsizeof(value))
-
-    def push_float(self) -> None:
-        self.push(self.number(">d"), cost.NUMBER)
-
-    def push_text(self, layout: str) -> None:
-        value = self.text(self.read(self.number(layout)))
-        self.push(value, 2 * cost.TEXT + sys.getsizeof(value))
-
-    def push_bytes(self, layout: str) -> None:
-        value = self.read(self.number(layout))
-        self.push(value, cost.TEXT + sys.getsizeof(value))
-
-    def push_bytearray(self) -> None:
-        value = bytearray(self.read(self.number("<Q")))
-        self.push(value, cost.TEXT + sys.getsizeof(value))
-
-    def push_old_text(self, layout: str) -> None:
-        """A text of Python 2, which is bytes: of a number's or an array's content, if it is no UTF-8."""
-        data = self.read(self.number(layout))
-        try:
-            value: str | bytes = data.decode()
-        except UnicodeDecodeError:
-            value = data
-        self.push(value, cost.TEXT + sys.getsizeof(value))
-
-    def push_tuple(self, count: int | None = None) -> None:
-        items = self.pop_to_mark() if count is None else self.pop(count)
-        self.push(tuple(items) if items else (), cost.TUPLE if items else cost.SLOT)
+    # -- lists, dicts and sets
 
     def empty_list(self) -> None:
         self.push([], cost.LIST)
@@ -184,52 +120,6 @@ class _Machine:
         made: set[Any] = set()
         self.keys.add(made, self.pop_to_mark())
         self.push(frozenset(made), cost.SET + sys.getsizeof(made))
-
-    # -- the stack
-
-    def pop(self, count: int) -> list[Any]:
-        """The topmost entries, taken off the stack, in the order they were put there."""
-        if len(self.stack) < count:
-            raise FormatError(f"want {count} entries on the stack, got {len(self.stack)}")
-        taken = self.stack[len(self.stack) - count :]
-        del self.stack[len(self.stack) - count :]
-        return taken
-
-    def pop_to_mark(self) -> list[Any]:
-        """All entries above the last mark, taken off with it."""
-        if not self.below:
-            raise FormatError("want a mark on the stack, got none")
-        taken, self.stack = self.stack, self.below.pop()
-        self.spend(-cost.MARK)
-        return taken
-
-    def top(self, want: str, *kinds: type) -> Any:
-        """The topmost entry, which stays; it must be of one of these types."""
-        if not self.stack or not isinstance(self.stack[-1], kinds):
-            got = type(self.stack[-1]).__name__ if self.stack else "nothing"
-            raise FormatError(f"want a {want} on the stack, got {got}")
-        return self.stack[-1]
-
-    def mark(self) -> None:
-        self.spend(cost.MARK)
-        self.below.append(self.stack)
-        self.stack = []
-
-    def drop(self) -> None:
-        if self.stack:
-            self.stack.pop()
-        else:
-            self.pop_to_mark()
-
-    def drop_to_mark(self) -> None:
-        self.pop_to_mark()
-
-    def again(self) -> None:
-        (value,) = self.pop(1)
-        self.stack.append(value)
-        self.push(value, cost.SLOT)
-
-    # -- lists, dicts and sets
 
     def append(self) -> None:
         self.extend(self.pop(1))
@@ -272,36 +162,6 @@ class _Machine:
         if type(unread.items) is not kind or isinstance(unread, Named):
             raise FormatError(f"want a list or dict on the stack, got {unread}")
         return unread.items
-
-    # -- the memo
-
-    def note_at(self, layout: str) -> None:
-        place = self.number(layout)
-        if place > len(self.memo) + FARTHEST:
-            raise FormatError(f"want places noted in turn, got place {place} after {len(self.memo)}")
-        while place >= len(self.memo):
-            self.spend(cost.SLOT)
-            self.memo.append(_FREE)
-        self.set_note(place)
-
-    def note(self) -> None:
-        self.spend(cost.SLOT)
-        self.memo.append(_FREE)
-        self.set_note(len(self.memo) - 1)
-
-    def set_note(self, place: int) -> None:
-        if not self.stack:
-            raise FormatError("want an entry on the stack to note, got none")
-        self.memo[place] = self.stack[-1]
-        if isinstance(self.stack[-1], Unfinished):
-            self.spend(cost.LIST)
-            self.stack[-1].places.append(place)
-
-    def noted(self, layout: str) -> None:
-        place = self.number(layout)
-        if place >= len(self.memo) or self.memo[place] is _FREE:
-            raise FormatError(f"want a place noted before, got place {place}")
-        self.push(self.memo[place], cost.SLOT)
 
     # -- names
 
@@ -368,6 +228,3 @@ class _Machine:
     def persistent_id(self) -> None:
         (identity,) = self.pop(1)
         self.push(self.names.persistent(identity), cost.SLOT)
-
-
-_FREE = object()
