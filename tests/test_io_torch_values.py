@@ -140,6 +140,12 @@ def test_numpys_values_stay_what_they_are(there, value, protocol):
         assert got.dtype == value.dtype.newbyteorder("=") and got.flags.writeable
 
 
+def test_numpys_types_are_noted_once_and_used_again(there):
+    value = {"a": np.float32(1), "b": np.float32(2), "c": np.ones(2, ">f4"), "d": np.zeros(3, ">f4")}
+    got = gl.io.torch.load(there(value))
+    assert got["b"] == 2 and type(got["b"]) is np.float32 and got["d"].tolist() == [0, 0, 0]
+
+
 def test_plain_values_of_python_stay_what_they_are(there):
     value = {
         "args": argparse.Namespace(lr=0.1, nested={"a": [1]}),

@@ -26,7 +26,10 @@ _LISTS = ("int", "double", "bool", "tensor")  # of PyTorch in C++
 
 
 class PlainValues:
-    """The calls by name; wrong arguments raise ValueError, TypeError or FormatError."""
+    """The calls by name; wrong arguments raise ValueError, TypeError or FormatError.
+
+    The interpreter counts the memory of what they return.
+    """
 
     def __init__(self, budget: Budget) -> None:
         self.budget, self.keys = budget, Keys(budget)
@@ -80,7 +83,6 @@ class PlainValues:
         """Bytes, as older protocols of Python 3 write them."""
         if type(text) is not str or encoding not in ("latin1", "latin-1"):
             raise ValueError
-        self.budget.spend(len(text))
         return text.encode("latin-1")
 
     def bytearray_of(self, content: Any = b"", encoding: Any = None) -> bytearray:
@@ -88,13 +90,11 @@ class PlainValues:
             content = self.encode(content, encoding)
         if not isinstance(content, bytes | bytearray):
             raise ValueError
-        self.budget.spend(len(content))
         return bytearray(content)
 
     def size(self, values: Any) -> tuple[int, ...]:
         if not are_sizes(values):
             raise ValueError
-        self.budget.spend(len(values))
         return values
 
     def path_of(self, kind: Any) -> Callable[..., Any]:
