@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpulstm.backend import backend_of
+from gpulstm.backend import backend_of, native
 from gpulstm.errors import DTypeError, FormatError
 from gpulstm.io.torch.dtypes import NEW, STORAGES, UNTYPED
 from gpulstm.io.torch.tree import DEEPEST
@@ -127,18 +127,19 @@ class Pickle:
 
     def _array(self, array: Any, where: str) -> None:
         """A call of PyTorch's function that makes a tensor: storage, offset, shape, strides, no gradient, no hooks."""
+        given, array = array, native(array)
         dtype = backend_of(array) and array.dtype.name  # what is no array of NumPy or CuPy is named
         if dtype not in _DTYPES:
             raise DTypeError(f"{where}: want one of {', '.join(sorted(_DTYPES))}, got {dtype}")
-        if id(array) not in self._places:  # weights that two names share are written once, as PyTorch does
-            self._places[id(array)] = len(self.arrays)
+        if id(given) not in self._places:  # weights that two names share are written once, as PyTorch does
+            self._places[id(given)] = len(self.arrays)
             self.arrays.append(array)
         typed = dtype in _STORAGE_OF
         self._name(_TENSOR if typed else _TENSOR_OF_TYPE)
         self._put(pickle.MARK, pickle.MARK)
         self._scalar("storage", where)
         self._name(_STORAGE_OF.get(dtype, UNTYPED))
-        self._scalar(str(self._places[id(array)]), where)
+        self._scalar(str(self._places[id(given)]), where)
         self._scalar("cpu", where)
         self._scalar(array.size if typed else array.nbytes, where)
         self._put(pickle.TUPLE, pickle.BINPERSID)
@@ -166,7 +167,7 @@ def write(file: BinaryIO, pickled: Pickle) -> None:
         _member(archive, "byteorder", sys.byteorder.encode())
         for n, array in enumerate(pickled.arrays):
             host = np.asarray(backend_of(array).to_numpy(array))
-            host = host.astype(host.dtype.newbyteorder("="), order="C", copy=False)
+            host = np.asarray(host, order="C")
             _member(archive, f"data/{n}", host.reshape(-1).view(np.uint8).data)
         _member(archive, "version", b"3\n")
 
