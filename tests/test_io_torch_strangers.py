@@ -513,6 +513,22 @@ def test_bad_files_of_before_1_6(tmp_path):
         load(path)
 
 
+def test_spoiled_files_of_before_1_6_give_a_format_error_or_data(tmp_path):
+    rng, path, read = random.Random(3), tmp_path / "old.pt", 0
+    value = b"}(" + text("w") + old_tensor(old_storage(), (2, 2), (2, 1)) + text("n") + tup(b"N\x88", number(3))
+    data = legacy(program(value + text("args") + named("argparse.Namespace") + b")R}" + text("lr") + b"Nsbu"))
+    for _ in range(600):
+        path.write_bytes(spoil(data, rng))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                load(path)
+                read += 1
+            except FormatError:
+                pass
+    assert 20 < read < 500
+
+
 # -- memory --------------------------------------------------------------------------------------------------
 
 N = 60_000

@@ -272,6 +272,31 @@ def test_a_torchscript_program_is_named(tmp_path):
         gl.io.torch.load(tmp_path / "model.pt")
 
 
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD", "RMSprop"])
+def test_an_optimizers_state_moves_over_with_the_weights(there, kind):
+    torch = require("torch")
+    theirs = torch.nn.LSTM(3, 4).double()
+    options = {"momentum": 0.9} if kind == "SGD" else {}
+    optimizer = getattr(torch.optim, kind)(theirs.parameters(), lr=1e-2, **options)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+
+    def step(model, optimizer, x):
+        optimizer.zero_grad()
+        (model(x)[0] ** 2).sum().backward()
+        optimizer.step()
+
+    step(theirs, optimizer, x)
+    checkpoint = gl.io.torch.load(there({"model": theirs.state_dict(), "optimizer": optimizer.state_dict()}))
+    ours = gl.io.torch.from_state_dict(checkpoint["model"])
+    mine = getattr(gl, kind)(ours.parameters(), lr=1e-2, **options)
+    mine.load_state_dict(checkpoint["optimizer"])
+    for _ in range(2):
+        step(theirs, optimizer, x)
+        step(ours, mine, x.numpy())
+    for name, value in theirs.state_dict().items():
+        assert_close(ours.state_dict()[name], value.numpy())
+
+
 def test_a_checkpoint_of_old_or_new_gives_equal_outputs(there):
     torch = require("torch")
     theirs = torch.nn.LSTM(3, 5, 2, bidirectional=True).double()

@@ -132,12 +132,12 @@ class _Legacy(_Reader):
     def _load(self) -> Any:
         with Path(self.path).open("rb") as self.file:
             self.size = os.fstat(self.file.fileno()).st_size
+            self.free = self.size
             self._begin(Budget(self.size), "little")
             for want in (_MAGIC, _VERSION):
                 if (got := self._next()) != want:
                     raise FormatError(f"want the number {want} at the beginning, got {got!r:.50}")
             self._next()
-            self.free = self.size
             value = self._next()
             length, keys = self.length, self._next()
             if type(keys) is not list or not all(type(key) is str for key in keys):

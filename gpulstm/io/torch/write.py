@@ -128,7 +128,7 @@ class Pickle:
     def _array(self, array: Any, where: str) -> None:
         """A call of PyTorch's function that makes a tensor: storage, offset, shape, strides, no gradient, no hooks."""
         given, array = array, native(array)
-        dtype = backend_of(array) and array.dtype.name  # what is no array of NumPy or CuPy is named
+        dtype = backend_of(**{where or "state_dict": array}) and array.dtype.name  # what is no array is named
         if dtype not in _DTYPES:
             raise DTypeError(f"{where}: want one of {', '.join(sorted(_DTYPES))}, got {dtype}")
         if id(given) not in self._places:  # weights that two names share are written once, as PyTorch does
