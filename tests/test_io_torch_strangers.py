@@ -475,6 +475,17 @@ def test_files_of_python_2(tmp_path):
     assert number_of_bytes.tobytes() == b"\x80\xff\0\x40"
 
 
+def test_tensors_and_parameters_of_the_first_versions(tmp_path):
+    sizes = tup(number(2), number(2)), tup(number(2), number(1))
+    made = named("torch._utils._rebuild_tensor") + tup(old_storage(), number(0), *sizes) + b"R"
+    # Until 0.3 a parameter carried what it requires, in this order: gradient, volatile, hooks.
+    parameter = named("torch.nn.parameter.Parameter") + made + b"\x85R" + tup(b"\x88", b"\x89", ODICT + b")R") + b"b"
+    variable = named("torch.autograd.variable.Variable") + made + b"\x85R"
+    data = np.arange(4, dtype=np.float32)
+    (tmp_path / "old").write_bytes(legacy(program(tup(made, parameter, variable)), [("0", 4, data.tobytes())]))
+    assert_same(load(tmp_path / "old"), (data.reshape(2, 2),) * 3)
+
+
 def test_bad_files_of_before_1_6(tmp_path):
     path, value = tmp_path / "old.pt", program(old_tensor(old_storage()))
     good = legacy(value)
