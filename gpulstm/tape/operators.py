@@ -32,7 +32,7 @@ def _comparison(fn: Callable) -> Callable[..., "Tensor"]:
 
 def _may_compare_itself(other: Any) -> bool:
     """Whether this is an object of a stranger's class with an ``==`` of its own, as pytest.approx makes."""
-    known = isinstance(other, Number | Collection | Operators) or hasattr(other, "dtype")
+    known = other is None or isinstance(other, Number | Collection | Operators) or hasattr(other, "dtype")
     return not known and not hasattr(other, "__dlpack__") and type(other).__eq__ is not object.__eq__
 
 
