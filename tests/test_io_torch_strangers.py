@@ -202,7 +202,7 @@ PROGRAMS = {
     "a set of lists": (program(named("builtins.set") + b"](]e\x85R"), "want texts, numbers or tuples of them as keys"),
     "bytes in no known encoding": (program(named("_codecs.encode") + tup(text("a"), text("rot13")) + b"R"), "want the"),
     "a complex of texts": (program(named("builtins.complex") + tup(text("1"), text("2")) + b"R"), "want the arguments"),
-    "a dtype of an unknown order": (program(dtype("f4", "?")), "want the byte order of a dtype, got '[?]'"),
+    "a dtype of an unknown order": (program(dtype("f4", "?")), "want the byte order of a dtype"),
     "an array larger than its bytes": (program(ndarray(dtype(), (2**40,))), "want 4 bytes an element, got 8"),
     "an array of no end": (program(ndarray(dtype(), (0, 2**62, 2**62), b"")), "want 4 bytes an element, got 0"),
     "characters that are none": (program(ndarray(dtype("U2"), (1,), b"\xff" * 8)), "want characters of Unicode"),
@@ -271,6 +271,16 @@ PROGRAMS = {
         program(tensor().replace(b"_v2\n", b"_v3\n")[:-2] + text("uint16") + b"tR"),
         "want one element type",
     ),
+    "an array as the kind of a storage": (
+        program(tup(ndarray(dtype()), named("torch.FloatStorage"), text("0"), text("cpu"), number(4)) + b"Q"),
+        "want the name of a storage",
+    ),
+    "arrays in a dtype": (
+        program(named("numpy.dtype") + tup(text("f4")) + b"R" + tup(*[ndarray(dtype())] * 5) + b"b"),
+        "want the arguments that torch.save writes for numpy.dtype",
+    ),
+    "endless notes": (program(tensor(more=b"}" + NESTED + b"Ns")), "want texts, numbers"),
+    "deep notes": (program(tensor(more=NESTED)), "want the notes conj and neg of a"),
     "notes of no tensor": (program(tensor(more=b"}" + text("x") + b"\x88s")), "want the notes conj and neg of a"),
     "a class in a class": (
         program(named("copyreg.__newobj__") + b"\x94(" + b"h\0" * 5000 + b"tR"),
@@ -510,7 +520,7 @@ def test_bad_files_of_before_1_6(tmp_path):
             "storage 0: want a part of 16 bytes, got one up to 20",
         ),
         (legacy(program(old_storage(view=tup(text("v"), number(-1), number(2))))), "want a part of a storage"),
-        (good.replace(b"M\xe9\3", b"M\xe9\4"), "want the number 1001 at the beginning, got 1257"),
+        (good.replace(b"M\xe9\3", b"M\xe9\4"), "want the number 1001 at the beginning, got another or none"),
         (MAGIC, "byte 15: want data alone, got the end"),
         (
             legacy(program(tup(text("module"), named("my.Net"), text("net.py"), text("class Net")) + b"Q)\x81}b"), []),

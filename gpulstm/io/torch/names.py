@@ -9,7 +9,7 @@ from gpulstm.io.torch.numpy_values import TYPES, NumPyValues
 from gpulstm.io.torch.plain_values import PlainValues
 from gpulstm.io.torch.rebuild import WITHOUT_ARRAY, Rebuild
 from gpulstm.io.torch.tensors import Tensors
-from gpulstm.io.torch.unread import Named, Refused, Unread, modern
+from gpulstm.io.torch.unread import Named, Refused, Unfinished, Unread, modern
 
 # Kinds of quantization, layouts and orders of memory stay texts.
 _TEXTS = {
@@ -55,20 +55,21 @@ class TorchNames:
             return Unread(name.name, arguments)
         if text in WITHOUT_ARRAY:
             return Refused(name.name, (WITHOUT_ARRAY[text],))
-        try:
-            return self.calls[text](*arguments)
-        except GpulstmError:
-            raise
-        except (TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise FormatError(f"want the arguments that torch.save writes for {text}, got others") from error
+        return _guarded(text, self.calls[text], *arguments)
+
+    def finish(self, target: Unfinished, state: Any) -> Any:
+        """For ``unpickle``: the value that follows from an object's state, or None if it stays unread."""
+        return _guarded(target.name, target.finish, state)
 
     def persistent(self, identity: Any) -> Any:
         """For ``unpickle``: ("storage", kind, key, device, length), and in old files a part of it; there also
         ("module", class, file, source).
         """
-        if type(identity) is tuple and len(identity) == 4 and identity[0] == "module":
+        if type(identity) is not tuple or not identity or type(identity[0]) is not str:
+            raise FormatError("want the name of a storage, got something else")
+        if len(identity) == 4 and identity[0] == "module":
             return identity[1]
-        if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
+        if len(identity) not in (5, 6) or identity[0] != "storage":
             raise FormatError("want the name of a storage, got something else")
         _, kind, key, _, length, *view = identity
         return self.tensors.storage(kind, key, length, *view)
@@ -80,3 +81,13 @@ class TorchNames:
         if not isinstance(kind, Unread) or modern(kind.name).startswith("copyreg."):
             raise ValueError
         return self.call(kind, arguments)
+
+
+def _guarded(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the function gives; whatever else the arguments are, they are a FormatError."""
+    try:
+        return function(*arguments)
+    except GpulstmError:
+        raise
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise FormatError(f"want the arguments that torch.save writes for {name}, got others") from error

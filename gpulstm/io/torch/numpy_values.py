@@ -40,7 +40,7 @@ class NumPyValues:
             if not plain or type(state) is not tuple or len(state) < 5 or state[2:5] != (None, None, None):
                 return None
             if state[1] not in ("<", ">", "|", "="):
-                raise FormatError(f"want the byte order of a dtype, got {state[1]!r:.50}")
+                raise FormatError("want the byte order of a dtype, got something else")
             return np.dtype(code).newbyteorder(state[1])
 
         self.budget.spend(3 * cost.ARRAY)

@@ -135,8 +135,9 @@ class _Legacy(_Reader):
             self.free = self.size
             self._begin(Budget(self.size), "little")
             for want in (_MAGIC, _VERSION):
-                if (got := self._next()) != want:
-                    raise FormatError(f"want the number {want} at the beginning, got {got!r:.50}")
+                got = self._next()
+                if type(got) is not int or got != want:
+                    raise FormatError(f"want the number {want} at the beginning, got another or none")
             self._next()
             value = self._next()
             length, keys = self.length, self._next()

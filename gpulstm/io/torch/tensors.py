@@ -132,7 +132,7 @@ class Tensors:
     def _noted(self, made: np.ndarray, notes: Any) -> np.ndarray:
         """A tensor that is the conjugate or the negative of what the storage holds, as a copy."""
         if type(notes) is not dict or not set(notes) <= {"conj", "neg"}:
-            raise FormatError(f"want the notes conj and neg of a tensor, got {notes!r:.100}")
+            raise FormatError("want the notes conj and neg of a tensor, got others")
         if notes.get("conj"):
             made = self.copy(made, made.dtype, np.conjugate)
         return self.copy(made, made.dtype, np.negative) if notes.get("neg") else made

@@ -34,6 +34,9 @@ class Names(Protocol):
     def call(self, name: Unread, arguments: tuple[Any, ...]) -> Any:
         """For a name applied to arguments."""
 
+    def finish(self, target: Unfinished, state: Any) -> Any:
+        """For an object's attributes; None if it stays as it is."""
+
     def persistent(self, identity: Any) -> Any:
         """For data kept elsewhere in the file."""
 
@@ -214,7 +217,7 @@ class _Machine(Stack):
         target = self.top("value with attributes", Unread, Namespace, dict, set, np.ndarray)
         if isinstance(target, Named):
             raise FormatError(f"want an object on the stack, got {target}")
-        if isinstance(target, Unfinished) and (value := target.finish(state)) is not None:
+        if isinstance(target, Unfinished) and (value := self.names.finish(target, state)) is not None:
             self.stack[-1] = value
             for place in target.places:
                 self.memo[place] = value
