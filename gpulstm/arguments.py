@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.backend import CPU, Array, Backend, backend_of
-from gpulstm.errors import DeviceError, DTypeError, ShapeError
+from gpulstm.errors import DeviceError, DTypeError, GpulstmError, ShapeError
 
 
 def one_backend(fn: Callable, given: Sequence[Any], arrays: Sequence[Array | float | None]) -> Backend:
@@ -55,6 +55,11 @@ def array_of_list(name: str, x: Any, dtype: np.dtype | None) -> np.ndarray:
         if not (exact and info.min <= int(array.min()) and int(array.max()) <= info.max):
             raise DTypeError(f"{name}: want whole numbers from {info.min} to {info.max} for {dtype}, got {x!r:.60}")
     return array
+
+
+def renamed(error: GpulstmError, name: str) -> GpulstmError:
+    """The same error with another name for the argument in front."""
+    return type(error)(f"{name}: {str(error).partition(': ')[2]}")
 
 
 def check_writable(name: str, array: Array) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm import pool
-from gpulstm.errors import DeviceError, DTypeError
+from gpulstm.errors import DeviceError, DTypeError, type_name
 from gpulstm.launch import Launcher
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: neither library offers a common static type
@@ -29,7 +29,7 @@ def _from_dlpack(x: Any) -> np.ndarray:
     try:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError) as error:
-        raise DTypeError(f"array: want one that NumPy can share, got a {type(x).__name__}: {error}") from error
+        raise DTypeError(f"array: want one that NumPy can share, got a {type_name(x)}: {error}") from error
 
 
 class NumpyBackend:
@@ -193,7 +193,7 @@ def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> 
             continue
         backend = _backend_of_one(x)
         if backend is None:
-            got = f"{type(x).__name__}{_way_to_an_array(x)}"
+            got = f"{type_name(x)}{_way_to_an_array(x)}"
             raise DTypeError(f"{_name(k, arrays, named)}: want a NumPy or CuPy array, got {got}")
         if backend is CPU and type(x) is not np.ndarray:
             check_plain(x, _name(k, arrays, named))
@@ -222,8 +222,10 @@ def _name(k: int, arrays: tuple, named: dict[str, Any]) -> str:
 
 
 def _way_to_an_array(x: Any) -> str:
-    if type(x).__name__ in ("Tensor", "Parameter"):
+    if type_name(x) in ("Tensor", "Parameter"):
         return "; give its .data, or call the function through gl.apply"
+    if hasattr(x, "__dlpack__"):
+        return "; gl.tensor(x).data is one"
     return "; make one with np.asarray" if isinstance(x, list | tuple) or hasattr(x, "__array__") else ""
 
 
@@ -344,9 +346,10 @@ def to_dtype(dtype: Any) -> np.dtype:
     if isinstance(dtype, str) and dtype == "bfloat16":
         return as_dtype(dtype)
     try:
-        return np.dtype(dtype)
+        result = np.dtype(dtype)
     except TypeError as error:
         raise DTypeError(f"dtype: want one of NumPy's, got {dtype!r}") from error
+    return result if result.isnative else result.newbyteorder("=")
 
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")

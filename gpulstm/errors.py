@@ -39,3 +39,9 @@ class TapeError(GpulstmError, RuntimeError):
 
 class FileExists(GpulstmError, FileExistsError):
     """A file would be overwritten that holds finished work; the message says the choices."""
+
+
+def type_name(x: object) -> str:
+    """The name of x's type, for messages; of another library's Tensor or Parameter, with the library's name."""
+    name, library = type(x).__name__, type(x).__module__.partition(".")[0]
+    return f"{library}.{name}" if name in ("Tensor", "Parameter") and library != "gpulstm" else name

@@ -47,6 +47,23 @@ def test_where(device, rng, shapes):
         assert chosen(device.asarray(a), 2.0)[1](device.asarray(formula(a, 2.0)))[0] is None
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "dtype", "want"),
+    [
+        (np.array([1, 2]), 0.5, "float64", [1, 0.5]),
+        (0.5, np.array([True, False]), "float64", [0.5, 0]),
+        (np.array([True, True]), 3, "int64", [1, 3]),
+        (np.array([1, 2], np.int8), np.array([3, 300], np.int16), "int16", [1, 300]),
+        (np.array([1, 2], np.float32), 0.1, "float32", [1, np.float32(0.1)]),
+        (np.array([1, 2]), np.array([0.5, 0.5], np.float32), "float32", [1, 0.5]),
+    ],
+)
+def test_where_has_a_type_that_holds_both(device, a, b, dtype, want):
+    a, b = (device.asarray(x) if isinstance(x, np.ndarray) else x for x in (a, b))
+    y, _ = elementwise.where(device.asarray([True, False]), a, b)
+    assert y.dtype == dtype and y.tolist() == want
+
+
 def test_where_does_not_read_what_it_does_not_choose(device):
     condition, a = device.asarray(np.array([True, False])), device.asarray(np.array([1.0, NAN]))
     y, pullback = elementwise.where(condition, a, 0.0)
@@ -244,6 +261,6 @@ def test_what_does_not_fit_is_named(device):
     refused(DTypeError, "min: want a number or None, got ndarray; use gl.maximum", elementwise.clip, x, min=x)
     refused(DTypeError, "clip: want min, max or both, got none", elementwise.clip, x)
     refused(DTypeError, "maximum: want one dtype", elementwise.maximum, x, x.astype(np.float64))
-    refused(DTypeError, "a: want float32, .* got int64", elementwise.sqrt, x.astype(np.int64))
+    refused(DTypeError, "x: want float32, .* got int64", elementwise.sqrt, x.astype(np.int64))
     refused(DTypeError, "bitwise_and: want booleans or integers, got float32", comparisons.bitwise_and, x > 0, x)
     refused(ShapeError, r"axis: want axes of \(2, 3\), each once, got 2", reductions.max, x, axis=2)

@@ -374,3 +374,60 @@ def test_tensor_does_not_cut_the_tape(device, leaf):
         upper(hidden)
     upper(hidden.astype("float64"))[0].sum().backward()
     assert all(p.grad is not None for p in lower.parameters())
+
+
+# -- what another library does not share ---------------------------------------------------------------------
+class Tensor:
+    """Another library's tensor that hangs on its own tape."""
+
+    def __dlpack__(self, **options):
+        raise BufferError("detach it first")
+
+    def __dlpack_device__(self):
+        return (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("x", gl.tensor),
+        ("x", gl.relu),
+        ("x", gl.ReLU()),
+        ("x", gl.Linear(2, 2, device="cpu")),
+        ("target", lambda x: gl.mse(np.ones(2), x)),
+        ("b", lambda x: gl.tensor([1.0]) + x),
+        (r"arrays\[1\]", lambda x: gl.stack([np.ones(2), x])),
+    ],
+)
+def test_memory_that_is_not_shared_is_named(name, call):
+    with pytest.raises(DTypeError, match=f"^{name}: want one that NumPy can share, got a tests.Tensor: detach it"):
+        call(Tensor())
+
+
+def test_parameters_of_what_is_no_array_say_what_to_give():
+    with pytest.raises(DTypeError, match=r"data: want a NumPy or CuPy array, got tests\.Tensor; gl\.tensor\(x\)\.data"):
+        gl.Parameter(Tensor())
+    with pytest.raises(DTypeError, match=r"got Tensor; give its \.data"):
+        gl.Parameter(gl.tensor([1.0]))
+    layer = gl.Linear(2, 2, device="cpu")
+    with pytest.raises(DTypeError, match=r"weight: want a Parameter, as it is learnt, got a tests\.Tensor"):
+        layer.weight = Tensor()
+    assert gl.Parameter(np.float32(3)).shape == ()
+
+
+def test_byte_orders_of_types_are_this_machines():
+    assert gl.tensor([1.0]).astype(">f4").dtype == np.dtype("=f4") == gl.tensor([1], dtype=">f4").dtype
+
+
+def test_parts_and_numpys_functions_name_another_device(emulated):
+    x = gl.tensor([1.0, 2.0], device="cuda")
+    for key in (gl.tensor([0]), np.array([0]), np.array([True, False])):
+        with pytest.raises(DeviceError, match=r"^key: want cuda:0, the device of tensor, got cpu; move it with"):
+            x[key]
+        with pytest.raises(DeviceError, match=r"^key: want cuda:0, the device of tensor, got cpu; move it with"):
+            x[key] = 1
+    with pytest.raises(DeviceError, match=r"^value: want cuda:0, the device of tensor, got cpu; move it with"):
+        x[0] = np.float32([1])
+    with pytest.raises(DeviceError, match=r"np.save: want a tensor on cpu, got one on cuda:0; copy it with .numpy\(\)"):
+        np.save("never", x)
+    assert x[[0]].tolist() == [1] and x[gl.tensor([1], device="cuda")].tolist() == [2]

@@ -168,6 +168,10 @@ def object_array(x):
         (lambda x: [lambda y, layers=(x,): layers[0](y)], "it.0 of Holder: .* in a function"),
         (lambda x: functools.wraps(max)(lambda y: (lambda z: x)(y)), "in a function"),
         (lambda x: Stack([x]).__iter__, "in a method"),
+        (lambda x: iter([x]), "in a list_iterator"),
+        (lambda x: zip([x], [1], strict=True), "in a zip"),
+        (lambda x: map(lambda layer: layer, {"a": x}.values()), "in a map"),
+        (lambda x: (layer for layer in [x]), "in a generator"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -184,6 +188,37 @@ def test_what_no_name_leads_to_is_refused_by_every_walk(wrap, what, words):
     ):
         with pytest.raises(DTypeError, match=words):
             walk()
+
+
+SCRIPT = """
+def by_name(x):
+    return layer(x)
+
+def in_a_dict(x):
+    return [layers["a"](step) for step in x]
+
+def by_another_function(x):
+    return by_name(x)
+
+def has_an_attribute_of_that_name(x):
+    return x.layer
+"""
+
+
+@pytest.mark.parametrize("name", ["by_name", "in_a_dict", "by_another_function"])
+def test_layers_that_a_function_takes_from_its_script_are_seen(name):
+    script = {"layer": linear(), "layers": {"a": linear()}}
+    exec(SCRIPT, script)
+    model = gl.Sequential(linear(), script[name])
+    with pytest.raises(DTypeError, match=r"1 of Sequential: .* got a Linear in a function"):
+        list(model.parameters())
+    assert len(list(gl.Sequential(script["layer"], script["layers"]["a"], script[name]).parameters())) == 4
+    assert len(list(gl.Sequential(linear(), script["has_an_attribute_of_that_name"]).parameters())) == 2
+
+
+def test_iterators_are_not_used_up():
+    model = Holder(iter([1, 2]))
+    assert not model.state_dict() and list(model.it) == [1, 2]
 
 
 def test_what_is_found_elsewhere_may_be_anywhere():
@@ -431,6 +466,9 @@ def test_what_is_assigned_to_a_buffer_is_the_buffer():
     for name, value, words in (
         ("x", 3, "want a Tensor, an array or None"), ("x", gl.Parameter(np.ones(1)), "got a Parameter"),
         ("mean", np.ones(1), "want a new name for a buffer, got that of a Parameter"), ("train", None, "is a method"),
+        ("a.b", None, "name: want a name without a dot .*, got 'a.b'"), ("", None, "got ''"), (3, None, "got 3"),
+        ("forward", np.ones(1), "got 'forward'"), ("x", np.array(["a"]), "x: want booleans, integers or floating"),
+        ("q", np.ma.masked_array([1.0]), "^q: want a plain array, got a MaskedArray"),
     ):  # fmt: skip
         with pytest.raises(DTypeError, match=words):
             model.register_buffer(name, value)
@@ -524,6 +562,11 @@ def test_apply_goes_from_the_inside_out():
     model, seen = gl.Sequential(linear(), gl.Sequential(gl.Dropout(0.1))), []
     assert model.apply(lambda m: seen.append(type(m).__name__)) is model
     assert seen == ["Linear", "Dropout", "Sequential", "Sequential"]
+
+
+def test_apply_wants_a_function():
+    with pytest.raises(DTypeError, match="fn: want a function of a layer, got int"):
+        linear().apply(3)
 
 
 def test_a_layer_may_refuse_to_train():

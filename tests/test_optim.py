@@ -10,7 +10,7 @@ import pytest
 
 from gpulstm import optim
 from gpulstm.backend import CPU, CupyBackend
-from gpulstm.errors import DeviceError, DTypeError, FormatError, ShapeError
+from gpulstm.errors import DeviceError, DTypeError, FormatError, ShapeError, TapeError
 from gpulstm.io import load_arrays, save_arrays
 from gpulstm.launch import Launcher
 from gpulstm.optim import optimizer, table
@@ -484,6 +484,8 @@ def test_parameters_that_are_none(device):
         optim.Adam([{"params": [p]}, {"params": [p]}])
     with pytest.raises(DTypeError, match="parameter 0: want a Parameter, got ndarray"):
         optim.Adam([p.data])
+    with pytest.raises(TapeError, match="parameter 1: want a Parameter, got a tensor that a function made"):
+        optim.Adam([p, p * 2])
     for given in (p, object()):
         with pytest.raises(DTypeError, match=r"parameters: want a list of Parameters or of groups, e.g. .*, got"):
             optim.Adam(given)

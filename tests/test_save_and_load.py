@@ -255,6 +255,54 @@ def test_when_one_object_refuses_the_others_are_put_back(tmp_path):
     assert same(states(two), before) and two["generator"].bit_generator.state == where
 
 
+class Stubborn:
+    """Refuses every state, its own too."""
+
+    def state_dict(self):
+        return {"a": 1}
+
+    def load_state_dict(self, state):
+        raise ValueError("never")
+
+
+def test_an_object_that_refuses_its_own_state_does_not_keep_the_others_from_theirs(tmp_path):
+    one, two, before = (parts(0), parts(1)["model"], Stubborn())
+    gl.save(tmp_path / "run", {"a": Stubborn(), "b": one["model"]})
+    kept = states({"model": two})
+    with pytest.raises(FormatError, match=r"run: a: want the state of a Stubborn, got .*ValueError never"):
+        gl.load(tmp_path / "run", {"a": before, "b": two})
+    gl.save(tmp_path / "run", {"b": one["model"], "a": Stubborn()})
+    with pytest.raises(FormatError, match=r"run: a: want the state of a Stubborn, got .*ValueError never"):
+        gl.load(tmp_path / "run", {"a": before, "b": two})
+    assert same(states({"model": two}), kept)
+
+
+class Shared:
+    """An array of another library, which NumPy shares."""
+
+    def __init__(self, array):
+        self.array, self.dtype = array, array.dtype
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+@pytest.mark.parametrize("others", [{}, {"n": 1}], ids=["alone", "with a number"])
+def test_arrays_of_other_libraries_and_byte_orders_are_written(tmp_path, others):
+    gl.save(tmp_path / "x", {"a": Shared(np.arange(3.0)), "b": np.arange(3, dtype=">i4"), **others})
+    read = gl.load(tmp_path / "x")
+    assert read["a"].tolist() == [0, 1, 2] and read["b"].tolist() == [0, 1, 2] and read["b"].dtype == "int32"
+
+
+def test_arrays_that_mean_more_are_named(tmp_path):
+    for nest, place in (({"a": np.ma.masked_array([1.0])}, "a"), ({"n": 1, "l": [np.ma.masked_array([1.0])]}, "l/0")):
+        with pytest.raises(DTypeError, match=f"^{place}: want a plain array, got a MaskedArray, .* x.filled"):
+            gl.save(tmp_path / "x", nest)
+
+
 # -- other writers' files ------------------------------------------------------------------------------------
 def loss(model, batch, state):
     return gl.mse(model(batch[0]), batch[1]), None

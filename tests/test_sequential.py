@@ -126,6 +126,24 @@ def test_layers_are_reached_by_place_and_name():
         model[4]
 
 
+def test_layers_are_put_in_and_taken_out():
+    a, b, c, d = (gl.Linear(2, 2, **MADE) for _ in range(4))
+    part = gl.Sequential(a, b, c)[1:].append(d)
+    assert list(part) == [b, c, d] and [name for name, _ in part.named_layers()] == ["1", "2", "3"]
+    model = gl.Sequential(a).extend([b, gl.relu, c])
+    del model[1:3]
+    assert list(model) == [a, c] and [name for name, _ in model.named_layers()] == ["0", "1"]
+    del model[-1]
+    assert list(model.append(d)) == [a, d]
+    named = gl.Sequential({"x": a, "y": b})
+    del named.x
+    assert list(named.append(c).named_layers()) == [("y", b), ("1", c)]
+    with pytest.raises(IndexError):
+        del named[5]
+    with pytest.raises(AttributeError, match="has no attribute 'x'"):
+        del named.x
+
+
 @pytest.mark.oracle
 def test_names_are_torchs():
     import torch

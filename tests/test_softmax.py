@@ -87,5 +87,5 @@ def test_what_does_not_fit_is_named(name):
     for axis in (2, -3, None, 1.0, True, (0, 1)):
         with pytest.raises(ShapeError, match=r"axis: want one axis of \(2, 3\), from -2 to 1, got"):
             function(np.ones((2, 3)), axis=axis)
-    with pytest.raises(DTypeError, match=r"a: want float32, .* got int64"):
+    with pytest.raises(DTypeError, match=r"x: want float32, .* got int64"):
         function(np.ones((2, 3), np.int64))

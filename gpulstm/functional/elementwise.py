@@ -23,48 +23,48 @@ def select(condition: Array, a: Operand, b: Operand, dtype: np.dtype) -> Array:
 
 
 @needs({}, outputs=(0,))
-def exp(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = exp(a)``. ``pullback(dy)`` returns (da,)."""
-    y = _elementwise("exp", a)
+def exp(x: Array) -> tuple[Array, Callable]:
+    """``y, pullback = exp(x)``. ``pullback(dy)`` returns (dx,)."""
+    y = _elementwise("exp", x)
     return y, lambda dy: (dy * y,)
 
 
 @needs({0: (0,)})
-def log(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = log(a)``: the natural logarithm. ``pullback(dy)`` returns (da,)."""
-    return _elementwise("log", a), lambda dy: (dy / a,)
+def log(x: Array) -> tuple[Array, Callable]:
+    """``y, pullback = log(x)``: the natural logarithm. ``pullback(dy)`` returns (dx,)."""
+    return _elementwise("log", x), lambda dy: (dy / x,)
 
 
 @needs({}, outputs=(0,))
-def tanh(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = tanh(a)``. ``pullback(dy)`` returns (da,)."""
-    y = _elementwise("tanh", a)
+def tanh(x: Array) -> tuple[Array, Callable]:
+    """``y, pullback = tanh(x)``. ``pullback(dy)`` returns (dx,)."""
+    y = _elementwise("tanh", x)
     return y, lambda dy: (dy * (1 - y * y),)
 
 
 @needs({}, outputs=(0,))
-def sigmoid(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = sigmoid(a)``: 1 / (1 + exp(-a)). ``pullback(dy)`` returns (da,)."""
-    dtype, xp = check_floats(a=a), backend_of(a).xp
-    wide = a.astype(accumulator(dtype), copy=False)
-    y = xp.asarray(0.5 * xp.tanh(0.5 * wide) + 0.5, dtype=a.dtype)  # never overflows
+def sigmoid(x: Array) -> tuple[Array, Callable]:
+    """``y, pullback = sigmoid(x)``: 1 / (1 + exp(-x)). ``pullback(dy)`` returns (dx,)."""
+    dtype, xp = check_floats(x=x), backend_of(x).xp
+    wide = x.astype(accumulator(dtype), copy=False)
+    y = xp.asarray(0.5 * xp.tanh(0.5 * wide) + 0.5, dtype=x.dtype)  # never overflows
     return y, lambda dy: (dy * (y * (1 - y)),)
 
 
 @needs({}, outputs=(0,))
-def relu(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = relu(a)``: max(a, 0). ``pullback(dy)`` returns (da,), 0 where a is 0, as in PyTorch."""
-    check_floats(a=a)
-    xp = backend_of(a).xp
-    y = xp.asarray(xp.maximum(a, 0), dtype=a.dtype)
+def relu(x: Array) -> tuple[Array, Callable]:
+    """``y, pullback = relu(x)``: max(x, 0). ``pullback(dy)`` returns (dx,), 0 where x is 0, as in PyTorch."""
+    check_floats(x=x)
+    xp = backend_of(x).xp
+    y = xp.asarray(xp.maximum(x, 0), dtype=x.dtype)
     return y, lambda dy: (select(y <= 0, 0, dy, dy.dtype),)
 
 
 @needs({}, outputs=(0,))
-def sqrt(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = sqrt(a)``: the square root, nan below 0. ``pullback(dy)`` returns (da,), infinite at 0."""
-    y = _elementwise("sqrt", a)
-    xp = backend_of(a).xp
+def sqrt(x: Array) -> tuple[Array, Callable]:
+    """``y, pullback = sqrt(x)``: the square root, nan below 0. ``pullback(dy)`` returns (dx,), infinite at 0."""
+    y = _elementwise("sqrt", x)
+    xp = backend_of(x).xp
 
     def pullback(dy: Array) -> tuple[Array]:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -74,21 +74,21 @@ def sqrt(a: Array) -> tuple[Array, Callable]:
 
 
 @needs({0: (0,)})
-def absolute(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = absolute(a)``: |a|. ``pullback(dy)`` returns (da,), 0 where a is 0 or nan."""
-    xp = backend_of(a).xp
+def absolute(x: Array) -> tuple[Array, Callable]:
+    """``y, pullback = absolute(x)``: |x|. ``pullback(dy)`` returns (dx,), 0 where x is 0 or nan."""
+    xp = backend_of(x).xp
 
     def pullback(dy: Array) -> tuple[Array]:
-        return (select(a > 0, dy, select(a < 0, -dy, 0, dy.dtype), dy.dtype),)
+        return (select(x > 0, dy, select(x < 0, -dy, 0, dy.dtype), dy.dtype),)
 
-    return xp.asarray(abs(a)), pullback
+    return xp.asarray(abs(x)), pullback
 
 
 @needs({})
-def clip(a: Array, *, min: float | None = None, max: float | None = None) -> tuple[Array, Callable]:
-    """``y, pullback = clip(a, min=0, max=1)``: a within the bounds; one of them may be None.
+def clip(x: Array, *, min: float | None = None, max: float | None = None) -> tuple[Array, Callable]:
+    """``y, pullback = clip(x, min=0, max=1)``: x within the bounds; one of them may be None.
 
-    ``pullback(dy)`` returns (da,), 0 outside the bounds. Raises DTypeError for bounds that are no numbers.
+    ``pullback(dy)`` returns (dx,), 0 outside the bounds. Raises DTypeError for bounds that are no numbers.
     """
     bounds = [x.item() if isinstance(x, np.generic) else x for x in (min, max)]
     for name, bound in zip(("min", "max"), bounds, strict=True):
@@ -96,14 +96,14 @@ def clip(a: Array, *, min: float | None = None, max: float | None = None) -> tup
             raise DTypeError(f"{name}: want a number or None, got {type(bound).__name__}; use gl.maximum or gl.minimum")
     if bounds == [None, None]:
         raise DTypeError("clip: want min, max or both, got none")
-    xp = backend_of(a).xp
+    xp = backend_of(x).xp
     low, high = bounds
-    y, inside = a, True
+    y, inside = x, True
     if low is not None:
-        y, inside = xp.maximum(y, low), inside & (a >= low)
+        y, inside = xp.maximum(y, low), inside & (x >= low)
     if high is not None:
-        y, inside = xp.minimum(y, high), inside & (a <= high)
-    dtype = a.dtype if is_floating(a.dtype) else y.dtype
+        y, inside = xp.minimum(y, high), inside & (x <= high)
+    dtype = x.dtype if is_floating(x.dtype) else y.dtype
     return xp.asarray(y, dtype=dtype), lambda dy: (select(inside, dy, 0, dy.dtype),)
 
 
@@ -147,8 +147,9 @@ def where(condition: Array, a: Operand, b: Operand) -> tuple[Array, Callable]:
     checked_operands("where", condition, a, b)
     a, b, typed = typed_operands("where", a, b)
     xp = backend_of(condition, a, b).xp
-    arrays = [x for x in (a, b) if hasattr(x, "dtype")]
-    dtype = typed(xp.zeros((), np.result_type(*arrays) if arrays else xp.asarray(a + b).dtype)).dtype
+    kinds = [x.dtype if hasattr(x, "dtype") else x for x in (a, b)]
+    floats = [kind for kind in kinds if isinstance(kind, np.dtype) and is_floating(kind)]
+    dtype = typed(xp.zeros((), floats[0] if floats else np.result_type(*kinds))).dtype
 
     def pullback(dy: Array) -> tuple[None, Array | None, Array | None]:
         return None, undo_a(select(condition, dy, 0, dy.dtype)), undo_b(select(condition, 0, dy, dy.dtype))
@@ -177,7 +178,7 @@ def move(a: Array, *, device: str) -> tuple[Array, Callable]:
         return there.asarray(a), lambda dy: (here.asarray(dy),)
 
 
-def _elementwise(name: str, a: Array) -> Array:
-    check_floats(a=a)
-    xp = backend_of(a).xp
-    return xp.asarray(getattr(xp, name)(a), dtype=a.dtype)
+def _elementwise(name: str, x: Array) -> Array:
+    check_floats(x=x)
+    xp = backend_of(x).xp
+    return xp.asarray(getattr(xp, name)(x), dtype=x.dtype)

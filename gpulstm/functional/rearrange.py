@@ -23,9 +23,7 @@ def index(a: Array, *, key: Any) -> tuple[Array, Callable]:
     """
     backend = backend_of(a)
     parts = key if isinstance(key, tuple) else (key,)
-    for part in parts:
-        backend_of(a, part if hasattr(part, "dtype") else None)
-    key = tuple(backend.asarray(part) if isinstance(part, list) else part for part in parts)
+    key = tuple(index_part(a, part) for part in parts)
     once = all(part is None or part is Ellipsis or _takes_once(part) for part in key)
     y, shape, dtype = backend.xp.asarray(a[key]), a.shape, a.dtype
 
@@ -41,6 +39,12 @@ def index(a: Array, *, key: Any) -> tuple[Array, Callable]:
         return (gradient(dy.reshape(-1, 1))[1].reshape(shape),)
 
     return y, pullback
+
+
+def index_part(a: Array, part: Any) -> Any:
+    """A part of a key for a, a list as an array; raises DeviceError, naming the key, for an array elsewhere."""
+    backend = backend_of(tensor=a, key=part if hasattr(part, "dtype") else None)
+    return backend.asarray(part) if isinstance(part, list) else part
 
 
 def _takes_once(part: Any) -> bool:

@@ -11,52 +11,52 @@ from gpulstm.functional.needs import needs
 
 
 @needs({}, outputs=(0,))
-def softmax(a: Array, *, axis: int = -1) -> tuple[Array, Callable]:
-    """``y, pullback = softmax(a, axis=-1)``: exp(a) / sum(exp(a)) along the axis, without overflow.
+def softmax(x: Array, *, axis: int = -1) -> tuple[Array, Callable]:
+    """``y, pullback = softmax(x, axis=-1)``: exp(x) / sum(exp(x)) along the axis, without overflow.
 
-    a (...) -> y (...). ``pullback(dy)`` returns (da,). As in PyTorch, a row is nan if it holds nan or +inf, or
-    nothing but -inf. Raises DTypeError for what is no floating array, ShapeError for an axis that a does not have.
+    x (...) -> y (...). ``pullback(dy)`` returns (dx,). As in PyTorch, a row is nan if it holds nan or +inf, or
+    nothing but -inf. Raises DTypeError for what is no floating array, ShapeError for an axis that x does not have.
     """
-    along, wide = _checked(a, axis)
-    xp = backend_of(a).xp
-    _, exps, total = _exponentials(a.astype(wide, copy=False), along)
-    y = xp.asarray(exps / total, dtype=a.dtype)
+    along, wide = _checked(x, axis)
+    xp = backend_of(x).xp
+    _, exps, total = _exponentials(x.astype(wide, copy=False), along)
+    y = xp.asarray(exps / total, dtype=x.dtype)
 
     def pullback(dy: Array) -> tuple[Array]:
         p, dp = y.astype(wide, copy=False), dy.astype(wide, copy=False)
-        da = p * (dp - (dp * p).sum(axis=along, keepdims=True))
-        return (xp.asarray(da, dtype=dy.dtype),)
+        dx = p * (dp - (dp * p).sum(axis=along, keepdims=True))
+        return (xp.asarray(dx, dtype=dy.dtype),)
 
     return y, pullback
 
 
 @needs({}, outputs=(0,))
-def log_softmax(a: Array, *, axis: int = -1) -> tuple[Array, Callable]:
-    """``y, pullback = log_softmax(a, axis=-1)``: a - log(sum(exp(a))) along the axis; exact where softmax(a) is 0.
+def log_softmax(x: Array, *, axis: int = -1) -> tuple[Array, Callable]:
+    """``y, pullback = log_softmax(x, axis=-1)``: x - log(sum(exp(x))) along the axis; exact where softmax(x) is 0.
 
-    a (...) -> y (...). ``pullback(dy)`` returns (da,). Raises as ``softmax``, and is nan where softmax is.
+    x (...) -> y (...). ``pullback(dy)`` returns (dx,). Raises as ``softmax``, and is nan where softmax is.
     """
-    along, wide = _checked(a, axis)
-    xp = backend_of(a).xp
-    shifted, _, total = _exponentials(a.astype(wide, copy=False), along)
+    along, wide = _checked(x, axis)
+    xp = backend_of(x).xp
+    shifted, _, total = _exponentials(x.astype(wide, copy=False), along)
     with np.errstate(divide="ignore"):  # the sum of nothing is 0
-        y = xp.asarray(shifted - xp.log(total), dtype=a.dtype)
+        y = xp.asarray(shifted - xp.log(total), dtype=x.dtype)
 
     def pullback(dy: Array) -> tuple[Array]:
         dp = dy.astype(wide, copy=False)
-        da = dp - xp.exp(y.astype(wide, copy=False)) * dp.sum(axis=along, keepdims=True)
-        return (xp.asarray(da, dtype=dy.dtype),)
+        dx = dp - xp.exp(y.astype(wide, copy=False)) * dp.sum(axis=along, keepdims=True)
+        return (xp.asarray(dx, dtype=dy.dtype),)
 
     return y, pullback
 
 
-def _checked(a: Array, axis: int) -> tuple[tuple[int, ...], np.dtype]:
+def _checked(x: Array, axis: int) -> tuple[tuple[int, ...], np.dtype]:
     """(the axis as a tuple: () for an array of no dimension; the type that is computed in)."""
-    wide = accumulator(check_floats(a=a))
-    ndim = max(a.ndim, 1)  # as in PyTorch, a number has axis 0
+    wide = accumulator(check_floats(x=x))
+    ndim = max(x.ndim, 1)  # as in PyTorch, a number has axis 0
     if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
-        raise ShapeError(f"axis: want one axis of {a.shape}, from {-ndim} to {ndim - 1}, got {axis!r}")
-    return (() if a.ndim == 0 else (int(axis) % ndim,)), wide
+        raise ShapeError(f"axis: want one axis of {x.shape}, from {-ndim} to {ndim - 1}, got {axis!r}")
+    return (() if x.ndim == 0 else (int(axis) % ndim,)), wide
 
 
 def _exponentials(x: Array, along: tuple[int, ...]) -> tuple[Array, Array, Array]:

@@ -1,5 +1,6 @@
 """gl.save and gl.load: a model, or everything that a run needs, in one file that cannot run code."""
 
+import contextlib
 import functools
 import json
 import os
@@ -16,7 +17,7 @@ from gpulstm.io.files import load_arrays, save_arrays
 from gpulstm.io.tree import DEEPEST, HEADER, KIND, State, header, to_host, tree_of
 from gpulstm.io.tree import save as save_tree
 from gpulstm.nn import Module
-from gpulstm.tape import Tensor
+from gpulstm.tape import Tensor, raw
 
 MODEL = {"kind": "model", "version": 1}
 
@@ -29,9 +30,9 @@ def save(path: str | Path, x: Any) -> None:
 
     A module's file holds the arrays of its ``state_dict`` under their names, as other readers of safetensors expect;
     so does that of a dict of arrays. Anywhere in a nest of dicts, lists and tuples may be: objects with
-    ``state_dict`` and ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, arrays,
-    Tensors, numbers, strings and None. Keys are strings, numbers, None or tuples of them. Values that are not finite
-    are saved as they are; Tensors come back without a gradient.
+    ``state_dict`` and ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, Tensors,
+    arrays of any library, numbers, strings and None. Keys are strings, numbers, None or tuples of them. Values that
+    are not finite are saved as they are; Tensors come back without a gradient, arrays in NumPy.
 
     The file is replaced whole or not at all. Raises DTypeError, naming the place, for what cannot be saved;
     FormatError for a nest of more than 100 levels; OSError where the file cannot be written.
@@ -40,7 +41,7 @@ def save(path: str | Path, x: Any) -> None:
     if isinstance(x, Module):
         save_arrays(path, x.state_dict(), {HEADER: json.dumps(MODEL)})
     elif isinstance(x, dict) and x and all(isinstance(key, str) and _is_array(value) for key, value in x.items()):
-        save_arrays(path, x)
+        save_arrays(path, {key: raw(value) for key, value in x.items()})
     else:
         save_tree(path, _states(x, ()))
 
@@ -89,10 +90,10 @@ def _check_path(path: Any, name: str, x: Any) -> None:
 
 def _is_array(value: Any) -> bool:
     try:
-        backend_of(value)
+        backend_of(raw(value))
     except GpulstmError:
         return False
-    return hasattr(value, "dtype") and not isinstance(value, np.generic)
+    return hasattr(value, "dtype") and not isinstance(value, np.generic | Tensor)
 
 
 def _has_state(x: Any) -> bool:
@@ -203,7 +204,8 @@ def _load_all(pairs: list[_Pair]) -> None:
                 raise FormatError(f"{where}: want the state of a {type(x).__name__}, got {got}") from error
     except BaseException:
         for put_back in undo:
-            put_back()
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                put_back()
         raise
 
 

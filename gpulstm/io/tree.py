@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arguments import renamed
 from gpulstm.backend import Array, Backend, backend_of
-from gpulstm.errors import DTypeError, FormatError
+from gpulstm.errors import DTypeError, FormatError, type_name
 from gpulstm.io.files import load_arrays, save_arrays
-from gpulstm.tape import Tensor
+from gpulstm.tape import Tensor, raw
 
 # The one key of the header: several would be written in an order that changes from run to run.
 HEADER = "gpulstm"
@@ -122,12 +123,14 @@ def _pack(tree: Any, place: tuple[str, ...], arrays: dict[str, Array]) -> Any:
         tree = tree.item()
     if isinstance(tree, _PLAIN):
         return tree
-    data = tree.data if isinstance(tree, Tensor) else tree
     try:
+        data = raw(tree)
         backend_of(data)
-    except DTypeError:
+    except DTypeError as error:
+        if hasattr(tree, "dtype"):
+            raise renamed(error, where) from error
         want = "a dict, list, tuple, array, Tensor, number, string or None"
-        raise DTypeError(f"{where}: want {want}, or an object with state_dict, got {type(tree).__name__}") from None
+        raise DTypeError(f"{where}: want {want}, or an object with state_dict, got {type_name(tree)}") from None
     name = first = "/" + "/".join(place)
     while name in arrays:  # the keys "a/b" and "a", "b" lead to one name
         name = f"{first}#{len(arrays)}"

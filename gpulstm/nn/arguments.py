@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.arguments import renamed
 from gpulstm.backend import FLOATS, backend_of
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
 from gpulstm.tape import Tensor, tensor
@@ -19,7 +20,7 @@ def as_tensor(x: Any, name: str) -> Tensor:
     try:
         return tensor(x)
     except GpulstmError as error:  # its name for the argument is the one of gl.tensor
-        raise type(error)(f"{name}: {str(error).partition(': ')[2]}") from error
+        raise renamed(error, name) from error
 
 
 def as_ids(ids: Any, name: str) -> Tensor:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from gpulstm.errors import DTypeError, TapeError
+from gpulstm.errors import DTypeError, TapeError, type_name
+from gpulstm.nn.arguments import as_tensor
 from gpulstm.nn.contents import check_learnt
 from gpulstm.nn.parameter import Member, Parameter
 from gpulstm.nn.tree import Tree
-from gpulstm.tape import Tensor, tensor
+from gpulstm.tape import Tensor
 
 _OURS = ("gpulstm.nn.module", "gpulstm.nn.moving", "gpulstm.nn.tree")  # where Module's methods are
 _FREE = ("training", "forward", "extra_repr", "device")  # names of the class that an object may set for itself
@@ -49,7 +50,7 @@ def buffer(name: str, value: Any) -> Tensor | None:
         raise DTypeError(
             f"{name}: want a Tensor or an array for a buffer, got a Parameter; write it without register_buffer"
         )
-    value = tensor(value) if not isinstance(value, Tensor) else value
+    value = as_tensor(value, name)
     if value.requires_grad:
         raise TapeError(
             f"{name}: want a Tensor without a gradient for a buffer, got one that requires_grad; detach() it"
@@ -72,5 +73,4 @@ def _check_name(module: Any, name: str, value: Any) -> None:
 
 
 def _kind(value: Any) -> str:
-    name = getattr(type(value), "__name__", "")
-    return f"a plain {name}" if isinstance(value, Tensor) else f"a {name}"
+    return f"a plain {type_name(value)}" if isinstance(value, Tensor) else f"a {type_name(value)}"

@@ -80,6 +80,8 @@ class Module(Moving):
         no parameter. ``to`` moves it, and converts it if it is floating; ``state_dict`` holds it if ``persistent``.
         What is assigned to the attribute later is the buffer then. Raises DTypeError for what is no array.
         """
+        if not isinstance(name, str) or not name or "." in name or name == "forward":
+            raise DTypeError(f"name: want a name without a dot for a buffer, got {name!r}")
         value = buffer(name, tensor)
         if vars(self).get(name) is not None and name not in self._persistent:
             raise DTypeError(f"{name}: want a new name for a buffer, got that of a {type(vars(self)[name]).__name__}")
@@ -158,6 +160,8 @@ class Module(Moving):
 
     def apply(self, fn: Callable[["Module"], Any]) -> "Module":
         """Call ``fn(layer)`` for every layer below and then for this one, as to give parameters first values."""
+        if not callable(fn):
+            raise DTypeError(f"fn: want a function of a layer, got {type(fn).__name__}")
         for child in self.children():
             child.apply(fn)
         fn(self)

@@ -1,5 +1,7 @@
 """What has a name in a module: parameters, and layers, which are modules themselves."""
 
+import numpy as np
+
 from gpulstm.arguments import check_writable
 from gpulstm.backend import FLOATS, Array, backend_of
 from gpulstm.errors import DTypeError
@@ -22,6 +24,7 @@ class Parameter(Tensor, Member):
 
     def __init__(self, data: Array) -> None:
         backend_of(data=data)
+        data = np.asarray(data) if isinstance(data, np.generic) else data
         if not hasattr(data, "dtype") or data.dtype.name not in FLOATS:
             got = getattr(data, "dtype", type(data).__name__)
             raise DTypeError(f"data: want an array of {', '.join(FLOATS)}, got {got}")

@@ -1,7 +1,8 @@
 """Layers and functions in a row."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from gpulstm.errors import DTypeError, ShapeError
@@ -22,7 +23,8 @@ class Sequential(Module):
     them says: ``Sequential({"rnn": lstm, "head": linear})``; a list of layers is taken too. A function
     that uses layers or parameters of its own is refused by the first walk: those belong in a layer.
 
-    ``model[1]`` is a layer, ``model[-1]`` the last one, ``model[:2]`` a Sequential of the same layers. Raises
+    ``model[1]`` is a layer, ``model[-1]`` the last one, ``model[:2]`` a Sequential of the same layers under the same
+    names; ``del model[-1]`` takes one out. Raises
     DTypeError for what is neither a layer nor a function.
     """
 
@@ -72,8 +74,14 @@ class Sequential(Module):
         return row[name]
 
     def append(self, layer: Any) -> "Sequential":
-        """Put a layer or function at the end, named by its place."""
-        self.add_module(str(len(self._row)), layer)
+        """Put a layer or function at the end, named by its place, or by the next number that is free."""
+        self.add_module(next(name for n in itertools.count(len(self._row)) if (name := str(n)) not in self._row), layer)
+        return self
+
+    def extend(self, layers: Iterable[Any]) -> "Sequential":
+        """Put several at the end."""
+        for layer in layers:
+            self.append(layer)
         return self
 
     def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
@@ -114,6 +122,22 @@ class Sequential(Module):
 
     def __setitem__(self, place: int, layer: Any) -> None:
         self.add_module(list(self._row)[place], layer)
+
+    def __delitem__(self, place: int | slice) -> None:
+        names = list(self._row)
+        self._take_out(names[place] if isinstance(place, slice) else [names[place]])
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._row:
+            self._take_out([name])
+        else:
+            super().__delattr__(name)
+
+    def _take_out(self, names: list[str]) -> None:
+        """The layers that are left keep their names, but for those that are numbered throughout: as in PyTorch."""
+        numbered = list(self._row) == list(map(str, range(len(self._row))))
+        left = [(name, layer) for name, layer in self._row.items() if name not in names]
+        self._row = {str(n) if numbered else name: layer for n, (name, layer) in enumerate(left)}
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         return ((n, item if isinstance(item, Module) else _Word(called(item))) for n, item in self._row.items())

@@ -8,7 +8,7 @@ import numpy as np
 
 from gpulstm.arguments import check_writable
 from gpulstm.backend import FLOATS
-from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.errors import DTypeError, ShapeError, TapeError, type_name
 from gpulstm.nn import Module
 from gpulstm.tape import Tensor
 
@@ -35,9 +35,11 @@ def parameters_of(name: str, given: Any) -> list[Any]:
 
 
 def check_parameter(name: str, p: Any) -> None:
-    """Raises DTypeError for what is no Tensor, or cannot be learnt in place."""
+    """Raises DTypeError for what is no Tensor or cannot be learnt in place, TapeError for what a function made."""
     if not isinstance(p, Tensor):
-        raise DTypeError(f"{name}: want a Parameter, got {type(p).__name__}")
+        raise DTypeError(f"{name}: want a Parameter, got {type_name(p)}")
+    if not p.is_leaf:
+        raise TapeError(f"{name}: want a Parameter, got a tensor that a function made, which gets no grad")
     if p.dtype.name not in FLOATS:
         raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {p.dtype.name}")
     check_writable(name, p.data)

@@ -155,7 +155,15 @@ class Exchange:
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, options: dict) -> Any:
         """NumPy's other functions, which take plain arrays."""
-        return function(*_plain(args, function), **_plain(options, function))
+        plain, keywords = _plain(args, function), _plain(options, function)
+        try:
+            return function(*plain, **keywords)
+        except TypeError as error:
+            if not backend_of(self._data).is_cuda or "no implementation found" not in str(error):
+                raise
+            raise DeviceError(
+                f"np.{function.__name__}: want a tensor on cpu, got one on {self.device}; copy it with .numpy()"
+            ) from error
 
     # -- copies of leaves -----
     def __copy__(self) -> Any:

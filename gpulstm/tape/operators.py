@@ -136,8 +136,8 @@ class Operators:
     def _write(self, what: str, key: tuple, value: Any) -> None:
         """Write into the array, and note it."""
         check_writable(what, self.data)
-        with backend_of(self.data, value if hasattr(value, "dtype") else None) as backend:
-            key = tuple(backend.asarray(part) if isinstance(part, list) else part for part in key)
+        with backend_of(tensor=self.data, value=value if hasattr(value, "dtype") else None):
+            key = tuple(rearrange.index_part(self.data, part) for part in key)
             check_cast(what, value, self.dtype)
             try:
                 self.data[key] = value

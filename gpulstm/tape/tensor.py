@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arguments import array_of_list, one_backend
+from gpulstm.arguments import array_of_list, input_names, one_backend, renamed
 from gpulstm.backend import CPU, FLOATS, Array, backend_of, check_plain, is_floating, native, to_dtype
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, ShapeError, TapeError
@@ -29,7 +29,7 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
 
     Raises DeviceError for inputs on different devices.
     """
-    arrays = [raw(x) for x in inputs]
+    arrays = _arrays(fn, inputs)
     backend = one_backend(fn, inputs, arrays)
     if not callable(fn):
         raise DTypeError(f"fn: want a function of arrays that returns (value, pullback), got {fn!r:.60}")
@@ -44,6 +44,17 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
             for k, tensor in made:
                 tensor._requires_grad, tensor._source = True, (node, k)
     return tensors if isinstance(value, tuple) else tensors[0]
+
+
+def _arrays(fn: Callable, inputs: tuple) -> list[Any]:
+    """The raw arrays of what ``fn`` is called with; raises DTypeError, naming it, for memory that is not shared."""
+    arrays: list[Any] = []
+    for x in inputs:
+        try:
+            arrays.append(raw(x))
+        except DTypeError as error:
+            raise renamed(error, input_names(fn, len(inputs))[len(arrays)]) from error
+    return arrays
 
 
 def raw(x: Any) -> Any:
@@ -242,7 +253,7 @@ def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any =
         )
     if isinstance(x, list | tuple) and any(isinstance(item, Tensor) and item.requires_grad for item in x):
         raise TapeError("tensor: want data without a gradient, got Tensors that require one; join them with gl.stack")
-    array = raw(x)
+    (array,) = _arrays(tensor, (x,))
     if dtype is not None:
         dtype = to_dtype(dtype)
     if not hasattr(array, "dtype"):
