@@ -195,6 +195,9 @@ def test_random_arrays():
     assert drawn.shape == (40, 50) and drawn.dtype == np.float64
     assert -0.1 <= drawn.min() < -0.09 and 0.29 < drawn.max() < 0.3 and abs(drawn.mean() - 0.1) < 0.02
     assert classic.rand_arr(2, 3, 4).shape == (4,) and 2 <= classic.rand_arr(2, 3) < 3
+    assert 2 < classic.rand_arr(3, 2) <= 3
+    with pytest.raises(ShapeError, match="a: want a number"):
+        classic.rand_arr("0", 1)
     first = [classic.rand_arr(0, 1, 3, generator=np.random.default_rng(1)).tolist() for _ in range(2)]
     assert first[0] == first[1]
     for shape in ((2, -1), ((2, 3),), (True,), (2.0,)):

@@ -174,7 +174,7 @@ def seeded(seed: Any) -> None:
 
 
 def elementwise(fn: Callable) -> Row:
-    return Row(fn, {"x": floats(B, D)}, {"x": "any shape"}, names={"x": "x|a"})
+    return Row(fn, {"x": floats(B, D)}, {"x": "any shape"})
 
 
 CPU = {"device": "cpu"}
@@ -263,7 +263,7 @@ TABLE: dict[str, Row] = {
     "Parameter": Row(gl.Parameter, {"data": floats(B, D)}, {"data": "any shape"}, names={"data": "data|requires_grad"}),
     # -- functions on Tensors
     **{name: elementwise(getattr(gl, name)) for name in ("tanh", "sigmoid", "relu", "exp", "log")},
-    **{name: Row(getattr(gl, name), {"x": floats(B, D)}, {"x": "any shape", "axis": "choice"}, names={"x": "x|a"})
+    **{name: Row(getattr(gl, name), {"x": floats(B, D)}, {"x": "any shape", "axis": "choice"})
        for name in ("softmax", "log_softmax")},
     **{name: Row(getattr(gl, name), {"a": floats(B, D), "b": floats(B, D)}, {"a": "operand", "b": "operand"},
                    names={"a": f"a|{name}", "b": f"b|{name}"})
@@ -321,7 +321,7 @@ TABLE: dict[str, Row] = {
     "functional.cross_entropy": Row(
         F.cross_entropy, CLASSES, {"input": "floats", "target": "raw ids", "weight": "floats"}, ("weight",)
     ),
-    **{f"functional.{name}": Row(getattr(F, name), {"a": floats(B, D)}, {"a": "any shape", "axis": "choice"})
+    **{f"functional.{name}": Row(getattr(F, name), {"x": floats(B, D)}, {"x": "any shape", "axis": "choice"})
        for name in ("softmax", "log_softmax")},
     "functional.gelu": Row(F.gelu, {"x": floats(B, D)}, {"x": "any shape", "approximate": "choice"}),
     "functional.activation": Row(

@@ -1,9 +1,11 @@
 """The functions of the minimal LSTM: sigmoid, the two derivatives, and uniform random arrays."""
 
+import math
 from typing import Any
 
 import numpy as np
 
+from gpulstm import checks
 from gpulstm.backend import Array, backend_of
 from gpulstm.cells import activation
 from gpulstm.errors import DTypeError, ShapeError
@@ -17,7 +19,7 @@ def as_numbers(name: str, x: Any) -> Array:
     array = x if hasattr(x, "dtype") else np.asarray(x)
     if array.dtype.kind in "OUScmM":
         raise DTypeError(f"{name}: want real numbers, got {array.dtype if hasattr(x, 'dtype') else repr(x)}")
-    backend_of(array)
+    backend_of(**{name: array})
     return array
 
 
@@ -43,9 +45,10 @@ def rand_arr(a: float, b: float, *shape: int, generator: np.random.Generator | N
     """A NumPy array of that shape, float64, uniform in [a, b): ``rand_arr(-0.1, 0.1, rows, columns)``.
 
     Without a shape it is one number. ``gl.manual_seed`` seeds it where no generator is given; ``np.random.seed``
-    does not. Raises ShapeError for sizes that are no integers from 0 up.
+    does not. Raises ShapeError for bounds that are no numbers and for sizes that are no integers from 0 up.
     """
     for size in shape:
         if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
             raise ShapeError(f"shape: want integers from 0 up, one by one, as in rand_arr(a, b, 2, 3), got {size!r}")
-    return as_generator(generator).uniform(a, b, shape or None)
+    low, high = (checks.number(name, value, -math.inf) for name, value in (("a", a), ("b", b)))
+    return low + (high - low) * as_generator(generator).random(shape or None)

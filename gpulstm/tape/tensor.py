@@ -122,7 +122,7 @@ class Tensor(Operators, Methods, Exchange):
         if array is self._data:  # t.data -= ... ends here
             increment_version(self)
             return
-        backend = backend_of(_no_tensor("data", array))
+        backend = backend_of(data=_no_tensor("data", array))
         if array.shape != self.shape:
             raise ShapeError(f"data: want {self.shape} as before, got {array.shape}; make a new tensor")
         moved = backend is not backend_of(self._data) or array.dtype != self.dtype
