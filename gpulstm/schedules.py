@@ -38,6 +38,7 @@ class Schedule(ABC):
         self._apply()
 
     def state_dict(self) -> dict[str, Any]:
+        """The number of steps and the first rates."""
         return {"k": self.k, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import gpulstm as gl
 from gpulstm.errors import DTypeError, FormatError
 from gpulstm.io import atomic_write, check_writable, load_arrays, save_arrays
 
@@ -367,3 +368,16 @@ def test_a_pipe_is_never_replaced(tmp_path):
         with pytest.raises(OSError, match="pipe cannot be written: it is a device or a pipe"):
             attempt()
     assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize("load", [gl.io.load_arrays, gl.io.torch.load, gl.io.keras.load], ids=["own", "torch", "keras"])
+@pytest.mark.parametrize("path", [3, b"x", None], ids=str)
+def test_what_is_no_path_is_named(load, path):
+    with pytest.raises(DTypeError, match=r"^path: want a text or a pathlib\.Path, got"):
+        load(path)
+
+
+def test_a_configuration_that_is_no_path_is_named(tmp_path):
+    (tmp_path / "x.h5").write_bytes(b"")
+    with pytest.raises(DTypeError, match=r"^config: want a text or a pathlib\.Path, got dict"):
+        gl.io.keras.load(tmp_path / "x.h5", {})

@@ -115,6 +115,7 @@ def test_what_cannot_be_saved(tmp_path):
         ({"a": np.dtype("U3")}, DTypeError, "a: want one of .*, got str96"),
         ({"a": {"b": np.ma.masked_array([1.0], [True])}}, DTypeError, "a.b: want a plain array, got a MaskedArray"),
         ({"a": 2**5000}, DTypeError, "a: want integers of at most 255 bytes"),
+        (gl.Linear(2, 2), DTypeError, r"^state_dict: want arrays, .* got Linear; give its state_dict\(\)"),
         ({frozenset([1]): 3}, FormatError, r"want texts, numbers or tuples of them as keys, got frozenset"),
         ({(1, (2, 1j)): 3}, FormatError, r"want texts, numbers or tuples of them as keys, got 1j"),
         (circle, FormatError, "at most 100 deep"),

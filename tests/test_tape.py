@@ -569,3 +569,13 @@ def test_torchs_tensors_share_their_memory():
     apply(functional.linear, theirs, weight, None).sum().backward()
     assert weight.grad[0].tolist() == [8, 2, 2]
     assert (weight * torch.ones(3)).shape == (4, 3)
+
+
+def test_raw_arrays_that_are_none_are_named():
+    x = gl.tensor([1.0, 2.0])
+    for given, words in (([1, 2], "want a NumPy or CuPy array, got list"), (np.ma.masked_array([1.0]), "want a plain")):
+        for take in (gl.Tensor, lambda data: setattr(x, "data", data)):
+            with pytest.raises(DTypeError, match=f"^data: {words}"):
+                take(given)
+    with pytest.raises(TypeError, match=r"Tensor\.max\(\) got an unexpected keyword argument 'dim'"):
+        x.max(dim=0)

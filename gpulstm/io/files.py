@@ -69,10 +69,10 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         raise FormatError(f"{path}: want arrays that NumPy can hold, got others: {error}") from error
 
 
-def as_path(path: Any) -> Path:
+def as_path(path: Any, name: str = "path") -> Path:
     """The path; raises DTypeError for what is neither a text nor a path."""
     if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):
-        raise DTypeError(f"path: want a text or a pathlib.Path, got {type(path).__name__}")
+        raise DTypeError(f"{name}: want a text or a pathlib.Path, got {type(path).__name__}")
     return Path(path)
 
 

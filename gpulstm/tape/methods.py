@@ -19,23 +19,26 @@ def _elementwise(fn: Callable, words: str) -> Callable[..., "Tensor"]:
     def method(self: Any) -> "Tensor":
         return self._apply(fn, self)
 
-    method.__name__, method.__doc__ = fn.__name__, words
-    return method
+    return _named(method, fn.__name__, words)
 
 
 def _reduction(fn: Callable, words: str) -> Callable[..., "Tensor"]:
     def method(self: Any, axis: Axis = None, keepdims: bool = False) -> "Tensor":
         return self._apply(fn, self, axis=axis, keepdims=keepdims)
 
-    method.__name__, method.__doc__ = fn.__name__, words
-    return method
+    return _named(method, fn.__name__, words)
 
 
 def _cast(dtype: str) -> Callable[..., "Tensor"]:
     def method(self: Any) -> "Tensor":
         return self.astype(dtype)
 
-    method.__doc__ = f"This tensor as {dtype}, on the tape."
+    return _named(method, dtype, f"This tensor as {dtype}, on the tape.")
+
+
+def _named(method: Callable, name: str, words: str) -> Callable[..., "Tensor"]:
+    """The method under a name of its own, as ``help`` and errors show it."""
+    method.__name__, method.__qualname__, method.__doc__ = name, f"Tensor.{name}", words
     return method
 
 

@@ -96,7 +96,7 @@ class Tensor(Operators, Methods, Exchange):
 
     def _begin(self, data: Array, requires_grad: bool) -> None:
         """A leaf, also of a class whose ``__init__`` wants something else."""
-        backend_of(data)
+        backend_of(data=data)
         self._data: Array = _numbers(as_array(data))
         self._grad: Array | None = None
         self._source: tuple[Node, int] | None = None  # the node it came from, and as which of its outputs
@@ -105,10 +105,10 @@ class Tensor(Operators, Methods, Exchange):
         if requires_grad:
             self.requires_grad = True
 
-    shape = property(lambda self: self._data.shape)
-    dtype = property(lambda self: self._data.dtype)
-    ndim = property(lambda self: self._data.ndim)
-    size = property(lambda self: self._data.size)
+    shape = property(lambda self: self._data.shape, doc="The length of each axis.")
+    dtype = property(lambda self: self._data.dtype, doc="The type of the elements, one of NumPy's.")
+    ndim = property(lambda self: self._data.ndim, doc="The number of axes.")
+    size = property(lambda self: self._data.size, doc="The number of elements.")
     device = property(lambda self: backend_of(self._data).name, doc='"cpu" or "cuda:0", as gl.device takes.')
     is_leaf = property(lambda self: self._source is None, doc="Whether no function made it.")
 

@@ -19,6 +19,7 @@ import numpy as np
 from gpulstm import nn
 from gpulstm.errors import FormatError, ShapeError
 from gpulstm.io.archive import open_archive
+from gpulstm.io.files import as_path
 from gpulstm.io.keras import legacy
 from gpulstm.io.keras.build import OPTIONS, form_of, recurrent
 from gpulstm.io.keras.config import LARGEST, RECURRENT, Entry, parse
@@ -57,7 +58,9 @@ def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
     Raises FormatError, saying what is wrong and where, for a file that is damaged or something else, DTypeError
     for bfloat16 without the package ml_dtypes, and OSError where the file cannot be read.
     """
-    with Path(path).open("rb") as file:
+    path = as_path(path)
+    config = None if config is None else as_path(config, "config")
+    with path.open("rb") as file:
         if file.read(2) != b"PK":
             groups = read_groups(file, os.fstat(file.fileno()).st_size, str(path), _SKIPPED)
             return _from_hdf5(path, groups, config)
@@ -80,16 +83,16 @@ def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
     return KerasFile(path, layers_of(path, groups, root), root, version)
 
 
-def _from_hdf5(path: str | Path, groups: dict[str, Group], config: str | Path | None) -> "KerasFile":
+def _from_hdf5(path: Path, groups: dict[str, Group], config: Path | None) -> "KerasFile":
     """A file that is HDF5 alone: of the first layout, or weights of Keras 3 (2.12 at the earliest)."""
     top, own = legacy.top_of(groups), legacy.text_of(groups, "model_config")
     if own is not None and config is not None:
         raise FormatError(f"config: want None, as {path} holds its own, got {config}")
     text = None if own is None else own.encode()
     if config is not None:
-        if Path(config).stat().st_size > LARGEST:
+        if config.stat().st_size > LARGEST:
             raise FormatError(f"{config}: want at most {LARGEST} bytes")
-        text = Path(config).read_bytes()
+        text = config.read_bytes()
     root = None if text is None else parse(text, f"{path}, model_config" if config is None else str(config))
     told = "" if config is None or root is None else str(root.source.get("keras_version", ""))
     if top is None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpulstm.io.files import atomic_write
+from gpulstm.io.files import as_path, atomic_write
 from gpulstm.io.torch import layers, read, write
 from gpulstm.io.torch.unread import Unread
 
@@ -35,7 +35,7 @@ def load(path: str | Path) -> Any:
     module, and for tensors that no array can hold (sparse, quantized, nested, without values, of a class of their
     own); DTypeError for bfloat16 and float8 without the package ml_dtypes; OSError where the file cannot be read.
     """
-    return read.read(path)
+    return read.read(as_path(path))
 
 
 def save(path: str | Path, state_dict: Any) -> None:

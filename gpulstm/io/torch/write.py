@@ -118,8 +118,10 @@ class Pickle:
         elif isinstance(value, Unread):
             raise DTypeError(f"{where}: want data, got {value}, which was never made; leave it out")
         else:
+            way = "; give its state_dict()" if hasattr(value, "state_dict") else ""
             raise DTypeError(
-                f"{where}: want arrays, numbers, texts, bytes, lists, dicts and sets, got {type(value).__name__}"
+                f"{where or 'state_dict'}: want arrays, numbers, texts, bytes, lists, dicts and sets, "
+                f"got {type(value).__name__}{way}"
             )
 
     def _name(self, text: str) -> None:
