@@ -296,3 +296,11 @@ def test_sequences_on_two_devices(emulated):
         pad_sequences([[1], there])
     with pytest.raises(DeviceError, match=r"^columns\[0\]\[1\]: want cuda:0 as the others, got cpu"):
         Batches([there, [1]], batch_size=2)
+
+
+def test_faults_of_a_sequence_name_it():
+    masked = np.ma.array([1, 2], mask=[False, True])
+    with pytest.raises(DTypeError, match=r"sequences\[1\]: want a plain array, got a MaskedArray"):
+        pad_sequences([[1], masked])
+    with pytest.raises(DTypeError, match=r"sequences\[0\]: want numbers that float64, the one type .*, got int64"):
+        pad_sequences([np.array([2**60 + 1]), np.array([0.5])])

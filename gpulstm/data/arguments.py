@@ -29,7 +29,7 @@ def as_array(name: str, x: Any) -> Array:
         raise ShapeError(f"{name}: want equal shapes in a list, got {_shortened(x)}") from error
     except TypeError as error:
         raise DTypeError(f"{name}: want an array or a list of {_ADVICE}: {error}") from error
-    backend_of(array)
+    backend_of(**{name: array})
     if not is_real(array.dtype):
         raise DTypeError(f"{name}: want {_ADVICE}, got {array.dtype.name} in {_shortened(x)}")
     return array

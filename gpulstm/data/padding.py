@@ -88,7 +88,10 @@ def _type_of_all(name: str, given: list[Any], arrays: list[Array], value: Any) -
     for n in typed:
         dtype = arrays[n].dtype
         if (dtype.kind == "b") != (first.kind == "b") or not _holds(common, arrays[n]):
-            raise DTypeError(f"{name}[{n}]: want {first.name} as {name}[{typed[0]}] has, got {dtype.name}")
+            want = f"{first.name} as {name}[{typed[0]}] has"
+            if n == typed[0]:
+                want = f"numbers that {common.name}, the one type for all {name}, can hold"
+            raise DTypeError(f"{name}[{n}]: want {want}, got {dtype.name}")
     return common
 
 
