@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
-from gpulstm.errors import DTypeError, FormatError
-from gpulstm.io import atomic_write, check_writable, load_arrays, save_arrays
+from gpulstm.errors import DTypeError, FileExists, FormatError
+from gpulstm.io import atomic_write, check_writable, files, load_arrays, save_arrays
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 INTEGERS = ["bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
@@ -381,3 +381,37 @@ def test_a_configuration_that_is_no_path_is_named(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"")
     with pytest.raises(DTypeError, match=r"^config: want a text or a pathlib\.Path, got dict"):
         gl.io.keras.load(tmp_path / "x.h5", {})
+
+
+# -- one run at a time ---------------------------------------------------------------------------------------
+
+
+def test_a_path_is_held_until_its_process_ends_in_any_way(tmp_path):
+    path = tmp_path / "run.safetensors"
+    program = (
+        "import sys, time\nfrom gpulstm.io.files import hold\n"
+        "with hold(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(FileExists, match=r"run.safetensors: another run is writing it now"), files.hold(path):
+            pass
+        with files.hold(tmp_path / "another"):
+            pass
+        other.kill()
+    for _ in range(2):
+        with files.hold(path), pytest.raises(FileExists), files.hold(path):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_lock_is_possible_nobody_is_kept_out(tmp_path, monkeypatch):
+    with files.hold("/dev/null"), files.hold("/dev/null"), files.hold(tmp_path / "no/folder"):
+        pass
+
+    def flock(file, flags):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    with files.hold(tmp_path / "run"), files.hold(tmp_path / "run"):
+        assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from gpulstm.backend import as_dtype, backend_of, native
-from gpulstm.errors import DTypeError, FormatError
+from gpulstm.errors import DTypeError, FileExists, FormatError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 HEADER_LENGTH = 8  # bytes; a little-endian number, the size of the JSON header that follows it
 LARGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
@@ -113,6 +118,50 @@ def check_writable(path: str | Path) -> None:
     with _temporary(path, Path(os.path.realpath(as_path(path)))) as (_, file):
         file.write(b"\0")
         file.flush()
+
+
+@contextmanager
+def hold(path: str | Path) -> Iterator[None]:
+    """Keep every other run, of this process or another, from holding the path until the block ends.
+
+    A file beside it, ``.NAME.lock``, is locked by the system, which frees it when the process ends in any way. Where
+    the system or the folder has no such locks, and for devices, nobody is kept out. Raises FileExists where the path
+    is held.
+    """
+    target = Path(os.path.realpath(as_path(path)))
+    lock = target.parent / f".{target.name}.lock"
+    file = _locked(lock, path) if fcntl is not None and (target.is_file() or not target.exists()) else None
+    try:
+        yield
+    finally:
+        if file is not None:
+            lock.unlink(missing_ok=True)  # while it is locked: afterwards it may be another run's
+            file.close()
+
+
+def _locked(lock: Path, path: str | Path) -> BinaryIO | None:
+    """The lock's file, open and locked; None where there can be none."""
+    while True:
+        try:
+            file = lock.open("ab")
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(lock.stat(), os.fstat(file.fileno())):
+                return file
+        except FileNotFoundError:
+            pass  # the run before has just ended and deleted it
+        except BlockingIOError as error:
+            file.close()
+            raise FileExists(
+                f"{path}: another run is writing it now; wait for its end, or give another name"
+            ) from error
+        except OSError:
+            file.close()
+            lock.unlink(missing_ok=True)
+            return None
+        file.close()
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gpulstm.clip import clip_grad_norm, clip_grad_value
 from gpulstm.errors import FileExists, NotFinite
-from gpulstm.io.files import check_writable
+from gpulstm.io.files import check_writable, hold
 from gpulstm.train import checkpoint
 from gpulstm.train.axes import Axes
 from gpulstm.train.callback import Callbacks
@@ -49,9 +49,16 @@ class Run:
 
     def go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
         """Run to the end; see Trainer.fit."""
+        if self.plan.checkpoint is not None:
+            check_writable(self.plan.checkpoint)
+        with ExitStack() as held:
+            for path in (self.plan.checkpoint, log):
+                if path is not None:
+                    held.enter_context(hold(path))
+            return self._go(resume, force, log, progress)
+
+    def _go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
         file = self.plan.checkpoint
-        if file is not None:
-            check_writable(file)
         if file is not None and file.exists() and file.stat().st_size > 0:
             if resume:
                 self.memory = self._parts.restore(file)
