@@ -52,7 +52,8 @@ def _run(arguments: list[str]) -> int:
     try:
         with cli.make_context("gpulstm", arguments) as context:
             cli.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell has closed it
+            sys.stdout.flush()
         return 0
     except click.exceptions.Exit as done:
         return done.exit_code
@@ -64,7 +65,8 @@ def _run(arguments: list[str]) -> int:
         return _fail(f"{error.format_message()} (see {place} --help)", 2)
     except BrokenPipeError:
         # Python may flush the stream once more at exit: give that somewhere to go, as its documentation advises.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (KeyboardInterrupt, Terminated) as stop:
         click.echo(f"\n{stop}" if str(stop) else "", err=True)

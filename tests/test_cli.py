@@ -382,6 +382,17 @@ def test_a_full_disk_ends_in_one_line_and_harms_nothing(corpus, tmp_path):
     ).read_bytes() == b"old"
 
 
+def test_streams_that_are_closed_or_full_do_not_end_a_run(corpus, tmp_path):
+    for number, streams in enumerate([">&-", "2>&-", "2>/dev/full", ">&- 2>&-"]):
+        line = f'exec "$@" --out {number}.safetensors {streams}'
+        train = command("text", "train", corpus, *TINY, "--steps", 8)
+        done = subprocess.run(
+            ["sh", "-c", line, "sh", *train], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=120
+        )
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), (streams, done.stderr)
+        assert (tmp_path / f"{number}.safetensors").exists()
+
+
 def test_a_plot_without_matplotlib_is_refused_before_training(corpus, tmp_path):
     # A finder that knows no matplotlib stands for a machine that has none.
     (tmp_path / "sitecustomize.py").write_text(

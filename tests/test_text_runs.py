@@ -1,5 +1,6 @@
 """Runs of the text lab over their whole life: nothing is overwritten, and every run can go on."""
 
+import io
 import json
 import re
 import shutil
@@ -185,7 +186,12 @@ def test_what_decides_the_result_is_refused_by_name(finished, capsys):
     before = contents(finished)
     with pytest.raises(FormatError) as error:
         train(OTHER, replace(TINY, hidden=9, lr=0.03), out="m.safetensors", resume=True)
-    for words in ("corpus: want", "hidden: want 8, as it began, got 9", "lr: want 0.02, as it began, got 0.03"):
+    for words in (
+        "corpus: want",
+        "give the one it began with, or train a model on another with --from",
+        "hidden: want 8, as it began, got 9",
+        "lr: want 0.02, as it began, got 0.03",
+    ):
         assert words in str(error.value)
     assert command("prose.txt", "--out", "m.safetensors", "--resume", "--seed", "4") == 2
     assert "seed: want 0, as it began, got 4" in capsys.readouterr().err
@@ -238,6 +244,50 @@ def test_no_moment_loses_both_the_checkpoint_and_the_model(here, monkeypatch, mo
     assert (here / "m.safetensors").read_bytes() == (here / "whole.safetensors").read_bytes()
 
 
+class Gone(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def __init__(self, terminal):
+        super().__init__()
+        self.isatty = lambda: terminal
+
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_whose_words_nobody_reads_is_finished_all_the_same(here, terminal):
+    """What cannot be shown is not shown; and the model is written before anything is said of it."""
+
+    def say(line):
+        if line.startswith("validation loss"):
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        train(out="m.safetensors", progress=Gone(terminal), say=say)
+    assert model_facts("m.safetensors")["steps"] == 8
+
+
+@pytest.mark.parametrize("options", [{}, {"force": True}, {"resume": True}])
+def test_of_two_runs_at_once_the_second_is_refused(here, monkeypatch, options):
+    """It is refused although the first has written nothing yet."""
+    whole, refused = training.language_loss, []
+
+    def loss(model, batch, state):
+        if not refused:
+            refused.append(True)
+            with pytest.raises(FileExists, match=r"m.checkpoint.safetensors: another run is writing it now; wait"):
+                train(out="m.safetensors", **options)
+            with pytest.raises(FileExists, match=r"log.jsonl: another run is writing it now; wait"):
+                train(out="n.safetensors", log="log.jsonl", **options)
+        return whole(model, batch, state)
+
+    monkeypatch.setattr(training, "language_loss", loss)
+    train(out="m.safetensors", log="log.jsonl")
+    names = {"m.safetensors", "m.checkpoint.safetensors", "log.jsonl", "prose.txt", "other.txt"}
+    assert refused and {path.name for path in here.iterdir()} == names
+
+
 # -- training a model further on other text ------------------------------------------------------------------
 
 
@@ -251,8 +301,23 @@ def test_a_model_is_trained_further_on_other_text(finished, capsys):
     assert bits(model) != bits(base) and (finished / "m.safetensors").read_bytes() == before
     facts = model_facts("n.safetensors")
     assert facts["hidden"] == 8 and facts["steps"] == 6 and facts["from"]
-    assert command("other.txt", "--out", "n.safetensors", "--resume", "--batch", "2") == 2  # not without --from
-    assert "from: want" in capsys.readouterr().err
+
+
+def test_resuming_needs_the_model_that_a_run_began_from_no_more(finished, monkeypatch):
+    """Its vocabulary is that of the first model, not of the text alone; it may be gone, or be the run's own file."""
+    few = "why not? " * 80  # fewer characters than the model knows
+    settings, longer = replace(TINY, dropout=0.4), replace(TINY, dropout=0.4, steps=12)
+    train(few, settings, model="m.safetensors", out="n.safetensors")
+    shutil.copy("n.checkpoint.safetensors", "o.checkpoint.safetensors")
+    with_it = train(few, longer, model="m.safetensors", out="n.safetensors", resume=True)
+    assert bits(train(few, longer, out="o.safetensors", resume=True)) == bits(with_it)
+    assert with_it.vocabulary.tokens == lab.load_model("m.safetensors", "cpu").vocabulary.tokens
+    train(few, settings, model="m.safetensors", out="m.safetensors", force=True)
+    with pytest.raises(
+        FormatError, match=r"from: want .*; from is the model it began from: leave --from \(model=\) out"
+    ):
+        train(few, longer, model="m.safetensors", out="m.safetensors", resume=True)
+    assert bits(train(few, longer, out="m.safetensors", resume=True)) == bits(with_it)
 
 
 def test_training_further_begins_at_the_loss_that_was_reached(finished):

@@ -542,6 +542,13 @@ def test_times_and_lines():
     assert stream.getvalue() == "a line\n"
 
 
+def test_a_log_that_cannot_be_written_is_named():
+    log = Log("/dev/full", [])
+    with pytest.raises(OSError, match="/dev/full cannot be written: No space left on device"):
+        log.write({"step": 1})
+    log.close()
+
+
 def test_a_log_is_replaced_and_flushed_line_by_line(tmp_path):
     file = tmp_path / "log.jsonl"
     file.write_text("old\n")

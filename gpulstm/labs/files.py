@@ -42,11 +42,14 @@ class RunFiles:
         """None for a run that writes no model."""
         return None if self.out is None else checkpoint_path(self.out)
 
-    def claim(self, notes: Facts, facts_of: Callable[[Path], Facts], *, resume: bool, force: bool) -> int | None:
+    def claim(
+        self, notes: Facts, facts_of: Callable[[Path], Facts], advice: dict[str, str], *, resume: bool, force: bool
+    ) -> int | None:
         """Before any work: see that every file can be written, and that none of another run would be lost.
 
-        ``notes`` decide what the run computes, ``facts_of`` reads them from a finished model. Returns the steps
-        that the checkpoint to go on from has done, None without one. Raises FileExists, with the choices;
+        ``notes`` decide what the run computes, ``facts_of`` reads them from a finished model, ``advice`` is
+        what to do where the one of that name differs. Returns the steps that the checkpoint to go on from has
+        done, None without one. Raises FileExists, with the choices;
         FormatError where the checkpoint is of a run with other notes, naming all that differ, for one file
         under two names, and for pictures of an unknown kind; OSError where a file cannot be written.
         """
@@ -59,7 +62,7 @@ class RunFiles:
         if resume and self.checkpoint is None:
             raise FormatError("resume: want out=, the model whose run is to go on, got None")
         if resume and self.checkpoint is not None and _holds(self.checkpoint):
-            return self._check_same_run(notes, facts_of, force)
+            return self._check_same_run(notes, facts_of, advice, force)
         if not force:
             self._check_new(resume)
         return None
@@ -98,7 +101,9 @@ class RunFiles:
             ways.insert(0, "go on from it with --resume (resume=True), with more --steps if it is finished")
         raise FileExists(f"{names}: exists already; {', or '.join(ways)}")
 
-    def _check_same_run(self, notes: Facts, facts_of: Callable[[Path], Facts], force: bool) -> int:
+    def _check_same_run(
+        self, notes: Facts, facts_of: Callable[[Path], Facts], advice: dict[str, str], force: bool
+    ) -> int:
         """A run that goes on: what is there must be its own."""
         assert self.checkpoint is not None and self.out is not None
         tree = checkpoint.load(self.checkpoint)
@@ -106,7 +111,8 @@ class RunFiles:
         if not isinstance(kept, dict):
             raise FormatError(f"{self.checkpoint}: want a checkpoint of this run, got one of something else")
         if words := differences(kept, notes):
-            raise FormatError(f"{self.checkpoint}: want a checkpoint of this run: {words}")
+            ways = [way for name, way in advice.items() if kept.get(name) != notes.get(name)]
+            raise FormatError(f"{self.checkpoint}: want a checkpoint of this run: {'; '.join([words, *ways])}")
         step = int(tree.get("run", {}).get("step", 0))
         if force:
             return step

@@ -26,6 +26,11 @@ __all__ = [
 
 # Settings that only say how long to train and how often to look: a run may be resumed with others.
 FREE = ("steps", "validate_every", "patience")
+# What to do where a digest differs, which tells a reader nothing.
+ADVICE = {
+    "corpus": "corpus is the text: give the one it began with, or train a model on another with --from (model=)",
+    "from": "from is the model it began from: leave --from (model=) out, the checkpoint holds what is needed",
+}
 
 
 def train(
@@ -53,6 +58,7 @@ def train(
 
     ``model`` (one made before, a file or a checkpoint) is trained further on this text, in a run of its own;
     its vocabulary and sizes stay, and it itself is not changed. Words that it does not know become "<unk>".
+    Resuming such a run needs it no more.
 
     ``log`` and ``plot`` are files for the losses, as lines of JSON and as a picture. ``say`` is given facts
     about the run, a line at a time. The default generator is seeded.
@@ -67,8 +73,11 @@ def train(
     >>> print("".join(sample(model, "It was ", 200, seed=1)))
     """
     base = load_model(model, "cpu") if isinstance(model, str | Path) else model
-    if resume and settings is None and out is not None:
-        settings = kept_settings(out)
+    origin = None if base is None else model_digest(base)
+    if resume and out is not None:
+        settings = settings or kept_settings(out)
+        if base is None and (origin := _kept_origin(out)) is not None:
+            base = load_model(checkpoint_path(out), "cpu")  # its vocabulary is that of the model it began from
     if base is not None:
         check_finite(base.state_dict())
         settings = settings or settings_of(base)
@@ -77,9 +86,9 @@ def train(
     text = default_corpus() if text is None else text
     if not isinstance(text, str):
         raise DTypeError(f"text: want a string, got {type(text).__name__}; read files with read_texts([...])")
-    files, facts = RunFiles.of(out, log, plot), _facts(settings, text, base)
+    files, facts = RunFiles.of(out, log, plot), _facts(settings, text, origin)
     notes = {name: fact for name, fact in facts.items() if name not in FREE}
-    done = files.claim(notes, model_facts, resume=resume, force=force)
+    done = files.claim(notes, model_facts, ADVICE, resume=resume, force=force)
 
     place = find_device(device)
     say(f"device: {place}" + (f" ({place.reason})" if place.reason else ""))
@@ -112,13 +121,13 @@ def train(
     )
     new.eval()
     best = min((r for r in records if r["val_loss"] is not None), key=lambda record: record["val_loss"])
+    if files.out is not None:
+        save_model(files.out, new, {**facts, "validation_loss": best["val_loss"]})
+    files.finish(records, _unit(settings.level))
     say(
         f"validation loss: {_in_words(best['val_loss'], settings.level)}, the best, of step {best['step']} of "
         f"{records[-1]['step']}, after {records[-1]['seconds']:.0f} s"
     )
-    if files.out is not None:
-        save_model(files.out, new, {**facts, "validation_loss": best["val_loss"]})
-    files.finish(records, _unit(settings.level))
     return new
 
 
@@ -136,15 +145,22 @@ def kept_settings(out: str | Path) -> Settings | None:
         raise FormatError(f"{file}: want the checkpoint of a run of the text lab, got another") from error
 
 
-def _facts(settings: Settings, text: str, base: TextModel | None) -> dict[str, Any]:
-    """All that decides what a run computes, and how long."""
-    return {**asdict(settings), "corpus": digest_of(text), "from": None if base is None else model_digest(base)}
+def _kept_origin(out: str | Path) -> str | None:
+    """The digest of the model that the run in the checkpoint began from; None for a run, or a file, without."""
+    file = checkpoint_path(out)
+    notes = checkpoint.load(file).get("notes") if file.exists() and file.stat().st_size > 0 else None
+    return notes.get("from") if isinstance(notes, dict) else None
+
+
+def _facts(settings: Settings, text: str, origin: str | None) -> dict[str, Any]:
+    """All that decides what a run computes, and how long; ``origin`` is the digest of the model it begins from."""
+    return {**asdict(settings), "corpus": digest_of(text), "from": origin}
 
 
 def _beginning(checkpoint: Path | None, done: int | None, steps: int) -> str:
     if done is None:
         return f"no checkpoint at {checkpoint}: from the beginning"
-    more = "" if done < steps else "; nothing is left to do: give more --steps to train further"
+    more = "" if done != steps else "; nothing is left to do: give more --steps to train further"
     return f"going on from {checkpoint}, after step {done} of {steps}{more}"
 
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -13,36 +15,41 @@ Record = dict[str, Any]
 class Progress:
     """A tqdm bar where the stream is a terminal, a line a record where it is not, nothing for None.
 
+    A stream that can no longer be written to (nobody reads on, the terminal is closed) ends the showing, not the run.
+
     ``steps`` is how many the run has in all, None where that is not known; ``epochs`` is given for a run that
     is counted in them.
     """
 
     def __init__(self, stream: TextIO | None, step: int, steps: int | None, epochs: int | None = None) -> None:
         self._stream, self._steps, self._epochs, self._bar = stream, steps, epochs, None
-        if stream is not None and stream.isatty():
-            from tqdm import tqdm
+        with self._while_it_lasts():
+            if stream is not None and stream.isatty():
+                from tqdm import tqdm
 
-            self._bar = tqdm(total=steps, initial=step, unit="step", file=stream, dynamic_ncols=True)
+                self._bar = tqdm(total=steps, initial=step, unit="step", file=stream, dynamic_ncols=True)
 
     def step(self) -> None:
         """One more step is done."""
-        if self._bar is not None:
-            self._bar.update()
+        with self._while_it_lasts():
+            if self._bar is not None:
+                self._bar.update()
 
     def record(self, record: Record, seconds_a_step: float) -> None:
         """Show a record of the log; see Trainer."""
         facts, validated = _words(record, ""), _words(record, "val_")
         rate = f"{record['tokens_per_second']:,.0f} tokens/s"
         validated = f"  validation {validated.removeprefix('loss ')}" if validated else ""
-        if self._bar is not None:
+        if self._bar is None:
+            left = "" if self._steps is None else f"  {clock(seconds_a_step * (self._steps - record['step']))} left"
+            self.line(f"{self._place(record)}  {facts}{validated}  {rate}{left}")
+            return
+        with self._while_it_lasts():
             if self._epochs is not None:
                 self._bar.set_description(f"epoch {record['epoch']}/{self._epochs}")
             self._bar.set_postfix_str(f"{facts}, {rate}")
-            if validated:
-                self._bar.write(f"{self._place(record)}: {facts}{validated}", file=self._stream)
-        else:
-            left = "" if self._steps is None else f"  {clock(seconds_a_step * (self._steps - record['step']))} left"
-            self.line(f"{self._place(record)}  {facts}{validated}  {rate}{left}")
+        if validated:
+            self.line(f"{self._place(record)}: {facts}{validated}")
 
     def _place(self, record: Record) -> str:
         epoch = f"epoch {record['epoch']:>{len(str(self._epochs))}}/{self._epochs}  " if self._epochs else ""
@@ -52,14 +59,25 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Show a line of text without harming the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        elif self._stream is not None:
-            print(text, file=self._stream, flush=True)
+        with self._while_it_lasts():
+            if self._bar is not None:
+                self._bar.write(text, file=self._stream)
+            elif self._stream is not None:
+                print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        with self._while_it_lasts():
+            if self._bar is not None:
+                self._bar.close()
+
+    @contextmanager
+    def _while_it_lasts(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            if self._bar is not None:
+                self._bar.disable = True  # it would show itself once more when it is deleted
+            self._stream = self._bar = None
 
 
 def _words(record: Record, prefix: str) -> str:
@@ -92,10 +110,16 @@ class Log:
         return self._file is not None
 
     def write(self, record: Record) -> None:
-        """One more line."""
-        if self._file is not None:
+        """One more line; raises OSError."""
+        if self._file is None:
+            return
+        try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
+        except OSError as error:
+            with suppress(OSError):  # it would write once more
+                self._file.close()
+            raise OSError(error.errno, f"{self._file.name} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         if self._file is not None:
