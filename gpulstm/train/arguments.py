@@ -53,7 +53,8 @@ def check_run(
     waits = getattr(trainer.schedule, "needs_metric", False)
     if waits and validation is None:
         raise ShapeError(f"{type(trainer.schedule).__name__} goes by the validation loss: want validation, got None")
-    for name, given in (("patience", patience is not None), ("monitor", monitor != "val_loss")):
+    by_validation = {"patience": patience is not None, "monitor": monitor != "val_loss", "mode": mode is not None}
+    for name, given in by_validation.items():
         if given and validation is None:
             raise ShapeError(f"{name}: want validation batches, by which it goes, got validation=None")
     if resume and file is None:
