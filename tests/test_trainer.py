@@ -364,11 +364,53 @@ def test_metrics_on_a_device_are_read_with_the_losses(emulated, monkeypatch):
         ([[2.0, 1.0], [0.0, 3.0], [5.0, 0.0]], [0, 1, -100], 1.0),
         ([[[2.0, 1.0]], [[0.0, 3.0]]], [[1], [1]], 0.5),
         ([[2.0], [-1.0], [3.0]], [1.0, 0.0, 0.0], 2 / 3),
+        ([[2.0], [-1.0], [3.0]], [0, -100, 1], 1 / 2),
     ],
 )
 def test_accuracy(prediction, target, want):
     batch = (None, np.array(target))
     assert float(accuracy(gl.tensor(prediction), batch)) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("lengths", [(3, 1), (3, 1, 2), (3, 3, 1), (1, 0, 0, 2)])
+@pytest.mark.parametrize("kind", [int, float])
+def test_accuracy_leaves_out_what_fills_a_target_up(batch_first, lengths, kind):
+    """As the means of the loss do, whatever the number that fills it up; also where T = B."""
+    for targets in (
+        [[(t + n) % 2 for t in range(length)] for n, length in enumerate(lengths)],
+        [[1] * n for n in lengths],
+    ):
+        for value in (0, 1):
+            columns = [list(map(kind, row)) for row in targets]
+            (batch,) = Batches(columns, batch_size=9, batch_first=batch_first, value=value)
+            ones = np.ones((*batch[0].shape, 1)) if kind is float else np.broadcast_to([0.0, 1.0], (*batch[0].shape, 2))
+            assert float(accuracy(ones, (None, batch))) == pytest.approx(sum(map(sum, targets)) / sum(lengths))
+
+
+def test_parts_that_cannot_be_used_are_named():
+    for options, error, message in (
+        ({"schedule": 3}, DTypeError, "schedule: want e.g. gl.StepLR"),
+        ({"schedule": gl.StepLR}, DTypeError, "schedule: want e.g. gl.StepLR"),
+        ({"clip_norm": -1}, ShapeError, "clip_norm: want a number from 0 up, got -1"),
+        ({"clip_value": "a"}, ShapeError, "clip_value: want a number from 0 up, got 'a'"),
+    ):
+        with pytest.raises(error, match=message):
+            line_trainer(**options)
+
+
+@pytest.mark.parametrize("name", ["notes", "about"])
+def test_notes_that_no_checkpoint_could_hold_are_refused_before_any_step(name, tmp_path):
+    with pytest.raises(DTypeError, match=f"{name}: want a dict of JSON values"):
+        line_trainer(lambda *_: 1 / 0).fit(
+            [line_data()], 1, checkpoint=tmp_path / "c", progress=False, **{name: {"a": {1}}}
+        )
+    line_trainer().fit([line_data()], 1, checkpoint=tmp_path / "c", progress=False, **{name: {"a": np.float32(1)}})
+
+
+def test_callbacks_may_answer_with_numpys_booleans():
+    answers = iter([np.bool_(False), np.bool_(True)])
+    assert len(line_trainer().fit([line_data()], epochs=9, callbacks=lambda *_: next(answers), progress=False)) == 2
 
 
 def test_metrics_that_cannot_be_used_are_named():

@@ -25,6 +25,8 @@ def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: An
         mine = {id(parameter) for parameter in model.parameters()}
         if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
             raise ShapeError("optimizer: want parameters of the model, got none of them; was it made for another one?")
+    if schedule is not None and (isinstance(schedule, type) or not hasattr(schedule, "step")):
+        raise DTypeError(f"schedule: want e.g. gl.StepLR(optimizer, 1000) or None, got {schedule!r:.80}")
     if getattr(schedule, "optimizer", optimizer) is not optimizer:
         raise ShapeError("schedule: want one made for this optimizer, got one of another optimizer")
 

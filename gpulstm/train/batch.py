@@ -51,6 +51,23 @@ def count_tokens(batch: Any) -> Any:
         return int(lengths.sum()) * math.prod(padded.shape[2:])
 
 
+def within(padded: Array, lengths: Array) -> Array:
+    """Which elements of a padded array are within the lengths of their sequences, booleans of its shape.
+
+    The array is (T, B, ...) or (B, T, ...). Where both fit, it is the one past whose lengths everything is equal,
+    as padding is; else the first.
+    """
+    backend = backend_of(padded)
+    masks = []
+    for axis in (1, 0):  # of the examples
+        if padded.shape[axis] == lengths.size and int(lengths.max()) <= padded.shape[1 - axis]:
+            mask = backend.xp.arange(padded.shape[1 - axis])[:, None] < lengths
+            mask = (mask if axis == 1 else mask.T).reshape(*padded.shape[:2], *[1] * (padded.ndim - 2))
+            masks.append(backend.xp.broadcast_to(mask, padded.shape))
+    fitting = [mask for mask in masks if len(set(padded[~mask].tolist())) <= 1] if len(masks) > 1 else masks
+    return (fitting or masks)[0]
+
+
 def plain(batch: Any) -> Any:
     """The same nest of tuples, lists and dicts with the raw array of every Tensor and of any library's array."""
     if type(batch) is np.ndarray:  # by far the most common

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpulstm.errors import DTypeError
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Callbacks:
         reason = ""
         for callback, given in zip(self._all, self.given, strict=True):
             answer = getattr(callback, method)(*args)
-            if answer is not None and not isinstance(answer, bool | str):
+            if answer is not None and not isinstance(answer, bool | np.bool_ | str):
                 raise DTypeError(f"callback {_name(given)}: want None, True or a reason to stop, got {answer!r:.80}")
             if answer and not reason:
                 reason = answer if isinstance(answer, str) else f"the callback {_name(given)} asked for it"

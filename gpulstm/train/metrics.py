@@ -6,7 +6,7 @@ from typing import Any
 from gpulstm.backend import Array, backend_of
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.tape import Tensor
-from gpulstm.train.batch import IGNORED, target_of
+from gpulstm.train.batch import IGNORED, target_of, within
 
 Metric = Callable[[Any, Any], Any]
 
@@ -15,18 +15,21 @@ def accuracy(prediction: Any, batch: Any) -> Array:
     """The share of targets that the prediction hits, an array of one number.
 
     prediction: logits (..., C) for the integer classes of the batch's target (see ``train.batch.target_of``),
-    or one logit for each target of 0 or 1. Targets of -100 do not count. Raises ShapeError for other sizes.
+    or one logit for each target of 0 or 1. Targets of -100 do not count, and of a padded target only the steps
+    within the lengths. Raises ShapeError for other sizes.
     """
-    target = target_of(batch)
-    target = target[0] if isinstance(target, tuple) else target
+    found = target_of(batch)
+    target, lengths = found if isinstance(found, tuple) else (found, None)
     logits = prediction.data if isinstance(prediction, Tensor) else prediction
     with backend_of(logits) as backend:
         target = backend.asarray(target)
+        counted = target.reshape(-1) != IGNORED if target.dtype.kind == "i" else None
+        if lengths is not None and (counted is None or counted.all()):
+            counted = within(target, backend.asarray(lengths)).reshape(-1)
         if logits.size == target.size:
-            hits, counted = (logits.reshape(-1) > 0) == (target.reshape(-1) > 0.5), None
+            hits = (logits.reshape(-1) > 0) == (target.reshape(-1) > 0.5)
         elif logits.ndim > 1 and logits.size == target.size * logits.shape[-1]:
-            classes = target.reshape(-1)
-            hits, counted = logits.reshape(-1, logits.shape[-1]).argmax(-1) == classes, classes != IGNORED
+            hits = logits.reshape(-1, logits.shape[-1]).argmax(-1) == target.reshape(-1)
         else:
             raise ShapeError(
                 f"accuracy: want logits (..., C) for the target {target.shape}, or one for each target, "

@@ -1,5 +1,6 @@
 """What a run was asked for (Plan) and how far it has come (Memory), apart from the objects it works on."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ class Plan:
         if self.epochs is None:
             for name in ("validate_every", "checkpoint_every"):
                 object.__setattr__(self, name, getattr(self, name) or EVERY)
+        for name in ("notes", "about"):
+            try:
+                json.dumps(getattr(self, name), default=np.generic.item)
+            except (TypeError, ValueError) as error:
+                raise DTypeError(f"{name}: want a dict of JSON values, got another: {error}") from error
         if self.mode not in ("min", "max"):
             raise ShapeError(f"mode: want 'min' or 'max', whichever is better for {self.monitor}, got {self.mode!r}")
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TextIO, overload
 
 import numpy as np
 
-from gpulstm import random
+from gpulstm import checks, random
 from gpulstm.errors import DTypeError, NotFinite, ShapeError
 from gpulstm.nn import Module
 from gpulstm.nn.contexts import evaluation
@@ -78,7 +78,9 @@ class Trainer:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
             raise ShapeError(f"accumulate: want a whole number of batches from 1 up, got {accumulate!r}")
         self.model, self.optimizer, self.loss, self.schedule = model, optimizer, loss, schedule
-        self.clip_norm, self.clip_value, self.accumulate = clip_norm, clip_value, int(accumulate)
+        self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, finite=False)
+        self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, finite=False)
+        self.accumulate = int(accumulate)
         self.tokens, self.metrics = tokens, check_metrics(metrics)
         self.generator = random.as_generator(generator)
         self.stopped = ""  # why the last run ended before its time; empty if it did not
