@@ -113,6 +113,15 @@ def test_the_message_names_everything_and_the_choices(finished):
         assert word in words
 
 
+def test_resuming_is_advised_where_there_is_a_checkpoint_alone(finished):
+    (finished / "m.checkpoint.safetensors").unlink()
+    with pytest.raises(
+        FileExists, match=r"m.safetensors: exists already; train the model further with --from"
+    ) as error:
+        train(out="m.safetensors")
+    assert "--resume" not in str(error.value)
+
+
 def test_an_interrupted_run_is_finished_work_too(here, monkeypatch):
     killed_in_step(monkeypatch, 5)
     with pytest.raises(Killed):
@@ -485,3 +494,17 @@ def test_no_command_is_printed_that_cannot_work(here, monkeypatch, capsys):
         shown = capsys.readouterr().err
         assert ("resume with: gpulstm text train prose.txt --resume" in shown) == printed, shown
         assert ("no checkpoint was written" in shown) == (not printed)
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_no_option_of_the_command_printed(here, monkeypatch, capsys):
+    whole = training.language_loss
+
+    def loss(model, batch, state):
+        signal.raise_signal(signal.SIGINT)
+        return whole(model, batch, state)
+
+    (here / "-t.txt").write_text(PROSE)
+    monkeypatch.setattr(training, "language_loss", loss)
+    monkeypatch.setattr("sys.argv", ["gpulstm", "text", "train", "--out", "m.safetensors", "--", "-t.txt"])
+    assert command("--out", "m.safetensors", "--", "-t.txt") == 130
+    assert "resume with: gpulstm text train --out m.safetensors --resume -- -t.txt" in capsys.readouterr().err

@@ -65,6 +65,8 @@ def says_how_to_go_on() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
         if getattr(stop, "checkpoint", None) is not None:
-            command = ["gpulstm", *sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])]
+            command = ["gpulstm", *sys.argv[1:]]
+            if "--resume" not in command:
+                command.insert(command.index("--") if "--" in command else len(command), "--resume")
             stop.args = (f"{stop}\nresume with: {shlex.join(command)}",)
         raise

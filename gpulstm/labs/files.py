@@ -97,8 +97,10 @@ class RunFiles:
                 f"{names}: exists already, but there is no checkpoint {self.checkpoint} to resume from; train the "
                 f"model further with --from (model=) and another --out, {', or '.join(ways)}"
             )
-        if self.out in found or self.checkpoint in found:
+        if self.checkpoint in found:
             ways.insert(0, "go on from it with --resume (resume=True), with more --steps if it is finished")
+        elif self.out in found:
+            ways.insert(0, "train the model further with --from (model=) and another --out")
         raise FileExists(f"{names}: exists already; {', or '.join(ways)}")
 
     def _check_same_run(
