@@ -16,6 +16,7 @@ from gpulstm.errors import DTypeError, FileExists, FormatError, GpulstmError, No
 from gpulstm.labs import text as lab
 from gpulstm.labs import text_training as training
 from gpulstm.labs.text_file import model_facts
+from gpulstm.nn import Linear
 from gpulstm.train import checkpoint
 
 PROSE = "It isn't far:  2 miles, he said...\n\n   Let's go (now) -- why not?\n" * 20
@@ -410,6 +411,10 @@ def test_arguments_of_another_kind_are_named():
         train(resume=True)
     with pytest.raises(ShapeError, match="hidden: want 8, as the model has, got 256"):
         train(settings=lab.Settings(embedding=4), model=train())
+    with pytest.raises(DTypeError, match=r"settings: want Settings\(...\) or None, got {'hidden': 3}"):
+        train(settings={"hidden": 3})
+    with pytest.raises(DTypeError, match="model: want a TextModel, its file or None, got Linear"):
+        train(model=Linear(2, 2))
 
 
 # -- sampling ------------------------------------------------------------------------------------------------

@@ -73,6 +73,10 @@ def train(
     >>> print("".join(sample(model, "It was ", 200, seed=1)))
     """
     base = load_model(model, "cpu") if isinstance(model, str | Path) else model
+    if not isinstance(base, TextModel | None):
+        raise DTypeError(f"model: want a TextModel, its file or None, got {base!r:.80}")
+    if not isinstance(settings, Settings | None):
+        raise DTypeError(f"settings: want Settings(...) or None, got {settings!r:.80}")
     origin = None if base is None else model_digest(base)
     if resume and out is not None:
         settings = settings or kept_settings(out)
