@@ -327,3 +327,15 @@ def test_files_of_keras_without_names(tmp_path):
     assert layers["encoder/lstm"].path == "layers/functional/layers/lstm_1"
     assert layers["encoder/lstm"].options == {"activation": "relu"} and layers["mine"].told
     assert not layers["dense"].told and not layers["bidirectional"].told
+
+
+def test_options_of_layers_that_have_none(tmp_path):
+    """Keras' words for a recurrent layer, given for a Dense."""
+
+    def build(f):
+        f.create_group("layers/dense/vars").create_dataset("0", data=np.ones((3, 2), np.float32))
+        f["layers/dense/vars"].create_dataset("1", data=np.ones(2, np.float32))
+
+    file = gl.io.keras.load(written(tmp_path / "a.weights.h5", build))
+    with pytest.raises(FormatError, match=r"dense: activation: want none for Dense, got 'relu'"):
+        file.layer("dense", activation="relu")

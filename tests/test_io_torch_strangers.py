@@ -585,3 +585,92 @@ def test_many_small_things_take_no_more_than_the_file_allows(tmp_path, name, old
         assert tracemalloc.get_traced_memory()[1] < 300_000 + 19 * size
     finally:
         tracemalloc.stop()
+
+
+# -- values that compare, format and hash otherwise than texts and numbers do
+
+
+def dtype_of(code, order=b"X\1\0\0\0<", fields=b"N"):
+    return (
+        named("numpy.dtype") + tup(text(code), b"\x89", b"\x88") + b"R" + tup(b"K\3", order, b"N", b"N", fields) + b"b"
+    )
+
+
+def numpy_array(shape, dtype, content=b"", fortran=b"\x89"):
+    kind = named("numpy._core.multiarray._reconstruct") + tup(named("numpy.ndarray"), tup(b"K\0"), b"C\1b") + b"R"
+    content = b"C" + bytes([len(content)]) + content
+    return kind + tup(b"K\1", tup(*map(number, shape)), dtype, fortran, content) + b"b"
+
+
+def namespace(**attributes):
+    parts = b"".join(text(key) + value for key, value in attributes.items())
+    return named("argparse.Namespace") + b")R}(" + parts + b"ub"
+
+
+def same_hash():
+    """A tuple as a key, and a number of NumPy that is no tuple but hashes like it."""
+    other = next(k for k in range(1000) if abs(hash((1, k))) < 2**61 - 1)
+    scalar = named("numpy._core.multiarray.scalar")
+    scalar += tup(dtype_of("i8"), b"C\x08" + struct.pack("<q", hash((1, other)))) + b"R"
+    return b"}(" + tup(number(1), number(other)) + b"K\1" + scalar + b"K\2u"
+
+
+def twins(levels):
+    """Two equal sets in sets that share nothing: each level doubles the comparisons."""
+
+    def of(*items):
+        return b"(" + b"".join(items) + b"\x91"
+
+    def get(place):
+        return b"j" + struct.pack("<I", place)
+
+    made, place, tops = b"", 0, []
+    for _ in range(2):
+        pair = of(b"K\1"), of(b"K\2")
+        for level in range(levels):
+            made += b"".join(one + b"r" + struct.pack("<I", place + n) + b"0" for n, one in enumerate(pair))
+            x, y = get(place), get(place + 1)
+            pair, place = (of(x, y), of(x, y, b"K" + bytes([level + 3]))), place + 2
+        tops.append(pair[0])
+    return made + b"}(" + tops[0] + b"K\1" + tops[1] + b"K\2u"
+
+
+DEEP = b"]" * 5000 + b"a" * 4999
+ODD = {
+    "an array for 'storage'": (tup(tensor(), named("torch.FloatStorage"), text("0"), text("cpu"), number(4)) + b"Q",
+                               "the name of a storage"),
+    "arrays for 'module'": (tup(*[tensor()] * 4) + b"Q", "the name of a storage"),
+    "an array for a byte order": (dtype_of("f4", tensor()), "the byte order of a dtype"),
+    "a deep list for a byte order": (dtype_of("f4", DEEP), "the byte order of a dtype"),
+    "an array for a dtype's fields": (dtype_of("f4", fields=tensor()), "an object of the class numpy.dtype"),
+    "an array for 'fortran'": (numpy_array((2,), dtype_of("f4"), bytes(8), tensor()), "the arguments that torch.save writes"),
+    "an empty array too large": (numpy_array((0, 2**40), dtype_of("U9999999")), "the arguments that torch.save writes"),
+    "a list for a class's name": (named("copyreg._reconstructor") + tup(namespace(name=b"]"), b"N", b"N") + b"R",
+                                  "the arguments that torch.save writes"),
+    "deep notes": (named("torch._utils._rebuild_tensor_v2")
+                   + tup(storage(), number(0), tup(number(4)), tup(number(1)), b"\x89", b"}", DEEP) + b"R",
+                   "the notes conj and neg"),
+    "a number that hashes like a tuple": (same_hash(), "keys that can be compared"),
+    "deep sets": (b"}(" + b"(" * 5000 + b"K\1" + b"\x91" * 5000 + named("torch.nothing") + b")Ru", "at most 256 parts"),
+    "twins": (twins(60), "at most 256 parts, got a larger frozenset"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values(tmp_path, name):
+    pickled, message = ODD[name]
+    archive(tmp_path / "a", members(program(pickled)))
+    refused(tmp_path / "a", f"want .*{message}")
+
+
+def test_an_array_for_the_version_of_an_old_file(tmp_path):
+    (tmp_path / "a").write_bytes(MAGIC + program(old_storage()) + program(b"N"))
+    refused(tmp_path / "a", "want the number 1001 at the beginning, got another")
+    (tmp_path / "a").write_bytes(MAGIC + program(DEEP) + program(b"N"))
+    refused(tmp_path / "a", "want the number 1001 at the beginning, got another")
+
+
+def test_small_sets_as_keys_are_kept(tmp_path):
+    inner = b"(K\1K\2\x91"
+    archive(tmp_path / "a", members(program(b"}((" + inner + b"K\3\x91" + text("x") + b"u")))
+    assert load(tmp_path / "a") == {frozenset({frozenset({1, 2}), 3}): "x"}

@@ -37,7 +37,7 @@ def save_arrays(path: str | Path, arrays: dict[str, Any], metadata: dict[str, st
     """
     from safetensors.numpy import save
 
-    path = as_path(path)
+    path = as_path(path, arrays)
     _check_texts("arrays", arrays)
     if metadata is not None:
         _check_texts("metadata", metadata, values=True)
@@ -74,11 +74,22 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         raise FormatError(f"{path}: want arrays that NumPy can hold, got others: {error}") from error
 
 
-def as_path(path: Any, name: str = "path") -> Path:
-    """The path; raises DTypeError for what is neither a text nor a path."""
-    if isinstance(path, bytes) or not isinstance(path, str | os.PathLike):
-        raise DTypeError(f"{name}: want a text or a pathlib.Path, got {type(path).__name__}")
-    return Path(path)
+def as_path(path: Any, second: Any = None, *, name: str = "path") -> Path:
+    """The path; ``second`` is the argument behind it, with which it may have been confused.
+
+    Raises DTypeError for what is neither a text nor a path, and FormatError for a text that no path can be.
+    """
+    text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    if not isinstance(text, str):
+        advice = ""
+        if hasattr(path, "read") or hasattr(path, "write"):
+            advice = "; give the name of a file on disk, not an open file or one in memory"
+        elif isinstance(second, str | os.PathLike):
+            advice = "; the path comes first"
+        raise DTypeError(f"{name}: want a text or a pathlib.Path, got {type(path).__name__}{advice}")
+    if "\0" in text:
+        raise FormatError(f"{name}: want a text without zero characters, got {text!r:.100}")
+    return Path(text)
 
 
 def _check_texts(name: str, given: Any, values: bool = False) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from gpulstm import random
 from gpulstm.backend import backend_of
 from gpulstm.errors import DTypeError, FormatError, GpulstmError
-from gpulstm.io.files import load_arrays, save_arrays
+from gpulstm.io.files import as_path, load_arrays, save_arrays
 from gpulstm.io.tree import DEEPEST, HEADER, KIND, State, header, to_host, tree_of
 from gpulstm.io.tree import save as save_tree
 from gpulstm.nn import Module
@@ -37,7 +36,7 @@ def save(path: str | Path, x: Any) -> None:
     The file is replaced whole or not at all. Raises DTypeError, naming the place, for what cannot be saved;
     FormatError for a nest of more than 100 levels; OSError where the file cannot be written.
     """
-    _check_path(path, "save", x)
+    path = as_path(path, x)
     if isinstance(x, Module):
         save_arrays(path, x.state_dict(), {HEADER: json.dumps(MODEL)})
     elif isinstance(x, dict) and x and all(isinstance(key, str) and _is_array(value) for key, value in x.items()):
@@ -65,7 +64,7 @@ def load(path: str | Path, x: Any = None) -> Any:
     Raises FormatError for a file that is damaged or something else, or has other parts than x; what the objects'
     ``load_state_dict`` raises, with the path in front; OSError where the file cannot be read.
     """
-    _check_path(path, "load", x)
+    path = as_path(path, x)
     if x is not None and not _has_state(x) and not isinstance(x, dict | list | tuple):
         got = f"the class {x.__name__}" if isinstance(x, type) else f"a {type(x).__name__}"
         raise DTypeError(f"x: want a model, another object with load_state_dict, or a dict of them, got {got}")
@@ -80,12 +79,6 @@ def load(path: str | Path, x: Any = None) -> Any:
     answer = _matched(path, tree, x, (), pairs)
     _load_all(pairs)
     return answer
-
-
-def _check_path(path: Any, name: str, x: Any) -> None:
-    if not isinstance(path, str | os.PathLike):
-        turned = f"; write gl.{name}(path, x)" if isinstance(x, str | os.PathLike) else ""
-        raise DTypeError(f"path: want a path, got {type(path).__name__}{turned}")
 
 
 def _is_array(value: Any) -> bool:

@@ -5,6 +5,8 @@ import zipfile
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from gpulstm.io.files import as_path
+
 _HEAD = 512  # bytes
 # The first object in what torch.save wrote before version 1.6: a number.
 TORCH_MAGIC = pickle.LONG1 + b"\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -62,7 +64,7 @@ _BEGINNINGS = (
 
 def kind_of(path: str | Path) -> Kind:
     """What the file at ``path`` is, as far as its beginning and the names in an archive tell. Raises OSError."""
-    with Path(path).open("rb") as file:
+    with as_path(path).open("rb") as file:
         head = file.read(_HEAD)
         known = _of_head(head)
         return known or _of_archive(file) or Kind(f"bytes of no known kind, which begin with {head[:16]!r}")

@@ -58,8 +58,7 @@ def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
     Raises FormatError, saying what is wrong and where, for a file that is damaged or something else, DTypeError
     for bfloat16 without the package ml_dtypes, and OSError where the file cannot be read.
     """
-    path = as_path(path)
-    config = None if config is None else as_path(config, "config")
+    path, config = as_path(path), None if config is None else as_path(config, name="config")
     with path.open("rb") as file:
         if file.read(2) != b"PK":
             groups = read_groups(file, os.fstat(file.fileno()).st_size, str(path), _SKIPPED)
@@ -162,9 +161,11 @@ class KerasFile:
         """
         names = (name, *more)
         state, first = self.state_dict(*names), self._named(name)
-        if first.kind not in RECURRENT:
-            return self._plain(first, state, options)
         given = {key: options.pop(key) for key in OPTIONS if key in options}
+        if first.kind not in RECURRENT:
+            for key, value in given.items():
+                raise FormatError(f"{self.path}, {name}: {key}: want none for {first.kind}, got {value!r:.100}")
+            return self._plain(first, state, options)
         forms = []
         for one in names:
             whole, where = self._root is not None, f"{self.path}, {one}"

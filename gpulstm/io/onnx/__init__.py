@@ -13,7 +13,7 @@ from typing import Any
 
 from gpulstm import nn
 from gpulstm.errors import DTypeError, FormatError
-from gpulstm.io.files import atomic_write
+from gpulstm.io.files import as_path, atomic_write
 from gpulstm.io.onnx.attributes import STATES
 from gpulstm.io.onnx.cells import layer_of
 from gpulstm.io.onnx.graph import Input
@@ -151,6 +151,7 @@ def save(path: str | Path, model: Any, inputs: Input | Iterable[Input] | None = 
 
     Raises what ``export`` does, and OSError where the file cannot be written.
     """
+    path = as_path(path, model)
     data = export(model, inputs, **options).SerializeToString(deterministic=True)
     atomic_write(path, lambda file: file.write(data))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpulstm.errors import DTypeError, FormatError
+from gpulstm.io.files import as_path
 from gpulstm.io.onnx.wire import LARGEST, check_parts
 from gpulstm.io.sniff import ONNX, kind_of
 
@@ -38,11 +39,12 @@ class Source:
             self.model, self.size = source, source.ByteSize()
             return
         if isinstance(source, str | os.PathLike):
-            self.where, self.path = os.fsdecode(source), Path(os.fsdecode(source))
+            self.where, self.path = str(source), as_path(source, name="source")
             source = _content(self.path)
         if not isinstance(source, bytes | bytearray | memoryview):
             want = "a path, bytes or an onnx.ModelProto"
-            raise DTypeError(f"source: want {want}, got {type(source).__name__}")
+            advice = "; give what its read() gives" if hasattr(source, "read") else ""
+            raise DTypeError(f"source: want {want}, got {type(source).__name__}{advice}")
         data = bytes(source)
         self.model, self.size = onnx.ModelProto(), len(data)
         try:

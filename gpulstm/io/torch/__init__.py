@@ -47,6 +47,7 @@ def save(path: str | Path, state_dict: Any) -> None:
     ``gl.io.atomic_write``. Raises DTypeError for what PyTorch has no type for and for Unread, FormatError for what
     cannot be a key or is nested too deep, and OSError where the file cannot be written.
     """
+    path = as_path(path, state_dict)
     pickled = write.Pickle(state_dict)
     atomic_write(path, lambda file: write.write(file, pickled))
 

@@ -11,7 +11,7 @@ from gpulstm.io.torch import budget as cost
 from gpulstm.io.torch.budget import Budget
 from gpulstm.io.torch.unread import Unread
 
-_LARGEST_TUPLE = 256  # parts of a key, at all depths
+_LARGEST = 256  # parts of a key, at all depths
 _CLASSES = 4096  # of hashes
 _CROWD = 1000  # keys of one class before they are compared with the others
 _PLAIN = (str, int, float, bool, type(None), bytes, complex, frozenset, np.dtype, PurePath, Unread)
@@ -40,10 +40,13 @@ class Keys:
         if cost.MOST_ITEM * count > self.budget.left:
             raise self.budget.error()
         before = sys.getsizeof(target)
-        if isinstance(target, dict):
-            dict.update(target, items)  # a Counter's own would count the pairs
-        else:
-            target.update(items)
+        try:
+            if isinstance(target, dict):
+                dict.update(target, items)  # a Counter's own would count the pairs
+            else:
+                target.update(items)
+        except (TypeError, ValueError) as error:
+            raise FormatError("want keys that can be compared, got others") from error
         self.budget.spend(sys.getsizeof(target) - before)
 
     def _checked(self, key: Any, target: Any) -> Any:
@@ -57,23 +60,25 @@ class Keys:
         if kind is np.ndarray:
             self.budget.spend(cost.OBJECT)
             return Unread("torch.Tensor", (key,))
-        if kind is tuple:
-            self._check_tuple(key)
+        if kind is tuple or kind is frozenset:
+            self._check_parts(key)
         elif not isinstance(key, (*_PLAIN, np.generic)) or isinstance(key, np.void):
             raise FormatError(f"want texts, numbers or tuples of them as keys, got {kind.__name__}")
         self._check_crowd(hash((hash(key), id(target))) % _CLASSES)
         return key
 
-    def _check_tuple(self, key: tuple[Any, ...]) -> None:
-        """A tuple's hash is made anew from all its parts whenever it is asked for."""
+    def _check_parts(self, key: tuple[Any, ...] | frozenset[Any]) -> None:
+        """A tuple's hash is made anew from all its parts whenever it is asked for; equal sets in sets are compared
+        each with each, which takes twice as long for every level of two.
+        """
         todo, count = [key], 0
         while todo:
             part = todo.pop()
             count += len(part)
-            if count > _LARGEST_TUPLE:
-                raise FormatError(f"want keys of at most {_LARGEST_TUPLE} parts, got a larger tuple")
+            if count > _LARGEST:
+                raise FormatError(f"want keys of at most {_LARGEST} parts, got a larger {type(key).__name__}")
             for inner in part:
-                if type(inner) is tuple:
+                if type(inner) is tuple or type(inner) is frozenset:
                     todo.append(inner)
                 elif not isinstance(inner, (*_PLAIN, np.generic)) or isinstance(inner, np.void):
                     raise FormatError(f"want texts, numbers or tuples of them as keys, got {type(inner).__name__}")

@@ -75,6 +75,8 @@ class TorchNames:
         return self.tensors.storage(kind, key, length, *view)
 
     def _old_object(self, kind: Any, *_: Any) -> Any:
+        if not isinstance(kind, Unread):
+            raise ValueError
         return Unread(kind.name)
 
     def _new_object(self, kind: Any, *arguments: Any) -> Any:
