@@ -13,7 +13,7 @@ import pytest
 import gpulstm as gl
 from gpulstm.errors import FormatError, GpulstmError
 from tests.conftest import require
-from tests.keras_files import layer_config, legacy, with_config, written
+from tests.keras_files import hdf5, layer_config, legacy, with_config, written
 from tests.test_io_keras import FOLDER, IN_A_ROW
 
 keras = gl.io.keras
@@ -387,3 +387,40 @@ def test_sizes_that_the_file_has_not(tmp_path):
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
     assert found > 30
+
+
+def nested(kind, key, levels, inside):
+    """A layer inside ``levels`` others, as text: the library's own writer would not go as deep."""
+    start = json.dumps({"class_name": kind, "module": "keras.layers", "config": {"name": "n", key: "HERE"}})
+    before, after = start.split('"HERE"')
+    before, after = (before + "[", "]" + after) if key == "layers" else (before, after)
+    whole = json.dumps({"class_name": "Sequential", "module": "keras", "config": {"name": "s", "layers": ["HERE"]}})
+    return whole.replace('"HERE"', before * levels + json.dumps(inside) + after * levels).encode()
+
+
+DEEP = {
+    "models": ("Sequential", "layers", "want models at most 64 deep"),
+    "wrappers": ("TimeDistributed", "layer", "want layers at most 64 deep"),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_layers_too_deep(tmp_path, name):
+    """None is left out in silence."""
+    kind, key, message = DEEP[name]
+    weights = hdf5(lambda f: f.create_dataset("layers/lstm/cell/vars/0", data=np.zeros((3, 4), np.float32)))
+    inside = layer_config("inside", "Flatten")
+    with_config(tmp_path / "a", nested(kind, key, 20, inside), weights)
+    assert gl.io.keras.load(tmp_path / "a").model().layers
+    with_config(tmp_path / "a", nested(kind, key, 300, inside), weights)
+    with pytest.raises(FormatError, match=f"{tmp_path / 'a'}.*: {message}"):
+        gl.io.keras.load(tmp_path / "a").model()
+
+
+def test_numbers_that_no_float_holds(tmp_path):
+    weights = hdf5(lambda f: f.create_dataset("layers/lstm/cell/vars/0", data=np.zeros((3, 4), np.float32)))
+    for value in (10**400, -(10**400)):
+        config = nested("Sequential", "layers", 1, layer_config("mask", "Masking", mask_value=value))
+        with_config(tmp_path / "a", config, weights)
+        with pytest.raises(FormatError, match=r"mask_value: want a number, got '-?1000"):
+            gl.io.keras.load(tmp_path / "a").model()

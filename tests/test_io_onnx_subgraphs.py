@@ -5,6 +5,8 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.errors import FormatError
+from gpulstm.io.onnx.scopes import Graph
+from gpulstm.io.onnx.source import Source
 from tests.onnx_models import RTOL, generator, helper, numpy_helper, onnx, run
 from tests.tolerances import assert_close
 
@@ -221,6 +223,19 @@ def test_operators_of_the_same_weights_share_them():
     file = gl.io.onnx.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)]))
     first, *others = (operator.weights[0]["weight_ih"] for operator in file.operators.values())
     assert all(other is first for other in others)
+
+
+def test_a_branch_in_a_function_has_one_index_for_all_calls():
+    """The index of its names may be larger than the calls are."""
+    inner = graph_of("inner", [lstm("deep")], "Y")
+    chosen = helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    calls = [helper.make_node("f", ["X", "c", "W", "R"], [f"y{n}"], domain="mine") for n in range(3)]
+    model = model_of(
+        calls, weights(""), [info("c", [], TYPES.BOOL)], [function("f", ["X", "c", "W", "R"], [chosen], ["y"])], ["y0"]
+    )
+    nodes = [node for node in Graph(Source(model)).nodes() if node.kind == "LSTM"]
+    assert len(nodes) == 6
+    assert len({id(node.scope.body) for node in nodes}) == 2
 
 
 def test_functions_that_multiply_or_call_themselves_are_refused_soon(monkeypatch):

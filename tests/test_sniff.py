@@ -26,6 +26,8 @@ HEADS = {
     b"sys_info".ljust(257, b"\0") + b"ustar\0": "a tar archive of PyTorch 0.1; in PyTorch: load it with torch.load",
     b"model.pt".ljust(257, b"\0") + b"ustar\0": "a tar archive; unpack it first",
     b"PK\3\4 and no end": "a damaged zip archive; copy or download it again",
+    b"\x08": "bytes of no known kind, which begin with b'\\x08'",
+    b"\x80": "bytes of no known kind, which begin with b'\\x80'",
     b"The quick brown fox": "bytes of no known kind, which begin with b'The quick brown '",
 }
 MEMBERS = {

@@ -91,7 +91,7 @@ def _of_head(head: bytes) -> Kind | None:
         return Kind("a TensorFlow Lite model")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         return SAFETENSORS
-    if head[:1] == b"\x08" and 2 < head[1] < 32 and head[2:3] in _ONNX_FIELDS:
+    if head[:1] == b"\x08" and b"\2" < head[1:2] < b"\x20" and head[2:3] in _ONNX_FIELDS:
         return ONNX
     if text.startswith((b"{", b"[")):
         return Kind("a text, perhaps in JSON")

@@ -105,7 +105,10 @@ def parse(text: bytes, where: str) -> Entry:
         root = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: want JSON, got something else ({error})") from error
-    return _entry(root, models=True)
+    try:
+        return _entry(root, models=True)
+    except FormatError as error:
+        raise FormatError(f"{where}: {error}") from error
 
 
 def walk(root: Entry) -> Iterator[tuple[str, Entry]]:
@@ -119,7 +122,7 @@ def walk(root: Entry) -> Iterator[tuple[str, Entry]]:
 
 
 def _entry(source: Any, models: bool = False, depth: int = 0) -> Entry:
-    """A layer out of JSON; with ``models`` also the layers of a model."""
+    """A layer out of JSON; with ``models`` also the layers of a model. Raises FormatError for models too deep."""
     source = source if isinstance(source, dict) else {}
     config = source.get("config")
     listed = config if isinstance(config, list) else None  # Keras 1 and 2.0: a Sequential is a list of layers
@@ -127,7 +130,9 @@ def _entry(source: Any, models: bool = False, depth: int = 0) -> Entry:
     listed = config.get("layers") if listed is None else listed
     name = config.get("name", source.get("name"))
     layers = []
-    if models and isinstance(listed, list) and depth < DEEPEST:
+    if models and isinstance(listed, list):
+        if depth == DEEPEST:
+            raise FormatError(f"want models at most {DEEPEST} deep, got deeper ones")
         inner = (_entry(each, True, depth + 1) for each in listed)
         layers = [each for each in inner if each.name]
     return Entry(_class(source), name if isinstance(name, str) else "", config, source, layers)

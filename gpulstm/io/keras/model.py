@@ -1,5 +1,6 @@
 """Whole models out of Keras' files: layers that stand in a row, as one gpulstm model with the same outputs."""
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from gpulstm.errors import FormatError, ShapeError
 from gpulstm.io.keras import steps
 from gpulstm.io.keras.activations import of_layer
 from gpulstm.io.keras.build import mask_of
-from gpulstm.io.keras.config import RECURRENT, Entry, plain
+from gpulstm.io.keras.config import DEEPEST, RECURRENT, Entry, plain
 from gpulstm.io.keras.row import in_a_row
 from gpulstm.tape import Tensor, apply, tensor
 
@@ -78,6 +79,8 @@ class _Maker:
 
     def layer(self, entry: Entry, name: str) -> None:
         """The steps of one layer, whose name in the file is ``name``."""
+        if name.count("/") > DEEPEST:
+            raise FormatError(f"{self.file.path}: want layers at most {DEEPEST} deep, got {name:.100}")
         if entry.kind in _WHOLE:
             self.model(entry, f"{name}/")
         elif entry.recurrent:
@@ -109,9 +112,10 @@ class _Maker:
     def _number(self, entry: Entry, name: str, keys: tuple[str, ...], usual: float) -> float:
         value = next((entry.config[key] for key in keys if key in entry.config), usual)
         value = value.get("value") if isinstance(value, dict) else value  # as TensorFlow keeps numbers at times
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise FormatError(f"{self._where(name)}: {keys[0]}: want a number, got {str(value)!r:.100}")
-        return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            with contextlib.suppress(OverflowError):
+                return float(value)
+        raise FormatError(f"{self._where(name)}: {keys[0]}: want a number, got {str(value)!r:.100}")
 
     def _recurrent(self, entry: Entry, name: str) -> None:
         options = entry.options()

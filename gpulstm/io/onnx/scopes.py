@@ -8,7 +8,7 @@ from gpulstm.errors import FormatError
 from gpulstm.io.onnx.proto import attributes, field_of, text
 from gpulstm.io.onnx.source import Source
 
-MOST_NODES = 1_000_000  # that are looked at, those of a function at each of its calls
+MOST_NODES = 500_000  # that are looked at, those of a function at each of its calls
 DEEPEST = 30  # calls of functions inside each other
 LONGEST = 1000  # characters of a name
 
@@ -20,6 +20,7 @@ class Body:
 
     def __init__(self, proto: Any, where: str) -> None:
         self.proto, self.where = proto, where
+        self._inner: dict[int, list[tuple[str, Body]]] = {}
 
     @cached_property
     def inputs(self) -> dict[str, int]:
@@ -48,12 +49,20 @@ class Body:
                     raise FormatError(f"{self.where}, {name!r:.100}: want each name given out once, got it twice")
         return found
 
-    def inner(self, node: Any) -> Iterator[tuple[str, "Body"]]:
-        """The graphs among a node's attributes, by the attributes' names."""
-        for attribute in node.attribute:
+    def inner(self, node: "Node") -> list[tuple[str, "Body"]]:
+        """The graphs among the attributes of one of its nodes, by the attributes' names; each is one Body however
+        often a function is called, as its index may be large.
+        """
+        if node.number in self._inner:
+            return self._inner[node.number]
+        found = []
+        for attribute in node.proto.attribute:
             field = field_of(attribute)
             for graph in [attribute.g] if field == "g" else attribute.graphs if field == "graphs" else ():
-                yield text(attribute.name), Body(graph, self.where)
+                found.append((text(attribute.name), Body(graph, self.where)))
+        if found:
+            self._inner[node.number] = found
+        return found
 
 
 class Scope:
@@ -176,7 +185,7 @@ class Graph:
             versions = _versions(function.proto.opset_import, self.where) or node.scope.versions
             yield Scope(function, versions, f"{node.scope.path}{node.name}.", call=node)
             return
-        for name, body in node.scope.body.inner(node.proto):
+        for name, body in node.scope.body.inner(node):
             yield Scope(body, node.scope.versions, f"{node.scope.path}{node.name}.{name:.{LONGEST}}.", node.scope)
 
 
