@@ -305,3 +305,17 @@ def test_a_checkpoint_of_old_or_new_gives_equal_outputs(there):
     ours = gl.io.torch.from_state_dict(got["state_dict"], prefix="module.rnn")
     x = torch.randn(4, 2, 3, dtype=torch.float64)
     assert_close(ours(x.numpy())[0], theirs(x)[0].detach().numpy())
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_default_dicts_of_all_plain_types(tmp_path, protocol):
+    """The usual protocol writes Python 2's names for int and str."""
+    torch = require("torch")
+    plain = (None, list, dict, set, frozenset, int, float, complex, str, tuple, bool, bytes, bytearray)
+    torch.save(
+        {str(kind): collections.defaultdict(kind, {1: 2}) for kind in plain}, tmp_path / "a", pickle_protocol=protocol
+    )
+    read = gl.io.torch.load(tmp_path / "a")
+    for kind in plain:
+        assert type(read[str(kind)]) is collections.defaultdict
+        assert (read[str(kind)].default_factory, dict(read[str(kind)])) == (kind, {1: 2})

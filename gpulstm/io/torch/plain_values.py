@@ -13,8 +13,11 @@ from gpulstm.io.torch.tensors import are_sizes
 from gpulstm.io.torch.unread import Unread, modern
 
 _FACTORIES: dict[str, Any] = {
-    f"builtins.{kind.__name__}": kind for kind in (list, dict, set, int, float, str, tuple, bool)
+    f"builtins.{kind.__name__}": kind
+    for kind in (list, dict, set, frozenset, int, float, complex, str, tuple, bool, bytes, bytearray)
 }
+# PyTorch's usual protocol has Python 2's names for these.
+_FACTORIES |= {"builtins.long": int, "builtins.unicode": str, "collections.OrderedDict": dict}
 # Paths of both systems; Python 3.13 has them one module deeper.
 _PATHS: dict[str, Any] = {
     f"{module}.{pure}{name}Path": kind
