@@ -636,17 +636,18 @@ def twins(levels):
 
 
 DEEP = b"]" * 5000 + b"a" * 4999
+WRONG = "the arguments that torch.save writes"
 ODD = {
     "an array for 'storage'": (tup(tensor(), named("torch.FloatStorage"), text("0"), text("cpu"), number(4)) + b"Q",
                                "the name of a storage"),
     "arrays for 'module'": (tup(*[tensor()] * 4) + b"Q", "the name of a storage"),
-    "an array for a byte order": (dtype_of("f4", tensor()), "the byte order of a dtype"),
+    "an array for a byte order": (dtype_of("f4", tensor()), WRONG),
     "a deep list for a byte order": (dtype_of("f4", DEEP), "the byte order of a dtype"),
-    "an array for a dtype's fields": (dtype_of("f4", fields=tensor()), "an object of the class numpy.dtype"),
-    "an array for 'fortran'": (numpy_array((2,), dtype_of("f4"), bytes(8), tensor()), "the arguments that torch.save writes"),
-    "an empty array too large": (numpy_array((0, 2**40), dtype_of("U9999999")), "the arguments that torch.save writes"),
+    "an array for a dtype's fields": (dtype_of("f4", fields=tensor()), WRONG),
+    "an array for 'fortran'": (numpy_array((2,), dtype_of("f4"), bytes(8), tensor()), WRONG),
+    "an empty array too large": (numpy_array((0, 2**40), dtype_of("U9999999")), WRONG),
     "a list for a class's name": (named("copyreg._reconstructor") + tup(namespace(name=b"]"), b"N", b"N") + b"R",
-                                  "the arguments that torch.save writes"),
+                                  WRONG),
     "deep notes": (named("torch._utils._rebuild_tensor_v2")
                    + tup(storage(), number(0), tup(number(4)), tup(number(1)), b"\x89", b"}", DEEP) + b"R",
                    "the notes conj and neg"),
