@@ -9,8 +9,9 @@ import importlib
 from typing import Any
 
 from gpulstm import functional
-from gpulstm.backend import Device, as_dtype, device
+from gpulstm.backend import Device, device
 from gpulstm.clip import clip_grad_norm, clip_grad_value
+from gpulstm.dtypes import as_dtype
 from gpulstm.errors import (
     DeviceError,
     DTypeError,

@@ -6,7 +6,6 @@ The array decides: functions ask ``backend_of(x, w)`` and use ``.xp``. There is 
 import functools
 import importlib
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from gpulstm import pool
 from gpulstm.errors import DeviceError, DTypeError, type_name
 from gpulstm.launch import Launcher
+from gpulstm.plain import check_plain, native
 
 Array = Any  # a numpy.ndarray or a cupy.ndarray: neither library offers a common static type
 
@@ -155,25 +155,6 @@ def _is_cupy(x: Any) -> bool:
     return type(x).__module__ in ("cupy", "cupy._core.core")
 
 
-def check_plain(x: Any, name: str = "array") -> None:
-    """Raises DTypeError for an array of NumPy that means more than its numbers: masked, structured, a matrix, a
-    quantity with a unit. What it means besides would be lost in silence."""
-    if not isinstance(x, np.ndarray):
-        if isinstance(x, list | tuple) and x and isinstance(x[0], np.ndarray):
-            for item in x:
-                check_plain(item, name)
-        return
-    if isinstance(x, np.ma.MaskedArray):
-        way = "fill it with x.filled(value), or split it into x.data and x.mask"
-    elif type(x) not in (np.ndarray, np.memmap):
-        way = "np.asarray(x) gives its numbers alone"
-    elif x.dtype.names is not None:
-        raise DTypeError(f"{name}: want one type of number, got {x.dtype}; choose a field, x[{x.dtype.names[0]!r}]")
-    else:
-        return
-    raise DTypeError(f"{name}: want a plain array, got a {type(x).__name__}, which means more; {way}")
-
-
 def _backend_of_one(x: Any) -> Backend | None:
     """None for what is no array."""
     if isinstance(x, np.ndarray):
@@ -206,15 +187,6 @@ def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> 
             name, reference = _name(k, arrays, named), _name(first, arrays, named)
             raise DeviceError(_on_another_device(name, backend, reference, found))
     return found if found is not None else CPU
-
-
-def native(x: Any) -> Any:
-    """An array of NumPy in this machine's byte order, with the same numbers; all else as it is.
-
-    Arrays from FITS, netCDF and other files are often in the other order, which no product or kernel takes.
-    """
-    foreign = isinstance(x, np.ndarray) and not x.dtype.isnative
-    return x.astype(x.dtype.newbyteorder("=")) if foreign else x
 
 
 def _name(k: int, arrays: tuple, named: dict[str, Any]) -> str:
@@ -320,52 +292,3 @@ def device(name: "str | Device" = "auto") -> Device:
     if index >= count:
         raise DeviceError(f"device {name!r}: want a number below {count}, the GPUs found, got {index}")
     return Device(f"cuda:{index}", _cuda_backend(index))
-
-
-def as_dtype(dtype: Any) -> np.dtype:
-    """A floating NumPy dtype from "float32", "float64", "float16", "bfloat16" (through ml_dtypes), a dtype or a type.
-
-    Raises DTypeError for anything else.
-    """
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        try:
-            dtype = importlib.import_module("ml_dtypes").bfloat16
-        except ImportError as error:
-            raise DTypeError("dtype 'bfloat16' needs the package ml_dtypes (pip install ml_dtypes)") from error
-    try:
-        result = np.dtype(dtype)
-    except TypeError as error:
-        raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {dtype!r}") from error
-    if result.name not in FLOATS:
-        raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {result.name}")
-    return result if result.isnative else result.newbyteorder("=")
-
-
-def to_dtype(dtype: Any) -> np.dtype:
-    """A NumPy dtype of any kind from a name, "bfloat16" too, or a type; raises DTypeError for anything else."""
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        return as_dtype(dtype)
-    try:
-        result = np.dtype(dtype)
-    except TypeError as error:
-        raise DTypeError(f"dtype: want one of NumPy's, got {dtype!r}") from error
-    return result if result.isnative else result.newbyteorder("=")
-
-
-FLOATS = ("float32", "float64", "float16", "bfloat16")
-
-
-@functools.cache
-def is_floating(dtype: np.dtype) -> bool:
-    """Whether it is one of FLOATS, the types that have gradients."""
-    return dtype.name in FLOATS
-
-
-def accumulator(dtype: Any) -> np.dtype:
-    """The dtype that sums and cell states are kept in: float64 for float64, float32 for everything else."""
-    return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
-
-
-def cast(arrays: Iterable[Array | None], dtype: Any) -> tuple:
-    """The arrays in another dtype, those that have it already as they are; None stays None."""
-    return tuple(None if a is None else a.astype(dtype, copy=False) for a in arrays)

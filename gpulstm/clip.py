@@ -8,7 +8,8 @@ import numpy as np
 
 from gpulstm import checks
 from gpulstm.arguments import check_writable
-from gpulstm.backend import FLOATS, Array, Backend, accumulator, backend_of
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.dtypes import FLOATS, accumulator
 from gpulstm.errors import DTypeError, NotFinite
 from gpulstm.optim.arguments import parameters_of
 from gpulstm.optim.optimizer import contiguous

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import CPU, as_dtype, device, why_no_cuda
+from gpulstm.backend import CPU, device, why_no_cuda
+from gpulstm.dtypes import as_dtype
 from gpulstm.launch import REALS, kernel_files, options, source
 from gpulstm.version import __version__
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
     ("errors", "version"),
-    ("checks", "launch", "pool", "random"),
+    ("checks", "dtypes", "launch", "plain", "pool", "random"),
     ("arguments", "backend"),
     ("cells",),
     ("functional",),

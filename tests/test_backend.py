@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gpulstm import backend
-from gpulstm.backend import CPU, accumulator, as_dtype, backend_of
+from gpulstm.backend import CPU, backend_of
+from gpulstm.dtypes import accumulator, as_dtype
 from gpulstm.errors import DeviceError, DTypeError
 from tests import emulated_cuda
 

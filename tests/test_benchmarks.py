@@ -20,6 +20,8 @@ from benchmarks.problem import AGREEMENT, MODES, Problem, Shape
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, comparison, results_of, sequence_row
 from tests.conftest import require
 
+pytestmark = pytest.mark.slow  # harnesses that no version of a dependency changes
+
 
 def run(module: str, *arguments: object) -> subprocess.CompletedProcess:
     """A benchmark as people run it."""

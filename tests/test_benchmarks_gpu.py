@@ -35,6 +35,8 @@ from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, results_of, sequence_ro
 from tests.conftest import require
 from tests.emulated_cuda.raw import RawKernel
 
+pytestmark = pytest.mark.slow  # harnesses that no version of a dependency changes
+
 
 @pytest.fixture(autouse=True)
 def _devices_as_before():

@@ -15,6 +15,8 @@ from tests.cases import CELL_CASES, CellCase
 from tests.first_principles import sequence
 from tests.tolerances import FACTOR, RELATIVE, ULPS, assert_close
 
+pytestmark = pytest.mark.slow  # a hundred random configurations of each cell
+
 COUNT = 100  # configurations of each cell
 EPS = 1e-6  # of the central differences
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gpulstm import backend, launch
+from gpulstm.dtypes import as_dtype
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from tests.conftest import GPUS
 
@@ -111,7 +112,7 @@ def test_other_types_are_refused(real):
 @on_gpus
 @pytest.mark.parametrize("real", launch.REALS)
 def test_every_storage_type_computes(device, probes, rng, real):
-    dtype = backend.as_dtype(real)
+    dtype = as_dtype(real)
     x = rng.standard_normal((7, 11)).astype(dtype)
     y = device.empty(x.shape, dtype)
     device.kernels("probes", "scale", x.size, device.asarray(x), y, 2.5, x.size, real=dtype, threads=32)

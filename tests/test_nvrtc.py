@@ -8,8 +8,8 @@ import re
 import pytest
 
 from gpulstm import launch
-from gpulstm.backend import as_dtype
 from gpulstm.cells import general, gru, rnn
+from gpulstm.dtypes import as_dtype
 from tests.conftest import require, skip
 
 ARCHITECTURES = ("75", "80", "90", "100", "120")

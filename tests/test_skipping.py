@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # it runs pytest itself many times
+
 TESTS = """
 import pytest
 from tests.conftest import GPUS, require

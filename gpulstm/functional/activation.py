@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gpulstm.backend import Array, accumulator, backend_of
+from gpulstm.backend import Array, backend_of
 from gpulstm.cells.activation import Activation
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
 from gpulstm.functional.needs import needs

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of, is_floating
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.dtypes import accumulator, is_floating
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.checks import check_floats
 from gpulstm.functional.linear import product

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator, backend_of, cast
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.dtypes import accumulator, cast
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.linear import linear, product

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from gpulstm import checks
-from gpulstm.backend import FLOATS, Array, Backend, backend_of, is_floating
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.dtypes import FLOATS, is_floating
 from gpulstm.errors import DTypeError, ShapeError
 
 REDUCTIONS = ("mean", "sum", "none")

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 from gpulstm import checks
-from gpulstm.backend import Array, Backend, accumulator
+from gpulstm.backend import Array, Backend
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_indices, check_reduction, check_shape
 from gpulstm.functional.needs import needs

@@ -12,7 +12,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from gpulstm import checks
-from gpulstm.backend import Array, Backend, accumulator
+from gpulstm.backend import Array, Backend
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats
 from gpulstm.functional.needs import needs

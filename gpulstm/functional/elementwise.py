@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, accumulator, backend_of, is_floating
+from gpulstm.backend import Array, backend_of
 from gpulstm.backend import device as find_device
+from gpulstm.dtypes import accumulator, is_floating
 from gpulstm.errors import DTypeError
 from gpulstm.functional.arithmetic import Operand, checked_operands, typed_operands, undo_broadcast
 from gpulstm.functional.checks import check_floats

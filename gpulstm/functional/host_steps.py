@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, accumulator
+from gpulstm.backend import Array
 from gpulstm.cells import Buffers
+from gpulstm.dtypes import accumulator
 from gpulstm.functional.steps import Steps, by_step
 
 

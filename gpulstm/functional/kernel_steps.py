@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from gpulstm.backend import Array, accumulator
+from gpulstm.backend import Array
+from gpulstm.dtypes import accumulator
 from gpulstm.functional.steps import Steps
 
 

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable
 
-from gpulstm.backend import Array, Backend, accumulator
+from gpulstm.backend import Array, Backend
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.needs import needs

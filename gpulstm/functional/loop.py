@@ -6,7 +6,8 @@ weights and of the inputs after it. Inside the loop stand the products of the st
 
 from typing import Any
 
-from gpulstm.backend import Array, accumulator
+from gpulstm.backend import Array
+from gpulstm.dtypes import accumulator
 from gpulstm.functional.linear import product
 from gpulstm.functional.products import Multiplied, Weights, lay_out
 from gpulstm.functional.sequence import Sequence

@@ -8,7 +8,8 @@ import math
 from collections.abc import Callable
 
 from gpulstm import checks
-from gpulstm.backend import Array, accumulator, backend_of
+from gpulstm.backend import Array, backend_of
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_reduction, check_shape
 from gpulstm.functional.needs import needs

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from gpulstm.backend import FLOATS, Array, Backend, accumulator, cast
+from gpulstm.backend import Array, Backend
 from gpulstm.cells import Cell
+from gpulstm.dtypes import FLOATS, accumulator, cast
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.explain import Run, record

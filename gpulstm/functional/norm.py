@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from gpulstm.backend import Array, accumulator
+from gpulstm.backend import Array
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.needs import needs

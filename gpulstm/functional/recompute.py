@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from gpulstm.backend import Array, accumulator, backend_of, cast
+from gpulstm.backend import Array, backend_of
+from gpulstm.dtypes import accumulator, cast
 from gpulstm.functional.loop import Loop, Weights
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from gpulstm import cells
-from gpulstm.backend import FLOATS, Array, backend_of, cast
+from gpulstm.backend import Array, backend_of
 from gpulstm.cells import Cell
+from gpulstm.dtypes import FLOATS, cast
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.explain import Run, record

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpulstm.backend import Array, accumulator, backend_of, is_floating
+from gpulstm.backend import Array, backend_of
+from gpulstm.dtypes import accumulator, is_floating
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_axis, check_floats
 from gpulstm.functional.elementwise import select

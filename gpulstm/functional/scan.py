@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, Backend, accumulator
+from gpulstm.backend import Array, Backend
 from gpulstm.cells import mingru, minlstm
+from gpulstm.dtypes import accumulator
 
 MINIMAL: dict[str, Any] = {"minlstm": minlstm, "mingru": mingru}
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpulstm.backend import Array, accumulator, backend_of
+from gpulstm.backend import Array, backend_of
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
 from gpulstm.functional.needs import needs

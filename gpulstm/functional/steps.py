@@ -7,7 +7,8 @@ that are not alive keep their state, and zoneout keeps a share of it.
 from abc import ABC, abstractmethod
 from typing import Any
 
-from gpulstm.backend import Array, accumulator
+from gpulstm.backend import Array
+from gpulstm.dtypes import accumulator
 from gpulstm.functional.sequence import Sequence
 
 

@@ -11,8 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpulstm.backend import as_dtype, backend_of, native
+from gpulstm.backend import backend_of
+from gpulstm.dtypes import as_dtype
 from gpulstm.errors import DTypeError, FileExists, FormatError
+from gpulstm.plain import native
 
 try:
     import fcntl

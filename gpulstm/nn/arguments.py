@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arguments import renamed
-from gpulstm.backend import FLOATS, backend_of
+from gpulstm.backend import backend_of
+from gpulstm.dtypes import FLOATS
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
 from gpulstm.tape import Tensor, tensor
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Device, as_dtype
+from gpulstm.backend import Device
 from gpulstm.backend import device as find_device
 from gpulstm.cells import Cell
+from gpulstm.dtypes import as_dtype
 from gpulstm.errors import ShapeError
 from gpulstm.nn.module import Parameter
 from gpulstm.random import as_generator

@@ -2,8 +2,9 @@
 
 from typing import Any, Self
 
-from gpulstm.backend import FLOATS, Device, as_dtype, backend_of
+from gpulstm.backend import Device, backend_of
 from gpulstm.backend import device as find_device
+from gpulstm.dtypes import FLOATS, as_dtype
 from gpulstm.nn.tree import Tree
 
 

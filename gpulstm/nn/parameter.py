@@ -3,7 +3,8 @@
 import numpy as np
 
 from gpulstm.arguments import check_writable
-from gpulstm.backend import FLOATS, Array, backend_of
+from gpulstm.backend import Array, backend_of
+from gpulstm.dtypes import FLOATS
 from gpulstm.errors import DTypeError
 from gpulstm.tape import Tensor
 

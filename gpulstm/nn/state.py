@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpulstm.backend import CPU, FLOATS, Array, accumulator, backend_of
+from gpulstm.backend import CPU, Array, backend_of
+from gpulstm.dtypes import FLOATS, accumulator
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
 from gpulstm.tape import Tensor, increment_version, raw
 

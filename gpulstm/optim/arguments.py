@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arguments import check_writable
-from gpulstm.backend import FLOATS
+from gpulstm.dtypes import FLOATS
 from gpulstm.errors import DTypeError, ShapeError, TapeError, type_name
 from gpulstm.nn import Module
 from gpulstm.tape import Tensor

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from gpulstm.arguments import check_writable
-from gpulstm.backend import Array, Backend, accumulator, backend_of
+from gpulstm.backend import Array, Backend, backend_of
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import DeviceError, DTypeError, ShapeError
 from gpulstm.optim.arguments import check_option, check_parameter, parameters_of, parameters_or_groups
 from gpulstm.optim.saved import read_groups, read_options, read_state

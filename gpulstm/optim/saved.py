@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import Array, accumulator, backend_of
+from gpulstm.backend import Array, backend_of
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import DTypeError, FormatError, ShapeError
 from gpulstm.tape import Tensor, tensor
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from gpulstm.backend import backend_of, to_dtype
+from gpulstm.backend import backend_of
 from gpulstm.backend import device as find_device
+from gpulstm.dtypes import to_dtype
 from gpulstm.errors import DTypeError
 from gpulstm.functional import elementwise, rearrange, reductions
 from gpulstm.functional.softmax import log_softmax, softmax

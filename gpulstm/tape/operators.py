@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpulstm.arguments import check_writable
-from gpulstm.backend import backend_of, is_floating
+from gpulstm.backend import backend_of
+from gpulstm.dtypes import is_floating
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.functional import arithmetic, comparisons, elementwise, rearrange
 from gpulstm.tape.recording import recording

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 
 from gpulstm.arguments import array_of_list, input_names, one_backend, renamed
-from gpulstm.backend import CPU, FLOATS, Array, backend_of, check_plain, is_floating, native, to_dtype
+from gpulstm.backend import CPU, Array, backend_of
 from gpulstm.backend import device as find_device
+from gpulstm.dtypes import FLOATS, is_floating, to_dtype
 from gpulstm.errors import DTypeError, ShapeError, TapeError
+from gpulstm.plain import check_plain, native
 from gpulstm.tape.exchange import Exchange
 from gpulstm.tape.methods import Methods
 from gpulstm.tape.node import Node, as_array, run_backwards

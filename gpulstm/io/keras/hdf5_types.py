@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from gpulstm.backend import as_dtype
+from gpulstm.dtypes import as_dtype
 
 _MOST_AXES = 32  # HDF5's limit
 _INTEGER, _FLOAT, _TEXT, _OPAQUE, _ENUM, _VARIABLE = 0, 1, 3, 5, 8, 9

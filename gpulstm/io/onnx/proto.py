@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import as_dtype
+from gpulstm.dtypes import as_dtype
 from gpulstm.errors import FormatError
 from gpulstm.io.onnx.source import Source, library
 from gpulstm.io.onnx.wire import LARGEST

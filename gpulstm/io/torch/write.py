@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from gpulstm.backend import backend_of, native
+from gpulstm.backend import backend_of
 from gpulstm.errors import DTypeError, FormatError
 from gpulstm.io.torch.dtypes import NEW, STORAGES, UNTYPED
 from gpulstm.io.torch.tree import DEEPEST
 from gpulstm.io.torch.unread import Unread
+from gpulstm.plain import native
 from gpulstm.tape import Tensor
 
 ROOT = "archive"
