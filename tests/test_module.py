@@ -168,10 +168,6 @@ def object_array(x):
         (lambda x: [lambda y, layers=(x,): layers[0](y)], "it.0 of Holder: .* in a function"),
         (lambda x: functools.wraps(max)(lambda y: (lambda z: x)(y)), "in a function"),
         (lambda x: Stack([x]).__iter__, "in a method"),
-        (lambda x: iter([x]), "in a list_iterator"),
-        (lambda x: zip([x], [1], strict=True), "in a zip"),
-        (lambda x: map(lambda layer: layer, {"a": x}.values()), "in a map"),
-        (lambda x: (layer for layer in [x]), "in a generator"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(
@@ -188,32 +184,6 @@ def test_what_no_name_leads_to_is_refused_by_every_walk(wrap, what, words):
     ):
         with pytest.raises(DTypeError, match=words):
             walk()
-
-
-SCRIPT = """
-def by_name(x):
-    return layer(x)
-
-def in_a_dict(x):
-    return [layers["a"](step) for step in x]
-
-def by_another_function(x):
-    return by_name(x)
-
-def has_an_attribute_of_that_name(x):
-    return x.layer
-"""
-
-
-@pytest.mark.parametrize("name", ["by_name", "in_a_dict", "by_another_function"])
-def test_layers_that_a_function_takes_from_its_script_are_seen(name):
-    script = {"layer": linear(), "layers": {"a": linear()}}
-    exec(SCRIPT, script)
-    model = gl.Sequential(linear(), script[name])
-    with pytest.raises(DTypeError, match=r"1 of Sequential: .* got a Linear in a function"):
-        list(model.parameters())
-    assert len(list(gl.Sequential(script["layer"], script["layers"]["a"], script[name]).parameters())) == 4
-    assert len(list(gl.Sequential(linear(), script["has_an_attribute_of_that_name"]).parameters())) == 2
 
 
 def test_iterators_are_not_used_up():

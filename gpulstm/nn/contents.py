@@ -1,9 +1,7 @@
 """What an attribute of a module holds: parameters and layers that have a name, and those that cannot have one."""
 
 import contextlib
-import dis
 import functools
-import gc
 import types
 import weakref
 from collections import deque
@@ -142,8 +140,6 @@ def _search(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
         parts = list(value)
     elif isinstance(value, np.ndarray):
         parts = value.ravel().tolist() if value.dtype.hasobject else ()
-    elif isinstance(value, Iterator):
-        parts = gc.get_referents(value)  # looked into without taking from it
     elif depth > 0 and not isinstance(value, Tensor):
         depth, parts = depth - 1, _parts(value)
     if not PLAIN.issuperset(map(type, parts)):
@@ -160,27 +156,11 @@ def _parts(value: Any) -> list[Any]:
     elif isinstance(value, types.MethodType):
         parts += [value.__self__, value.__func__]
     elif isinstance(value, types.FunctionType):
-        parts += [value.__defaults__, value.__kwdefaults__, *_globals(value)]
+        parts += [value.__defaults__, value.__kwdefaults__]
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a variable that has no value yet
                 parts.append(cell.cell_contents)
     return parts
-
-
-def _globals(function: types.FunctionType) -> list[Any]:
-    """The global variables that a function reads: layers, parameters, containers and functions of its own module."""
-    known, found, codes = function.__globals__, list[Any](), [function.__code__]
-    for code in codes:
-        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-        names = [name for name in code.co_names if _may_hold(known.get(name), known)]
-        if names:  # some may be names of attributes
-            read = {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
-            found += [known[name] for name in names if name in read]
-    return found
-
-
-def _may_hold(value: Any, known: dict[str, Any]) -> bool:
-    return isinstance(value, Member | dict | list | tuple) or getattr(value, "__globals__", None) is known
 
 
 def _slots(kind: type) -> tuple[str, ...]:
