@@ -27,7 +27,10 @@ class Progress:
             if stream is not None and stream.isatty():
                 from tqdm import tqdm
 
-                self._bar = tqdm(total=steps, initial=step, unit="step", file=stream, dynamic_ncols=True)
+                # The delay leaves the first writing to update(): before tqdm 4.70 a bar whose constructor cannot write
+                # complains when it is deleted.
+                options = {"unit": "step", "dynamic_ncols": True, "delay": 1e-6}
+                self._bar = tqdm(total=steps, initial=step, file=stream, **options)
 
     def step(self) -> None:
         """One more step is done."""
