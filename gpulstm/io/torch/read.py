@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import warnings
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,7 +34,7 @@ def read(path: str | Path) -> Any:
     return reader(path).load()
 
 
-class _Reader:
+class _Reader(ABC):
     """What both formats share."""
 
     def __init__(self, path: str | Path) -> None:
@@ -52,8 +53,9 @@ class _Reader:
         self._warn(unread)
         return value
 
+    @abstractmethod
     def _load(self) -> Any:
-        raise NotImplementedError
+        """The value of the file's pickle."""
 
     def _unpickle(self, file: BinaryIO, size: int, where: str) -> Any:
         start = file.tell()
@@ -74,8 +76,9 @@ class _Reader:
         self.tensors = Tensors(self._find, budget, order)
         self.names = TorchNames(self.tensors)
 
+    @abstractmethod
     def _find(self, key: str, size: int) -> np.ndarray:
-        raise NotImplementedError
+        """The bytes of a storage."""
 
 
 class _Archived(_Reader):
