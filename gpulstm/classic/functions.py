@@ -8,7 +8,7 @@ import numpy as np
 from gpulstm import checks
 from gpulstm.backend import Array, backend_of
 from gpulstm.cells import activation
-from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.errors import DTypeError
 from gpulstm.random import as_generator
 
 _SIGMOID = activation.of("sigmoid")
@@ -48,7 +48,6 @@ def rand_arr(a: float, b: float, *shape: int, generator: np.random.Generator | N
     does not. Raises ShapeError for bounds that are no numbers and for sizes that are no integers from 0 up.
     """
     for size in shape:
-        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 0:
-            raise ShapeError(f"shape: want integers from 0 up, one by one, as in rand_arr(a, b, 2, 3), got {size!r}")
+        checks.integer("shape", size, 0, 2**63, "integers from 0 up, one by one, as in rand_arr(a, b, 2, 3)")
     low, high = (checks.number(name, value, -math.inf) for name, value in (("a", a), ("b", b)))
     return low + (high - low) * as_generator(generator).random(shape or None)

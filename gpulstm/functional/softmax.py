@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gpulstm import checks
 from gpulstm.backend import Array, backend_of
 from gpulstm.dtypes import accumulator
-from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
 from gpulstm.functional.needs import needs
 
@@ -55,9 +55,8 @@ def _checked(x: Array, axis: int) -> tuple[tuple[int, ...], np.dtype]:
     """(the axis as a tuple: () for an array of no dimension; the type that is computed in)."""
     wide = accumulator(check_floats(x=x))
     ndim = max(x.ndim, 1)  # as in PyTorch, a number has axis 0
-    if isinstance(axis, bool) or not isinstance(axis, int | np.integer) or not -ndim <= axis < ndim:
-        raise ShapeError(f"axis: want one axis of {x.shape}, from {-ndim} to {ndim - 1}, got {axis!r}")
-    return (() if x.ndim == 0 else (int(axis) % ndim,)), wide
+    axis = checks.integer("axis", axis, -ndim, ndim, f"one axis of {x.shape}, from {-ndim} to {ndim - 1}")
+    return (() if x.ndim == 0 else (axis % ndim,)), wide
 
 
 def _exponentials(x: Array, along: tuple[int, ...]) -> tuple[Array, Array, Array]:

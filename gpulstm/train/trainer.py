@@ -75,12 +75,10 @@ class Trainer:
         generator: np.random.Generator | None = None,
     ) -> None:
         check_parts(model, optimizer, loss, schedule, tokens)
-        if isinstance(accumulate, bool) or not isinstance(accumulate, int | np.integer) or accumulate < 1:
-            raise ShapeError(f"accumulate: want a whole number of batches from 1 up, got {accumulate!r}")
         self.model, self.optimizer, self.loss, self.schedule = model, optimizer, loss, schedule
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, finite=False)
         self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, finite=False)
-        self.accumulate = int(accumulate)
+        self.accumulate = checks.integer("accumulate", accumulate, 1, 2**63, "a whole number of batches from 1 up")
         self.tokens, self.metrics = tokens, check_metrics(metrics)
         self.generator = random.as_generator(generator)
         self.stopped = ""  # why the last run ended before its time; empty if it did not
