@@ -23,6 +23,7 @@ from benchmarks.clock import capture, gpu_ms, host_seconds, median_of, queue_beh
 from benchmarks.cublas import Cublas
 from benchmarks.part import Part, main
 from benchmarks.products import Factors, product, product_graph
+from gpulstm.cells import CELLS
 
 GRAPH_NODES = 1000
 LAUNCHES = 200  # queued at once: fewer than a stream holds before the host has to wait
@@ -67,19 +68,21 @@ def host(backend: Any, count: int) -> Iterator[dict]:
     """Time on the processor alone, of what an eager sequence does at every step."""
     B, H, real = 16, 128, np.dtype(np.float32)
     xp, gates = backend.xp, backend.zeros((B, 4 * H), real)
-    h, c, c_new = (backend.zeros((B, H), real) for _ in range(3))
+    h, c, c_new, kept = (backend.zeros((B, H), real) for _ in range(4))
     w, zr = backend.zeros((4 * H, H), real), backend.zeros((B, 4 * H), real)
-    kernel = backend.kernels.kernel("lstm", "lstm_forward", real)
+    cell = CELLS["lstm"]
+    kernel = backend.kernels.kernel("step", "step_forward", real, cell.defines, cell.kernel.file)
     empty = empty_kernel(backend)
     null = np.uintp(0)
-    packed = (gates, zr, null, null, h, c, null, null, null, np.int64(B), np.int64(H), gates, h, c_new)
+    sizes = np.int64(B), np.int64(H)
+    packed = (gates, zr, null, null, h, c, null, null, null, null, *sizes, gates, kept, h, c_new)
 
     def through_gpulstm() -> None:
-        kernel(B * H, gates, zr, None, None, h, c, None, None, None, B, H, gates, h, c_new)
+        kernel(B * H, gates, zr, None, None, h, c, None, None, None, None, B, H, gates, kept, h, c_new)
 
     calls = {
         "RawKernel without arguments": empty,
-        "RawKernel with the LSTM's 14 arguments": lambda: kernel.function((8,), (256,), packed),
+        "RawKernel with the LSTM's 16 arguments": lambda: kernel.function((8,), (256,), packed),
         "the same through gpulstm's launcher": through_gpulstm,
         "matmul into an array given": lambda: xp.matmul(h, w.T, out=zr),
         "an empty array": lambda: backend.empty((B, 4 * H), real),

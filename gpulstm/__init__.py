@@ -10,9 +10,11 @@ from typing import Any
 
 from gpulstm import functional
 from gpulstm.backend import Device, device
+from gpulstm.cell_checks import check_cell
 from gpulstm.clip import clip_grad_norm, clip_grad_value
 from gpulstm.dtypes import as_dtype
 from gpulstm.errors import (
+    CellError,
     DeviceError,
     DTypeError,
     FileExists,
@@ -90,6 +92,7 @@ from gpulstm.optim import SGD, Adagrad, Adam, AdamW, RMSprop
 from gpulstm.random import manual_seed
 from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
 from gpulstm.tape import TapeError, Tensor, apply, enable_grad, no_grad, tensor
+from gpulstm.threads import get_num_threads, set_num_threads
 from gpulstm.version import __version__ as __version__
 
 _LATER = {
@@ -132,6 +135,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Attention",
+    "CellError",
     "ConstantLR",
     "CosineWarmup",
     "CoupledLSTM",
@@ -190,6 +194,7 @@ __all__ = [
     "apply",
     "as_dtype",
     "binary_cross_entropy_with_logits",
+    "check_cell",
     "clip_grad_norm",
     "clip_grad_value",
     "concatenate",
@@ -200,6 +205,7 @@ __all__ = [
     "exp",
     "explain",
     "functional",
+    "get_num_threads",
     "huber",
     "io",
     "labs",
@@ -214,6 +220,7 @@ __all__ = [
     "plot",
     "relu",
     "save",
+    "set_num_threads",
     "sigmoid",
     "softmax",
     "stack",

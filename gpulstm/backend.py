@@ -168,8 +168,17 @@ def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> 
     Raises DTypeError for what is no array and DeviceError for an array that is not where the first one is; both name
     an array that was given by keyword. Without any array the answer is the processor.
     """
+    given = (*arrays, *named.values()) if named else arrays
+    for x in given:
+        if x is not None and (type(x) is not np.ndarray or not x.dtype.isnative):
+            return _common(given, arrays, named)
+    return CPU
+
+
+def _common(given: tuple, arrays: tuple, named: dict[str, Any]) -> Backend:
+    """``backend_of`` for what is not NumPy's plain arrays alone."""
     found: Backend | None = None
-    for k, x in enumerate((*arrays, *named.values()) if named else arrays):
+    for k, x in enumerate(given):
         if x is None or isinstance(x, _SCALARS):
             continue
         backend = _backend_of_one(x)

@@ -2,18 +2,18 @@
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from gpulstm import checks
+from gpulstm import checks, engine
 from gpulstm.arguments import check_writable
 from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.dtypes import FLOATS, accumulator
 from gpulstm.errors import DTypeError, NotFinite
 from gpulstm.optim.arguments import parameters_of
 from gpulstm.optim.optimizer import contiguous
-from gpulstm.optim.table import CHUNK, first_chunks, to_device
+from gpulstm.optim.table import CHUNK, address, first_chunks, to_device
 from gpulstm.tape import Tensor
 
 SMALL = 1e-6  # beside the norm in the quotient, as in PyTorch
@@ -42,7 +42,7 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, error
     named = _gradients(parameters)
     backend, grads = backend_of(**named), list(named.values())
     with backend:
-        clip = _clip_norm_kernel if backend.is_cuda else _clip_norm_numpy
+        clip = _clip_norm_kernel if backend.is_cuda else _clip_norm_host
         return clip(backend, grads, max_norm, error_if_nonfinite)
 
 
@@ -89,23 +89,66 @@ def _check_norm(norm: Array) -> None:
         raise NotFinite(f"norm of the gradients: want a finite number, got {value}")
 
 
-def _clip_norm_numpy(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> np.ndarray:
-    total = 0.0
+def _clip_norm_host(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> np.ndarray:
+    """By the engine (kernels/host/norm.cpp) where it serves the types of all gradients, else by NumPy."""
+    compiled = all(engine.function("norm_partial", grad.dtype) for grad in grads)
+    copies = [contiguous(np, grad) for grad in grads]
+    tables = _tables(backend, copies) if compiled else {}
     with np.errstate(all="ignore"):  # what is not finite shows in the norm
-        for grad in grads:
-            flat = grad.reshape(-1)
-            for first in range(0, flat.size, DOT):
-                part = flat[first : first + DOT].astype(accumulator(flat.dtype), copy=False)
-                total += float(np.dot(part, part))
-        norm = np.sqrt(np.float64(total))
+        norm = np.sqrt(np.float64(_squares(tables) if compiled else _squares_numpy(grads)))
         coefficient = max_norm / (norm + SMALL)
         if error_if_nonfinite:
             _check_norm(norm)
-        if not coefficient >= 1:
-            for grad in grads:
+        if coefficient >= 1:
+            return np.asarray(norm)
+        for dtype, (starts, arrays, count, _) in tables.items():
+            _function("norm_scale", dtype)(starts, arrays, float(coefficient), count, CHUNK)
+        for grad, copy in zip(grads, copies, strict=True):
+            if not compiled:
                 # Half types times a float32 scalar: the product is rounded once, to the gradient's type.
                 np.multiply(grad, accumulator(grad.dtype).type(coefficient), out=grad, casting="unsafe")
+            elif copy is not grad:
+                grad[...] = copy
     return np.asarray(norm)
+
+
+def _function(name: str, dtype: np.dtype) -> Callable[..., None]:
+    """A compiled function that is there."""
+    function = engine.function(name, dtype)
+    assert function is not None
+    return function
+
+
+def _squares(tables: dict[np.dtype, tuple]) -> float:
+    total = 0.0
+    for dtype, (starts, arrays, count, chunks) in tables.items():
+        partial = np.empty(chunks)
+        _function("norm_partial", dtype)(starts, arrays, partial, count, CHUNK)
+        total += float(partial.sum())
+    return total
+
+
+def _squares_numpy(grads: list[Array]) -> float:
+    total = 0.0
+    for grad in grads:
+        flat = grad.reshape(-1)
+        for first in range(0, flat.size, DOT):
+            part = flat[first : first + DOT].astype(accumulator(flat.dtype), copy=False)
+            total += float(np.dot(part, part))
+    return total
+
+
+def _tables(backend: Backend, grads: list[Array]) -> dict[np.dtype, tuple[Array, Array, int, int]]:
+    """By dtype the tables first_chunk and arrays of kernels/norm.cu, their length, and the number of chunks."""
+    by_dtype: dict[np.dtype, list[Array]] = {}
+    for grad in grads:
+        by_dtype.setdefault(grad.dtype, []).append(grad)
+    tables = {}
+    for dtype, alike in by_dtype.items():
+        starts = first_chunks([grad.size for grad in alike])
+        arrays = np.array([(address(backend, grad), grad.size) for grad in alike], np.int64)
+        tables[dtype] = (*to_device(backend, starts, arrays), len(alike), int(starts[-1]))
+    return tables
 
 
 def _clip_norm_kernel(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> Array:
@@ -113,14 +156,7 @@ def _clip_norm_kernel(backend: Backend, grads: list[Array], max_norm: float, err
     assert backend.kernels is not None
     launch = functools.partial(backend.kernels, "norm", threads=THREADS)
     copies = [contiguous(backend.xp, grad) for grad in grads]
-    by_dtype: dict[np.dtype, list[Array]] = {}
-    for copy in copies:
-        by_dtype.setdefault(copy.dtype, []).append(copy)
-    tables = {}
-    for dtype, alike in by_dtype.items():
-        starts = first_chunks([grad.size for grad in alike])
-        arrays = np.array([(grad.data.ptr, grad.size) for grad in alike], np.int64)
-        tables[dtype] = (*to_device(backend, starts, arrays), len(alike), int(starts[-1]))
+    tables = _tables(backend, copies)
     chunks = sum(blocks for *_, blocks in tables.values())
     partial, result, done = backend.empty((chunks,), np.float64), backend.empty((2,), np.float64), 0
     for dtype, (starts, arrays, count, blocks) in tables.items():

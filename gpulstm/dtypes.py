@@ -43,6 +43,7 @@ def to_dtype(dtype: Any) -> np.dtype:
 
 
 @functools.cache
+@functools.lru_cache(maxsize=64)  # the name of a type is slow to find
 def is_floating(dtype: np.dtype) -> bool:
     """Whether it is one of FLOATS, the types that have gradients."""
     return dtype.name in FLOATS

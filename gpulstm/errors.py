@@ -25,6 +25,10 @@ class NoKernel(GpulstmError, RuntimeError):
     """The path asked for cannot serve this case; the message says why and what can."""
 
 
+class CellError(GpulstmError, ValueError):
+    """A cell's equations, their derivative and its kernel do not agree; the message names what does not."""
+
+
 class NotFinite(GpulstmError, ArithmeticError):
     """A loss became infinite or not a number."""
 

@@ -1,4 +1,4 @@
-"""What ``gpulstm info`` prints: versions, devices, memory, and which kernels compile here."""
+"""What ``gpulstm info`` prints: versions, devices, memory, the processor's engine, and which kernels compile here."""
 
 import functools
 import os
@@ -6,11 +6,13 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpulstm import engine
 from gpulstm.backend import CPU, device, why_no_cuda
+from gpulstm.cells import STEPS
 from gpulstm.dtypes import as_dtype
 from gpulstm.launch import REALS, kernel_files, options, source
 from gpulstm.version import __version__
@@ -29,6 +31,7 @@ def lines() -> Iterator[str]:
         ("CuPy", lambda: cupy.__version__ if cupy else "not usable, see GPU"),
         ("CUDA", lambda: _cuda(cupy)),
         ("processor", lambda: f"{os.cpu_count()} cores, {_memory(CPU.memory())}"),
+        ("engine", _engine),
     ):
         yield f"{name:<10} {_or_reason(find)}"
     if reason:
@@ -38,8 +41,28 @@ def lines() -> Iterator[str]:
     compile_kernel, how = _compiler(cupy, works=not reason)
     yield f"{'kernels':<10} {how}"
     if compile_kernel is not None:
-        for file in kernel_files():
-            yield f"  {file:<14} {', '.join(_compiled(compile_kernel, file, real) for real in REALS)}"
+        for text in _texts():
+            yield f"  {text.title:<20} {', '.join(_compiled(compile_kernel, text, real) for real in REALS)}"
+
+
+class _Text(NamedTuple):
+    """What is compiled: a kernel file, and for a step the cell."""
+
+    title: str
+    file: str
+    cell: str = ""
+    defines: tuple[str, ...] = ()
+
+
+def _texts() -> Iterator[_Text]:
+    """Every kernel file; those of a step once for each cell."""
+    for file in kernel_files():
+        cells = [(struct, cell) for struct, cell in STEPS.items() if cell.kernel and cell.kernel.program == file]
+        for struct, cell in cells:
+            assert cell.kernel is not None
+            yield _Text(f"{file} {struct}", file, cell.kernel.file, cell.defines)
+        if not cells:
+            yield _Text(file, file)
 
 
 def _or_reason(find: Callable[[], str]) -> str:
@@ -61,6 +84,13 @@ def _blas() -> str:
 def _memory(free_and_total: tuple[int, int]) -> str:
     free, total = free_and_total
     return f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free" if total else "memory unknown"
+
+
+def _engine() -> str:
+    library = engine.library()
+    if library is None:
+        return f"none: {engine.why_none()}"
+    return f"{engine.isa()} code, threads: {library.gpulstm_num_threads()}, from {engine.origin()}"
 
 
 def _cuda(cupy: Any) -> str:
@@ -86,16 +116,16 @@ def _gpu(cupy: Any, index: int) -> str:
     return f"{facts['name'].decode()}, sm_{facts['major']}{facts['minor']}, {memory}"
 
 
-def _compiled(compile_kernel: Callable[[str, str], None], file: str, real: str) -> str:
+def _compiled(compile_kernel: Callable[[_Text, str], None], text: _Text, real: str) -> str:
     try:
-        compile_kernel(file, real)
+        compile_kernel(text, real)
     except Exception as error:  # a compiler's complaint comes as one of several exceptions
         return f"{real} FAILS ({_one_line(error)})"
     return real
 
 
-def _compiler(cupy: Any, works: bool) -> tuple[Callable[[str, str], None] | None, str]:
-    """What compiles a kernel file for a storage type here, or None, and the words that say so."""
+def _compiler(cupy: Any, works: bool) -> tuple[Callable[[_Text, str], None] | None, str]:
+    """What compiles a text for a storage type here, or None, and the words that say so."""
     if works:
         return functools.partial(_compile_on_device, cupy), "compile on this device for"
     if cupy is None:
@@ -109,15 +139,16 @@ def _compiler(cupy: Any, works: bool) -> tuple[Callable[[str, str], None] | None
     return functools.partial(_compile_by_nvrtc, nvrtc), how
 
 
-def _compile_on_device(cupy: Any, file: str, real: str) -> None:
-    cupy.RawModule(code=source(file), options=options(as_dtype(real))).compile()
+def _compile_on_device(cupy: Any, text: _Text, real: str) -> None:
+    code = source(text.file, text.cell)
+    cupy.RawModule(code=code, options=options(as_dtype(real), text.defines)).compile()
 
 
-def _compile_by_nvrtc(nvrtc: Any, file: str, real: str) -> None:
+def _compile_by_nvrtc(nvrtc: Any, text: _Text, real: str) -> None:
     include = [f"-I{folder}" for folder in _cuda_headers()]
-    program = nvrtc.createProgram(source(file), f"{file}.cu", (), ())
+    program = nvrtc.createProgram(source(text.file, text.cell), f"{text.file}.cu", (), ())
     try:
-        nvrtc.compileProgram(program, (*options(as_dtype(real)), f"-arch={_ARCHITECTURE}", *include))
+        nvrtc.compileProgram(program, (*options(as_dtype(real), text.defines), f"-arch={_ARCHITECTURE}", *include))
     except nvrtc.NVRTCError as error:
         raise RuntimeError(nvrtc.getProgramLog(program).strip() or str(error)) from error
     finally:

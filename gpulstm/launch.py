@@ -1,7 +1,6 @@
 """Finds, compiles, caches and launches a kernel of ``kernels/*.cu`` through CuPy's RawModule."""
 
 import functools
-import importlib.resources
 import math
 import re
 from pathlib import Path
@@ -9,25 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm.building import first_error, kernel_folder
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 
 # dtype name -> what a kernel's REAL (storage) and ACC (accumulation) are.
 _TYPES = {
     "float32": ("-DREAL=float", "-DACC=float"),
-    "float64": ("-DREAL=double", "-DACC=double"),
+    "float64": ("-DREAL=double", "-DACC=double", "-DREAL_IS_DOUBLE"),
     "float16": ("-DREAL=__half", "-DACC=float", "-DREAL_IS_HALF"),
     "bfloat16": ("-DREAL=__nv_bfloat16", "-DACC=float", "-DREAL_IS_BFLOAT16"),
 }
 REALS = tuple(_TYPES)
-_INCLUDE = re.compile(r'#include "([^"/]+\.cuh)"')
+_INCLUDE = re.compile(r'#include (?:"([^"]+\.cuh)"|CELL_FILE\b)')
+_STRUCT = re.compile(r"^struct (\w+) : Cell\b", re.MULTILINE)
 _WAVES = 32  # blocks of a grid-stride kernel for each multiprocessor; more would only queue
-
-
-def kernel_folder() -> Any:
-    """The folder of the CUDA text that belongs to this package: inside it where it is installed, beside it in a
-    checkout. Another installed gpulstm never serves its kernels to a checkout."""
-    inside = importlib.resources.files("gpulstm") / "kernels"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "kernels"
 
 
 def kernel_files() -> list[str]:
@@ -35,35 +29,59 @@ def kernel_files() -> list[str]:
     return sorted(entry.name.removesuffix(".cu") for entry in kernel_folder().iterdir() if entry.name.endswith(".cu"))
 
 
+def cell_files() -> dict[str, str]:
+    """The file of kernels/cells/ for every struct of a cell: what stands as ``struct <name> : Cell`` in one."""
+    files = sorted(entry.name.removesuffix(".cuh") for entry in (kernel_folder() / "cells").iterdir())
+    return {struct: file for file in files for struct in _STRUCT.findall(_text(file, "cell"))}
+
+
 @functools.cache
-def source(file: str) -> str:
-    """The text of kernels/<file>.cu, or of the user's own file where ``file`` is a path that ends in .cu.
+def source(file: str, cell: str = "", stamp: Any = None) -> str:
+    """The text of kernels/<file>.cu; where that says ``#include CELL_FILE`` stands kernels/cells/<cell>.cuh.
 
-    Each ``#include "x.cuh"`` of the kernels' folder is replaced by its text, where it stands first, so that nothing
-    is looked up on disk. A file of the user's own is read once. Raises NoKernel for a file that is not there.
+    A file of the user's own is named by its path, which ends in .cu or .cuh. Each ``#include "x.cuh"`` of the kernels'
+    folder, or of the folder of a user's cell, is replaced by its text, where it stands first, so that nothing is looked
+    up on disk. A file of the user's own is read once for each ``stamp``. Raises NoKernel for a file that is not there.
     """
-    own, folder = Path(file), kernel_folder()
-    if own.suffix == ".cu":
+    return _included(_text(file, "kernel"), cell, set(), kernel_folder())
+
+
+_PLACES = {"kernel": ("", ".cu"), "cell": ("cells", ".cuh")}
+
+
+def _text(name: str, kind: str) -> str:
+    """The text of a "kernel" file or a "cell" file, of the kernels' folder or of the user's own."""
+    within, ending = _PLACES[kind]
+    folder, own = kernel_folder() / within, Path(name)
+    if own.suffix == ending:
         if not own.is_file():
-            raise NoKernel(f"kernel file: want the path of a .cu file, and there is none at {file!r}")
-        return _included(own.read_text(encoding="utf-8"), folder, set())
-    if not (folder / f"{file}.cu").is_file():
-        raise NoKernel(f"kernel file: want one of {', '.join(kernel_files())}, or the path of a .cu file, got {file!r}")
-    return _included((folder / f"{file}.cu").read_text(encoding="utf-8"), folder, set())
+            raise NoKernel(f"{kind} file: want the path of a {ending} file, and there is none at {name!r}")
+        try:
+            return own.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise NoKernel(f"{own.name}: want text in UTF-8, which cannot be read here: {error}") from None
+    if not (folder / f"{name}{ending}").is_file():
+        names = ", ".join(sorted({e.name.removesuffix(ending) for e in folder.iterdir() if e.name.endswith(ending)}))
+        raise NoKernel(f"{kind} file: want one of {names}, or the path of a {ending} file, got {name!r}")
+    return (folder / f"{name}{ending}").read_text(encoding="utf-8")
 
 
-def _included(text: str, folder: Any, seen: set[str]) -> str:
-    """``text`` with the folder's headers in it; ``seen`` are those that are in it already."""
+def _included(text: str, cell: str, seen: set[Path], folder: Path) -> str:
+    """``text``, which lies in ``folder``, with headers and the cell's file in it; ``seen`` are those it has already."""
 
     def header(match: re.Match) -> str:
-        if match[1] in seen:
-            return ""
-        if not (folder / match[1]).is_file():
+        if match[1] is None:
+            beside = Path(cell).parent if cell.endswith(".cuh") else kernel_folder()
+            return _included(_text(cell, "cell"), cell, seen, beside)
+        file = next((place / match[1] for place in (folder, kernel_folder()) if (place / match[1]).is_file()), None)
+        if file is None:
             return match[0]  # no file of ours: the compiler's to find, or to name
-        seen.add(match[1])
-        return _included((folder / match[1]).read_text(encoding="utf-8"), folder, seen)
+        if file in seen:
+            return ""
+        seen.add(file)
+        return _included(file.read_text(encoding="utf-8"), cell, seen, file.parent)
 
-    return _INCLUDE.sub(header, text)
+    return _INCLUDE.sub(header, text.replace("#pragma once\n", ""))
 
 
 def options(real: Any, defines: tuple[str, ...] = ()) -> tuple[str, ...]:
@@ -79,7 +97,7 @@ class Kernel:
 
     def __init__(self, name: str, function: Any, attributes: dict[str, int]) -> None:
         self.name, self.function = name, function
-        self._max_threads = min(attributes["MaxThreadsPerBlock"], function.max_threads_per_block)
+        self.max_threads = min(attributes["MaxThreadsPerBlock"], function.max_threads_per_block)
         self._max_blocks = attributes["MaxGridDimX"]
         self._max_shared = attributes["MaxSharedMemoryPerBlock"] - function.shared_size_bytes
         self._wave_blocks = _WAVES * attributes["MultiProcessorCount"]
@@ -94,7 +112,7 @@ class Kernel:
         if grid == 0:
             return  # nothing to do, and CUDA refuses an empty grid
         for what, want, got in (
-            ("threads in a block", self._max_threads, threads),
+            ("threads in a block", self.max_threads, threads),
             ("blocks", self._max_blocks, grid),
             ("bytes of shared memory", self._max_shared, shared),
         ):
@@ -124,15 +142,30 @@ class Launcher:
     def __init__(self, cupy: Any, device: Any) -> None:
         self._cupy, self._device = cupy, device
         self._kernels: dict[tuple, Kernel] = {}
+        self._failed: dict[tuple, str] = {}  # why a cell's kernel could not be compiled
 
-    def kernel(self, file: str, entry: str, real: Any, defines: tuple[str, ...] = ()) -> Kernel:
-        """The compiled kernel; compiles at the first call, CuPy keeps the result on disk."""
-        key = (file, entry, np.dtype(real).name, defines)
+    def kernel(
+        self, file: str, entry: str, real: Any, defines: tuple[str, ...] = (), cell: str = "", stamp: Any = None
+    ) -> Kernel:
+        """The compiled kernel; compiles at the first call, CuPy keeps the result on disk.
+
+        Raises NoKernel, with the compiler's first error, for a cell that cannot be compiled.
+        """
+        key = (file, entry, np.dtype(real).name, defines, cell, stamp)
+        if key in self._failed:
+            raise NoKernel(self._failed[key])
         if key not in self._kernels:
             with self._device:
-                module = self._cupy.RawModule(code=source(file), options=options(real, defines))
-                function = module.get_function(entry)
-                self._kernels[key] = Kernel(f"{file.removesuffix('.cu')}.cu {entry}", function, self._device.attributes)
+                module = self._cupy.RawModule(code=source(file, cell, stamp), options=options(real, defines))
+                try:
+                    function = module.get_function(entry)
+                except self._cupy.cuda.compiler.CompileException as error:
+                    if not cell:
+                        raise
+                    self._failed[key] = f"{Path(cell).name}: the compiler failed: {first_error(str(error))}"
+                    raise NoKernel(self._failed[key]) from error
+                name = f"{file.removesuffix('.cu')}.cu {entry}{f' of {cell}' if cell else ''}"
+                self._kernels[key] = Kernel(name, function, self._device.attributes)
         return self._kernels[key]
 
     def __call__(

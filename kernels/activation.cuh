@@ -1,77 +1,91 @@
-// The activations a cell can be given, and their slopes: gpulstm/cells/activation.py in CUDA, under the same names.
-//
-// A macro carries the choice, made by Activation.defines: -DACT_F=HARD_SIGMOID,0.2,0.5,3.0 is a kind, alpha,
-// beta and clip (0 for none), so that activate(ACT_F, z) is a call whose switch the compiler takes out.
+// The activations a cell can be given, and their slopes: those of gpulstm/cells/activation.py under the same names.
 
-#include "common.cuh"
+#pragma once
+
+#include "math.cuh"
 
 enum ActivationKind {
     RELU, TANH, SIGMOID, AFFINE, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, HARD_SIGMOID, ELU, SOFTSIGN, SOFTPLUS
 };
 
-__device__ inline float expm1_(float x) { return expm1f(x); }
-__device__ inline double expm1_(double x) { return expm1(x); }
-__device__ inline float log1p_(float x) { return log1pf(x); }
-__device__ inline double log1p_(double x) { return log1p(x); }
+// One activation, from four numbers that Activation.numbers makes in Python: the kind, alpha, beta, and the clip, 0 for
+// none. The kind is the same for all elements of a vector. On a GPU the numbers are constants and no switch is left.
+struct Activation {
+    static constexpr int options = 4;
+    ActivationKind kind;
+    double alpha, beta, clip;
 
-// z limited to [-clip, clip], where clip is not 0.
-__device__ inline ACC clipped(ACC clip, ACC z) {
-    if (clip > 0 && z > clip) return clip;
-    if (clip > 0 && z < -clip) return -clip;
-    return z;
-}
+    FN explicit Activation(const double* o) : kind((ActivationKind)(int)o[0]), alpha(o[1]), beta(o[2]), clip(o[3]) {}
 
-// The activation of one pre-activation z.
-__device__ inline ACC activate(ActivationKind kind, ACC alpha, ACC beta, ACC clip, ACC z) {
-    z = clipped(clip, z);
-    ACC positive = z > 0 ? z : 0, magnitude = z > 0 ? z : -z;
-    switch (kind) {
-        case RELU: return positive;
-        case TANH: return tanh_(z);
-        case SIGMOID: return sigmoid(z);
-        case AFFINE: return alpha * z + beta;
-        case LEAKY_RELU: return z > 0 ? z : alpha * z;
-        case THRESHOLDED_RELU: return z >= alpha ? z : 0;
-        case SCALED_TANH: return alpha * tanh_(beta * z);
-        case HARD_SIGMOID: {
-            ACC y = alpha * z + beta;
-            return y < 0 ? 0 : y > 1 ? 1 : y;
-        }
-        case ELU: return z > 0 ? z : alpha * expm1_(z);
-        case SOFTSIGN: return z / (1 + magnitude);
-        default: return positive + log1p_(exp_(-magnitude));  // SOFTPLUS
+    // The activation of the pre-activation z.
+    template <class V> FN V activate(V z) const {
+        if (clip == 0 && kind == SIGMOID) return sigmoid(z);
+        if (clip == 0 && kind == TANH) return tanh_(z);
+        return of(clipped(z));
     }
-}
 
-// Its derivative at z: where the function bends that of the left side, zero where z was clipped.
-__device__ inline ACC slope(ActivationKind kind, ACC alpha, ACC beta, ACC clip, ACC z) {
-    if (clipped(clip, z) != z) return 0;
-    switch (kind) {
-        case RELU: return z > 0 ? 1 : 0;
-        case TANH: {
-            ACC y = tanh_(z);
-            return 1 - y * y;
-        }
-        case SIGMOID: {
-            ACC y = sigmoid(z);
-            return y * (1 - y);
-        }
-        case AFFINE: return alpha;
-        case LEAKY_RELU: return z > 0 ? 1 : alpha;
-        case THRESHOLDED_RELU: return z >= alpha ? 1 : 0;
-        case SCALED_TANH: {
-            ACC y = tanh_(beta * z);
-            return alpha * beta * (1 - y * y);
-        }
-        case HARD_SIGMOID: {
-            ACC y = alpha * z + beta;
-            return y > 0 && y < 1 ? alpha : 0;
-        }
-        case ELU: return z > 0 ? 1 : alpha * exp_(z);
-        case SOFTSIGN: {
-            ACC y = 1 / (1 + (z > 0 ? z : -z));
-            return y * y;
-        }
-        default: return sigmoid(z);  // SOFTPLUS
+    // Its derivative at z: where the function bends that of the left side, zero where z was clipped.
+    template <class V> FN V slope(V z) const {
+        if (clip == 0) return slope_of(z);
+        V limit = number<V>(clip);
+        return where(absolute(z) <= limit, slope_of(clipped(z)), number<V>(0));
     }
-}
+
+private:
+    // z limited to [-clip, clip].
+    template <class V> FN V clipped(V z) const {
+        if (clip == 0) return z;
+        V limit = number<V>(clip);
+        return where(z > limit, limit, where(z < -limit, -limit, z));
+    }
+
+    template <class V> RARE V of(V z) const {
+        V zero = number<V>(0), one = number<V>(1), a = number<V>(alpha), b = number<V>(beta);
+        switch (kind) {
+            case RELU: return where(z > zero, z, zero);
+            case TANH: return tanh_(z);
+            case SIGMOID: return sigmoid(z);
+            case AFFINE: return a * z + b;
+            case LEAKY_RELU: return where(z > zero, z, a * z);
+            case THRESHOLDED_RELU: return where(z >= a, z, zero);
+            case SCALED_TANH: return a * tanh_(b * z);
+            case HARD_SIGMOID: {
+                V y = a * z + b;
+                return where(y < zero, zero, where(y > one, one, y));
+            }
+            case ELU: return where(z > zero, z, a * expm1_(z));
+            case SOFTSIGN: return z / (1 + absolute(z));
+            default: return where(z > zero, z, zero) + log1p_(exp_(-absolute(z)));  // SOFTPLUS
+        }
+    }
+
+    template <class V> FN V slope_of(V z) const {
+        if (kind != SIGMOID && kind != TANH) return other_slope_of(z);
+        V y = kind == SIGMOID ? sigmoid(z) : tanh_(z);
+        return kind == SIGMOID ? y * (1 - y) : 1 - y * y;
+    }
+
+    template <class V> RARE V other_slope_of(V z) const {
+        V zero = number<V>(0), one = number<V>(1), a = number<V>(alpha), b = number<V>(beta);
+        switch (kind) {
+            case RELU: return where(z > zero, one, zero);
+            case AFFINE: return a;
+            case LEAKY_RELU: return where(z > zero, one, a);
+            case THRESHOLDED_RELU: return where(z >= a, one, zero);
+            case SCALED_TANH: {
+                V y = tanh_(b * z);
+                return a * b * (1 - y * y);
+            }
+            case HARD_SIGMOID: {
+                V y = a * z + b;
+                return where((y > zero) & (y < one), a, zero);
+            }
+            case ELU: return where(z > zero, one, a * exp_(z));
+            case SOFTSIGN: {
+                V y = 1 / (1 + absolute(z));
+                return y * y;
+            }
+            default: return sigmoid(z);  // SOFTPLUS
+        }
+    }
+};

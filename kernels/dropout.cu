@@ -2,18 +2,10 @@
 //
 //     y = x * (draw >= threshold ? scale : 0)
 //
-// One SplitMix64 word (Steele, Lea & Flood 2014) serves four elements with 16 bits each, the lowest first; the
-// integers are those of gpulstm/functional/dropout.py, so that a seed means the same mask on every device.
+// One word of split_mix.cuh serves four elements with 16 bits each, the lowest first.
 
 #include "common.cuh"
-
-// Word number `index` of the sequence of `seed`.
-__device__ inline unsigned long long split_mix(unsigned long long seed, unsigned long long index) {
-    unsigned long long z = seed + (index + 1) * 0x9E3779B97F4A7C15ull;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    return z ^ (z >> 31);
-}
+#include "split_mix.cuh"
 
 // x         (n)  input, or the gradient of the output
 // y         (n)  out; may be x itself

@@ -4,8 +4,8 @@
 //     minLSTM: keep = f / (f + i), take = i / (f + i);  f, i = sigmoid(z_f), sigmoid(z_i);  n = z_n;  z = x W_ih' + b
 //     minGRU:  keep = 1 - z, take = z;  z = sigmoid(z_z);  n = z_n
 //
-// The arithmetic is that of gpulstm/cells/minlstm.py and mingru.py under the same names. One thread serves one unit
-// of one sequence over one chunk of the steps. With a single chunk <cell>_forward does it all. With C of them
+// The arithmetic stands in kernels/cells/minlstm.cuh and mingru.cuh. One thread serves one unit of one sequence over
+// one chunk of the steps. With a single chunk <cell>_forward does it all. With C of them
 // 1. <cell>_ends computes, for every chunk but the last, what it makes of any state: h -> product * h + end,
 // 2. scan_carries goes through the chunks, one thread a unit: the state after each,
 // 3. <cell>_forward computes every chunk from the state after the one before;
@@ -24,56 +24,17 @@
 // Sums and products are ACC whatever REAL is. No pointer may alias another, except where said.
 
 #include "common.cuh"
+#include "cells/mingru.cuh"
+#include "cells/minlstm.cuh"
 
-struct MinLSTM {
-    static const int GATES = 3;
-    ACC keep, take, n, u, v;
-
-    __device__ MinLSTM(const REAL* z, const REAL* b, long long H)
-    {
-        ACC z_f = load(z[0]) + (b ? load(b[0]) : 0), z_i = load(z[H]) + (b ? load(b[H]) : 0);
-        n = load(z[2 * H]) + (b ? load(b[2 * H]) : 0);
-        ACC least = min(min(z_f, z_i), (ACC)0);
-        ACC one = exp_(least);  // 1, e^-z_i and e^-z_f, times one factor: nothing overflows, the sum is at least 1
-        u = exp_(least - z_i);
-        v = exp_(least - z_f);
-        ACC scale = 1 / (one + one + u + v);
-        keep = (one + u) * scale;
-        take = (one + v) * scale;
-        u *= scale;
-        v *= scale;
-    }
-
-    __device__ void backward(ACC h_prev, ACC dh, REAL* dz, long long H) const
-    {
-        ACC dkeep = dh * (h_prev - n);
-        dz[0] = store(dkeep * keep * v);
-        dz[H] = store(-dkeep * take * u);
-        dz[2 * H] = store(dh * take);
-    }
-};
-
-struct MinGRU {
-    static const int GATES = 2;
-    ACC keep, take, n;
-
-    __device__ MinGRU(const REAL* z, const REAL* b, long long H)
-    {
-        ACC z_z = load(z[0]) + (b ? load(b[0]) : 0);
-        n = load(z[H]) + (b ? load(b[H]) : 0);
-        ACC least = min(z_z, (ACC)0);
-        ACC one = exp_(least), u = exp_(least - z_z);
-        ACC scale = 1 / (one + u);
-        keep = u * scale;
-        take = one * scale;
-    }
-
-    __device__ void backward(ACC h_prev, ACC dh, REAL* dz, long long H) const
-    {
-        dz[0] = store(dh * (n - h_prev) * keep * take);
-        dz[H] = store(dh * take);
-    }
-};
+// The coefficients of one unit and step; z and b are those of the unit's first gate.
+template <class Cell>
+__device__ Coefficients<ACC> coefficients_at(const REAL* z, const REAL* b, long long H)
+{
+    ACC sum[Cell::gates];
+    for (int gate = 0; gate < Cell::gates; ++gate) sum[gate] = load(z[gate * H]) + (b ? load(b[gate * H]) : 0);
+    return Cell::coefficients(sum);
+}
 
 // The row of (T, B) arrays that step s of a scan stands in.
 __device__ inline long long row_of(long long s, long long b, long long T, long long B, long long backwards)
@@ -93,16 +54,16 @@ __device__ void forward_ends(
     ACC* __restrict__ products, ACC* __restrict__ ends)
 {
     FOR_EACH(k, (T - 1) / chunk * B * H) {
-        long long c = k / (B * H), b = k / H % B, j = k % H;
+        long long first = k / (B * H) * chunk, b = k / H % B, j = k % H;
         ACC product = 1, end = 0;
         #pragma unroll 4
-        for (long long s = c * chunk; s < (c + 1) * chunk; ++s) {
+        for (long long s = first; s < first + chunk; ++s) {
             long long row = row_of(s, b, T, B, reverse);
-            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            const auto c = coefficients_at<Cell>(zx + row * Cell::gates * H + j, b_ih ? b_ih + j : nullptr, H);
             if (is_set(clear, row, false)) product = end = 0;
             if (is_set(alive, row, true)) {
-                product *= cell.keep;
-                end = cell.keep * end + cell.take * cell.n;
+                product *= c.keep;
+                end = c.keep * end + c.take * c.n;
             }
         }
         products[k] = product;
@@ -121,16 +82,16 @@ __device__ void forward(
     long long chunk, long long reverse, REAL* __restrict__ hs, REAL* __restrict__ y)
 {
     FOR_EACH(k, ((T - 1) / chunk + 1) * B * H) {
-        long long units = B * H, c = k / units, unit = k % units, b = unit / H, j = unit % H;
-        ACC h = c == 0 ? load(hs[(reverse ? T : 0) * units + unit]) : carries[k - units];
-        long long stop = min((c + 1) * chunk, T);
+        long long units = B * H, first = k / units * chunk, unit = k % units, b = unit / H, j = unit % H;
+        ACC h = first == 0 ? load(hs[(reverse ? T : 0) * units + unit]) : carries[k - units];
+        long long stop = min(first + chunk, T);
         #pragma unroll 4
-        for (long long s = c * chunk; s < stop; ++s) {
+        for (long long s = first; s < stop; ++s) {
             long long row = row_of(s, b, T, B, reverse);
-            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            const auto c = coefficients_at<Cell>(zx + row * Cell::gates * H + j, b_ih ? b_ih + j : nullptr, H);
             bool counts = is_set(alive, row, true);
             if (is_set(clear, row, false)) h = 0;
-            if (counts) h = cell.keep * h + cell.take * cell.n;
+            if (counts) h = c.keep * h + c.take * c.n;
             hs[row * H + j + (reverse ? 0 : units)] = store(h);
             if (y) y[row * H + j] = store(counts ? h : 0);
         }
@@ -147,15 +108,15 @@ __device__ void backward_ends(
     long long chunk, long long reverse, ACC* __restrict__ products, ACC* __restrict__ ends)
 {
     FOR_EACH(k, (T - 1) / chunk * B * H) {
-        long long c = k / (B * H), b = k / H % B, j = k % H;
+        long long first = k / (B * H) * chunk, b = k / H % B, j = k % H;
         ACC product = 1, end = 0;
         #pragma unroll 4
-        for (long long s = c * chunk; s < (c + 1) * chunk; ++s) {
+        for (long long s = first; s < first + chunk; ++s) {
             long long row = row_of(s, b, T, B, !reverse);
-            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            const auto c = coefficients_at<Cell>(zx + row * Cell::gates * H + j, b_ih ? b_ih + j : nullptr, H);
             if (is_set(alive, row, true)) {
-                product *= cell.keep;
-                end = cell.keep * (end + (dy ? load(dy[row * H + j]) : 0));
+                product *= c.keep;
+                end = c.keep * (end + (dy ? load(dy[row * H + j]) : 0));
             }
             if (is_set(clear, row, false)) product = end = 0;
         }
@@ -179,18 +140,20 @@ __device__ void backward(
     long long chunk, long long reverse, REAL* __restrict__ dzx, REAL* __restrict__ dh0)
 {
     FOR_EACH(k, ((T - 1) / chunk + 1) * B * H) {
-        long long units = B * H, c = k / units, unit = k % units, b = unit / H, j = unit % H;
-        ACC dh = c > 0 ? carries[k - units] : dh_n ? load(dh_n[unit]) : 0;
-        long long stop = min((c + 1) * chunk, T);
+        long long units = B * H, first = k / units * chunk, unit = k % units, b = unit / H, j = unit % H;
+        ACC dh = first > 0 ? carries[k - units] : dh_n ? load(dh_n[unit]) : 0;
+        long long stop = min(first + chunk, T);
         #pragma unroll 4
-        for (long long s = c * chunk; s < stop; ++s) {
+        for (long long s = first; s < stop; ++s) {
             long long row = row_of(s, b, T, B, !reverse);
-            const Cell cell(zx + row * Cell::GATES * H + j, b_ih ? b_ih + j : nullptr, H);
+            const auto c = coefficients_at<Cell>(zx + row * Cell::gates * H + j, b_ih ? b_ih + j : nullptr, H);
             bool counts = is_set(alive, row, true), cleared = is_set(clear, row, false);
             ACC h_prev = cleared ? 0 : load(hs[row * H + j + (reverse ? units : 0)]);
             if (counts && dy) dh += load(dy[row * H + j]);
-            cell.backward(h_prev, counts ? dh : 0, dzx + row * Cell::GATES * H + j, H);
-            if (counts) dh *= cell.keep;
+            ACC dz[Cell::gates];
+            Cell::gradients(c, h_prev, counts ? dh : 0, dz);
+            for (int gate = 0; gate < Cell::gates; ++gate) dzx[(row * Cell::gates + gate) * H + j] = store(dz[gate]);
+            if (counts) dh *= c.keep;
             if (cleared) dh = 0;
         }
         if (stop == T) dh0[unit] = store(dh);
@@ -218,21 +181,21 @@ extern "C" __global__ void minlstm_ends(
     const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, long long T, long long B, long long H,
     long long chunk, long long reverse, ACC* products, ACC* ends)
 {
-    forward_ends<MinLSTM>(zx, b_ih, alive, clear, T, B, H, chunk, reverse, products, ends);
+    forward_ends<MinLstm>(zx, b_ih, alive, clear, T, B, H, chunk, reverse, products, ends);
 }
 
 extern "C" __global__ void minlstm_forward(
     const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const ACC* carries, long long T,
     long long B, long long H, long long chunk, long long reverse, REAL* hs, REAL* y)
 {
-    forward<MinLSTM>(zx, b_ih, alive, clear, carries, T, B, H, chunk, reverse, hs, y);
+    forward<MinLstm>(zx, b_ih, alive, clear, carries, T, B, H, chunk, reverse, hs, y);
 }
 
 extern "C" __global__ void minlstm_backward_ends(
     const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const REAL* dy, long long T, long long B,
     long long H, long long chunk, long long reverse, ACC* products, ACC* ends)
 {
-    backward_ends<MinLSTM>(zx, b_ih, alive, clear, dy, T, B, H, chunk, reverse, products, ends);
+    backward_ends<MinLstm>(zx, b_ih, alive, clear, dy, T, B, H, chunk, reverse, products, ends);
 }
 
 extern "C" __global__ void minlstm_backward(
@@ -240,28 +203,28 @@ extern "C" __global__ void minlstm_backward(
     const REAL* dh_n, const ACC* carries, long long T, long long B, long long H, long long chunk, long long reverse,
     REAL* dzx, REAL* dh0)
 {
-    backward<MinLSTM>(zx, b_ih, alive, clear, hs, dy, dh_n, carries, T, B, H, chunk, reverse, dzx, dh0);
+    backward<MinLstm>(zx, b_ih, alive, clear, hs, dy, dh_n, carries, T, B, H, chunk, reverse, dzx, dh0);
 }
 
 extern "C" __global__ void mingru_ends(
     const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, long long T, long long B, long long H,
     long long chunk, long long reverse, ACC* products, ACC* ends)
 {
-    forward_ends<MinGRU>(zx, b_ih, alive, clear, T, B, H, chunk, reverse, products, ends);
+    forward_ends<MinGru>(zx, b_ih, alive, clear, T, B, H, chunk, reverse, products, ends);
 }
 
 extern "C" __global__ void mingru_forward(
     const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const ACC* carries, long long T,
     long long B, long long H, long long chunk, long long reverse, REAL* hs, REAL* y)
 {
-    forward<MinGRU>(zx, b_ih, alive, clear, carries, T, B, H, chunk, reverse, hs, y);
+    forward<MinGru>(zx, b_ih, alive, clear, carries, T, B, H, chunk, reverse, hs, y);
 }
 
 extern "C" __global__ void mingru_backward_ends(
     const REAL* zx, const REAL* b_ih, const bool* alive, const bool* clear, const REAL* dy, long long T, long long B,
     long long H, long long chunk, long long reverse, ACC* products, ACC* ends)
 {
-    backward_ends<MinGRU>(zx, b_ih, alive, clear, dy, T, B, H, chunk, reverse, products, ends);
+    backward_ends<MinGru>(zx, b_ih, alive, clear, dy, T, B, H, chunk, reverse, products, ends);
 }
 
 extern "C" __global__ void mingru_backward(
@@ -269,5 +232,5 @@ extern "C" __global__ void mingru_backward(
     const REAL* dh_n, const ACC* carries, long long T, long long B, long long H, long long chunk, long long reverse,
     REAL* dzx, REAL* dh0)
 {
-    backward<MinGRU>(zx, b_ih, alive, clear, hs, dy, dh_n, carries, T, B, H, chunk, reverse, dzx, dh0);
+    backward<MinGru>(zx, b_ih, alive, clear, hs, dy, dh_n, carries, T, B, H, chunk, reverse, dzx, dh0);
 }

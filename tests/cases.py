@@ -122,3 +122,13 @@ def arguments(case: SequenceCase, rng: np.random.Generator, cell: str = "lstm") 
     ]
     cotangents = (dy, make((case.B, P)), make((case.B, case.H)))
     return given, tuple(d if wanted else None for d, wanted in zip(cotangents, case.through, strict=True))
+
+
+def fast_path(backend: Any) -> str:
+    """The path that functional.recurrent takes there for every cell of the library, unless another is asked for."""
+    return "kernel" if backend.is_cuda else "engine"
+
+
+def paths(backend: Any) -> list[str]:
+    """Every path that serves there."""
+    return list(dict.fromkeys((fast_path(backend), "reference")))

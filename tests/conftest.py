@@ -1,7 +1,7 @@
 """What every test shares: the three devices, a seeded generator, and which tests may be skipped where.
 
 GPULSTM_TEST_DEVICES, a comma-separated list, limits the devices; one named there is never skipped. Under
-CI=true nothing but the real GPU may be missing: a test that is skipped for another reason fails.
+CI=true nothing but a GPU or a kind of processor may be missing: a test that is skipped for another reason fails.
 """
 
 import collections
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from gpulstm import backend
+from gpulstm import backend, engine
 from tests import emulated_cuda
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,8 @@ if unknown := set(NAMED) - set(ALL_DEVICES):
 
 
 class NoDevice(pytest.skip.Exception):
-    """The one skip that may happen under CI: no GPU is there, or GPULSTM_TEST_DEVICES leaves the device out."""
+    """The one skip that may happen under CI: no GPU or processor of a kind is there, or GPULSTM_TEST_DEVICES leaves the
+    device out."""
 
 
 def skip(reason: str) -> NoReturn:
@@ -83,6 +84,11 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20260)
+
+
+def pytest_sessionstart() -> None:
+    """Compile the engine before any test: a process that compiles it says so, which no test expects."""
+    engine.library()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,7 +1,7 @@
 """Plants faults in a copy of the tree, one at a time, and reports those that no test notices.
 
     python tests/mutants.py                              # every kernel and every cell; hours
-    python tests/mutants.py kernels/lstm.cu --list
+    python tests/mutants.py kernels/cells/lstm.cuh --list
     python tests/mutants.py gpulstm/cells/lstm.py --jobs 2
     python tests/mutants.py kernels/norm.cu:61           # the faults of one line
 
@@ -37,45 +37,70 @@ LIMIT = 90  # seconds for the tests of one fault: one that never ends, or for lo
 # File -> the tests that must notice its faults.
 TESTS = {
     "gpulstm/cells/activation.py": ["tests/test_activation.py"],
-    "gpulstm/cells/cell.py": ["tests/test_cells.py"],
+    "gpulstm/cells/cell.py": ["tests/test_own_cell.py", "tests/test_cells.py"],
     "gpulstm/cells/coupled.py": ["tests/test_cells.py"],
     "gpulstm/cells/general.py": ["tests/test_general.py", "tests/test_cells.py"],
     "gpulstm/cells/gru.py": ["tests/test_gru.py", "tests/test_cells.py"],
-    "gpulstm/cells/gru_inplace.py": ["tests/test_gru.py", "tests/test_cells.py"],
-    "gpulstm/cells/inplace.py": ["tests/test_recurrent.py", "tests/test_peephole.py", "tests/test_cells.py"],
     "gpulstm/cells/layer_norm.py": ["tests/test_layer_norm.py", "tests/test_cells.py"],
     "gpulstm/cells/lstm.py": ["tests/test_recurrent.py", "tests/test_cells.py"],
     "gpulstm/cells/mingru.py": ["tests/test_scan.py"],
     "gpulstm/cells/minlstm.py": ["tests/test_scan.py"],
     "gpulstm/cells/peephole.py": ["tests/test_peephole.py", "tests/test_cells.py"],
     "gpulstm/cells/rnn.py": ["tests/test_rnn.py", "tests/test_cells.py"],
+    "gpulstm/cells/row.py": ["tests/test_own_cell.py"],
     "gpulstm/cells/slstm.py": ["tests/test_slstm.py", "tests/test_cells.py"],
     "gpulstm/functional/products.py": ["tests/test_own_cell.py", "tests/test_cells.py"],
     "kernels/activation.cuh": ["tests/test_activation.py", "tests/test_general.py"],
     "kernels/adam.cu": ["tests/test_optim.py"],
+    "kernels/adam.cuh": ["tests/test_optim.py"],
+    "kernels/cell.cuh": ["tests/test_own_cell.py"],
+    "kernels/cells/coupled.cuh": ["tests/test_cells.py"],
+    "kernels/cells/general.cuh": ["tests/test_general.py", "tests/test_cells.py"],
+    "kernels/cells/gru.cuh": ["tests/test_gru.py", "tests/test_cells.py"],
+    "kernels/cells/layer_norm.cuh": ["tests/test_layer_norm.py", "tests/test_cells.py"],
+    "kernels/cells/lstm.cuh": ["tests/test_recurrent.py", "tests/test_cells.py"],
+    "kernels/cells/mingru.cuh": ["tests/test_scan.py"],
+    "kernels/cells/minlstm.cuh": ["tests/test_scan.py"],
+    "kernels/cells/peephole.cuh": ["tests/test_peephole.py", "tests/test_cells.py"],
+    "kernels/cells/rnn.cuh": ["tests/test_rnn.py", "tests/test_cells.py"],
+    "kernels/cells/slstm.cuh": ["tests/test_slstm.py", "tests/test_cells.py"],
     "kernels/common.cuh": [
         "tests/test_launch.py",
         "tests/test_cross_entropy.py",
         "tests/test_clip.py",
         "tests/test_optim.py",
-        "tests/test_recurrent.py",
-        "tests/test_cells.py",
     ],
-    "kernels/coupled.cu": ["tests/test_cells.py"],
     "kernels/cross_entropy.cu": ["tests/test_cross_entropy.py"],
     "kernels/dropout.cu": ["tests/test_dropout.py"],
     "kernels/embedding.cu": ["tests/test_embedding.py"],
-    "kernels/general.cu": ["tests/test_general.py", "tests/test_cells.py"],
-    "kernels/gru.cu": ["tests/test_gru.py", "tests/test_cells.py"],
-    "kernels/layer_norm.cu": ["tests/test_layer_norm.py", "tests/test_cells.py"],
-    "kernels/lstm.cu": ["tests/test_recurrent.py", "tests/test_cells.py"],
+    "kernels/host/adam.cpp": ["tests/test_compiled.py"],
+    "kernels/host/cross_entropy.cpp": ["tests/test_compiled.py"],
+    "kernels/host/dropout.cpp": ["tests/test_compiled.py"],
+    "kernels/host/embedding.cpp": ["tests/test_compiled.py"],
+    "kernels/host/norm.cpp": ["tests/test_compiled.py"],
+    "kernels/host/pool.cpp": ["tests/test_threads.py"],
+    "kernels/host/pool.h": ["tests/test_threads.py"],
+    "kernels/host/share.h": ["tests/test_compiled.py"],
+    "kernels/host/vector.h": ["tests/test_math.py"],
+    "kernels/math.cuh": ["tests/test_math.py", "tests/test_activation.py", "tests/test_slstm.py"],
     "kernels/norm.cu": ["tests/test_clip.py"],
-    "kernels/peephole.cu": ["tests/test_peephole.py", "tests/test_cells.py"],
-    "kernels/rnn.cu": ["tests/test_rnn.py", "tests/test_cells.py"],
     "kernels/scan.cu": ["tests/test_scan.py"],
-    "kernels/slstm.cu": ["tests/test_slstm.py", "tests/test_cells.py"],
+    "kernels/scanned.cuh": ["tests/test_scan.py"],
+    "kernels/split_mix.cuh": ["tests/test_dropout.py"],
+    "kernels/step.cu": [
+        "tests/test_recurrent.py",
+        "tests/test_own_cell.py",
+        "tests/test_gru.py",
+        "tests/test_peephole.py",
+        "tests/test_modes.py",
+    ],
+    "kernels/step.cuh": ["tests/test_recurrent.py", "tests/test_own_cell.py", "tests/test_modes.py"],
+    "kernels/step_rows.cu": ["tests/test_layer_norm.py", "tests/test_cells.py"],
+    "kernels/table.cuh": ["tests/test_clip.py", "tests/test_optim.py"],
 }
-NAMED = {"coupled", "general", "gru", "layer_norm", "peephole", "rnn", "slstm"}
+# Of the tests of all cells those of one, for a file that has but that cell.
+NAMED = {name: name for name in ("coupled", "general", "gru", "layer_norm", "peephole", "rnn", "slstm")}
+NAMED["step_rows"] = "layer_norm"
 
 SWAPS = {
     "+": "-", "-": "+", "*": "/", "/": "*", "+=": "-=", "-=": "+=", "*=": "/=", "/=": "*=", "++": "--",
@@ -99,19 +124,15 @@ _PROJECTED = "what is projected of an ended sequence is not used, and its gradie
 _SHAPE = "all have one shape, and only that is used"
 _ANY_FACTOR = "any factor serves that is not too large; at 1 it is e at most"
 _NOT_SPLIT = "the gradients of zx and zr are one; the second is not read"
-_SIGN = "-1 is its own inverse"
-_DEFINED = "the cell always defines it (Activation.defines, general.cell and gru.cell)"
-_HELD = "how much may be held is a choice between memory and speed"
+_REFUSED = "a kernel's compiler refuses it (tests/test_nvrtc.py); without a kernel it is not read"
+_NOT_READ = "nothing reads it"
 _UNROLL = "how often a loop is unrolled changes no result"
 HARMLESS: dict[str, dict[tuple[str, str], str]] = {
-    "gpulstm/cells/inplace.py": {
-        ("columns: int = 0  # ... and the numbers of each row besides", "0 -> 1"): "a column that no cell reads",
-        ("CACHED = 1 << 18  # bytes", "1 -> 2"): _HELD,
-        ("CACHED = 1 << 18  # bytes", "18 -> 19"): _HELD,
-        ("if shape[0] * shape[1] * dtype.itemsize > CACHED:", "> -> >="): _HELD,
-    },
     "gpulstm/cells/cell.py": {
-        ("kept: int = 0  # blocks of H a step keeps besides the gates", "0 -> 1"): "a block that no kernel uses",
+        (
+            "kept: int = 0  # numbers that a unit keeps for the backward pass, besides one for each gate",
+            "0 -> 1",
+        ): _REFUSED,
     },
     "gpulstm/cells/general.py": {
         ("dz_i, dz_f = (di - df) * act_f.slope(xp, z_i, clip), xp.zeros_like(df)", "df -> dg"): _SHAPE,
@@ -120,22 +141,18 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
         ("parts = [xp.zeros_like(r), dz * f.slope(xp, z_z, clip), dn * g.slope(xp, z_n, clip)]", "r -> z"): _SHAPE,
         ("return dz, dz, (dh_prev,), ()", "dz -> dn"): _NOT_SPLIT,
         ("_, dz_z, dz_n = xp.split(dzx, 3, axis=1)", "dzx -> dzr"): _NOT_SPLIT,
-        ('kernel=Kernels("gru", defines=defines, kept=1),', "1 -> 2"): "a block that the kernel does not use",
+        ('kernel=Kernels("gru", "Gru", numbers, kept=1),', "1 -> 2"): _REFUSED,
         (
             'products=(Product("h", "w_hh", slice(0, 2)), Product("inner", "w_hh", slice(2, 3))),',
             "3 -> 4",
         ): "zr and w_hh end at 3 blocks",
     },
     "gpulstm/cells/layer_norm.py": {
-        ('kernel=Kernels("layer_norm", kept=4, rows=True),', "4 -> 5"): "a block that the kernel does not use",
-        ("columns=3,", "3 -> 4"): "a column that the cell does not use",
-        ("rows = x.reshape(-1, x.shape[-1])", "1 -> 2"): "to NumPy any negative number is what is left",
+        ('kernel=Kernels("layer_norm", "LayerNorm", kept=4, rows=True),', "4 -> 5"): _REFUSED,
     },
     "gpulstm/cells/slstm.py": {
         ("LARGEST = 8", "8 -> 9"): "any limit serves whose exp a half type holds",
         ("return dz, dz, (None, dc * f, dn * f, dlog_old), ()", "dz -> dn"): _NOT_SPLIT,
-        ("log_sigmoid_f *= -1", "*= -> /="): _SIGN,
-        ("df *= -1  # sigmoid(-z_f) = 1 - sigmoid(z_f)", "*= -> /="): _SIGN,
     },
     "gpulstm/cells/mingru.py": {("least = xp.minimum(z_z, 0)", "0 -> 1"): _ANY_FACTOR},
     "gpulstm/cells/minlstm.py": {("least = xp.minimum(xp.minimum(z_f, z_i), 0)", "0 -> 1"): _ANY_FACTOR},
@@ -144,90 +161,66 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     },
     "gpulstm/cells/peephole.py": {
         ('Product("h", "w_hh", slice(0, 4)),', "4 -> 5"): "zr and w_hh end at 4 blocks",
-        ("B, H = c.shape", "c -> c_prev"): _SHAPE,
-        ("H = c.shape[1]", "c -> c_prev"): _SHAPE,
         ('Product("inner", "weight_ch", slice(3, 4), slice(2, 3)),', "4 -> 5"): "zr ends at 4 blocks",
         ('Product("inner", "weight_ch", slice(3, 4), slice(2, 3)),', "3 -> 4"): "weight_ch ends at 3 blocks",
-    },
-    "kernels/lstm.cu": {
-        (
-            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
-            "0 -> 1",
-        ): _PROJECTED,
     },
     "kernels/common.cuh": {
         ("if (threadIdx.x < half && scratch[threadIdx.x + half] > scratch[threadIdx.x])", "> -> >="): _EQUAL,
     },
     "kernels/activation.cuh": {
-        ("if (clip > 0 && z > clip) return clip;", "> -> >="): _EQUAL,
-        ("if (clip > 0 && z < -clip) return -clip;", "< -> <="): _EQUAL,
-        ("ACC positive = z > 0 ? z : 0, magnitude = z > 0 ? z : -z;", "> -> >="): _EQUAL,
-        ("case LEAKY_RELU: return z > 0 ? z : alpha * z;", "> -> >="): _EQUAL,
-        ("return y < 0 ? 0 : y > 1 ? 1 : y;", "< -> <="): _EQUAL,
-        ("return y < 0 ? 0 : y > 1 ? 1 : y;", "> -> >="): _EQUAL,
-        ("case ELU: return z > 0 ? z : alpha * expm1_(z);", "> -> >="): _EQUAL,
-        ("ACC y = 1 / (1 + (z > 0 ? z : -z));", "> -> >="): _EQUAL,
-    },
-    "kernels/adam.cu": {
-        ("v = v < largest ? largest : v;  // a v that is not a number stays one", "< -> <="): _EQUAL,
-    },
-    "kernels/rnn.cu": {
-        ("#define ACT_F TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
+        ("return where(z > limit, limit, where(z < -limit, -limit, z));", "> -> >="): _EQUAL,
+        ("return where(z > limit, limit, where(z < -limit, -limit, z));", "< -> <="): _EQUAL,
+        ("case RELU: return where(z > zero, z, zero);", "> -> >="): _EQUAL,
+        ("case LEAKY_RELU: return where(z > zero, z, a * z);", "> -> >="): _EQUAL,
+        ("return where(y < zero, zero, where(y > one, one, y));", "< -> <="): _EQUAL,
+        ("return where(y < zero, zero, where(y > one, one, y));", "> -> >="): _EQUAL,
+        ("case ELU: return where(z > zero, z, a * expm1_(z));", "> -> >="): _EQUAL,
         (
-            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, activate(ACT_F, z)));",
-            "0 -> 1",
-        ): _PROJECTED,
+            "default: return where(z > zero, z, zero) + log1p_(exp_(-absolute(z)));  // SOFTPLUS",
+            "> -> >=",
+        ): _EQUAL,
     },
-    "kernels/coupled.cu": {
+    "kernels/cell.cuh": {
+        ("return number<V>(0);", "0 -> 1"): "nothing calls it",
+    },
+    "kernels/step.cuh": {
+        ("constexpr int KEEP = KEPT + 1;     // likewise for what it keeps", "1 -> 2"): _NOT_READ,
         (
-            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
-            "0 -> 1",
-        ): _PROJECTED,
-    },
-    "kernels/peephole.cu": {
+            "constexpr int ROOM = VECTORS + 1;  // for a unit's vectors: C++ has no arrays of no size",
+            "1 -> 2",
+        ): _NOT_READ,
         (
-            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
-            "0 -> 1",
-        ): _PROJECTED,
+            "constexpr double options[CELL::options + 1] = {};  "
+            "// zeros, whose number does not matter to a cell without options",
+            "1 -> 2",
+        ): _NOT_READ,
+        ("states[0] = h_prev ? load(h_prev[k]) : 0;", "0 -> 1"): _PROJECTED,
     },
-    "kernels/general.cu": {
-        ("#define ACT_F SIGMOID, 0, 0, 0", "0 -> 1"): _DEFINED,
-        ("#define ACT_G TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
-        ("#define ACT_H TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
-        ("#define COUPLED 0", "0 -> 1"): _DEFINED,
-        (
-            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, s.o * s.h_c));",
-            "0 -> 1",
-        ): _PROJECTED,
+    "kernels/step.cu": {
+        ("constexpr int IN_GATES = KEPT < GATES ? KEPT : GATES, BESIDES = KEPT - IN_GATES;", "< -> <="): _EQUAL,
+        ("d[0] = CELL::direct ? load(direct[k]) : 0;", "0 -> 1"): _NOT_READ,
     },
-    "kernels/scan.cu": {
-        ("ACC least = min(min(z_f, z_i), (ACC)0);", "0 -> 1"): _ANY_FACTOR,
-        ("ACC least = min(z_z, (ACC)0);", "0 -> 1"): _ANY_FACTOR,
-        ("#pragma unroll 4", "4 -> 5"): _UNROLL,
-        ("long long stop = min((c + 1) * chunk, T);", "1 -> 2"): (
-            "backward's: a chunk goes on with the next one's steps, and writes what that one writes"
-        ),
-    },
-    "kernels/layer_norm.cu": {
-        (
-            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
-            "0 -> 1",
-        ): _PROJECTED,
+    "kernels/step_rows.cu": {
+        ("#define THREADS 256", "256 -> 257"): "a block has a power of two of threads",
+        ("#define THREADS 1024", "1024 -> 1025"): "a block has a power of two of threads",
         ("if (threadIdx.x == 0) {", "== -> !="): _ALL_HOLD_IT,
         ("if (threadIdx.x == 0) {", "0 -> 1"): _ALL_HOLD_IT,
-    },
-    "kernels/slstm.cu": {
-        ("ACC log_sigmoid = (z_f < 0 ? z_f : 0) - log1p_(exp_(z_f < 0 ? z_f : -z_f));", "< -> <="): _EQUAL,
+        ("ACC g[GATES], old[STATES] = {0, c_prev};", "0 -> 1"): _NOT_READ,
+        ("ACC g[GATES], old[STATES] = {0, before[first + j]};", "0 -> 1"): _NOT_READ,
         (
-            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, s.o * s.mean));",
+            "ACC g[GATES], x_hat[GATES], r_hat[GATES], e[VECTORS], old[STATES] = {0, before[k]};",
+            "0 -> 1",
+        ): _NOT_READ,
+        (
+            "h[k] = store(mixed(share_kept(alive, keep_h, b, k), h_prev ? load(h_prev[k]) : 0, h_new));",
             "0 -> 1",
         ): _PROJECTED,
     },
-    "kernels/gru.cu": {
-        ("#define ACT_F SIGMOID, 0, 0, 0", "0 -> 1"): _DEFINED,
-        ("#define ACT_G TANH, 0, 0, 0", "0 -> 1"): _DEFINED,
-        ("#define UPDATE_CHO 0", "0 -> 1"): _DEFINED,
+    "kernels/cells/mingru.cuh": {("V least = minimum(z_z, number<V>(0));", "0 -> 1"): _ANY_FACTOR},
+    "kernels/cells/minlstm.cuh": {
+        ("V least = minimum(minimum(z_f, z_i), number<V>(0));", "0 -> 1"): _ANY_FACTOR,
     },
+    "kernels/scan.cu": {("#pragma unroll 4", "4 -> 5"): _UNROLL},
     "kernels/norm.cu": {
         ("if (threadIdx.x == 0) partial[chunk] = sum;", "== -> !="): _ALL_HOLD_IT,
         ("if (threadIdx.x == 0) partial[chunk] = sum;", "0 -> 1"): _ALL_HOLD_IT,
@@ -325,16 +318,19 @@ def _changed(token: str, line: str, column: int) -> str | None:
         return str(int(digits[0]) + 1) + token[len(digits[0]) :]
     if re.fullmatch(r"\d+\.\d*[fF]?", token):
         return "1.5" if token.startswith("0.5") else "0.5"
-    if token in "*&" and re.search(r"(REAL|ACC|long|char|int|void|unsigned|double|float)\s*$", line[:column]):
+    if token in "*&" and re.search(r"(REAL|ACC|V|Norm|long|char|int|void|unsigned|double|float)\s*$", line[:column]):
         return None  # a pointer's star is no product
+    if token in "<>" and re.search(r"(template |\w)<(class V|V|ACC)?$", line[: column + (token == "<")]):
+        return None  # around a type
     return SWAPS.get(token)
 
 
 def _parameter_lines(lines: list[str]) -> set[int]:
-    """The lines of kernels' parameter lists: they only name things, so exchanging two names there is no fault."""
+    """The lines of parameter lists: they only name things, so exchanging two names there is no fault."""
     found, inside = set(), False
     for number, code in enumerate(lines, 1):
-        inside = inside or 'extern "C" __global__' in code
+        opens = re.search(r"extern \"C\" __global__|\b(FN|__device__ inline)\b.*[^}]$", code)
+        inside = inside or opens is not None
         if inside:
             found.add(number)
         inside = inside and not code.rstrip().endswith("{")
@@ -398,9 +394,9 @@ def _start(mutant: Mutant, copy: Path, limit: int) -> int:
         sys.path.insert(0, str(copy))
         os.environ["GPULSTM_TEST_DEVICES"] = "cpu" if mutant.file.startswith("gpulstm/cells/") else "emulated"
         pytest = importlib.import_module("pytest")
-        # Of the tests of all cells those of this one, if its tests all bear its name: fewer can only notice less.
-        named = Path(mutant.file).stem.removesuffix("_inplace")
-        chosen = ["-k", named] if named in NAMED else []
+        # If its tests all bear its name: fewer can only notice less.
+        named = NAMED.get(Path(mutant.file).stem)
+        chosen = ["-k", named] if named else []
         code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *chosen, *TESTS[mutant.file]]))
     finally:
         os._exit(code)

@@ -28,25 +28,29 @@ Z = np.array([-6.5, -2.6, -1.0, -0.3, -1e-3, 1e-3, 0.2, 0.41, 0.99, 1.3, 2.2, 7.
 BENDS = np.array([-2.5, -0.4 / 0.3, 0.0, 0.4, 1.0, 2.0, 2.5])
 each_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: " ".join(map(str, form)))
 KERNEL = """// Activations of arrays: any one, chosen at run time (one compilation serves all), and that of a macro.
-#include "activation.cuh"
 #include "common.cuh"
+#include "activation.cuh"
 #ifndef CHOSEN
-#define CHOSEN RELU, 0, 0, 0
+#define CHOSEN 0, 0, 0, 0
 #endif
 
 extern "C" __global__ void any(
     const REAL* z, long long n, long long kind, double alpha, double beta, double clip, REAL* y, REAL* d)
 {
+    double numbers[] = {(double)kind, alpha, beta, clip};
+    Activation form(numbers);
     FOR_EACH(k, n) {
-        y[k] = store(activate((ActivationKind)kind, alpha, beta, clip, load(z[k])));
-        d[k] = store(slope((ActivationKind)kind, alpha, beta, clip, load(z[k])));
+        y[k] = store(form.activate(load(z[k])));
+        d[k] = store(form.slope(load(z[k])));
     }
 }
 
 extern "C" __global__ void chosen(const REAL* z, long long n, REAL* y, REAL* d) {
+    constexpr double numbers[] = {CHOSEN};
+    Activation form(numbers);
     FOR_EACH(k, n) {
-        y[k] = store(activate(CHOSEN, load(z[k])));
-        d[k] = store(slope(CHOSEN, load(z[k])));
+        y[k] = store(form.activate(load(z[k])));
+        d[k] = store(form.slope(load(z[k])));
     }
 }
 """
@@ -165,14 +169,14 @@ def test_the_kernels_form_is_the_same(device, both, form, clip, dtype):
 def test_a_macro_carries_the_choice(device, both):
     form, z = Activation("hard_sigmoid", 0.3, 0.4), np.concatenate([Z, BENDS])
     outs = [device.empty(z.shape, np.float64) for _ in range(2)]
-    defines = form.defines("CHOSEN", 1.2)
+    defines = (f"CHOSEN={','.join(map(str, form.numbers(1.2)))}",)
     device.kernels(both, "chosen", z.size, device.asarray(z), z.size, *outs, real=np.float64, defines=defines)
     assert_close(device.to_numpy(outs[0]), form.forward(np, z, 1.2))
     assert_close(device.to_numpy(outs[1]), form.slope(np, z, 1.2))
 
 
 def test_the_kernels_know_every_name():
-    kinds = re.search(r"enum ActivationKind \{([^}]*)\}", launch.source("rnn"))[1]
+    kinds = re.search(r"enum ActivationKind \{([^}]*)\}", launch.source("step", "rnn"))[1]
     assert [kind.strip().lower() for kind in kinds.split(",")] == list(activation.NAMES)
 
 
@@ -182,8 +186,8 @@ def test_an_activation_is_told_in_three_ways():
     assert activation.of(["hard_sigmoid", 0.1, None]) == Activation("hard_sigmoid", 0.1, 0.5)
     assert activation.of(Activation("relu")) == Activation("relu")
     assert tuple(Activation("leaky_relu")) == ("leaky_relu", 0.01, None)
-    assert Activation("hard_sigmoid").defines("F", 3) == ("F=HARD_SIGMOID,0.2,0.5,3",)
-    assert Activation("tanh").defines("G") == ("G=TANH,0.0,0.0,0.0",)
+    assert Activation("hard_sigmoid").numbers(3) == (activation.NAMES.index("hard_sigmoid"), 0.2, 0.5, 3)
+    assert Activation("tanh").numbers() == (activation.NAMES.index("tanh"), 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -214,11 +218,12 @@ def test_what_is_no_clip_is_named(clip):
 
 # -- headers of kernels, and files of the user's own ----------------------------------------
 def test_every_header_comes_once(both):
-    for file in (both, "rnn", "gru"):
-        text = launch.source(file)
-        assert not re.search(r'#include "\w+\.cuh"', text)
+    for file in ((both,), ("step", "rnn"), ("step", "gru")):
+        text = launch.source(*file)
+        assert not re.search(r'#include "[\w/]+\.cuh"|CELL_FILE$|#pragma once', text, re.MULTILINE)
         assert text.count("#define FOR_EACH(") == text.count("enum ActivationKind {") == 1
-    own = KERNEL.partition('#include "common.cuh"')[2]
+    assert launch.source("step", "peephole").count("struct Lstm : Cell {") == 1  # which it includes
+    own = KERNEL.partition('#include "activation.cuh"')[2]
     assert launch.source(both).endswith(own)
 
 
@@ -228,11 +233,22 @@ def test_a_header_that_is_none_of_ours_is_left_to_the_compiler(tmp_path):
     assert launch.source(str(path)) == path.read_text()
 
 
+def test_a_cells_file_of_ones_own_stands_in_the_step(tmp_path):
+    path = tmp_path / "own.cuh"
+    path.write_text('#include "cell.cuh"\nstruct Own : Cell {};')
+    text = launch.source("step", str(path))
+    assert text.index("struct Cell {") < text.index("struct Own : Cell {};") < text.index("constexpr int GATES")
+
+
 def test_a_path_without_a_file_is_named(tmp_path):
     with pytest.raises(NoKernel, match=r"want the path of a \.cu file, and there is none at '.*absent\.cu'"):
         launch.source(str(tmp_path / "absent.cu"))
-    with pytest.raises(NoKernel, match=r"want one of .*gru.*, or the path of a \.cu file, got 'absent'"):
+    with pytest.raises(NoKernel, match=r"kernel file: want one of .*scan.*, or the path of a \.cu file, got 'absent'"):
         launch.source("absent")
+    with pytest.raises(NoKernel, match=r"want the path of a \.cuh file, and there is none at '.*absent\.cuh'"):
+        launch.source("step", str(tmp_path / "absent.cuh"))
+    with pytest.raises(NoKernel, match=r"cell file: want one of .*gru.*, or the path of a \.cuh file, got 'absent'"):
+        launch.source("step", "absent")
 
 
 @pytest.mark.parametrize("device", GPUS, indirect=True)

@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpulstm.cells import CELLS
-from gpulstm.launch import kernel_files
+from gpulstm.cells import CELLS, STEPS
+from gpulstm.launch import cell_files, kernel_files
 from tests.cases import CELL_CASES
+from tests.wheels import build_wheel, copy_tree
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
-    ("errors", "version"),
-    ("checks", "dtypes", "launch", "plain", "pool", "random"),
+    ("building", "errors", "version"),
+    ("build_command", "checks", "dtypes", "engine", "launch", "library_cache", "plain", "pool", "random", "threads"),
     ("arguments", "backend"),
     ("cells",),
     ("functional",),
-    ("tape",),
+    ("tape", "cell_checks"),
     ("nn",),
     ("optim", "clip", "schedules", "data"),
     ("train", "io", "plot", "classic"),
@@ -60,6 +61,11 @@ def modules() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def texts() -> list[Path]:
+    """The C++ and CUDA text."""
+    return sorted(p for p in (ROOT / "kernels").rglob("*") if p.suffix in (".cu", ".cuh", ".cpp", ".h"))
+
+
 def part(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -91,18 +97,18 @@ def test_only_the_backend_names_cupy_as_a_module():
 
 
 def test_every_cell_has_its_equations_its_kernel_and_its_cases():
-    shared = {"__init__", "cell", "activation", "inplace"}
-    files = {p.stem for p in (PACKAGE / "cells").glob("*.py") if not p.stem.endswith("_inplace")} - shared
+    files = {p.stem for p in (PACKAGE / "cells").glob("*.py")} - {"__init__", "cell", "activation", "row"}
     assert set(CELLS) == files
     scanned = {name for name, cell in CELLS.items() if not cell.recurrent}  # tests/test_scan.py has their cases
     assert {cell.kernel.file for name, cell in CELLS.items() if name not in scanned} == files - scanned
-    assert files - scanned | {"scan"} <= set(kernel_files())
+    assert {struct: cell.kernel.file for struct, cell in STEPS.items()} == cell_files()
+    assert set(cell_files().values()) == files - scanned and {"scan", "step", "step_rows"} <= set(kernel_files())
     assert files - scanned == {case.file for case in CELL_CASES}
 
 
 @pytest.mark.parametrize(
     "path",
-    [*modules(), *(ROOT / "kernels").glob("*.cu*"), *(ROOT / "tests").rglob("*.py")],
+    [*modules(), *texts(), *(ROOT / "tests").rglob("*.py")],
     ids=lambda p: p.name,
 )
 def test_every_file_opens_with_what_it_is_for(path):
@@ -117,32 +123,13 @@ def test_every_file_opens_with_what_it_is_for(path):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """A wheel built from a copy of the tree, since building leaves files behind."""
-    copy = tmp_path_factory.mktemp("wheel")
-    for name in ("gpulstm", "kernels"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, copy)
-    build = [
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--quiet",
-        "--wheel-dir",
-        copy / "dist",
-        copy,
-    ]
-    done = subprocess.run([sys.executable, *build], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (path,) = (copy / "dist").glob("*.whl")
-    return path
+    """A wheel without the compiled engine, which tests/test_engine_build.py builds."""
+    return build_wheel(copy_tree(tmp_path_factory.mktemp("wheel")), GPULSTM_CXX="none")[0]
 
 
 def test_the_wheel_holds_kernels_and_types(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {f"gpulstm/kernels/{p.name}" for p in (ROOT / "kernels").glob("*.cu*")} | {"gpulstm/py.typed"}
+    wanted = {f"gpulstm/{p.relative_to(ROOT).as_posix()}" for p in texts()} | {"gpulstm/py.typed"}
     wanted |= {str(p.relative_to(ROOT)) for p in modules()}
     assert wanted <= names, f"missing from the wheel: {sorted(wanted - names)}"
     assert not [n for n in names if not n.startswith(("gpulstm/", "gpulstm-"))]
@@ -150,7 +137,7 @@ def test_the_wheel_holds_kernels_and_types(wheel):
 
 def test_kernels_are_found_in_an_installed_wheel(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "import gpulstm.launch as l; print(l.__file__, *l.kernel_files()); l.source('lstm')"
+    code = "import gpulstm.launch as l; print(l.__file__, *l.kernel_files(), *l.cell_files()); l.source('step', 'lstm')"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     printed = subprocess.run(
         [sys.executable, "-c", code],
@@ -160,7 +147,7 @@ def test_kernels_are_found_in_an_installed_wheel(wheel, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert printed.stdout.split() == [str(tmp_path / "gpulstm" / "launch.py"), *kernel_files()]
+    assert printed.stdout.split() == [str(tmp_path / "gpulstm" / "launch.py"), *kernel_files(), *cell_files()]
 
 
 @pytest.mark.parametrize("installed", [False, True])
@@ -168,12 +155,12 @@ def test_a_checkout_has_its_own_kernels(wheel, tmp_path, installed):
     checkout, site = tmp_path / "checkout", tmp_path / "site"
     for name in ("gpulstm", "kernels"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (checkout / "kernels" / "lstm.cu").write_text("// this checkout's")
+    (checkout / "kernels" / "scan.cu").write_text("// this checkout's")
     if installed:  # another gpulstm, kernels included
         zipfile.ZipFile(wheel).extractall(site)
     # -S leaves out site-packages, and with it any installed gpulstm; NumPy's folder comes back by hand.
     path = [str(site), str(Path(np.__file__).parents[1])]
-    code = f"import sys; sys.path += {path}; import gpulstm.launch as l; print(l.source('lstm'))"
+    code = f"import sys; sys.path += {path}; import gpulstm.launch as l; print(l.source('scan'))"
     command = [sys.executable, "-S", "-c", code]
     printed = subprocess.run(command, cwd=checkout, env=os.environ | {"PYTHONPATH": ""}, capture_output=True, text=True)
     assert printed.stdout.strip() == "// this checkout's", printed.stderr

@@ -17,7 +17,9 @@ import pytest
 from benchmarks import facts, harness, memory, peers, problem, recurrent, team, text, worker
 from benchmarks.comparison import show, summary
 from benchmarks.problem import AGREEMENT, MODES, Problem, Shape
+from gpulstm.backend import CPU
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, comparison, results_of, sequence_row
+from tests.cases import fast_path
 from tests.conftest import require
 
 pytestmark = pytest.mark.slow  # harnesses that no version of a dependency changes
@@ -184,7 +186,7 @@ def test_a_comparison_measures_every_mode():
         assert tuple(row) == harness.FIELDS
         assert 0 < row["p20_ms"] <= row["p50_ms"] <= row["p80_ms"] and row["samples"] >= 2
         assert 0 < row["error"] < 1e-5 and row["gpu_p50_ms"] is None
-    assert {row["path"] for row in compared.rows} == {"inplace", "per gate"}
+    assert {row["path"] for row in compared.rows} == {fast_path(CPU), "per gate"}
 
 
 def test_what_does_not_agree_is_refused_and_never_timed(monkeypatch):
@@ -270,14 +272,14 @@ def test_a_worker_answers_and_its_end_is_noticed(tmp_path):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_memory_is_all_that_a_sequence_needs(tmp_path, mode):
-    """Gates, h and c of every step at least, in training their gradients too; a few times that at most."""
+    """h of every step at least, in training gates and c too; what the equations keep, a few times, at most."""
     shape, file = Shape(32, 60, 64, 128), str(tmp_path / "reference.npz")
-    floats = shape.T * shape.B * shape.H * (6 if mode == "inference" else 10)
+    least, most = (4 * shape.T * shape.B * shape.H * n for n in ((1, 6) if mode == "inference" else (6, 10)))
     case = {"shape": str(shape), "mode": mode, "device": "cpu", "precision": "float32", "reference": file}
     with team.Team(threads=1) as crew:
         crew.worker("reference").ask("reference", shape=str(shape), file=file)
         used = crew.worker("gpulstm").ask("load", peer="gpulstm", **case)["memory"]
-    assert 0.9 * 4 * floats < used < 3 * 4 * floats + (4 << 20)
+    assert 0.9 * least < used < 3 * most + (4 << 20)
 
 
 def test_a_process_that_spins_is_not_asleep(monkeypatch):
@@ -312,7 +314,8 @@ def test_recurrent_as_a_command(tmp_path):
     assert record["threads"] == 1 and not record["refused"] and record["answers_without_sleep"] == 0
     assert [row["implementation"] for row in record["rows"]] == ["gpulstm", "numpy"] * 2
     assert all(tuple(row) == harness.FIELDS for row in record["rows"])
-    assert "| 3 | 6 | 5 | 4 | float32 | training | gpulstm | inplace |" in (tmp_path / "recurrent-cpu.md").read_text()
+    row = f"| 3 | 6 | 5 | 4 | float32 | training | gpulstm | {fast_path(CPU)} |"
+    assert row in (tmp_path / "recurrent-cpu.md").read_text()
 
 
 @pytest.mark.oracle

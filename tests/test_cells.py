@@ -9,9 +9,8 @@ import pytest
 
 from gpulstm import as_dtype, functional
 from gpulstm.backend import CPU
-from gpulstm.functional.host_steps import InplaceSteps
 from gpulstm.functional.sequence import Noise
-from tests.cases import CELL_CASES, CellCase
+from tests.cases import CELL_CASES, CellCase, fast_path, paths
 from tests.first_principles import sequence
 from tests.tolerances import FACTOR, RELATIVE, ULPS, assert_close
 
@@ -28,9 +27,7 @@ class Configuration:
         self.rng = rng = np.random.default_rng([number, *case.name.encode()])
         self.case, self.cell = case, case.cell
         G = len(self.cell.gates)
-        T, B = (int(rng.integers(1, top)) for top in (7, 5))
-        D, H = (int(rng.integers(case.smallest, case.smallest + count)) for count in (3, 5))
-        B = 0 if number == 7 else B
+        T, B, D, H = self.drawn_sizes(number)
         P = int(rng.integers(1, H)) if self.cell.projects and H > 1 and self.maybe(4) else 0
         make = rng.standard_normal
         self.x = make((T, B, D))
@@ -50,6 +47,11 @@ class Configuration:
         keep[int(rng.integers(len(keep)))] = True
         self.cotangents = [d if k else None for d, k in zip(self.cotangents, keep, strict=True)]
         self.recompute = self.maybe(4)
+
+    def drawn_sizes(self, number: int) -> tuple[int, int, int, int]:
+        T, B = (int(self.rng.integers(1, top)) for top in (7, 5))
+        D, H = (int(self.rng.integers(self.case.smallest, self.case.smallest + count)) for count in (3, 5))
+        return T, 0 if number == 7 else B, D, H
 
     def changed(self, function) -> "Configuration":
         """A copy with all its arrays changed."""
@@ -148,13 +150,11 @@ def test_the_reference_is_first_principles_and_its_gradients_central_differences
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_path_is_the_reference(device, case, monkeypatch):
-    paths = ["kernel", "reference"] if device.is_cuda else ["auto"]
+def test_every_path_is_the_reference(device, case):
     for number in range(COUNT):
         configuration = Configuration(case, number)
-        monkeypatch.setattr(InplaceSteps, "CACHED", [1 << 18, 1, 1000][number % 3])  # all steps in a block, one, some
         want = configuration.run(CPU, "reference")
-        for path in paths if number % 10 == 0 else paths[:1]:
+        for path in paths(device) if number % 10 == 0 else [fast_path(device)]:
             for name, got in configuration.run(device, path).items():
                 if want[name] is None:
                     assert got is None, f"{number}: {path}: {name}"

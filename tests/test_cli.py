@@ -91,11 +91,11 @@ def test_version_and_help():
 def test_info_tells_what_is_here():
     done = run("info")
     assert done.returncode == 0 and done.stderr == ""
-    for line in ("gpulstm", "Python", "NumPy", "CuPy", "CUDA", "processor", "kernels"):
+    for line in ("gpulstm", "Python", "NumPy", "CuPy", "CUDA", "processor", "engine", "kernels"):
         assert re.search(rf"^{line} +\S", done.stdout, re.MULTILINE), line
     assert re.search(r"^(GPU +none: \S|cuda:0 +\S)", done.stdout, re.MULTILINE)
     if "not compiled" not in done.stdout:
-        assert re.search(r"^  lstm +float32", done.stdout, re.MULTILINE)
+        assert re.search(r"^  step Lstm +float32", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -413,18 +413,21 @@ def test_info_on_a_machine_with_a_device(emulated, monkeypatch):
     assert "GiB free" in gpu and "unknown" not in gpu
     assert shown[-2:] == [
         "kernels    compile on this device for",
-        "  dropout        float32, float64, float16, bfloat16",
+        "  dropout              float32, float64, float16, bfloat16",
     ]
 
 
 def test_info_names_the_kernel_that_does_not_compile(monkeypatch):
     from gpulstm import info
 
-    def compile_kernel(file, real):
-        if (file, real) == ("adam", "float16"):
-            raise RuntimeError("adam.cu(3): error: no such word\nand more")
+    def compile_kernel(text, real):
+        if (text.title, real) == ("step Gru", "float16"):
+            raise RuntimeError("step.cu(3): error: no such word\nand more")
 
     monkeypatch.setattr(info, "_compiler", lambda cupy, works: (compile_kernel, "compile here for"))
-    (line,) = [line for line in info.lines() if line.startswith("  adam ")]
-    fault = "float16 FAILS (RuntimeError: adam.cu(3): error: no such word)"
-    assert line == f"  adam           float32, float64, {fault}, bfloat16"
+    shown = [line for line in info.lines() if line.startswith("  ")]
+    assert [line[2:22].rstrip() for line in shown] == [text.title for text in info._texts()]
+    assert {"adam", "step GruBefore", "step_rows LayerNorm"} <= {text.title for text in info._texts()}
+    (line,) = [line for line in shown if line.startswith("  step Gru ")]
+    fault = "float16 FAILS (RuntimeError: step.cu(3): error: no such word)"
+    assert line == f"  step Gru             float32, float64, {fault}, bfloat16"

@@ -173,6 +173,14 @@ def seeded(seed: Any) -> None:
         random._default = before
 
 
+def threads(n: Any) -> None:
+    before = gl.get_num_threads()
+    try:
+        gl.set_num_threads(n)
+    finally:
+        gl.set_num_threads(before)
+
+
 def elementwise(fn: Callable) -> Row:
     return Row(fn, {"x": floats(B, D)}, {"x": "any shape"})
 
@@ -398,9 +406,14 @@ TABLE: dict[str, Row] = {
          "fill": "value", "drop_last": "flag", "batch_first": "flag"}, ("targets", "fill"),
     ),
     # -- the rest
+    "check_cell": Row(
+        gl.check_cell, {"cell": "rnn"}, {"cell": "choice", "seed": "count"},
+    ),
     "device": Row(gl.device, {"name": "cpu"}, {"name": "device"}, names={"name": "device"}),
     "as_dtype": Row(gl.as_dtype, {"dtype": "float32"}, {"dtype": "dtype"}),
     "manual_seed": Row(seeded, {"seed": 0}, {"seed": "count"}),
+    "set_num_threads": Row(threads, {"n": 2}, {"n": "size"}),
+    "get_num_threads": Row(gl.get_num_threads, {}, {}),
     "io.save_arrays": Row(
         io.save_arrays, {"path": "/", "arrays": {}}, {"path": "path", "arrays": "listed"}, fine=("arrays: dict",)
     ),

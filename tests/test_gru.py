@@ -1,4 +1,4 @@
-"""The GRU: PyTorch's numbers, what its variants have in common, the steps in place, and options that are none.
+"""The GRU: PyTorch's numbers, what its variants have in common, and options that are none.
 
 Every variant against first principles, on every device and path, is in tests/test_cells.py.
 """
@@ -8,11 +8,11 @@ import pytest
 
 from gpulstm import functional
 from gpulstm.backend import CPU
-from gpulstm.cells import gru
-from gpulstm.errors import NoKernel, ShapeError
-from gpulstm.functional.host_steps import InplaceSteps
+from gpulstm.cells import activation, gru
+from gpulstm.errors import ShapeError
+from tests.cases import fast_path
 from tests.conftest import require
-from tests.test_rnn import B, D, H, T, cotangents, run, torchs
+from tests.test_rnn import D, H, cotangents, run, torchs
 from tests.test_rnn import arguments as rnn_arguments
 from tests.tolerances import assert_close
 
@@ -29,7 +29,7 @@ def test_pytorchs_outputs_and_gradients(device, rng):
     given, d = arguments(rng), cotangents(rng)
     want = torchs(require("torch").nn.GRU(D, H).double(), given, d)
     got, path = run(device, given, d, gru.CELL)
-    assert path == ("kernel" if device.is_cuda else "inplace")
+    assert path == fast_path(device)
     for a, b in zip(got, want, strict=True):
         assert_close(a, b)
 
@@ -80,37 +80,16 @@ def test_the_trace_shows_the_equations(rng, reset, update):
 def test_the_usual_activations_may_be_told(device, rng):
     given, d = arguments(rng), cotangents(rng)
     told = gru.cell(activations=(("sigmoid", None, None), ["tanh"]))
-    assert told.kernel == gru.CELL.kernel and told.inplace is not None
+    assert told.kernel == gru.CELL.kernel
     for a, b in zip(run(device, given, d, told)[0], run(device, given, d, gru.CELL)[0], strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("update", gru.UPDATES)
-@pytest.mark.parametrize("reset", gru.RESETS)
-@pytest.mark.parametrize("reverse", [False, True])
-def test_blocks_of_steps_in_place(rng, monkeypatch, reset, update, reverse):
-    """Backward's coefficients are made for several steps at once: whatever their number, the gradients are the same."""
-    given, d, cell = arguments(rng), cotangents(rng), gru.cell(reset, update)
-    want, _ = run(CPU, given, d, cell, path="reference", reverse=reverse)
-    for steps in (1, 4, T):
-        monkeypatch.setattr(InplaceSteps, "CACHED", steps * B * 3 * H * 8)
-        got, path = run(CPU, given, d, cell, reverse=reverse)
-        assert path == "inplace"
-        for a, b in zip(got, want, strict=True):
-            assert_close(a, b, name=f"blocks of {steps}")
-
-
-def test_which_variants_have_no_step_in_place(rng):
-    given, d = arguments(rng), cotangents(rng)
-    for cell in (gru.cell("before", clip=2.0), gru.cell(activations=("hard_sigmoid", "tanh")), gru.cell(clip=2.0)):
-        assert run(CPU, given, d, cell)[1] == "reference"
-        with pytest.raises(NoKernel, match="cannot serve this gru: the gru has no in-place step"):
-            run(CPU, given, d, cell, path="inplace")
-
-
 def test_the_kernel_is_told_each_gates_activation():
-    defines = gru.cell(activations=("hard_sigmoid", "softsign")).kernel.defines
-    assert [d.split(",")[0] for d in defines if d.startswith("ACT_")] == ["ACT_F=HARD_SIGMOID", "ACT_G=SOFTSIGN"]
+    form = gru.cell(update="cho", activations=("hard_sigmoid", "softsign"), clip=2).kernel
+    hard_sigmoid, softsign = map(activation.NAMES.index, ("hard_sigmoid", "softsign"))
+    assert form.options == (hard_sigmoid, 0.2, 0.5, 2, softsign, 0, 0, 2, 1)
+    assert gru.CELL.kernel.options[-1] == 0
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,10 @@ extern "C" __global__ void __launch_bounds__(64) small(double* y) {
 
 @pytest.fixture
 def probes(tmp_path, monkeypatch):
-    """kernels/ as a folder with common.cuh and the kernels above in probes.cu."""
-    common = (launch.kernel_folder() / "common.cuh").read_text(encoding="utf-8")
-    (tmp_path / "common.cuh").write_text(common, encoding="utf-8")
+    """kernels/ as a folder with the headers and the kernels above in probes.cu."""
+    for header in launch.kernel_folder().iterdir():
+        if header.name.endswith(".cuh"):
+            (tmp_path / header.name).write_text(header.read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "probes.cu").write_text(PROBES, encoding="utf-8")
     launch.source.cache_clear()
     with monkeypatch.context() as patch:
@@ -79,15 +80,21 @@ def launched_sizes(device, size, **limits):
 # -- finding ----------------------------------------
 def test_kernels_are_found_and_their_headers_stand_in_them():
     folder, names = launch.kernel_folder(), launch.kernel_files()
-    assert {"lstm", "cross_entropy", "embedding", "adam", "dropout", "norm"} <= set(names) and "common" not in names
+    assert {"step", "cross_entropy", "embedding", "adam", "dropout", "norm"} <= set(names) and "common" not in names
     for name in names:
-        text, own = launch.source(name), (folder / f"{name}.cu").read_text(encoding="utf-8")
+        text, own = launch.source(name, "lstm"), (folder / f"{name}.cu").read_text(encoding="utf-8")
         assert ".cuh" not in "".join(re.findall("#include.*", text)) and "#define FOR_EACH" in text
-        assert all(part in text for part in re.split(r'#include "\w+\.cuh"', own))
+        assert all(part in text for part in re.split(r'#include "[\w/]+\.cuh"', own))
+
+
+def test_every_struct_of_a_cell_is_found_with_its_file():
+    assert launch.cell_files()["Lstm"] == "lstm" and launch.cell_files()["GruBefore"] == "gru"
+    for struct, file in launch.cell_files().items():
+        assert f"struct {struct} : Cell {{" in launch.source("step", file)
 
 
 def test_an_unknown_file_is_refused_with_those_there_are():
-    with pytest.raises(NoKernel, match=r"want one of .*lstm.*, got 'lsmt'"):
+    with pytest.raises(NoKernel, match=r"want one of .*step.*, got 'lsmt'"):
         launch.source("lsmt")
 
 
@@ -195,8 +202,9 @@ def test_kernels_are_compiled_once(device, probes):
         device.kernels.kernel("probes", "scale", np.float64),
         device.kernels.kernel("probes", "sizes", np.float32),
         device.kernels.kernel("probes", "scale", np.float32, ("X",)),
+        device.kernels.kernel("probes", "scale", np.float32, cell="another"),
     ]
-    assert len({id(kernel) for kernel in (first, *others)}) == 4
+    assert len({id(kernel) for kernel in (first, *others)}) == 5
 
 
 # -- refusing ----------------------------------------

@@ -11,7 +11,7 @@ from tests.mutants import HARMLESS, ROOT, TESTS
 
 
 def test_every_kernel_and_cell_has_its_tests_and_every_row_its_file():
-    files = [*ROOT.glob("kernels/*.cu"), *ROOT.glob("kernels/*.cuh"), *ROOT.glob("gpulstm/cells/*.py")]
+    files = [*ROOT.glob("kernels/*.cu"), *ROOT.glob("kernels/**/*.cuh"), *ROOT.glob("gpulstm/cells/*.py")]
     want = {file.relative_to(ROOT).as_posix() for file in files if file.name != "__init__.py"}
     assert sorted(want - TESTS.keys()) == [], "files without a row in TESTS"
     assert [file for file in TESTS if not (ROOT / file).exists()] == [], "rows of TESTS without a file"

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from gpulstm import launch
+from gpulstm import info, launch
 from gpulstm.cells import general, gru, rnn
 from gpulstm.dtypes import as_dtype
 from tests.conftest import require, skip
@@ -16,16 +16,14 @@ ARCHITECTURES = ("75", "80", "90", "100", "120")
 # The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py.
 VARIANTS = {
     "cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")],
-    "general": [
-        general.cell(("hard_sigmoid", "elu", "softplus"), 1.5).kernel.defines,
-        general.cell(("softsign", "scaled_tanh", "leaky_relu"), None, True, True).kernel.defines,
-    ],
-    "gru": [
-        gru.cell(update="cho").kernel.defines,
-        gru.cell("before", activations=("hard_sigmoid", "thresholded_relu"), clip=0.5).kernel.defines,
-    ],
-    "rnn": [rnn.cell(name, clip).kernel.defines for name, clip in (("relu", None), ("softplus", 0.5), ("elu", 2.0))],
 }
+CELLS = [
+    general.cell(("hard_sigmoid", "elu", "softplus"), 1.5),
+    general.cell(("softsign", "scaled_tanh", "leaky_relu"), None, True, True),
+    gru.cell(update="cho"),
+    gru.cell("before", activations=("hard_sigmoid", "thresholded_relu"), clip=0.5),
+    *(rnn.cell(name, clip) for name, clip in (("relu", None), ("softplus", 0.5), ("elu", 2.0))),
+]
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
 _LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -72,21 +70,39 @@ def entries(code):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("real", launch.REALS)
-@pytest.mark.parametrize("file", launch.kernel_files())
-def test_kernels_compile_and_spill_nothing(nvrtc, file, real, architecture):
-    code = launch.source(file)
-    cubin, log = compile_for(nvrtc, architecture, code, launch.options(as_dtype(real)))
+@pytest.mark.parametrize("text", list(info._texts()), ids=lambda text: text.title)
+def test_kernels_compile_and_spill_nothing(nvrtc, text, real, architecture):
+    code = launch.source(text.file, text.cell)
+    cubin, log = compile_for(nvrtc, architecture, code, launch.options(as_dtype(real), text.defines))
     used = local_bytes(log)
     assert set(used) == entries(code) and used
     assert all(name.encode() in cubin for name in used)
-    assert not any(used.values()), f"{file}.cu keeps values in local memory: {used}"
+    assert not any(used.values()), f"{text.title} keeps values in local memory: {used}"
 
 
 @pytest.mark.parametrize("real", launch.REALS)
-@pytest.mark.parametrize("file, defines", [(file, defines) for file in VARIANTS for defines in VARIANTS[file]])
-def test_variants_compile_and_spill_nothing(nvrtc, file, defines, real):
-    _, log = compile_for(nvrtc, "90", launch.source(file), launch.options(as_dtype(real), defines))
+@pytest.mark.parametrize("file, cell, defines", [
+    *((file, "", defines) for file in VARIANTS for defines in VARIANTS[file]),
+    *((cell.kernel.program, cell.kernel.file, cell.defines) for cell in CELLS),
+])  # fmt: skip
+def test_variants_compile_and_spill_nothing(nvrtc, file, cell, defines, real):
+    _, log = compile_for(nvrtc, "90", launch.source(file, cell), launch.options(as_dtype(real), defines))
     assert not any(local_bytes(log).values())
+
+
+@pytest.mark.parametrize(("defines", "message"), [
+    *((f"ROW={row}", f"{what}: the struct and the row in Python") for what, row in {
+        "gates": "3,2,0,0,0,0,0,0,0", "states": "4,3,0,0,0,0,0,0,0", "vectors": "4,2,3,0,0,0,0,0,0",
+        "kept": "4,2,0,1,0,0,0,0,0", "split": "4,2,0,0,1,0,0,0,0", "direct": "4,2,0,0,0,1,0,0,0",
+        "inner": "4,2,0,0,0,0,1,0,0", "normed": "4,2,0,0,0,0,0,1,0", "options": "4,2,0,0,0,0,0,0,1",
+    }.items()),
+    ("OPTIONS=1.0", "OPTIONS: want as many numbers as the cell reads"),
+])  # fmt: skip
+def test_a_row_that_is_not_the_structs_is_refused(nvrtc, defines, message):
+    code = launch.source("step", "lstm")
+    compile_for(nvrtc, "90", code, launch.options("float32", ("CELL=Lstm", "ROW=4,2,0,0,0,0,0,0,0")))
+    with pytest.raises(RuntimeError, match=message):
+        compile_for(nvrtc, "90", code, launch.options("float32", ("CELL=Lstm", defines)))
 
 
 def test_every_macro_that_callers_may_choose_has_variants():
@@ -122,15 +138,15 @@ def test_too_many_registers_are_reported(nvrtc):
 
 @pytest.mark.parametrize("fault", ["missing semicolon", "unknown name", "const written"])
 def test_a_broken_kernel_is_refused(nvrtc, fault):
-    code = launch.source("lstm")
+    code = launch.source("step", "lstm")
     broken = {
-        "missing semicolon": code.replace("store(i);", "store(i)"),
-        "unknown name": code.replace("tanh_(c_new)", "tanh_(c_neu)"),
-        "const written": code.replace("c[k] = mixed", "c_prev[k] = 0, c[k] = mixed"),
+        "missing semicolon": code.replace("keep[0] = i;", "keep[0] = i"),
+        "unknown name": code.replace("tanh_(c);", "tanh_(c_neu);"),
+        "const written": code.replace("dzx[0] =", "keep[0] = dzx[0] ="),
     }[fault]
     assert broken != code
     with pytest.raises(RuntimeError, match=r"kernel.cu\(\d+\): error"):
-        compile_for(nvrtc, "90", broken, launch.options("float32"))
+        compile_for(nvrtc, "90", broken, launch.options("float32", ("CELL=Lstm",)))
 
 
 def test_a_report_in_other_words_is_not_taken_for_a_good_one():

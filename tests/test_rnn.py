@@ -1,4 +1,4 @@
-"""The RNN: PyTorch's numbers for both of its nonlinearities, the steps in place, and options that are none.
+"""The RNN: PyTorch's numbers for both of its nonlinearities, and options that are none.
 
 Every variant against first principles, on every device and path, is in tests/test_cells.py.
 """
@@ -7,10 +7,9 @@ import pytest
 
 import gpulstm as gl
 from gpulstm import functional
-from gpulstm.backend import CPU
 from gpulstm.cells import rnn
-from gpulstm.errors import NoKernel, ShapeError
-from gpulstm.functional.host_steps import InplaceSteps
+from gpulstm.errors import ShapeError
+from tests.cases import fast_path
 from tests.conftest import require
 from tests.tolerances import assert_close
 
@@ -54,23 +53,9 @@ def test_pytorchs_outputs_and_gradients(device, rng, nonlinearity):
     given[3] /= 3  # with relu the state would grow
     want = torchs(require("torch").nn.RNN(D, H, nonlinearity=nonlinearity).double(), given, d)
     got, path = run(device, given, d, rnn.cell(nonlinearity))
-    assert path == ("kernel" if device.is_cuda else "inplace")
+    assert path == fast_path(device)
     for a, b in zip(got, want, strict=True):
         assert_close(a, b)
-
-
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("reverse", [False, True])
-def test_blocks_of_steps_in_place(rng, monkeypatch, activation, reverse):
-    """Backward's coefficients are made for several steps at once: whatever their number, the gradients are the same."""
-    given, d, cell = arguments(rng), cotangents(rng), rnn.cell(activation)
-    want, _ = run(CPU, given, d, cell, path="reference", reverse=reverse)
-    for steps in (1, 4, T):
-        monkeypatch.setattr(InplaceSteps, "CACHED", steps * B * H * 8)
-        got, path = run(CPU, given, d, cell, reverse=reverse)
-        assert path == "inplace"
-        for a, b in zip(got, want, strict=True):
-            assert_close(a, b, name=f"blocks of {steps}")
 
 
 def test_a_projection(device, rng):
@@ -82,15 +67,6 @@ def test_a_projection(device, rng):
     got, _ = run(device, given, d, rnn.CELL)
     for a, b in zip(got, want, strict=True):
         assert_close(a, b)
-
-
-def test_other_activations_have_no_step_in_place(rng):
-    given, d = arguments(rng), cotangents(rng)
-    for cell in (rnn.cell("softsign"), rnn.cell("tanh", 1.5)):
-        assert run(CPU, given, d, cell)[1] == "reference"
-        with pytest.raises(NoKernel, match="cannot serve this rnn: the rnn has no in-place step"):
-            run(CPU, given, d, cell, path="inplace")
-    assert rnn.cell(("tanh", None, None)).inplace is rnn.CELL.inplace
 
 
 def test_what_is_no_option_is_named():

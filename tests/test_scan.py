@@ -44,7 +44,7 @@ class Case:
         return self.name
 
 
-# Chunks have 32 steps at these sizes: a kernel's always, and so those of NumPy from 1024 steps on.
+# Chunks of a kernel have 32 steps at these sizes; a vector of the engine has 2 to 16 units.
 CASES = (
     Case("plain"),
     Case("one step", T=1),
@@ -58,6 +58,8 @@ CASES = (
     Case("long", T=2050, B=2, D=2, H=3, lengths=(2049, 7)),
     Case("long reversed with resets", T=1030, B=1, D=2, H=2, reset=True, reverse=True),
     Case("wide", T=40, B=4, D=3, H=301, lengths=(40, 1, 0, 33)),  # more units than a block has threads
+    Case("odd units", T=40, H=37, lengths=(40, 3, 17), reverse=True),
+    Case("odd units with resets", T=40, H=19, B=2, masked=True, reset=True),
     Case("one sequence", B=1, T=70),
     Case("one unit", H=1, D=1, T=40),
     Case("no sequences", B=0, T=40),
@@ -118,7 +120,7 @@ def run(backend, case, cell, given, cotangents, path="auto", dtype=np.float64, m
 def paths(backend, case=None):
     if backend.is_cuda and case is not None and case.T > 1000:
         return ["kernel"]  # thousands of steps one by one take the stand-in seconds
-    return ["kernel", "reference"] if backend.is_cuda else ["inplace", "reference"]
+    return ["kernel", "reference"] if backend.is_cuda else ["engine", "reference"]
 
 
 # -- the equations, number by number ----------------------------------------
@@ -211,9 +213,7 @@ def random_configuration(number):
 
 @pytest.mark.parametrize("tens", range(10))
 def test_gradients_are_central_differences_in_random_configurations(device, tens, monkeypatch):
-    monkeypatch.setattr(scans.KernelScan, "SHORTEST", 2)  # so that these short sequences have several chunks,
-    monkeypatch.setattr(scans, "_MANY", 2)  # on NumPy too
-    monkeypatch.setattr(scans.InplaceScan, "CACHED", 200)  # and several blocks of a few steps
+    monkeypatch.setattr(scans.KernelScan, "SHORTEST", 2)  # so that these short sequences have several chunks
     for number in range(10 * tens, 10 * tens + 10):
         case, cell, given, cotangents, mask, reset, want = random_configuration(number)
         for path in paths(device):
@@ -316,6 +316,23 @@ def test_extreme_gates_keep_every_digit(device, cell, dtype):
             assert all(np.isfinite(device.to_numpy(g)).all() for g in gradients if g is not None)
 
 
+def test_threads_share_the_units_and_change_no_bit(rng):
+    case = Case("threads", T=40, B=3, D=2, H=301, lengths=(40, 7, 33))
+    given, cotangents = arguments(case, "minlstm", rng)
+    number = gl.get_num_threads()
+    try:
+        one, several = [], []
+        for n, results in ((1, one), (5, several)):
+            gl.set_num_threads(n)
+            results += run(CPU, case, "minlstm", given, cotangents, "engine")
+    finally:
+        gl.set_num_threads(number)
+    want = run(CPU, case, "minlstm", given, cotangents, "reference")
+    for name, a, b, c in zip(NAMES, one, several, want, strict=True):
+        assert_close(a, c, name=name)
+        assert (a == b).all() or name in ("dw_ih", "db_ih"), name  # those are products, and BLAS's
+
+
 # -- what holds for every function ----------------------------------------
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("reverse", [False, True])
@@ -391,14 +408,14 @@ def test_explain_names_the_path_and_the_reason(device, rng):
     with gl.explain() as runs:
         minimal(*arrays)
         minimal(*arrays, path="reference", reverse=True)
-    fast = "kernel" if device.is_cuda else "inplace"
+    fast = "kernel" if device.is_cuda else "engine"
     assert [r.path for r in runs] == [fast, "reference"]
     assert runs[0].why_not_faster == "" and "asked for" in runs[1].why_not_faster
     assert str(runs).splitlines()[0] == f"minlstm T=5 B=3 D=4 H=5 float64 on {device.name}: {fast}"
-    other, why = ("inplace", "NumPy arrays") if device.is_cuda else ("kernel", "CuPy arrays")
+    other, why = ("engine", "NumPy arrays") if device.is_cuda else ("kernel", "CuPy arrays")
     with pytest.raises(NoKernel, match=f"cannot serve this minlstm.*{why}"):
         minimal(*arrays, path=other)
-    with pytest.raises(NoKernel, match="want one of auto, kernel, inplace, reference, got 'fast'"):
+    with pytest.raises(NoKernel, match="want one of auto, kernel, engine, reference, got 'fast'"):
         minimal(*arrays, path="fast")
     with pytest.raises(NoKernel, match="cell: want one of minlstm, mingru, got 'lstm'"):
         minimal(*arrays, cell="lstm")
@@ -436,17 +453,6 @@ def test_chunks_fill_a_gpu_without_a_long_way_between_them():
         assert units * count < 2 * threads or count == 1
     # Several chunks read z twice, so half of the threads will do without.
     assert scans.chunk_steps(512, threads // 2, threads, 32) == 512 > scans.chunk_steps(512, threads // 3, threads, 32)
-
-
-@pytest.mark.parametrize(("T", "units", "calls"), [(1023, 8, 2), (20, 8, 0), (200, 600, 0)])
-def test_few_units_are_scanned_in_chunks_on_numpy(T, units, calls, monkeypatch, rng):
-    seen = []
-    chunks = scans._scan_chunks
-    monkeypatch.setattr(scans, "_scan_chunks", lambda keep, *rest: seen.append(keep.shape) or chunks(keep, *rest))
-    x, w = rng.standard_normal((T, 1, 1)), rng.standard_normal((2 * units, 1))
-    _, pullback = minimal(x, None, w, cell="mingru")
-    pullback(None, np.ones((1, units)))
-    assert len(seen) == calls and all(shape[:2] == (33, 31) for shape in seen[:1])
 
 
 # -- layers ----------------------------------------

@@ -2,11 +2,16 @@
 
 from gpulstm.cells import coupled, general, gru, layer_norm, lstm, mingru, minlstm, peephole, rnn, slstm
 from gpulstm.cells.cell import Cell, Extra, Inner, Kernels, Product
-from gpulstm.cells.inplace import Buffers, Inplace
 from gpulstm.errors import NoKernel
 
 _FILES = (lstm, gru, rnn, peephole, coupled, layer_norm, slstm, minlstm, mingru, general)
 CELLS: dict[str, Cell] = {file.CELL.name: file.CELL for file in _FILES}
+# A cell for each struct of kernels/cells/, by its name.
+STEPS: dict[str, Cell] = {
+    cell.kernel.struct: cell
+    for cell in (*CELLS.values(), gru.cell("before"), peephole.cell("full"), general.cell(peepholes=True))
+    if cell.kernel is not None
+}
 
 
 def find(cell: str | Cell) -> Cell:
@@ -18,4 +23,4 @@ def find(cell: str | Cell) -> Cell:
     return CELLS[cell]
 
 
-__all__ = ["CELLS", "Buffers", "Cell", "Extra", "Inner", "Inplace", "Kernels", "Product", "find"]
+__all__ = ["CELLS", "STEPS", "Cell", "Extra", "Inner", "Kernels", "Product", "find"]

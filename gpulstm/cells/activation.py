@@ -17,7 +17,7 @@ softplus         log(1 + exp(z))
 ================ ======================================== ============ ===========
 
 ONNX has no numbers for affine and scaled_tanh; those above make them the identity and tanh. Where a function bends
-its slope is that of the left side, as PyTorch has it for relu. The CUDA form is kernels/activation.cuh.
+its slope is that of the left side, as PyTorch has it for relu. The form in C++ is kernels/activation.cuh.
 """
 
 import math
@@ -61,10 +61,10 @@ class Activation:
         slope = _FORMS[self.name].slope(xp, _clipped(xp, z, clip), self.alpha, self.beta)
         return slope if clip is None else slope * _as_number(abs(z) <= clip, z)
 
-    def defines(self, macro: str, clip: float | None = None) -> tuple[str, ...]:
-        """What makes ``activate(macro, z)`` and ``slope(macro, z)`` of kernels/activation.cuh this function."""
-        numbers = (0.0 if number is None else number for number in (self.alpha, self.beta, clip))
-        return (f"{macro}={self.name.upper()},{','.join(map(repr, numbers))}",)
+    def numbers(self, clip: float | None = None) -> tuple[float, ...]:
+        """What makes an Activation of kernels/activation.cuh this function: its kind, alpha, beta and clip."""
+        parameters = (0.0 if number is None else number for number in (self.alpha, self.beta, clip))
+        return (float(NAMES.index(self.name)), *parameters)
 
 
 def of(spec: Any) -> Activation:
@@ -190,4 +190,4 @@ _FORMS = {
         _sigmoid,
     ),
 }
-NAMES = tuple(_FORMS)
+NAMES = tuple(_FORMS)  # in the order of ActivationKind of kernels/activation.cuh

@@ -1,10 +1,13 @@
 """What a cell is: its gates, its states, and the pure functions of one time step."""
 
+import functools
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from gpulstm.cells.inplace import Inplace
+from gpulstm.cells.row import check_row
 
 
 @dataclass(frozen=True)
@@ -19,9 +22,12 @@ class Cell:
     ``backward(xp, dstates, saved, extra) -> (dzx, dzr, dstates_prev, dextra)`` is its derivative; the part of
     h_prev that goes through a product is the time loop's, and dstates_prev[0] is what reaches h_prev besides
     (None for nothing).
+
+    Neither changes an array that it is given. ``gl.check_cell`` holds both, and the kernel, against one another.
+    Raises ShapeError for a row that contradicts itself.
     """
 
-    name: str  # also that of kernels/<name>.cu
+    name: str
     gates: tuple[str, ...]
     states: tuple[str, ...]
     forward: Callable[..., Any]
@@ -33,7 +39,6 @@ class Cell:
     recurrent: bool = True  # has w_hh; without it there is a scan in place of the loop (functional/minimal.py)
     split: bool = False  # the gradients of zx and of zr differ
     direct: bool = False  # h_prev enters the equations besides the products
-    inplace: Inplace | None = None
     kernel: "Kernels | None" = None
 
     @property
@@ -41,9 +46,50 @@ class Cell:
         """Whether h may be projected: the equations read h_prev in its product alone."""
         return self.recurrent and not self.direct and self.inner is None
 
+    @functools.cached_property
+    def row(self) -> dict[str, int]:
+        """What the struct of the kernel must say too, by its names there; kernels/step.cuh and host/engine.cpp have
+        the same order."""
+        assert self.kernel is not None
+        return {
+            "gates": len(self.gates),
+            "states": len(self.states),
+            "vectors": sum(extra.blocks for extra in self.extra if not extra.matrix),
+            "kept besides the gates": self.kernel.kept,
+            "split": int(self.split),
+            "direct": int(self.direct),
+            "inner": int(self.inner is not None),
+            "normed": int(self.kernel.rows),
+            "options": len(self.kernel.options),
+        }
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        """The macros that make kernels/step.cu (step_rows.cu) this cell's step: the struct, its options, this row."""
+        assert self.kernel is not None
+        macros = {"CELL": (self.kernel.struct,), "OPTIONS": self.kernel.options, "ROW": self.row.values()}
+        return tuple(f"{name}={','.join(map(str, values))}" for name, values in macros.items() if values)
+
+    @functools.cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments of functional.recurrent after x, in their order."""
+        states = (f"{state}0" for state in self.states)
+        return (*states, "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", *(extra.name for extra in self.extra))
+
+    @functools.cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """What functional.recurrent gives."""
+        return ("y", *(f"{state}_n" for state in self.states))
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # of all fields takes long, and calls look things up by the cell
+
     def __post_init__(self) -> None:
+        for name in ("gates", "states", "extra", "products"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if not self.products and self.recurrent:
             object.__setattr__(self, "products", (Product("h", "w_hh", slice(0, len(self.gates))),))
+        check_row(self)
 
 
 @dataclass(frozen=True)
@@ -94,22 +140,41 @@ class Inner:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The cell's CUDA kernels: kernels/<file>.cu, or a .cu file of the user's own, named by its path.
+    """The cell's step in C++: ``struct`` in kernels/cells/<file>.cuh, or in a .cuh file of the user's own, by its path.
 
-    With states h, c, ... and extras e, ..., the entries of <file>.cu take, in this order:
-
-    <name>_forward(zx, zr, b_ih, b_hh, h_prev, c_prev, ..., e, ..., alive, keep_h, keep_c, B, H, gates, kept,
-    h, c, ...); <name>_backward(gates, kept, h_prev, c_prev, ..., e, ..., alive, keep_h, keep_c, dy, dh, direct,
-    B, H, dzx, dzr, dc, ..., de, ...). Cells without c have no keep_c, cells that keep nothing no kept, cells
-    that are not split no dzr. de (B, blocks*H) sums over the steps, a row for each sequence. All is described
-    in the head of kernels/lstm.cu and kernels/gru.cu.
-
-    <name>_inner(zx, zr, b_ih, b_hh, h_prev, c_prev, ..., e, ..., B, H, v) and <name>_inner_backward(gates, kept,
-    h_prev, c_prev, ..., e, ..., dv, B, H, dzx, dzr, direct, dc, ..., de, ...) stand around an inner product.
+    What such a struct is stands in kernels/cell.cuh, and kernels/step.cu makes the GPU's kernels of it; its gates,
+    states and vectors are those of the cell, in their order. A file of the user's own is read when a sequence first
+    uses it. What is written to it later counts for rows made after that.
     """
 
     file: str
-    name: str = ""  # of the entries; that of the file by default
-    defines: tuple[str, ...] = ()
-    kept: int = 0  # blocks of H a step keeps besides the gates
-    rows: bool = False  # one block for each sequence, of a power of two of threads, with a value of scratch for each
+    struct: str
+    options: tuple[float, ...] = ()  # the numbers that the struct is made from
+    kept: int = 0  # numbers that a unit keeps for the backward pass, besides one for each gate
+    rows: bool = False  # the struct is ``normed``: kernels/step_rows.cu has its step
+    stamp: Any = field(default=None, init=False, repr=False)  # which state of an own file the row was made for
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "options", tuple(self.options))
+        object.__setattr__(self, "file", os.fspath(self.file))
+        if self.own:
+            object.__setattr__(self, "file", str(Path(self.file).absolute()))
+            object.__setattr__(self, "stamp", self.state())
+
+    def state(self) -> Any:
+        """What tells one state of an own file from another; None where there is no file."""
+        try:
+            facts = Path(self.file).stat()
+        except OSError:
+            return None
+        return facts.st_mtime_ns, facts.st_size, facts.st_ino
+
+    @property
+    def own(self) -> bool:
+        """Whether the file is one of the user's own."""
+        return self.file.endswith(".cuh")
+
+    @property
+    def program(self) -> str:
+        """The kernel file that the struct is compiled with."""
+        return "step_rows" if self.rows else "step"

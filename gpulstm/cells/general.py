@@ -9,7 +9,7 @@ ONNX, LSTM-22:
 
 With ``clip`` the argument of act_f and act_g is limited to [-clip, clip]; that of act_h is not, as in onnxruntime.
 Coupled gates leave the rows of z_f without use. c is the new state before any of the old one is kept (zoneout).
-The third form of the step is kernels/general.cu.
+The other form of the step is kernels/cells/general.cuh.
 """
 
 import functools
@@ -90,8 +90,7 @@ def cell(
         raise ShapeError(f"activations: want three, of the gates, the candidate and c, got {activations!r}")
     act_f, act_g, act_h = map(activation.of, activations)
     form = Form(act_f, act_g, act_h, check_clip(clip), peepholes, coupled)
-    defines = (*act_f.defines("ACT_F", form.clip), *act_g.defines("ACT_G", form.clip), *act_h.defines("ACT_H"))
-    defines += (f"COUPLED={int(coupled)}",)
+    numbers = (*act_f.numbers(form.clip), *act_g.numbers(form.clip), *act_h.numbers(), float(coupled))
     return Cell(
         "general",
         GATES,
@@ -99,7 +98,7 @@ def cell(
         functools.partial(forward, form=form),
         functools.partial(backward, form=form),
         extra=(Extra("weight_ch", 3),) if peepholes else (),
-        kernel=Kernels("general", "general_peephole" if peepholes else "general", defines),
+        kernel=Kernels("general", "GeneralPeephole" if peepholes else "General", numbers),
     )
 
 

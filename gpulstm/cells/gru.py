@@ -10,21 +10,18 @@ With the reset after the product, as cuDNN, PyTorch and Keras have it, all produ
 
     n = g(W_n x + b_in + r * q)              q = U_n h_prev + b_hn
 
-f is sigmoid and g tanh where nothing else is said. With these two the steps also stand in gru_inplace.py, for speed
-on NumPy. Their third form is kernels/gru.cu.
+f is sigmoid and g tanh where nothing else is said. The other form of the steps is kernels/cells/gru.cuh.
 """
 
 import functools
 from typing import Any
 
-from gpulstm.cells import activation, gru_inplace
-from gpulstm.cells.activation import Activation
+from gpulstm.cells import activation
 from gpulstm.cells.cell import Cell, Inner, Kernels, Product
 from gpulstm.errors import ShapeError
 
 GATES, STATES = ("r", "z", "n"), ("h",)
 RESETS, UPDATES = ("after", "before"), ("torch", "cho")
-USUAL = Activation("sigmoid"), Activation("tanh")
 
 
 def mix(update, z, h_prev, n):
@@ -103,8 +100,7 @@ def cell(
     """The GRU with ``reset`` "after" or "before" the product and ``update`` "torch" or "cho", see above.
 
     ``activations`` are that of r and z and that of n, out of cells.activation; ``clip`` limits all their
-    pre-activations to [-clip, clip]. On NumPy the step is in place for the usual activations and no clip. Raises
-    ShapeError for what is none of these.
+    pre-activations to [-clip, clip]. Raises ShapeError for what is none of these.
     """
     if reset not in RESETS:
         raise ShapeError(f"reset: want {' or '.join(RESETS)}, got {reset!r}")
@@ -115,11 +111,11 @@ def cell(
     f, g = map(activation.of, activations)
     clip = activation.check_clip(clip)
     options: dict[str, Any] = {"update": update, "activations": (f, g), "clip": clip}
-    defines = f.defines("ACT_F", clip) + g.defines("ACT_G", clip) + (f"UPDATE_CHO={int(update == 'cho')}",)
-    return (_after if reset == "after" else _before)(options, defines)
+    numbers = (*f.numbers(clip), *g.numbers(clip), float(update == "cho"))
+    return (_after if reset == "after" else _before)(options, numbers)
 
 
-def _after(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
+def _after(options: dict[str, Any], numbers: tuple[float, ...]) -> Cell:
     return Cell(
         "gru",
         GATES,
@@ -128,12 +124,11 @@ def _after(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
         functools.partial(backward, **options),
         split=True,
         direct=True,
-        inplace=gru_inplace.after(options["update"]) if _usual(options) else None,
-        kernel=Kernels("gru", defines=defines, kept=1),
+        kernel=Kernels("gru", "Gru", numbers, kept=1),
     )
 
 
-def _before(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
+def _before(options: dict[str, Any], numbers: tuple[float, ...]) -> Cell:
     return Cell(
         "gru",
         GATES,
@@ -143,14 +138,8 @@ def _before(options: dict[str, Any], defines: tuple[str, ...]) -> Cell:
         products=(Product("h", "w_hh", slice(0, 2)), Product("inner", "w_hh", slice(2, 3))),
         inner=Inner(functools.partial(inner_forward, **options), functools.partial(inner_backward, **options)),
         direct=True,
-        inplace=gru_inplace.before(options["update"]) if _usual(options) else None,
-        kernel=Kernels("gru", "gru_before", defines),
+        kernel=Kernels("gru", "GruBefore", numbers),
     )
-
-
-def _usual(options: dict[str, Any]) -> bool:
-    """Whether the steps in place serve, which know sigmoid and tanh alone."""
-    return options["activations"] == USUAL and options["clip"] is None
 
 
 CELL = cell()

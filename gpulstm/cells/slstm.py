@@ -11,13 +11,10 @@ yet (first states of zero, a reset) and m = z_i, as in the authors' code: then i
 is. One of f and i is 1 at every step, so n never falls below the smaller of 1 and n0: c / n needs no guard unless
 a negative n0 is given.
 
-The third form of the step is kernels/slstm.cu.
+The other form of the step is kernels/cells/slstm.cuh.
 """
 
-import numpy as np
-
 from gpulstm.cells.cell import Cell, Kernels
-from gpulstm.cells.inplace import Inplace, activate, new_cell_state, split
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("i", "f", "z", "o"), ("h", "c", "n", "m")
@@ -62,108 +59,11 @@ def backward(xp, dstates, saved, extra):
     return dz, dz, (None, dc * f, dn * f, dlog_old), ()
 
 
-def inplace_forward(s, zr):
-    """``forward`` without a new array but a mask; see Inplace for what is read and written.
-
-    Keeps log sigmoid(z_f), 1 where m is z_i and 0 elsewhere, c / n and o / n.
-    """
-    (_, c_prev, n_prev, m_prev), (h, c, n, m) = s.before, s.after
-    log_sigmoid_f, from_i, mean, o_by_n = s.kept
-    s.gates += zr
-    i, f, z, o = split(s.gates, 4)
-    z_i, z_f = mean, o_by_n  # which are written last
-    z_i[...], z_f[...] = i, f
-    activate(s.gates, "ssts")  # of z and o; those of i and f are written over
-
-    np.abs(z_f, out=log_sigmoid_f)
-    log_sigmoid_f *= -1
-    np.exp(log_sigmoid_f, out=log_sigmoid_f)
-    np.log1p(log_sigmoid_f, out=log_sigmoid_f)
-    np.minimum(z_f, 0, out=s.scratch)
-    np.subtract(s.scratch, log_sigmoid_f, out=log_sigmoid_f)
-
-    np.add(log_sigmoid_f, m_prev, out=s.scratch)
-    np.maximum(s.scratch, z_i, out=m)
-    np.copyto(m, z_i, where=n_prev == 0)
-    np.equal(m, z_i, out=from_i)
-    s.scratch -= m
-    np.minimum(s.scratch, LARGEST, out=s.scratch)
-    f[...] = np.exp(s.scratch, out=s.scratch)
-    z_i -= m
-    i[...] = np.exp(z_i, out=z_i)
-
-    new_cell_state(z_i, s.scratch, z, c_prev, c, h)
-    np.multiply(s.scratch, n_prev, out=n)
-    n += z_i
-    np.divide(c, n, out=mean)
-    np.divide(o, n, out=o_by_n)
-    np.multiply(o, mean, out=h)
-
-
-def inplace_coefficients(s):
-    """What ``backward`` multiplies dh, dc and dn with, for any number of steps at once.
-
-    dzx (..., 4H) is written with d(z_f)/d(log_old), d(z_z)/dc and d(z_o)/dh, factors with dlog_i/dc, dlog_f/dc
-    and dlog_f/dn.
-    """
-    (_, c_prev, n_prev, m_prev), (*_, m) = s.before, s.after
-    i, f, z, o = split(s.gates, 4)
-    log_sigmoid_f, _, mean, _ = s.kept
-    _, df, dz, do = split(s.dzx, 4)
-    dc_to_i, dc_to_f, dn_to_f = s.factors
-    np.multiply(i, z, out=dc_to_i)
-    np.add(log_sigmoid_f, m_prev, out=dn_to_f)
-    dn_to_f -= m
-    np.less_equal(dn_to_f, LARGEST, out=dn_to_f)
-    dn_to_f *= f
-    np.multiply(dn_to_f, c_prev, out=dc_to_f)
-    dn_to_f *= n_prev
-    np.expm1(log_sigmoid_f, out=df)
-    df *= -1  # sigmoid(-z_f) = 1 - sigmoid(z_f)
-    np.multiply(z, z, out=dz)
-    np.subtract(1, dz, out=dz)
-    dz *= i
-    np.subtract(1, o, out=do)
-    do *= o
-    do *= mean
-
-
-def inplace_backward(s, dh, direct, ds):
-    """``backward`` from the coefficients; see Inplace for what is read and written."""
-    dc, dn, dm = ds
-    i, f, _, _ = split(s.gates, 4)
-    _, from_i, mean, o_by_n = s.kept
-    di, df, dz, do = split(s.dzx, 4)
-    dlog_i, dlog_f, dn_to_f = s.factors
-    do *= dh
-    np.multiply(o_by_n, dh, out=s.scratch)
-    dc += s.scratch
-    s.scratch *= mean
-    dn -= s.scratch
-    dz *= dc
-    dlog_i *= dc
-    np.multiply(i, dn, out=s.scratch)
-    dlog_i += s.scratch
-    dlog_f *= dc
-    dn_to_f *= dn
-    dlog_f += dn_to_f
-    dm -= dlog_i
-    dm -= dlog_f
-    np.multiply(from_i, dm, out=di)
-    dm -= di
-    di += dlog_i
-    dm += dlog_f
-    df *= dm
-    dc *= f
-    dn *= f
-
-
 CELL = Cell(
     "slstm",
     GATES,
     STATES,
     forward,
     backward,
-    inplace=Inplace(inplace_forward, inplace_coefficients, inplace_backward, kept=(1, 1, 1, 1), factors=(1, 1, 1)),
-    kernel=Kernels("slstm"),
+    kernel=Kernels("slstm", "Slstm"),
 )

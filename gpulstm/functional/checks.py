@@ -66,19 +66,20 @@ def checked(pullback: Callable[..., tuple], names: Sequence[str], outputs: tuple
 
     Raises ShapeError or DTypeError for others, and for another number of them.
     """
-    wanted = [(f"d{name}", output.shape, f"the shape of {name}") for name, output in zip(names, outputs, strict=True)]
+    shapes = [output.shape for output in outputs]
 
     def run(*cotangents: Array | None) -> tuple:
-        if len(cotangents) != len(wanted):
-            want = ", ".join(name for name, _, _ in wanted)
+        if len(cotangents) != len(shapes):
+            want = ", ".join(f"d{name}" for name in names)
             raise ShapeError(f"pullback: want {want}, each an array or None, got {len(cotangents)}")
-        for (name, shape, words), given in zip(wanted, cotangents, strict=True):
+        for name, shape, given in zip(names, shapes, cotangents, strict=True):
             if given is None:
                 continue
-            if getattr(getattr(given, "dtype", None), "name", None) not in FLOATS:
+            if not (hasattr(given, "dtype") and is_floating(given.dtype)):
                 got = getattr(given, "dtype", type(given).__name__)
-                raise DTypeError(f"{name}: want an array of {', '.join(FLOATS)}, got {got}")
-            check_shape(name, given, shape, words)
+                raise DTypeError(f"d{name}: want an array of {', '.join(FLOATS)}, got {got}")
+            if given.shape != shape:
+                check_shape(f"d{name}", given, shape, f"the shape of {name}")
         return pullback(*cotangents)
 
     return run

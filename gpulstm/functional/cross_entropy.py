@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpulstm import checks
+from gpulstm import checks, engine
 from gpulstm.backend import Array, Backend
 from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
@@ -64,7 +64,7 @@ def cross_entropy(
 
     by_row = backend.xp.moveaxis(logits, axis, -1)
     rows = by_row.reshape(flat.size, C)
-    on_rows = _rows_cuda if backend.is_cuda else _rows_numpy
+    on_rows = _rows_cuda if backend.is_cuda else _rows_host
     row_loss, row_weight, gradient = on_rows(backend, rows, flat, weight, ignore, smoothing)
     loss, scale = _reduced(backend.xp, row_loss, row_weight, reduction)
 
@@ -91,52 +91,68 @@ def _reduced(xp, row_loss: Array, row_weight: Array, reduction: str) -> tuple[Ar
 
 
 @np.errstate(invalid="ignore")  # a row of infinities has no softmax: nan, as in PyTorch, and no warning
-def _rows_numpy(
+def _rows_host(
     backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
 ) -> tuple[Array, Array, Callable]:
     """(loss (rows,), weight of each row (rows,), gradient): gradient(drow) gives that of x; x (rows, C)."""
     rows, C = x.shape
     wide = accumulator(x.dtype)
-    w = np.ones(C, wide) if weight is None else weight.astype(wide, copy=False)
+    w = np.ones(C, wide) if weight is None else np.ascontiguousarray(weight, wide)
     kept = target != ignore_index
     y = np.where(kept, target, 0)  # an ignored row may name no class
     row_weight = np.where(kept, w[y], wide.type(0))
     spread = smoothing / max(C, 1)
     exps, total, nll = (backend.empty(shape, wide) for shape in ((rows, C), (rows,), (rows,)))
     smooth = np.zeros(rows, wide)
-    step = max(1, _CHUNK // max(C, 1))
-    for start in range(0, rows, step):
-        at = slice(start, start + step)
-        part, y_part = x[at].astype(wide, copy=False), y[at]
-        z = np.subtract(part, part.max(axis=1, keepdims=True), out=exps[at])
-        z_y = z[np.arange(len(y_part)), y_part]
-        if smoothing:
-            smooth[at] = -(z @ w)
-        np.exp(z, out=z)
-        total[at] = z @ np.ones(C, wide)  # a product: ten times as fast as a sum over short rows
-        log_total = np.log(total[at])
-        nll[at] = log_total - z_y
-        if smoothing:
-            smooth[at] += log_total * w.sum()
+    forward = engine.function("cross_entropy", x.dtype) or _forward_numpy
+    forward(np.ascontiguousarray(x), y, w, exps, total, nll, smooth if smoothing else None, rows, C)
+    if smoothing:
+        smooth += np.log(total) * w.sum()
     loss = np.where(kept, (1 - smoothing) * row_weight * nll + spread * smooth, wide.type(0))
 
     def gradient(drow: np.ndarray) -> np.ndarray:
-        own, others = (1 - smoothing) * row_weight * drow, spread * drow  # (rows,)
+        own, others = ((factor * drow).astype(wide) for factor in ((1 - smoothing) * row_weight, spread * kept))
         dx = backend.empty((rows, C), wide)
-        np.multiply(exps, ((own + others * w.sum()) / total)[:, None], out=dx)
-        dx[np.arange(rows), y] -= own
-        if smoothing:
-            dx -= others[:, None] * w
-        dx[~kept] = 0  # whatever an ignored row's logits are
+        backward = engine.function("cross_entropy_backward", x.dtype) or _backward_numpy
+        part = (own + others * w.sum()) / total
+        backward(exps, y, w, own, part, others if smoothing else None, kept, dx, rows, C)
         return dx.astype(x.dtype, copy=False)
 
     return loss, row_weight, gradient
 
 
+# These two are kernels/host/cross_entropy.cpp in NumPy.
+def _forward_numpy(
+    x: Array, y: Array, w: Array, exps: Array, total: Array, nll: Array, smooth: Array | None, rows: int, C: int
+) -> None:
+    step = max(1, _CHUNK // max(C, 1))
+    for start in range(0, rows, step):
+        at = slice(start, start + step)
+        part, y_part = x[at].astype(exps.dtype, copy=False), y[at]
+        z = np.subtract(part, part.max(axis=1, keepdims=True), out=exps[at])
+        z_y = z[np.arange(len(y_part)), y_part]
+        if smooth is not None:
+            smooth[at] = -(z @ w)
+        np.exp(z, out=z)
+        total[at] = z @ np.ones(C, exps.dtype)  # a product: ten times as fast as a sum over short rows
+        nll[at] = np.log(total[at]) - z_y
+
+
+def _backward_numpy(
+    exps: Array, y: Array, w: Array, own: Array, part: Array, others: Array | None, kept: Array, dx: Array,
+    rows: int, C: int,
+) -> None:  # fmt: skip
+    np.multiply(exps, part[:, None], out=dx)
+    dx[np.arange(rows), y] -= own
+    if others is not None:
+        dx -= others[:, None] * w
+    dx[~kept] = 0  # whatever an ignored row's logits are
+
+
 def _rows_cuda(
     backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
 ) -> tuple[Array, Array, Callable]:
-    """As _rows_numpy, the gradient made in the same launch as the loss, to be scaled only."""
+    """As _rows_host, the gradient made in the same launch as the loss, to be scaled only."""
     xp, (rows, C) = backend.xp, x.shape
     wide = accumulator(x.dtype)
     x, target = xp.ascontiguousarray(x), xp.ascontiguousarray(target)

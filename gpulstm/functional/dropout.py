@@ -11,7 +11,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from gpulstm import checks
+from gpulstm import checks, engine
 from gpulstm.backend import Array, Backend
 from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
@@ -38,8 +38,17 @@ def words(seed: int, first: int, steps: np.ndarray) -> np.ndarray:
     return z
 
 
-def _apply_numpy(backend: Backend, x: np.ndarray, threshold: int, scale: float, seed: int) -> np.ndarray:
-    y = backend.empty(x.shape, x.dtype)
+def _apply_host(backend: Backend, x: np.ndarray, threshold: int, scale: float, seed: int) -> np.ndarray:
+    """By the engine's own text (kernels/host/dropout.cpp), or in NumPy, with the same bits."""
+    compiled, y = engine.function("dropout", x.dtype), backend.empty(x.shape, x.dtype)
+    if compiled is None:
+        _apply_numpy(x, y, threshold, scale, seed)
+    else:
+        compiled(np.ascontiguousarray(x), y, x.size, _signed(seed), threshold, scale)
+    return y
+
+
+def _apply_numpy(x: np.ndarray, y: np.ndarray, threshold: int, scale: float, seed: int) -> None:
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     steps = np.arange(min(_CHUNK, -(-x.size // DRAWS)), dtype=np.uint64) * np.uint64(GAMMA)
     factor = accumulator(x.dtype).type(scale)
@@ -48,16 +57,19 @@ def _apply_numpy(backend: Backend, x: np.ndarray, threshold: int, scale: float, 
         z = words(seed, start // DRAWS, steps[: -(-part.size // DRAWS)])
         draws = z.astype("<u8", copy=False).view("<u2")[: part.size]
         flat_y[start : start + part.size] = part * ((draws >= threshold) * factor)
-    return y
+
+
+def _signed(seed: int) -> int:
+    """The same 64 bits as C's long long."""
+    return seed - 2**64 if seed >= 2**63 else seed
 
 
 def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: int) -> Array:
     x = backend.xp.ascontiguousarray(x)
     y = backend.empty(x.shape, x.dtype)
-    signed = seed - 2**64 if seed >= 2**63 else seed  # the same 64 bits as a kernel's long long
     assert backend.kernels is not None
     backend.kernels(
-        "dropout", "dropout", -(-x.size // DRAWS), x, y, x.size, signed, threshold, scale, real=x.dtype
+        "dropout", "dropout", -(-x.size // DRAWS), x, y, x.size, _signed(seed), threshold, scale, real=x.dtype
     )  # fmt: skip
     return y
 
@@ -68,7 +80,7 @@ def mask(backend: Backend, shape: tuple[int, ...], rate: float, seed: int, dtype
     size = math.prod(shape)
     ones = backend.empty((offset + size,), dtype)
     ones[...] = 1
-    apply = _apply_cuda if backend.is_cuda else _apply_numpy
+    apply = _apply_cuda if backend.is_cuda else _apply_host
     return apply(backend, ones, round(rate * 65536), 1.0, (seed + word * GAMMA) & MASK)[offset:].reshape(shape)
 
 
@@ -89,7 +101,7 @@ def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable
     if rate == 0:
         return x, lambda dy: (dy,)
     threshold, scale = round(rate * 65536), 0.0 if rate == 1 else 1 / (1 - rate)
-    apply = _apply_cuda if backend.is_cuda else _apply_numpy
+    apply = _apply_cuda if backend.is_cuda else _apply_host
 
     def masked(a: Array) -> Array:
         return apply(backend, a, threshold, scale, bits)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gpulstm import checks
+from gpulstm import checks, engine
 from gpulstm.backend import Array, Backend
 from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
@@ -18,6 +18,15 @@ def _take(backend: Backend, table: Array, ids: Array) -> Array:
         return backend.xp.take(table, ids, axis=0)
     out = backend.empty((*ids.shape, table.shape[1]), table.dtype)
     return np.take(table, ids, axis=0, out=out, mode="clip")  # clip: without it NumPy buffers ``out``
+
+
+def _gradient_host(backend: Backend, ids: Array, dy: Array, V: int, padding: int) -> Array:
+    compiled = engine.function("embedding_backward", dy.dtype)
+    if compiled is None:
+        return _gradient_numpy(backend, ids, dy, V, padding)
+    dtable = backend.empty((V, dy.shape[1]), dy.dtype)
+    compiled(dy, np.ascontiguousarray(ids, np.int64), dtable, *dtable.shape, ids.size, padding)
+    return dtable
 
 
 def _gradient_numpy(backend: Backend, ids: Array, dy: Array, V: int, padding: int) -> Array:
@@ -81,7 +90,7 @@ def embedding(ids: Array, table: Array, *, padding_idx: int | None = None) -> tu
     def pullback(dy: Array) -> tuple[None, Array]:
         if dy.size == 0:
             return None, backend.zeros((V, D), table.dtype)
-        gradient = _gradient_cuda if backend.is_cuda else _gradient_numpy
+        gradient = _gradient_cuda if backend.is_cuda else _gradient_host
         rows = backend.xp.ascontiguousarray(dy.reshape(ids.size, D))
         return None, gradient(backend, ids.reshape(-1), rows, V, padding)
 

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def explain() -> Iterator[Explanation]:
         _collectors.reset(token)
 
 
-def record(run: Run) -> None:
-    """Tell every collector that is listening."""
-    for runs in _collectors.get():
-        runs.append(run)
+def record(
+    cell: str, path: str, device: str, dtype: Any, shape: tuple[int, int, int, int], reverse: bool, why: str
+) -> None:
+    """Tell every collector that is listening; the arguments are the fields of a Run."""
+    if collectors := _collectors.get():
+        run = Run(cell, path, device, dtype.name, shape, reverse, why)
+        for runs in collectors:
+            runs.append(run)

@@ -9,7 +9,7 @@ from typing import Any
 from gpulstm.backend import Array
 from gpulstm.dtypes import accumulator
 from gpulstm.functional.linear import product
-from gpulstm.functional.products import Multiplied, Weights, lay_out
+from gpulstm.functional.products import Multiplied, Weights, lay_out, vectors_by_name
 from gpulstm.functional.sequence import Sequence
 from gpulstm.functional.steps import Steps
 
@@ -38,15 +38,16 @@ class Loop:
         gates = be.empty((T, B, GH), seq.dtype)
         xp.matmul(self.x, weights.w_ih.T, out=gates.reshape(T * B, GH))
         first, last = (T, 0) if seq.reverse else (0, T)
-        self.all = [be.empty((T + 1, B, seq.P), seq.dtype)]
-        self.all += [be.empty((T + 1, B, H), accumulator(seq.dtype)) for _ in cell.states[1:]]
-        for rows, state in zip(self.all, states, strict=True):
-            rows[first] = 0 if state is None else state
-        self.left = [rows[seq.before : T + seq.before] for rows in self.all]  # by the step before
-        after = [rows[seq.after : T + seq.after] for rows in self.all]
+        # h, and the other states.
+        others = (T + 1, len(cell.states) - 1, B, H)
+        self.all = be.empty((T + 1, B, seq.P), seq.dtype), be.empty(others, accumulator(seq.dtype))
+        for row, state in zip((self.all[0][first], *self.all[1][first]), states, strict=True):
+            row[...] = 0 if state is None else state
+        self.left = tuple(rows[seq.before : T + seq.before] for rows in self.all)  # by the step before
+        after = tuple(rows[seq.after : T + seq.after] for rows in self.all)
         self.entering = self.left
         if any(row is not None for row in seq.clear_rows):
-            self.entering = [be.empty(rows.shape, rows.dtype) for rows in self.left]
+            self.entering = tuple(be.empty(rows.shape, rows.dtype) for rows in self.left)
         multiplied = self.entering[0]
         if seq.dropped is not None:
             multiplied = be.empty(multiplied.shape, seq.dtype)
@@ -55,17 +56,18 @@ class Loop:
 
         # With a projection: o * tanh(c) of every step.
         self.cell_out: Any = None if weights.w_hr is None else be.empty((T, B, H), seq.dtype)
-        before = self.entering if weights.w_hr is None else [None, *self.entering[1:]]
-        cell_after = after if weights.w_hr is None else [self.cell_out, *after[1:]]
-        vectors = [value for form, value in zip(cell.extra, weights.extra, strict=True) if not form.matrix]
-        self.steps = self.make_steps(seq, gates, before, cell_after, (weights.b_ih, weights.b_hh), vectors)
+        before = self.entering if weights.w_hr is None else (None, self.entering[1])
+        cell_after = after if weights.w_hr is None else (self.cell_out, after[1])
+        biases, vectors = (weights.b_ih, weights.b_hh), weights.vectors(cell, xp, seq.dtype)
+        self.steps = self.make_steps(seq, gates, before, cell_after, biases, vectors)
 
-        sources = dict(zip(cell.states, (multiplied, *self.entering[1:]), strict=True))
+        sources = {state: self.entering[1][:, s] for s, state in enumerate(cell.states[1:])}
+        sources[cell.states[0]] = multiplied
         if cell.inner is not None:
             sources["inner"] = be.empty((T, B, H), seq.dtype)
-        self.products = [Multiplied(seq, form, weights, sources[form.source]) for form in cell.products]
-        outer = [p for p in self.products if p.form.source != "inner"]
-        inner = [p for p in self.products if p.form.source == "inner"]
+        products = [Multiplied(seq, form, weights, sources[form.source]) for form in cell.products]
+        self.outer = outer = [p for p in products if p.form.source != "inner"]
+        self.inner = inner = [p for p in products if p.form.source == "inner"]
         zr = be.empty((B, GH), seq.dtype)
         cleared = lay_out([*outer, *inner], zr, len(cell.gates))
         for t in self.times:
@@ -86,8 +88,8 @@ class Loop:
         y = after[0]
         if alive is not None:
             y = be.where(alive, y, 0)
-        h, *others = (rows[last] for rows in self.all)
-        return y, h.copy(), *(state.astype(seq.dtype) for state in others)
+        h, states_n = (rows[last] for rows in self.all)
+        return y, h.copy(), *(state.astype(seq.dtype) for state in states_n)
 
     def pullback(self, dy: Array | None, *dstates: Array | None) -> tuple:
         """The gradients of x, the first states and the weights, from those of y and the last states."""
@@ -101,7 +103,7 @@ class Loop:
         # The gradient of h by way of the next step's product, and besides it.
         dh = be.zeros((B, P), seq.dtype)
         direct = be.zeros((B, P), seq.dtype) if cell.direct or seq.keeps else None
-        ds = [be.zeros((B, H), accumulator(seq.dtype)) for _ in cell.states[1:]]
+        ds = be.zeros((len(cell.states) - 1, B, H), accumulator(seq.dtype))
         for d, given in zip((dh if direct is None else direct, *ds), dstates, strict=True):
             if given is not None:
                 d[...] = given
@@ -120,13 +122,7 @@ class Loop:
                 self._project_backward(t, dy_rows[t], dh, direct, dhs[t])
                 xp.matmul(dhs[t], weights.w_hr, out=dcell)
                 self.steps.backward(t, None, dcell, None, ds)
-            for each in reversed(self.products):
-                if each.form.source == "inner":
-                    self.steps.inner_backward(t, each.backward(dzr_rows[t]), direct, ds)
-                elif each.form.source == "h":
-                    each.backward(dzr_rows[t], out=dh)
-                else:
-                    ds[cell.states.index(each.form.source) - 1] += each.backward(dzr_rows[t])
+            self._products_backward(t, dzr_rows[t], dh, direct, ds)
             if self.changed:
                 self._leave(t, dh, direct, ds)
 
@@ -141,6 +137,23 @@ class Loop:
             *self._weight_gradients(flat_x, flat_r, dhs),
         )
 
+    def _products_backward(self, t: int, dzr: Array, dh: Array, direct: Array | None, ds: Array) -> None:
+        """The gradients of the states before step t by way of its products; dh, used up, is written."""
+        if self.inner:
+            dv = sum((each.backward(dzr) for each in self.inner[1:]), self.inner[0].backward(dzr))
+            self.steps.inner_backward(t, dv, direct, ds)
+        written = False
+        for each in self.outer:
+            if each.form.source != "h":
+                ds[self.seq.cell.states.index(each.form.source) - 1] += each.backward(dzr)
+            elif written:
+                dh += each.backward(dzr)
+            else:
+                each.backward(dzr, out=dh)
+                written = True
+        if not written:
+            dh[...] = 0
+
     def _weight_gradients(self, dzx: Array, dzr: Array, dhs: Array) -> tuple:
         """Those of w_hh, b_ih, b_hh, w_hr and the extras."""
         seq, be, cell, weights = self.seq, self.seq.backend, self.seq.cell, self.weights
@@ -154,7 +167,7 @@ class Loop:
         if weights.w_hr is not None:
             dw_hr = product(be, dhs.reshape(-1, seq.P).T, self.cell_out.reshape(-1, seq.H))
         by_name: dict[str, Array] = {}
-        for each in self.products:
+        for each in (*self.outer, *self.inner):
             name, gradient = each.form.weight, each.weight_gradient(dzr)
             shape = weights.of(cell, name).shape
             if gradient.shape == shape and name not in by_name:
@@ -163,12 +176,9 @@ class Loop:
             if name not in by_name:
                 by_name[name] = be.zeros(shape, seq.dtype)
             by_name[name][each.form.weight_rows(seq.H)] += gradient
-        vectors = iter(self.steps.dvectors)
-        extra = [
-            by_name[form.name] if form.matrix else next(vectors).sum(0).astype(seq.dtype, copy=False)
-            for form in cell.extra
-        ]
-        return by_name["w_hh"], db_ih, db_hh, dw_hr, *extra
+        dvectors = self.steps.dvectors.sum(0).astype(seq.dtype, copy=False)
+        by_name |= vectors_by_name(cell, dvectors, seq.H)
+        return by_name["w_hh"], db_ih, db_hh, dw_hr, *(by_name[form.name] for form in cell.extra)
 
     def _enter(self, t: int, multiplied: Any) -> None:
         """What step t takes of the states: cleared where a new sequence begins, h_prev with its dropout."""
@@ -178,17 +188,17 @@ class Loop:
         if self.seq.dropped is not None:
             multiplied[t] = self.entering[0][t] * self.seq.dropped
 
-    def _leave(self, t: int, dh: Array, direct: Array | None, ds: list) -> None:
+    def _leave(self, t: int, dh: Array, direct: Array | None, ds: Array) -> None:
         """The derivative of ``_enter``."""
         if self.seq.dropped is not None:
             dh *= self.seq.dropped
         if self.seq.clear_rows[t] is not None:
-            for d in (dh, direct, *ds):
+            for d in (dh, direct, ds):
                 if d is not None:
                     d[...] = self._cleared(t, d)
 
     def _cleared(self, t: int, rows: Any) -> Any:
-        """rows (B, width), zeros where a new sequence begins with step t, whatever stood there."""
+        """rows (..., B, width), zeros where a new sequence begins with step t, whatever stood there."""
         stays = self.seq.clear_rows[t]
         return rows if stays is None else self.seq.backend.where(stays, rows, 0)
 

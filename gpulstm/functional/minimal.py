@@ -8,7 +8,7 @@ from gpulstm.cells import Cell
 from gpulstm.dtypes import FLOATS, accumulator, cast
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.checks import check_arrays, checked
-from gpulstm.functional.explain import Run, record
+from gpulstm.functional.explain import record
 from gpulstm.functional.linear import product
 from gpulstm.functional.paths import choose
 from gpulstm.functional.scan import MINIMAL, PATHS
@@ -45,11 +45,11 @@ def minimal(
     h_n      (B, H)      state after each sequence's last step (its first with ``reverse``)
     ======== =========== ==========================================================================
 
-    ``path`` is "auto" or one of "kernel" (the scan of kernels/scan.cu), "inplace" (a scan on NumPy), "reference"
-    (the cell's equations step by step). ``pullback(dy, dh_n)``, either of them None, returns the gradients of
-    (x, h0, w_ih, b_ih), None for what was not given; ``input_gradient=False`` saves the product for dx, which is
-    None then. Values of x that do not count are never read. float16 and bfloat16 are stored as such and computed
-    in float32. Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path
+    ``path`` is "auto" or one of "kernel" (the scan of kernels/scan.cu), "engine" (that of kernels/host/scan.cpp),
+    "reference" (the cell's equations step by step). ``pullback(dy, dh_n)``, either of them None, returns the
+    gradients of (x, h0, w_ih, b_ih), None for what was not given; ``input_gradient=False`` saves the product for dx,
+    which is None then. Values of x that do not count are never read. float16 and bfloat16 are stored as such and
+    computed in float32. Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path
     that cannot serve them.
     """
     arrays = x, h0, w_ih, b_ih
@@ -58,7 +58,7 @@ def minimal(
     (T, B, D), H = x.shape, w_ih.shape[0] // G
     masks = _masks(backend, T, B, lengths, mask, reset, reverse)
     path, why = choose(path, MINIMAL[cell].CELL, backend, x.dtype)
-    record(Run(cell, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
+    record(cell, path, backend.name, x.dtype, (T, B, D, H), reverse, why)
     computed = x.dtype if path == "kernel" else accumulator(x.dtype)
     layer = _Layer(backend, cell, path, masks, reverse, *cast(arrays, computed))
 

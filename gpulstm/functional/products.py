@@ -24,6 +24,21 @@ class Weights:
         """A weight by the name a Product has for it."""
         return self.w_hh if name == "w_hh" else self.extra[[extra.name for extra in cell.extra].index(name)]
 
+    def vectors(self, cell: Cell, xp: Any, dtype: Any) -> Array:
+        """The extras that are no matrices, one after the other."""
+        values = [value for form, value in zip(cell.extra, self.extra, strict=True) if not form.matrix]
+        return xp.concatenate(values) if values else xp.empty(0, dtype)
+
+
+def vectors_by_name(cell: Cell, vectors: Array, H: int) -> dict[str, Array]:
+    """What ``Weights.vectors`` has put together, out of an array (..., V*H), by the names of the extras."""
+    by_name, start = {}, 0
+    for form in cell.extra:
+        if not form.matrix:
+            by_name[form.name] = vectors[..., start : start + form.blocks * H]
+            start += form.blocks * H
+    return by_name
+
 
 class Multiplied:
     """One product of every step: what it takes, with which rows of a weight, into which columns of zr."""

@@ -6,17 +6,19 @@ from typing import Any
 import numpy as np
 
 from gpulstm import cells
-from gpulstm.backend import Array, backend_of
+from gpulstm.backend import Array, Backend
 from gpulstm.cells import Cell
-from gpulstm.dtypes import FLOATS, cast
+from gpulstm.dtypes import FLOATS, cast, is_floating
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.checks import check_arrays, checked
-from gpulstm.functional.explain import Run, record
+from gpulstm.functional.engine_loop import EngineLoop
+from gpulstm.functional.explain import record
 from gpulstm.functional.host_steps import ReferenceSteps
+from gpulstm.functional.kernel_steps import KernelSteps
 from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.needs import needs
-from gpulstm.functional.paths import PATHS, choose
+from gpulstm.functional.paths import choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
 
@@ -37,6 +39,7 @@ def recurrent(
     path: str = "auto",
     input_gradient: bool = True,
     recompute: bool = False,
+    inference: bool = False,
 ) -> tuple[tuple[Array, ...], Pullback]:
     """Run a cell over a sequence: ``(y, h_n, c_n), pullback = recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)``.
 
@@ -61,9 +64,10 @@ def recurrent(
 
     ``reverse`` runs from the last step of each sequence to its first. ``zoneout`` is the noise on h and that on
     the other states (Krueger 2017), ``recurrent_dropout`` that on h_prev in its product, one mask for all steps
-    (Gal & Ghahramani 2016). ``path`` is "auto" or one of "kernel", "inplace", "reference" (see ``gl.explain``).
+    (Gal & Ghahramani 2016). ``path`` is "auto" or one of "kernel", "reference" (see ``gl.explain``).
     ``recompute`` keeps the states of every sqrt(T)-th step alone and computes the rest again in the pullback
-    (Chen et al. 2016), which takes one more forward pass.
+    (Chen et al. 2016), which takes one more forward pass. ``inference`` says that the pullback is not needed: then less
+    is kept, and the pullback, if it is called all the same, may have to compute the sequence again.
 
     ``pullback(dy, dh_n, dc_n)``, any of them None, returns the gradients of x and of the arguments, None for
     what was not given; ``input_gradient=False`` saves the product for dx, which is None then. Values of x that do
@@ -75,23 +79,24 @@ def recurrent(
     modes: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "zoneout": zoneout}
     modes |= {"recurrent_dropout": recurrent_dropout, "reverse": reverse}
     row = cells.find(cell)
-    backend = check_arrays(_names(row), x=x, **_named(row, arguments))
+    named = _named(row, arguments)
+    backend = check_arrays(row.arguments, x=x, **named)
     if not row.recurrent:
         modes["recompute"] = recompute
         return scanned(minimal, x, arguments, row, modes, path=path, input_gradient=input_gradient)
     if x.dtype.itemsize == 2 and not backend.is_cuda:
-        _check_type(x, **_named(row, arguments))
-        modes |= {"path": path, "input_gradient": input_gradient, "recompute": recompute}
+        _check_type(x, **named)
+        modes |= {"path": path, "input_gradient": input_gradient, "recompute": recompute, "inference": inference}
         outputs, pullback = recurrent(*cast((x, *arguments), np.float32), cell=cell, **modes)
         return cast(outputs, x.dtype), lambda *d: cast(pullback(*cast(d, np.float32)), x.dtype)
 
-    loop, states, weights = _prepared(x, arguments, row, path, input_gradient, **modes)
+    loop, states, weights = _prepared(backend, x, arguments, row, path, input_gradient, inference, **modes)
     if recompute:
         outputs, pullback = in_chunks(loop, x, states, weights, reverse)
     else:
-        whole = loop(slice(0, x.shape[0]))
+        whole = loop(None)
         outputs, pullback = whole.run(x, states, weights), whole.pullback
-    return outputs, checked(pullback, ["y", *(f"{state}_n" for state in row.states)], outputs)
+    return outputs, checked(pullback, row.outputs, outputs)
 
 
 def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes: Any) -> dict[str, Array]:
@@ -101,16 +106,17 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
     gates of steps that do not count are zero. Computed by the cell's equations, path "reference".
     """
     row = cells.find(cell)
-    backend = check_arrays(_names(row), x=x, **_named(row, arguments))
+    named = _named(row, arguments)
+    backend = check_arrays(row.arguments, x=x, **named)
     if not row.recurrent:
         return scanned(trace_minimal, x, arguments, row, modes)
     dtype = x.dtype
     if dtype.itemsize == 2 and not backend.is_cuda:
-        _check_type(x, **_named(row, arguments))
+        _check_type(x, **named)
         x, *wide = cast((x, *arguments), np.float32)
         arguments = tuple(wide)
-    loop, states, weights = _prepared(x, arguments, row, "reference", False, **modes)
-    whole = loop(slice(0, x.shape[0]))
+    loop, states, weights = _prepared(backend, x, arguments, row, "reference", False, **modes)
+    whole = loop(None)
     whole.run(x, states, weights)
     seq, steps = whole.seq, whole.steps
     assert isinstance(steps, ReferenceSteps)
@@ -118,17 +124,17 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
     for k, name in enumerate(row.gates):
         gate = backend.xp.stack([saved[k] for saved in steps.saved])
         traced[name] = gate if seq.alive is None else backend.where(seq.alive[:, :, None], gate, 0)
-    for name, rows in zip(row.states, whole.all, strict=True):
-        traced[name] = rows[seq.after : seq.T + seq.after]
+    h, others = (rows[seq.after : seq.T + seq.after] for rows in whole.all)
+    traced |= zip(row.states, (h, *(others[:, s] for s in range(len(row.states) - 1))), strict=True)
     return {name: values.astype(dtype) for name, values in traced.items()}
 
 
 def _prepared(
-    x: Array, arguments: tuple, cell: Cell, path: str, input_gradient: bool, *, lengths: Any = None, mask: Any = None,
-    reset: Any = None, zoneout: tuple = (None, None), recurrent_dropout: Noise | None = None, reverse: bool = False,
-) -> tuple[Callable[[slice], Loop], list, Weights]:  # fmt: skip
-    """(what makes the loop over a part of the steps, the states, the weights), all checked."""
-    backend = backend_of(x, *arguments)
+    backend: Backend, x: Array, arguments: tuple, cell: Cell, path: str, input_gradient: bool,
+    inference: bool = False, *, lengths: Any = None, mask: Any = None, reset: Any = None, zoneout: tuple = (None, None),
+    recurrent_dropout: Noise | None = None, reverse: bool = False,
+) -> tuple[Callable[[slice | None], Any], list, Weights]:  # fmt: skip
+    """(what makes the loop over a part of the steps or all, the states, the weights), all checked."""
     states, weights = _sorted(cell, arguments)
     _check_arrays(cell, x, states, weights)
     T, B, D = x.shape
@@ -137,44 +143,40 @@ def _prepared(
         raise DTypeError(f"zoneout: want a pair, of h and of the other states, got {zoneout!r}")
     h, c = zoneout
     for name, noise in (("zoneout", h), ("zoneout", c), ("recurrent_dropout", recurrent_dropout)):
-        if not isinstance(noise, Noise | None):
+        if noise is not None and not isinstance(noise, Noise):
             raise DTypeError(f"{name}: want Noise or None, got {noise!r}")
     if c is not None and len(cell.states) == 1:
         raise ShapeError(f"zoneout: want None for what a {cell.name} has not, states besides h, got {c}")
     modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
     path, why = choose(path, cell, backend, x.dtype)
-    record(Run(cell.name, path, backend.name, x.dtype.name, (T, B, D, H), reverse, why))
+    record(cell.name, path, backend.name, x.dtype, (T, B, D, H), reverse, why)
 
-    def loop(part: slice) -> Loop:
-        seq = Sequence(backend, cell, x.dtype, part.stop - part.start, B, H, P, reverse, modes.part(part))
-        return Loop(seq, PATHS[path], input_gradient)
+    def loop(part: slice | None) -> Loop | EngineLoop:
+        steps, its_modes = (T, modes) if part is None else (part.stop - part.start, modes.part(part))
+        seq = Sequence(backend, cell, x.dtype, steps, B, H, P, reverse, its_modes)
+        if path == "engine":
+            return EngineLoop(seq, input_gradient, keep=not inference)
+        return Loop(seq, KernelSteps if path == "kernel" else ReferenceSteps, input_gradient)
 
     return loop, states, weights
 
 
-def _names(cell: Cell) -> list[str]:
-    """The arguments after x, in their order."""
-    states = [f"{state}0" for state in cell.states]
-    return [*states, "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", *(extra.name for extra in cell.extra)]
-
-
 def _named(cell: Cell, arguments: tuple) -> dict[str, Array | None]:
     """The arguments after x by their names; raises ShapeError for more than there are."""
-    names = _names(cell)
-    if len(arguments) > len(names):
-        raise ShapeError(f"arguments of a {cell.name}: want x, {', '.join(names)}, got {len(arguments) + 1}")
-    return dict(zip(names, arguments, strict=False))
+    if len(arguments) > len(cell.arguments):
+        raise ShapeError(f"arguments of a {cell.name}: want x, {', '.join(cell.arguments)}, got {len(arguments) + 1}")
+    return dict(zip(cell.arguments, arguments, strict=False))
 
 
 def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
     """The states and the weights out of the arguments in their order."""
-    names = _names(cell)
-    given = [*arguments, *[None] * (len(names) - len(arguments))]
+    given = [*arguments, *[None] * (len(cell.arguments) - len(arguments))]
     n = len(cell.states)
     w_ih, w_hh, b_ih, b_hh, w_hr, *extra = given[n:]
-    for name, value in zip(names, given, strict=True):
-        if value is None and name in ("w_ih", "w_hh", *(extra.name for extra in cell.extra)):
-            raise ShapeError(f"{name}: want an array, got None; a {cell.name} takes x, {', '.join(names)}")
+    if w_ih is None or w_hh is None or any(value is None for value in extra):
+        needed = ("w_ih", "w_hh", *(form.name for form in cell.extra))
+        name = next(name for name, value in zip(cell.arguments, given, strict=True) if name in needed and value is None)
+        raise ShapeError(f"{name}: want an array, got None; a {cell.name} takes x, {', '.join(cell.arguments)}")
     return given[:n], Weights(w_ih, w_hh, b_ih, b_hh, w_hr, tuple(extra))
 
 
@@ -187,7 +189,7 @@ def _check_type(x: Array, **arrays: Array | None) -> None:
 
 def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
     gates, w_hh, w_hr = len(cell.gates), weights.w_hh, weights.w_hr
-    if x.dtype.name not in FLOATS:
+    if not is_floating(x.dtype):
         raise DTypeError(f"x: want {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim != 3 or x.shape[0] == 0:
         raise ShapeError(f"x: want (T, B, D) with T > 0, got {x.shape}")
@@ -218,4 +220,5 @@ def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
             continue
         if array.shape != want:
             raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
-        _check_type(x, **{name: array})
+        if array.dtype is not x.dtype:
+            _check_type(x, **{name: array})

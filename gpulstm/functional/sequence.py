@@ -1,7 +1,8 @@
 """What is fixed for one sequence: sizes, which rows are alive at which step, what is cleared and what is kept."""
 
+import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +35,7 @@ class Noise:
         return Noise(self.rate, self.seed, self.first + steps)
 
 
-@dataclass(frozen=True)
-class Modes:
+class Modes(NamedTuple):
     """What may happen to a sequence besides the cell's equations; every field None for nothing.
 
     alive and clear are (T, B) bool on the host: rows that are not alive at a step keep their state and give
@@ -63,15 +63,11 @@ class Sequence:
         self.backend, self.cell, self.dtype, self.reverse = backend, cell, dtype, reverse
         self.T, self.B, self.H, self.P = T, B, H, P
         self.before, self.after = (1, 0) if reverse else (0, 1)  # rows of step t's states in arrays of T + 1 rows
-        # Rows of (B,), None where all are alive.
-        self.alive: Any = None
-        self.alive_rows: list[Any] = [None] * T
-        if modes.alive is not None:
-            self.alive = backend.asarray(modes.alive)
-            self.alive_rows = [None if alive.all() else self.alive[t] for t, alive in enumerate(modes.alive)]
-        self.clear_rows: list[Any] = self._clear_rows(modes.clear)
-        self.keep_h: list[Any] = self._keep_rows(modes.zoneout_h, P)
-        self.keep_c: list[Any] = self._keep_rows(modes.zoneout_c, H)
+        self.modes = modes
+        self.alive: Any = None if modes.alive is None else backend.asarray(modes.alive)
+        self.clear: Any = None if modes.clear is None else backend.asarray(modes.clear)
+        # (T, B, P|H) shares of the old states that are kept, (1, B, P|H) where they are the same at every step.
+        self.shares_h, self.shares_c = self._shares(modes.zoneout_h, P), self._shares(modes.zoneout_c, H)
         self.dropped = None  # (B, P) factors of h_prev in its product
         if modes.recurrent_dropout is not None and modes.recurrent_dropout.seed is not None:
             rate, seed = modes.recurrent_dropout.rate, modes.recurrent_dropout.seed
@@ -81,25 +77,47 @@ class Sequence:
     @property
     def keeps(self) -> bool:
         """Whether h may stay what it was, all of it or a share."""
-        return self.alive is not None or self.keep_h[0] is not None
+        return self.alive is not None or self.shares_h is not None
 
-    def _clear_rows(self, clear: np.ndarray | None) -> list:
+    @functools.cached_property
+    def alive_rows(self) -> list:
+        """For each step (B,) bool, None where all are alive."""
+        if self.modes.alive is None:
+            return [None] * self.T
+        return [None if alive.all() else self.alive[t] for t, alive in enumerate(self.modes.alive)]
+
+    @functools.cached_property
+    def clear_rows(self) -> list:
         """For each step (B, 1) bool, whether the states that enter it stay what they are; None where all do."""
-        if clear is None:
+        if self.modes.clear is None:
             return [None] * self.T
-        stays = self.backend.asarray(~clear[:, :, None])
-        return [stays[t] if row.any() else None for t, row in enumerate(clear)]
+        stays = self.backend.asarray(~self.modes.clear[:, :, None])
+        return [stays[t] if row.any() else None for t, row in enumerate(self.modes.clear)]
 
-    def _keep_rows(self, noise: Noise | None, width: int) -> list:
-        """For each step (B, width) shares of the old state, or None."""
+    @functools.cached_property
+    def keep_h(self) -> list:
+        """For each step (B, P) shares of the old h, or None."""
+        return self._rows(self.shares_h)
+
+    @functools.cached_property
+    def keep_c(self) -> list:
+        """For each step (B, H) shares of the other old states, or None."""
+        return self._rows(self.shares_c)
+
+    def _rows(self, shares: Any) -> list:
+        if shares is None or len(shares) == 1:
+            return [None if shares is None else shares[0]] * self.T
+        return list(shares)
+
+    def _shares(self, noise: Noise | None, width: int) -> Any:
         if noise is None or noise.rate == 0:
-            return [None] * self.T
+            return None
         if noise.seed is None:
-            share = self.backend.empty((self.B, width), self.dtype)
+            share = self.backend.empty((1, self.B, width), self.dtype)
             share[...] = noise.rate
-            return [share] * self.T
+            return share
         shape, first = (self.T, self.B, width), noise.first * self.B * width
-        return list(1 - bernoulli(self.backend, shape, noise.rate, noise.seed, self.dtype, first))
+        return 1 - bernoulli(self.backend, shape, noise.rate, noise.seed, self.dtype, first)
 
 
 def alive_by(lengths: Any, mask: Any, T: int, B: int, of: str = "x") -> np.ndarray | None:

@@ -79,7 +79,8 @@ def check_fits(name: str, x: Tensor, **weight: Tensor) -> None:
 def check_device(name: str, x: Tensor, **weight: Tensor) -> None:
     """Raises DeviceError unless the argument of that name is on the device of the weight."""
     ((first, parameter),) = weight.items()
-    backend_of(**{first: parameter.data, name: x.data})
+    if not type(x.data) is type(parameter.data) is np.ndarray:
+        backend_of(**{first: parameter.data, name: x.data})
 
 
 def check_type(name: str, x: Tensor, weight: Tensor) -> None:

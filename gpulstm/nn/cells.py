@@ -4,14 +4,15 @@ from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from gpulstm import cells, functional
+from gpulstm import cells
 from gpulstm.backend import Device
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
+from gpulstm.functional.one_step import one_step
 from gpulstm.nn.arguments import as_states, as_tensor, check_fits
 from gpulstm.nn.initial import Initial, Weights
 from gpulstm.nn.module import Module, Parameter, check_flags, check_sizes
-from gpulstm.tape import Tensor, apply
+from gpulstm.tape import Tensor, apply, records
 
 
 class CellOptions(TypedDict, total=False):
@@ -81,11 +82,10 @@ class RecurrentCell(Module):
         ]
         weights = [getattr(self, name, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
         extra = [getattr(self, form.name) for form in self.cell.extra]
-        options = {"cell": self.cell, "path": self.path, "input_gradient": x.requires_grad}
-        x = x.reshape(1, *(leading or (1,)), self.input_size)  # one step
-        _, *after = apply(functional.recurrent, x, *states, *weights, None, *extra, **options)
-        shaped = tuple(state.reshape(*leading, self.hidden_size) for state in after)
-        return shaped[0] if len(shaped) == 1 else shaped
+        inference = not records((x, *states, *weights, *extra))
+        options = {"cell": self.cell, "path": self.path, "input_gradient": x.requires_grad, "inference": inference}
+        after = apply(one_step, x, *states, *weights, None, *extra, **options)
+        return after[0] if len(after) == 1 else after
 
     def _state(self, name: str, state: Any, leading: tuple[int, ...]) -> Tensor:
         state = as_tensor(state, name)
@@ -93,7 +93,7 @@ class RecurrentCell(Module):
         if state.shape != want:
             raise ShapeError(f"{name}: want {want}, got {state.shape}")
         check_fits(name, state, weight_ih=self.weight_ih)
-        return state.reshape(*(leading or (1,)), self.hidden_size)
+        return state
 
     def extra_repr(self) -> str:
         kind = f"{self.cell.name}, " if type(self) is RecurrentCell else ""

@@ -16,7 +16,7 @@ from gpulstm.nn.module import Module, check_sizes
 from gpulstm.nn.options import check_layer
 from gpulstm.nn.regularize import regularization
 from gpulstm.random import draw_seed
-from gpulstm.tape import Tensor, apply
+from gpulstm.tape import Tensor, apply, records
 
 
 class Recurrent(Module):
@@ -118,6 +118,7 @@ class Recurrent(Module):
 
         def run(x: Tensor, arguments: list, layer: int, suffix: str, **modes: Any) -> tuple:
             options = {"path": self.path, "input_gradient": x.requires_grad, "recompute": self.recompute}
+            options["inference"] = not records((x, *arguments))
             return apply(functional.recurrent, x, *arguments, cell=self.cell, **modes, **options)
 
         return self._over_layers(run, x, hx, lengths, mask, reset)

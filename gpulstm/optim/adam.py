@@ -1,4 +1,4 @@
-"""Adam and AdamW; on a GPU one launch updates all parameters of a dtype (kernels/adam.cu)."""
+"""Adam and AdamW; one launch updates all parameters of a dtype (kernels/adam.cu, kernels/host/adam.cpp)."""
 
 import math
 from collections.abc import Iterable
@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpulstm import checks
+from gpulstm import checks, engine
 from gpulstm.backend import Array, Backend
 from gpulstm.errors import ShapeError
 from gpulstm.optim.arguments import check_option
 from gpulstm.optim.optimizer import Optimizer, Slot, contiguous, with_decay
-from gpulstm.optim.table import CHUNK, first_chunks, to_device
+from gpulstm.optim.table import CHUNK, address, first_chunks, to_device
 
 
 class Adam(Optimizer):
@@ -57,7 +57,7 @@ class Adam(Optimizer):
         return self._arrays[: 3 if options["amsgrad"] else 2]
 
     def _numbers(self, options: dict[str, Any], step: int) -> tuple[float, float, float, float, float, float]:
-        """keep, l2, beta1, beta2, step_size, eps of one step, as kernels/adam.cu defines them."""
+        """keep, l2, beta1, beta2, step_size, eps of one step, as kernels/adam.cuh defines them."""
         lr, weight_decay = float(options["lr"]), float(options["weight_decay"])
         beta1, beta2 = (float(beta) for beta in options["betas"])
         correction = math.sqrt(1 - beta2**step)
@@ -84,7 +84,8 @@ class Adam(Optimizer):
         xp.subtract(p, t, out=p)
 
     def _update_alike(self, backend: Backend, dtype: np.dtype, slots: list[Slot]) -> None:
-        if not backend.is_cuda:
+        compiled = None if backend.is_cuda else engine.function("adam", dtype)
+        if not (backend.is_cuda or compiled):
             return super()._update_alike(backend, dtype, slots)
         # Held until the launch: copies of what is not contiguous, under the addresses in the table.
         params = [contiguous(backend.xp, slot.parameter.data) for slot in slots]
@@ -92,24 +93,19 @@ class Adam(Optimizer):
         sizes = [p.size for p in params]
         arrays, numbers = [], []
         for p, g, (group, _, state) in zip(params, grads, slots, strict=True):
-            largest = state["max_exp_avg_sq"].data.ptr if group["amsgrad"] else 0
-            arrays.append(
-                (
-                    p.data.ptr,
-                    g.data.ptr,
-                    state["exp_avg"].data.ptr,
-                    state["exp_avg_sq"].data.ptr,
-                    largest,
-                    p.size,
-                )
-            )
+            of_state = [state[name] for name in self._array_names(group)]
+            addresses = [address(backend, x) for x in (p, g, *of_state)]
+            arrays.append((*addresses, *[0] * (5 - len(addresses)), p.size))
             numbers.append(self._numbers(group, state["step"]))
         starts = first_chunks(sizes)
         tables = to_device(backend, starts, np.array(arrays, np.int64), np.array(numbers))
-        assert backend.kernels is not None
-        backend.kernels(
-            "adam", "adam", sum(sizes), *tables, len(slots), CHUNK, real=dtype, blocks=int(starts[-1])
-        )  # fmt: skip
+        if compiled:
+            compiled(*tables, len(slots), CHUNK)
+        else:
+            assert backend.kernels is not None
+            backend.kernels(
+                "adam", "adam", sum(sizes), *tables, len(slots), CHUNK, real=dtype, blocks=int(starts[-1])
+            )  # fmt: skip
         for p, slot in zip(params, slots, strict=True):
             if p is not slot.parameter.data:
                 slot.parameter.data[...] = p

@@ -16,6 +16,11 @@ def first_chunks(sizes: list[int]) -> np.ndarray:
     return np.cumsum([0, *(-(-size // CHUNK) for size in sizes)], dtype=np.int64)
 
 
+def address(backend: Backend, x: Array) -> int:
+    """Where the array's first element lies."""
+    return x.data.ptr if backend.is_cuda else x.ctypes.data
+
+
 def to_device(backend: Backend, *tables: np.ndarray) -> list[Array]:
     """Tables of int64 or float64 on the device, flat, all sent in one copy."""
     whole = backend.asarray(np.concatenate([table.reshape(-1).view(np.int64) for table in tables]))

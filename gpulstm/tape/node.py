@@ -69,14 +69,18 @@ class Node:
             gradients = [as_array(g) for g in pullback(*cotangents)]
             if len(gradients) < len(targets):  # there may be more, for optional inputs that were not given
                 raise ShapeError(f"pullback of {self.name}: want {len(targets)}, got {len(gradients)}")
+            given = [*enumerate(gradients), *((-1, c) for c in cotangents)]
+            near = [(place, g) for place, g in given if g is not None and backend_of(g) is backend]
             for k, (target, gradient) in enumerate(zip(targets, gradients, strict=False)):
                 if target is None or gradient is None:
                     continue
                 if (got := (gradient.shape, gradient.dtype)) != self.likes[k]:
                     raise ShapeError(f"pullback of {self.name}: want gradient {k} {self.likes[k]}, got {got}")
-                others = (*cotangents, *gradients[:k], *gradients[k + 1 :])
-                near = [g for g in others if g is not None and backend_of(g) is backend]
-                shared = retain or any(bool(backend.xp.may_share_memory(gradient, g)) for g in near)
+                if isinstance(target, tuple):
+                    yield target, gradient, True  # of a node; only leaves keep the memory
+                    continue
+                others = [g for place, g in near if place != k]
+                shared = retain or any(bool(backend.xp.may_share_memory(gradient, g)) for g in others)
                 yield target, gradient, shared
 
 

@@ -1,6 +1,6 @@
 """Tensor: an array that remembers how it was made; and ``apply``, which calls any function of arrays on Tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
     with backend:
         value, pullback = fn(*arrays, **static)
     tensors = tuple(map(Tensor, value if isinstance(value, tuple) else (value,)))
-    if recording() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+    if records(inputs):
         made = [(k, tensor) for k, tensor in enumerate(tensors) if is_floating(tensor.dtype)]
         if made:
             given = tuple(x if isinstance(x, Tensor) else None for x in inputs)
@@ -46,6 +46,11 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
             for k, tensor in made:
                 tensor._requires_grad, tensor._source = True, (node, k)
     return tensors if isinstance(value, tuple) else tensors[0]
+
+
+def records(inputs: Iterable) -> bool:
+    """Whether what is made of these now is remembered for a backward pass: one of them wants its gradient."""
+    return recording() and any(isinstance(x, Tensor) and x._requires_grad for x in inputs)
 
 
 def _arrays(fn: Callable, inputs: tuple) -> list[Any]:
@@ -63,6 +68,8 @@ def raw(x: Any) -> Any:
     """The array of a Tensor or of another library, its memory shared; numbers, lists and None as they are."""
     if isinstance(x, Tensor):
         return x._data
+    if x is None:
+        return None
     if hasattr(x, "__dlpack_device__") and not isinstance(x, np.ndarray):
         kind, number = x.__dlpack_device__()
         return (find_device(f"cuda:{number}").backend if kind == 2 else CPU).asarray(x)  # 2: DLPack's kDLCUDA

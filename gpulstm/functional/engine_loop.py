@@ -1,0 +1,249 @@
+"""The path of the processor: a whole sequence in one call of the compiled engine (kernels/host)."""
+
+import ctypes
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpulstm import engine, pool, threads
+from gpulstm.backend import Array
+from gpulstm.cells import Cell, Kernels
+from gpulstm.functional.products import Weights, vectors_by_name
+from gpulstm.functional.sequence import Sequence
+
+_STATES = _PRODUCTS = 8  # kernels/host/sequence.h
+_INNER = -1
+_Nothing = ctypes.c_char * 0
+_SIZES, _FORWARD, _BACKWARD, _NUMBERS = range(4)
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_longlong) for name in ("source", "first", "gates", "dropped")),
+        ("weight", ctypes.c_void_p),
+        ("dweight", ctypes.c_void_p),
+    )
+
+
+def _longs(*names: str) -> tuple:
+    return tuple((name, ctypes.c_longlong) for name in names)
+
+
+def _pointers(*names: str) -> tuple:
+    return tuple((name, ctypes.c_void_p) for name in names)
+
+
+class _Args(ctypes.Structure):
+    """struct Args of kernels/host/sequence.h, where each field is described."""
+
+    _fields_ = (
+        *_longs("T", "B", "D", "H", "P", "threads", "reverse", "training", "products"),
+        *_pointers("options", "x", "w_ih", "b_ih", "b_hh", "w_hr", "vectors"),
+        ("first", ctypes.c_void_p * _STATES),
+        *_pointers("alive", "clear", "keep_h", "keep_states"),
+        *_longs("keep_h_step", "keep_states_step"),
+        *_pointers("dropped"),
+        ("product", _Product * _PRODUCTS),
+        *_pointers("y"),
+        ("last", ctypes.c_void_p * _STATES),
+        *_pointers("saved", "scratch"),
+        *_longs("saved_bytes", "forward_bytes", "backward_bytes", "used_up"),
+        *_pointers("dy"),
+        ("dlast", ctypes.c_void_p * _STATES),
+        *_pointers("dx", "dw_ih", "db_ih", "db_hh", "dw_hr", "dvectors"),
+        ("dfirst", ctypes.c_void_p * _STATES),
+    )
+
+
+class _Plan:
+    """What the engine's calls for a cell have in common, whatever the sequence."""
+
+    def __init__(self, cell: Cell, dtype: Any) -> None:
+        kernel = cell.kernel
+        assert kernel is not None  # choose() looked
+        self.call = _entry(kernel, dtype)
+        self.name, self.options = kernel.struct.encode(), (ctypes.c_double * len(kernel.options))(*kernel.options)
+        self.options_at = ctypes.addressof(self.options)
+        self.products = (_Product * _PRODUCTS)()
+        for product, form in zip(self.products, cell.products, strict=False):
+            product.source = _INNER if form.source == "inner" else cell.states.index(form.source)
+            product.first, product.gates = form.gates.start, form.gates.stop - form.gates.start
+            product.dropped = form.source == "inner" and form.weight == "w_hh"
+
+
+_plan = functools.lru_cache(maxsize=64)(_Plan)
+
+
+class EngineLoop:
+    """One sequence, forward and backward; the same interface as Loop.
+
+    Without ``keep`` forward leaves nothing for ``pullback``, which then runs it once more. So it does when it is called
+    a second time, where the gradients were written over what forward had kept.
+    """
+
+    def __init__(self, seq: Sequence, input_gradient: bool, keep: bool) -> None:
+        self.seq, self.input_gradient, self.keep = seq, input_gradient, keep
+
+    def run(self, x: Array, states: list, weights: Weights) -> tuple:
+        """(y, *states_n) of x (T, B, D) from the first states, None for zeros."""
+        seq, cell = self.seq, self.seq.cell
+        plan = self.plan = _plan(cell, seq.dtype)
+        self.weights, self.states = weights, states
+        self.held: list[Array] = []
+        args = self.args = _Args(options=plan.options_at, product=plan.products)
+        args.T, args.B, args.D, args.H, args.P = seq.T, seq.B, x.shape[2], seq.H, seq.P
+        args.threads, args.reverse, args.products = threads.get_num_threads(), seq.reverse, len(cell.products)
+        vectors = weights.vectors(cell, np, seq.dtype) if cell.extra else None
+        for name, array in (
+            ("x", x), ("w_ih", weights.w_ih), ("b_ih", weights.b_ih), ("b_hh", weights.b_hh), ("w_hr", weights.w_hr),
+            ("vectors", vectors), ("alive", seq.alive), ("clear", seq.clear), ("dropped", seq.dropped),
+            ("keep_h", seq.shares_h), ("keep_states", seq.shares_c),
+        ):  # fmt: skip
+            if array is not None:
+                setattr(args, name, self._address(array))
+        args.keep_h_step, args.keep_states_step = _step(seq.shares_h), _step(seq.shares_c)
+        _set(args.first, map(self._address, states))
+        for product, form in zip(args.product, cell.products, strict=False):
+            product.weight = self._address(weights.of(cell, form.weight)[form.weight_rows(seq.H)])
+        return self._forward(self.keep)
+
+    def _forward(self, training: bool) -> tuple:
+        seq, args = self.seq, self.args
+        args.training, args.dx = training, int(self.input_gradient) or None  # the size depends on whether there is dx
+        self._call(_SIZES)
+        self.saved, self.fresh = pool.empty((args.saved_bytes,), np.uint8), training
+        scratch = pool.empty((args.forward_bytes,), np.uint8)
+        self.y = pool.empty((seq.T, seq.B, seq.P), seq.dtype)
+        sizes = [seq.P, *[seq.H] * (len(seq.cell.states) - 1)]
+        last = [np.empty((seq.B, size), seq.dtype) for size in sizes]
+        args.saved, args.scratch, args.y = _at(self.saved), _at(scratch), _at(self.y)
+        _set(args.last, map(_at, last))
+        self._call(_FORWARD)
+        return self.y, *last
+
+    def pullback(self, dy: Array | None, *dstates: Array | None) -> tuple:
+        """The gradients of x, the first states and the weights, from those of y and the last states."""
+        seq, cell, args, weights = self.seq, self.seq.cell, self.args, self.weights
+        if not self.fresh:
+            y = self.y
+            self._forward(training=True)
+            y[...] = self.y  # nobody else's: the same numbers
+        held = len(self.held)
+        args.dy = self._address(dy)
+        _set(args.dlast, map(self._address, dstates))
+        dx = pool.empty((seq.T, seq.B, args.D), seq.dtype) if self.input_gradient else None
+        dw_ih, db_ih, db_hh, dw_hr = (
+            None if w is None else pool.empty(w.shape, seq.dtype)
+            for w in (weights.w_ih, weights.b_ih, weights.b_hh, weights.w_hr)
+        )
+        dvectors = np.empty(sum(form.blocks for form in cell.extra if not form.matrix) * seq.H, seq.dtype)
+        dfirst = [None if state is None else np.empty(state.shape, seq.dtype) for state in self.states]
+        by_name: dict[str, Any] = {}
+        for product, form in zip(args.product, cell.products, strict=False):
+            if form.weight not in by_name:
+                weight = weights.of(cell, form.weight)
+                whole = _rows_with_products(cell, form.weight) * seq.H == len(weight)
+                by_name[form.weight] = (pool.empty if whole else seq.backend.zeros)(weight.shape, seq.dtype)
+            product.dweight = _at(by_name[form.weight][form.weight_rows(seq.H)])
+        scratch = pool.empty((args.backward_bytes,), np.uint8)
+        args.scratch, args.dx, args.dw_ih, args.dw_hr = _at(scratch), _at(dx), _at(dw_ih), _at(dw_hr)
+        args.db_ih, args.db_hh, args.dvectors = _at(db_ih), _at(db_hh), _at(dvectors)
+        _set(args.dfirst, map(_at, dfirst))
+        self._call(_BACKWARD)
+        self.fresh = not args.used_up
+        del self.held[held:]
+        by_name |= vectors_by_name(cell, dvectors, seq.H)
+        extra = (by_name[form.name] for form in cell.extra)
+        return dx, *dfirst, dw_ih, by_name["w_hh"], db_ih, db_hh, dw_hr, *extra
+
+    def _call(self, what: int) -> None:
+        failed = self.plan.call(self.plan.name, what, ctypes.byref(self.args))
+        assert not failed, f"the engine has no cell {self.plan.name.decode()}"
+
+    def _address(self, array: Any) -> int | None:
+        """Where the numbers of a contiguous copy or of the array itself lie, which stays alive as long as this does."""
+        if array is None:
+            return None
+        if not array.flags.c_contiguous or (array.dtype != self.seq.dtype and array.dtype != bool):
+            array = np.ascontiguousarray(array, dtype=bool if array.dtype == bool else self.seq.dtype)
+        self.held.append(array)
+        return _at(array)
+
+
+def _at(array: Any) -> int | None:
+    """Where the numbers of a contiguous array lie."""
+    if array is None:
+        return None
+    if array.flags.writeable:
+        return ctypes.addressof(_Nothing.from_buffer(array))  # the fastest way
+    return array.__array_interface__["data"][0]
+
+
+def _set(places: Any, addresses: Iterable[int | None]) -> None:
+    for k, address in enumerate(addresses):
+        places[k] = address
+
+
+def _rows_with_products(cell: Cell, weight: str) -> int:
+    """In blocks; the others' gradients are zero."""
+    rows = [form.rows or form.gates for form in cell.products if form.weight == weight]
+    return sum(part.stop - part.start for part in rows)
+
+
+def _step(shares: Any) -> int:
+    """Numbers from the shares of one step to those of the next; 0 where one array serves all."""
+    return 0 if shares is None or len(shares) == 1 else shares[0].size
+
+
+def _entry(kernel: Kernels, dtype: Any) -> Any:
+    return engine.entry(dtype, engine.own_cell(kernel.file, kernel.struct, kernel.stamp) if kernel.own else None)
+
+
+def why_not(cell: Cell) -> str:
+    """Why the engine cannot run the cell, or ""; the scan of the minimal cells has a text of its own."""
+    if why := engine.why_none():
+        return why
+    if not cell.recurrent:
+        return ""
+    if cell.kernel is None:
+        return f"the {cell.name} has no text that the engine is compiled from"
+    return why_no_text(cell) or too_much(cell)
+
+
+def why_no_text(cell: Cell) -> str:
+    """Why the cell's text cannot serve, where there is an engine, or ""; a file of the user's own is compiled."""
+    kernel = cell.kernel
+    assert kernel is not None
+    if kernel.own and (why := engine.why_no_own(kernel.file, kernel.struct, kernel.stamp)):
+        return why
+    return _difference(kernel, tuple(cell.row.items()))
+
+
+@functools.cache
+def _difference(kernel: Kernels, row: tuple[tuple[str, int], ...]) -> str:
+    """What the struct and the row in Python do not agree on, or ""; an engine would write where nothing is."""
+    numbers = (ctypes.c_longlong * len(row))()
+    if _entry(kernel, np.float64)(kernel.struct.encode(), _NUMBERS, ctypes.byref(numbers)):
+        return f"kernel: want a cell of the library or the path of a .cuh file, got {kernel.struct} in {kernel.file!r}"
+    for (name, want), got in zip(row, numbers, strict=True):
+        if got != want:
+            return f"{Path(kernel.file).name}: {name}: the struct {kernel.struct} has {got}, the row in Python {want}"
+    return ""
+
+
+@functools.lru_cache(maxsize=64)
+def too_much(cell: Cell) -> str:
+    """Why the cell is more than the engine takes, or ""."""
+    if len(cell.states) > _STATES or len(cell.products) > _PRODUCTS or len(cell.gates) > 30:
+        return f"the engine takes cells of up to {_STATES} states, {_PRODUCTS} products and 30 gates"
+    seen: set[tuple[str, int]] = set()
+    for form in cell.products:
+        rows = form.rows or form.gates
+        now = {(form.weight, row) for row in range(rows.start, rows.stop)}
+        if seen & now:
+            return f"two products of the {cell.name} share rows of {form.weight}"
+        seen |= now
+    return ""

@@ -1,0 +1,50 @@
+"""How many threads the compiled code for the processor uses: all that the process may, until a number is set."""
+
+import ctypes
+import os
+
+from gpulstm import checks
+
+MOST = 256  # as in kernels/host/pool.cpp
+
+_number: int | None = None
+_library: ctypes.CDLL | None = None
+
+
+def set_num_threads(n: int) -> None:
+    """Let compiled code use at most ``n`` threads, 1 to 256; the results have the same bits for any number.
+
+    NumPy's own threads (OPENBLAS_NUM_THREADS) are not these. Raises ShapeError for another number.
+    """
+    global _number
+    _number = checks.integer("n", n, 1, MOST + 1, words=f"1 to {MOST} threads")
+    if _library is not None:
+        _library.gpulstm_set_num_threads(_number)
+
+
+def get_num_threads() -> int:
+    """The most threads that compiled code uses: the number set, else OMP_NUM_THREADS, else one for each core."""
+    global _number
+    if _number is None:
+        _number = min(_number_asked_for() or _number_of_cores(), MOST)
+    return _number
+
+
+def connect(library: ctypes.CDLL) -> None:
+    """Give ``library``, which has kernels/host/pool.cpp in it, the number of threads, now and when it is set anew."""
+    global _library
+    _library = library
+    library.gpulstm_set_num_threads(get_num_threads())
+
+
+def _number_asked_for() -> int:
+    """The first number of OMP_NUM_THREADS ("4" or "4,2"); 0 where there is none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
+def _number_of_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

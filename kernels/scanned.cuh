@@ -1,0 +1,22 @@
+// What a cell is whose gates see the input alone, so that its recurrence is linear in h and a scan computes it.
+//
+// Such a cell is a struct derived from Scanned in a file of its own, kernels/cells/<cell>.cuh, written once for any type
+// V of its values, as those of cell.cuh are; scan.cu and host/scan.cpp run whole sequences of it.
+//
+//     static constexpr int gates;
+//     template <class V> FN static Coefficients<V> coefficients(const V* z);
+//     template <class V> FN static void gradients(const Coefficients<V>& c, V h_prev, V dh, V* dz);
+//
+// z, dz  [gates]  the pre-activations, biases included, in the order of the gates; out: their gradients
+// h_prev, dh      the state before the step; the gradient of the state after it
+#pragma once
+
+#include "math.cuh"
+
+// h = keep * h_prev + take * n, keep + take = 1
+template <class V> struct Coefficients {
+    V keep, take, n;
+    V u, v;  // what the cell's gradients need besides
+};
+
+struct Scanned {};

@@ -1,0 +1,151 @@
+// One time step of a cell (cell.cuh), forward and backward: everything of a step that is not a matrix product.
+//
+// One thread serves one unit of one sequence. This file has what is the same for every cell: where its numbers lie,
+// the biases, sequences that are not alive, zoneout. States but h, and the gradients of the states but h and of the
+// vectors, are ACC, everything else is stored as REAL. G, S, V and K are the cell's gates, states, vectors and kept.
+// Of a cell that is not `inner` nothing calls step_inner and step_inner_backward. step_rows.cu has the entries of a
+// cell with norms.
+
+#include "step.cuh"
+
+// What a step keeps: its first G numbers in `gates` (B, G*H), the rest in `kept` (B, (K-G)*H).
+constexpr int IN_GATES = KEPT < GATES ? KEPT : GATES, BESIDES = KEPT - IN_GATES;
+
+__device__ inline void load_kept(
+    const REAL* gates, const REAL* kept, long long b, long long j, long long H, ACC* keep)
+{
+    for (int n = 0; n < IN_GATES; ++n) keep[n] = load(gates[(b * GATES + n) * H + j]);
+    load_unit(kept, BESIDES, b, j, H, keep + IN_GATES);
+}
+
+// The unit's pre-activations: zx and zr of the bias there is.
+__device__ inline void load_pre_activations(
+    const REAL* z, const REAL* bias, long long b, long long j, long long H, ACC* gates)
+{
+    load_unit(z, GATES, b, j, H, gates);
+    if (bias)
+        for (int g = 0; g < GATES; ++g) gates[g] += load(bias[g * H + j]);
+}
+
+// zx      (B, G*H)  pre-activations from the input, x_t W_ih', without biases
+// zr      (B, G*H)  pre-activations from the states, h_prev W_hh' and what the cell has besides, without biases
+// b_ih    (G*H)     bias of the input part, or null for zero
+// b_hh    (G*H)     bias of the recurrent part, or null for zero
+// h_prev  (B, H)    null where the caller keeps h itself (projection)
+// before  (S-1, B, H)  the other states before the step; null where there is none
+// vectors (V*H)     the cell's parameters that are vectors; null where there is none
+// alive   (B)       or null where every sequence is; one that is not keeps its states
+// keep_h  (B, H)    share of h that every unit keeps (zoneout), or null for none
+// keep_c  (B, H)    the same for the other states
+// gates   (B, G*H)  out: the first G numbers kept for the backward pass; may be zx itself
+// kept    (B, (K-G)*H)  out: the others; null where there is none
+// h       (B, H)    out
+// after   (S-1, B, H)  out: the other states; null where there is none
+// Moves 2 G + S - 1 + K + S values a unit: both pre-activations and the states but h in, what is kept and the states
+// out; h_prev where the cell reads it or something is kept of it. Vectors and biases come from the cache.
+extern "C" __global__ void step_forward(
+    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, const REAL* h_prev, const ACC* before,
+    const REAL* vectors, const bool* alive, const REAL* keep_h, const REAL* keep_c, long long B, long long H,
+    REAL* gates, REAL* kept, REAL* h, ACC* after)
+{
+    const CELL cell = make_cell();
+    FOR_EACH(k, B * H) {
+        long long b = k / H, j = k % H;
+        ACC x[GATES], r[GATES], e[ROOM], old[STATES], fresh[STATES], keep[KEEP];
+        load_pre_activations(zx, b_ih, b, j, H, x);
+        load_pre_activations(zr, b_hh, b, j, H, r);
+        load_unit(vectors, VECTORS, 0, j, H, e);
+        load_states(h_prev, before, k, B * H, old);
+        cell.forward(x, r, old, e, fresh, keep);
+        for (int n = 0; n < IN_GATES; ++n) gates[(b * GATES + n) * H + j] = store(keep[n]);
+        store_unit(keep + IN_GATES, BESIDES, b, j, H, kept);
+        ACC kept_h = share_kept(alive, keep_h, b, k), kept_c = share_kept(alive, keep_c, b, k);
+        h[k] = store(mixed(kept_h, old[0], fresh[0]));
+        for (int s = 1; s < STATES; ++s) after[(s - 1) * B * H + k] = mixed(kept_c, old[s], fresh[s]);
+    }
+}
+
+// gates, kept       as forward left them
+// h_prev, before, vectors, alive, keep_h, keep_c  as forward
+// dy      (B, H)    gradient of this step's output, or null for zero
+// dh      (B, H)    gradient of this step's h through the product of the step after it
+// direct  (B, H)    in: gradient of this step's h besides that product; out: that of h_prev; null for zero, which is
+//                   enough where nothing is kept and the cell is not `direct`
+// dzx     (B, G*H)  out: gradient of zx; may be gates itself, but not of an `inner` cell
+// dzr     (B, G*H)  out: gradient of zr; null where the cell is not `split`
+// ds      (S-1, B, H)  in: gradients of the other states from the step after it; out: those of the states before
+// dvectors (B, V*H) in and out: sums of each sequence over its steps; null where there is none
+// Moves K + S + 1 + G + S values a unit, G more where the cell is `split`, 2 V for the sums.
+extern "C" __global__ void step_backward(
+    const REAL* gates, const REAL* kept, const REAL* h_prev, const ACC* before, const REAL* vectors,
+    const bool* alive, const REAL* keep_h, const REAL* keep_c, const REAL* dy, const REAL* dh, REAL* direct,
+    long long B, long long H, REAL* dzx, REAL* dzr, ACC* ds, ACC* dvectors)
+{
+    const CELL cell = make_cell();
+    FOR_EACH(k, B * H) {
+        long long b = k / H, j = k % H;
+        ACC keep[KEEP], e[ROOM], old[STATES], d[STATES], dx[GATES], dr[GATES], de[ROOM];
+        load_kept(gates, kept, b, j, H, keep);
+        load_unit(vectors, VECTORS, 0, j, H, e);
+        load_states(h_prev, before, k, B * H, old);
+        ACC kept_h = share_kept(alive, keep_h, b, k), kept_c = share_kept(alive, keep_c, b, k);
+        ACC dh_all = gradient_of_h(dh, dy, direct, k);
+        d[0] = (1 - kept_h) * dh_all;
+        for (int s = 1; s < STATES; ++s) d[s] = (1 - kept_c) * ds[(s - 1) * B * H + k];
+        cell.backward(keep, old, e, d, dx, dr, de);
+        store_unit(dx, GATES, b, j, H, dzx);
+        if (CELL::split) store_unit(dr, GATES, b, j, H, dzr);
+        if (direct) direct[k] = store(kept_h * dh_all + (CELL::direct ? d[0] : 0));
+        for (int s = 1; s < STATES; ++s) {
+            ACC& state = ds[(s - 1) * B * H + k];
+            state = kept_c * state + d[s];
+        }
+        for (int n = 0; n < VECTORS; ++n) dvectors[(b * VECTORS + n) * H + j] += de[n];
+    }
+}
+
+// v       (B, H)    out: what is multiplied; zx and zr stay as they are
+// The rest as step_forward; the columns of zr that wait for the product may hold anything. Moves at most 2 G + S + 1
+// values a unit: of zx, zr and the states those that the cell uses.
+extern "C" __global__ void step_inner(
+    const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, const REAL* h_prev, const ACC* before,
+    const REAL* vectors, long long B, long long H, REAL* v)
+{
+    const CELL cell = make_cell();
+    FOR_EACH(k, B * H) {
+        long long b = k / H, j = k % H;
+        ACC x[GATES], r[GATES], e[ROOM], old[STATES];
+        load_pre_activations(zx, b_ih, b, j, H, x);
+        load_pre_activations(zr, b_hh, b, j, H, r);
+        load_unit(vectors, VECTORS, 0, j, H, e);
+        load_states(h_prev, before, k, B * H, old);
+        v[k] = store(cell.inner_forward(x, r, old, e));
+    }
+}
+
+// gates, kept, h_prev, before, vectors  as step_backward; gates is not dz
+// dv      (B, H)    gradient of v; zero where the sequence is not alive, as the gradient of its product is
+// dz      (B, G*H)  in: as step_backward left it; out: the gradient of the pre-activations
+// direct, ds        in and out, as step_backward left them; direct is read where the cell is `direct` alone
+// Moves at most K + S + 1 + 2 G + 2 S values a unit.
+extern "C" __global__ void step_inner_backward(
+    const REAL* gates, const REAL* kept, const REAL* h_prev, const ACC* before, const REAL* vectors, const REAL* dv,
+    long long B, long long H, REAL* dz, REAL* direct, ACC* ds)
+{
+    static_assert(!(CELL::inner && CELL::split), "want one gradient of both parts where there is an inner product");
+    const CELL cell = make_cell();
+    FOR_EACH(k, B * H) {
+        long long b = k / H, j = k % H;
+        ACC keep[KEEP], e[ROOM], old[STATES], d[STATES], dx[GATES];
+        load_kept(gates, kept, b, j, H, keep);
+        load_unit(vectors, VECTORS, 0, j, H, e);
+        load_states(h_prev, before, k, B * H, old);
+        load_unit(dz, GATES, b, j, H, dx);
+        d[0] = CELL::direct ? load(direct[k]) : 0;
+        for (int s = 1; s < STATES; ++s) d[s] = ds[(s - 1) * B * H + k];
+        cell.inner_backward(keep, old, e, load(dv[k]), d, dx);
+        store_unit(dx, GATES, b, j, H, dz);
+        if (CELL::direct) direct[k] = store(d[0]);
+        for (int s = 1; s < STATES; ++s) ds[(s - 1) * B * H + k] = d[s];
+    }
+}

@@ -1,0 +1,67 @@
+// What the kernels of a step share, whatever the cell: the cell itself, and the numbers of one unit of one sequence.
+//
+// Macros say which cell it is: CELL is the struct, CELL_FILE the file it stands in (put here by launch.py), OPTIONS its
+// numbers, ROW what its row in Python says of it (Cell.row). Arrays of B sequences of H units have one row a sequence; in
+// a row of several numbers a unit, the units stand side by side: first all their first numbers.
+
+#include "common.cuh"
+#include CELL_FILE
+
+constexpr int GATES = CELL::gates, STATES = CELL::states, KEPT = CELL::kept, VECTORS = CELL::vectors;
+constexpr int ROOM = VECTORS + 1;  // for a unit's vectors: C++ has no arrays of no size
+constexpr int KEEP = KEPT + 1;     // likewise for what it keeps
+
+#ifdef ROW
+constexpr int WANTED[] = {ROW};
+static_assert(GATES == WANTED[0], "gates: the struct and the row in Python have different numbers of them");
+static_assert(STATES == WANTED[1], "states: the struct and the row in Python have different numbers of them");
+static_assert(VECTORS == WANTED[2], "vectors: the struct and the row in Python have different numbers of them");
+static_assert((KEPT > GATES ? KEPT - GATES : 0) == WANTED[3],
+              "kept: the struct and the row in Python have different numbers of them besides the gates");
+static_assert(CELL::split == WANTED[4], "split: the struct and the row in Python differ");
+static_assert(CELL::direct == WANTED[5], "direct: the struct and the row in Python differ");
+static_assert(CELL::inner == WANTED[6], "inner: the struct and the row in Python differ");
+static_assert(CELL::normed == WANTED[7], "normed: the struct and the row in Python differ");
+static_assert(CELL::options == WANTED[8], "options: the struct and the row in Python have different numbers of them");
+#endif
+
+// The cell. Its options are constants, so that nothing is left of them but what they choose.
+__device__ inline CELL make_cell() {
+#ifdef OPTIONS
+    constexpr double options[] = {OPTIONS};
+    static_assert(sizeof options == CELL::options * sizeof(double), "OPTIONS: want as many numbers as the cell reads");
+#else
+    constexpr double options[CELL::options + 1] = {};  // zeros, whose number does not matter to a cell without options
+#endif
+    return CELL(options);
+}
+
+// The numbers of unit j of sequence b, `count` of them, out of an array (B, count * H).
+__device__ inline void load_unit(const REAL* array, int count, long long b, long long j, long long H, ACC* numbers) {
+    for (int n = 0; n < count; ++n) numbers[n] = load(array[(b * count + n) * H + j]);
+}
+
+__device__ inline void store_unit(const ACC* numbers, int count, long long b, long long j, long long H, REAL* array) {
+    for (int n = 0; n < count; ++n) array[(b * count + n) * H + j] = store(numbers[n]);
+}
+
+// The unit's states before the step: h_prev (B, H), null for none, and the others in `before` (STATES - 1, B, H).
+__device__ inline void load_states(const REAL* h_prev, const ACC* before, long long k, long long size, ACC* states) {
+    states[0] = h_prev ? load(h_prev[k]) : 0;
+    for (int s = 1; s < STATES; ++s) states[s] = before[(s - 1) * size + k];
+}
+
+// The share of its old state that unit k of sequence b keeps in a step: all of it where the sequence is not alive
+// (it has ended, or has not begun), else what `keep` (B, H) says (zoneout; null for nothing).
+__device__ inline ACC share_kept(const bool* alive, const REAL* keep, long long b, long long k) {
+    if (alive && !alive[b]) return 1;
+    return keep ? load(keep[k]) : 0;
+}
+
+// A state after the step.
+__device__ inline ACC mixed(ACC kept, ACC before, ACC after) { return kept * before + (1 - kept) * after; }
+
+// The gradient of the unit's h after the step: what comes by way of the next step's product, the output, and besides.
+__device__ inline ACC gradient_of_h(const REAL* dh, const REAL* dy, const REAL* direct, long long k) {
+    return load(dh[k]) + (dy ? load(dy[k]) : 0) + (direct ? load(direct[k]) : 0);
+}
