@@ -12,7 +12,7 @@ rest.
     problem.py      the sequence to compute, the float64 agreement that comes before any timing
     peers.py        the implementations: gpulstm and those it is compared with
     cell_problem.py, cell_peers.py, torch_loops.py    the same for the cells beside the LSTM
-    worker.py       the process that an implementation runs in; memory.py: what it used
+    worker.py       the process that an implementation runs in; memory.py: what it used; floor.py: the least it could
     team.py         starts the workers and lets them take turns; comparison.py: what they are asked for
     harness.py      percentiles, rows, result files, tables; facts.py: machine, versions, commit
     part.py         what the parts of benchmarks.gpu share: suite.py, losses.py, cudnn.py, hardware.py

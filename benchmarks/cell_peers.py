@@ -19,6 +19,7 @@ LAYERS: dict[str, Any] = {
     "layer norm": gl.LayerNormLSTM,
     "slstm": gl.SLSTM,
     "lstm, zoneout": lambda D, H, **o: gl.LSTM(D, H, regularize=gl.Zoneout(ZONEOUT, ZONEOUT), **o),
+    "lstm, lengths": gl.LSTM,
     "minlstm": gl.MinLSTM,
     "mingru": gl.MinGRU,
 }
@@ -36,6 +37,7 @@ class GpulstmCell(Gpulstm):
         self.layer.load_state_dict(state)
         self.parameters = [dict(self.layer.named_parameters())[name] for name in state]
         self.x, self.dy = (self.backend.asarray(array.astype(dtype)) for array in (problem.x, problem.dy))
+        self.modes = {} if problem.lengths is None else {"lengths": problem.lengths}
 
     def timed(self) -> None:
         """From now on as in training: with fresh noise."""
@@ -46,12 +48,12 @@ class GpulstmCell(Gpulstm):
 
     def inference(self) -> tuple:
         with gl.no_grad():
-            y, states = self.layer(self.x)
+            y, states = self.layer(self.x, **self.modes)
         return y.data, *self._states(states)
 
     def training(self) -> tuple:
         self.layer.zero_grad()
-        y, states = self.layer(self.x)
+        y, states = self.layer(self.x, **self.modes)
         y.backward(self.dy)
         return y.data, *self._states(states), *(parameter.grad for parameter in self.parameters)
 

@@ -33,6 +33,7 @@ FORMS = {
     "layer norm": Form(4, _LSTM, biases=False, extra=_NORMS),
     "slstm": Form(4, ("h", "c", "n", "m")),
     "lstm, zoneout": Form(4, _LSTM),
+    "lstm, lengths": Form(4, _LSTM, fused=True),
     "minlstm": Form(3, ("h",), recurrent=False),
     "mingru": Form(2, ("h",), recurrent=False),
 }
@@ -46,6 +47,10 @@ class CellProblem:
         B, T, D, H, GH = shape.B, shape.T, shape.D, shape.H, self.form.gates * shape.H
         generator, scale = np.random.default_rng(seed), 1 / math.sqrt(shape.H)
         self.x, self.dy = multiples(generator, (T, B, D), 2.0), multiples(generator, (T, B, H), 1.0)
+        self.lengths = None  # (B,), half of the steps at least; the longest has all
+        if cell == "lstm, lengths":
+            self.lengths = np.sort(generator.integers((T + 1) // 2, T + 1, B))[::-1].copy()
+            self.lengths[0] = T
         self.weights = {"weight_ih": multiples(generator, (GH, D), scale)}
         if self.form.recurrent:
             self.weights["weight_hh"] = multiples(generator, (GH, H), 2 * scale)
@@ -56,6 +61,10 @@ class CellProblem:
             size = (blocks * H, H) if kind == "matrix" else (blocks * H,)
             value = multiples(generator, size, scale if kind == "matrix" else 0.5)
             self.weights[name] = value + 1 if kind == "ones" else value
+
+    def matrices(self) -> list[tuple[int, int]]:
+        """(rows, columns) of the weights that are multiplied with, the input's first."""
+        return [array.shape for array in self.weights.values() if array.ndim == 2]
 
     def names(self, mode: str) -> tuple[str, ...]:
         """What a mode computes, in order."""

@@ -6,8 +6,9 @@
     python -m benchmarks.cells --device cuda
 
 Speed: one layer, training step (forward and backward) in float32, beside the fastest public way to the same cell
-in torch: torch.nn.GRU and torch.nn.RNN, for the others a loop compiled by TorchScript (torch_loops.py), which is
-also, in float64, what every result must agree with before it is timed. How the two take turns: team.py.
+in torch, and beside gpulstm's own LSTM: torch.nn.GRU, torch.nn.RNN (these in inference too) and torch.nn.LSTM on a
+packed sequence, for the others a loop compiled by TorchScript (torch_loops.py), which is also, in float64, what every
+result must agree with before it is timed. How they take turns: team.py.
 
 The task: the text lab's default run (the language reference that ships inside Python, character by character, the
 last tenth held out) with each cell in the LSTM's place, at the same number of units.
@@ -27,18 +28,19 @@ import gpulstm as gl
 from benchmarks import facts, harness
 from benchmarks.cell_peers import LAYERS
 from benchmarks.cell_problem import FORMS
-from benchmarks.comparison import Comparison, show
+from benchmarks.comparison import Comparison, show, summary
 from benchmarks.problem import Shape
 from benchmarks.recurrent import BUSY, QUICK_SHAPES, SHAPES
 from benchmarks.team import Team
 from gpulstm.labs.text_corpus import Corpus, default_corpus
 from gpulstm.labs.text_training import Settings, new_model, new_trainer, streams
 
-BOUNDS = {True: 0.4, False: 2.0}  # beside torch's fused layers, beside loops
+TORCH_LAYERS = ("gru", "rnn")  # those that are also measured in inference
 COLUMNS = {
-    "cell": "cell", "B": "B", "T": "T", "D": "D", "H": "H", "implementation": "implementation", "path": "path",
-    "p20_ms": "p20 ms", "p50_ms": "p50 ms", "p80_ms": "p80 ms", "speed": "speed beside torch",
-    "memory_mib": "memory MiB", "memory_ratio": "memory beside torch", "error": "error to float64",
+    "cell": "cell", "B": "B", "T": "T", "D": "D", "H": "H", "mode": "mode", "implementation": "implementation",
+    "path": "path", "p20_ms": "p20 ms", "p50_ms": "p50 ms", "p80_ms": "p80 ms", "floor_ms": "floor ms",
+    "speed": "speed beside torch", "beside_lstm": "time beside LSTM", "memory_mib": "memory MiB",
+    "memory_ratio": "memory beside torch", "error": "error to float64",
 }  # fmt: skip
 TASK_COLUMNS = {
     "cell": "cell", "parameters": "parameters of the layer", "val_loss": "nats a character",
@@ -52,7 +54,8 @@ CHOICE_COLUMNS = {
 
 def speed(cell: str, options: argparse.Namespace) -> Comparison:
     """One cell beside torch's way to it, over all shapes."""
-    comparison = Comparison(options.device, ("gpulstm", "torch"), cell=cell, modes=("training",))
+    modes = ("training", "inference") if cell in TORCH_LAYERS else ("training",)
+    comparison = Comparison(options.device, ("gpulstm", "torch"), cell=cell, modes=modes)
     comparison.rounds, comparison.seconds = (2, 0.02) if options.quick else (3, 0.2)
     with Team(options.threads) as team:
         print(f"-- {cell}", flush=True)
@@ -89,12 +92,13 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
     """gpulstm beside torch over all shapes, a line for each cell."""
     lines = []
     for cell, form in FORMS.items():
-        found = [r["speed"] for r in rows if r["cell"] == cell and r["implementation"] == "gpulstm" and r["speed"]]
-        if found:
-            peer = "torch's fused layer" if form.fused else "a scripted loop"
-            median = statistics.median(found)
-            least = f"{min(found):.2f} at least (bound {BOUNDS[form.fused]})"
-            lines.append(f"{cell}: speed beside {peer} {least}, {median:.2f} in the median")
+        mine = [row for row in rows if (row["cell"], row["implementation"]) == (cell, "gpulstm")]
+        peer = "torch's fused layer" if form.fused else "a scripted loop"
+        lines += [f"{cell}, {line}" for line in summary(mine, peer)]
+        beside = [row["beside_lstm"] for row in mine if row["mode"] == "training" and row["beside_lstm"]]
+        if beside:
+            most, median = max(beside), statistics.median(beside)
+            lines.append(f"{cell}, training: time beside gpulstm's LSTM {most:.2f} at most, {median:.2f} in the median")
     return lines
 
 
@@ -105,6 +109,7 @@ def choice(task: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]]) -> st
     for result in task:
         mine = [r for r in rows if (r["cell"], r["implementation"]) == (result["cell"], "gpulstm")]
         mine = [r for r in mine if (r["mode"], r["dtype"]) == ("training", "float32") and r["speed"]]
+        mine = [r for r in mine if r["threads"] == max(row["threads"] for row in mine)]
         speeds = [r["speed"] for r in mine]
         lines.append({
             "cell": result["cell"],

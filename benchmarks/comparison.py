@@ -17,6 +17,8 @@ from benchmarks.peers import SERVES
 from benchmarks.problem import AGREEMENT, MODES, Shape
 from benchmarks.team import Missing, Team, WorkerFailed, take_turns
 
+LSTM = "gpulstm's LSTM"  # takes turns with every other cell
+
 
 @dataclass
 class Comparison:
@@ -33,6 +35,7 @@ class Comparison:
     missing: dict[str, str] = field(default_factory=dict)  # implementation -> why it is not here
     cell: str = "lstm"
     modes: Sequence[str] = tuple(MODES)
+    short: float = 10.0  # ms; calls up to so long are also timed after a sleep each
 
     def run(
         self, team: Team, shapes: Sequence[Shape], precisions: Sequence[str],
@@ -42,7 +45,7 @@ class Comparison:
 
         Memory on the processor wants a new process for each; on a GPU the library's pool is emptied instead.
         """
-        references: dict[Shape, str] = {}
+        references: dict[Shape, dict[str, str]] = {}  # cell -> file
         with tempfile.TemporaryDirectory(prefix="gpulstm-benchmark-") as folder:
             for precision, shape, mode in itertools.product(precisions, shapes, self.modes):
                 case = {"shape": str(shape), "mode": mode, "precision": precision}
@@ -51,9 +54,10 @@ class Comparison:
                     continue
                 try:
                     if shape not in references:
-                        file = str(Path(folder) / f"{shape}.npz")
-                        self._reference(team, shape, file)
-                        references[shape] = file
+                        files = {cell: str(Path(folder) / f"{cell} {shape}.npz") for cell in {self.cell, "lstm"}}
+                        for cell, file in files.items():
+                            self._reference(team, shape, file, cell)
+                        references[shape] = files
                 except WorkerFailed as error:
                     self._refuse("all", f"there is no reference: {error}", case)
                     continue
@@ -61,29 +65,46 @@ class Comparison:
                 self.rows += rows
                 keep(rows)
 
-    def _reference(self, team: Team, shape: Shape, file: str) -> None:
+    def _reference(self, team: Team, shape: Shape, file: str, cell: str) -> None:
         try:
-            team.worker("reference").ask("reference", shape=str(shape), file=file, device=self.device, cell=self.cell)
+            team.worker("reference").ask("reference", shape=str(shape), file=file, device=self.device, cell=cell)
         except WorkerFailed:
             team.end("reference")
             raise
 
-    def _compare(self, team: Team, shape: Shape, case: dict[str, str], reference: str) -> list[dict[str, Any]]:
+    def _compare(
+        self, team: Team, shape: Shape, case: dict[str, str], references: dict[str, str]
+    ) -> list[dict[str, Any]]:  # fmt: skip
         """The rows of one sequence: load the implementations, and time in turn those that agree."""
         if self.device == "cpu":
             team.dismiss()
         tf32 = case["precision"] == "tf32"
-        loaded = self._load(team, case, tf32, reference)
-        timed = take_turns({name: team.worker(name, tf32) for name in loaded}, self.rounds, self.seconds)
+        floor = None
+        if self.device == "cpu":
+            floor = harness.rounded(team.worker("floor").ask("floor", cell=self.cell, **case))
+        loaded = self._load(team, case, tf32, references[self.cell])
+        workers = {name: team.worker(name, tf32) for name in loaded}
+        if self.cell != "lstm" and "gpulstm" in loaded:
+            workers[LSTM] = team.worker(LSTM, tf32)
+            workers[LSTM].ask(
+                "load", peer="gpulstm", device=self.device, reference=references["lstm"], cell="lstm", **case
+            )
+        timed = take_turns(workers, self.rounds, self.seconds)
+        lstm = timed.pop(LSTM, {"failed": ""})
         for name in [name for name in timed if "failed" in timed[name]]:
             self._refuse(name, timed.pop(name)["failed"], case)
             team.end(name, tf32)
         rows = [
             harness.sequence_row(name, shape, case["mode"], self.device, case["precision"], loaded[name], samples)
-            | {"cell": self.cell}
+            | {"cell": self.cell, "floor_ms": floor}
             for name, samples in timed.items()
         ]
         harness.compare_with(rows, "torch")
+        for row in rows:
+            if row["implementation"] == "gpulstm" and "failed" not in lstm:
+                row["beside_lstm"] = harness.rounded(row["p50_ms"] / harness.percentiles(lstm["wall"])[1])
+            if self.device == "cpu" and row["p50_ms"] <= self.short:
+                row["after_sleep"] = harness.rounded(workers[row["implementation"]].ask("after_sleep"))
         return rows
 
     def _load(self, team: Team, case: dict[str, str], tf32: bool, reference: str) -> dict[str, dict[str, Any]]:
@@ -127,16 +148,18 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
         print(f"{what} {row['mode']}: {row['implementation']} {time}, error {row['error']:.1e}", flush=True)
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """gpulstm beside torch over all shapes, a line for each mode."""
+def summary(rows: Sequence[dict[str, Any]], peer: str = "torch") -> list[str]:
+    """gpulstm beside the peer over all shapes, a line for each number of threads, type and mode."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["implementation"] == "gpulstm" and row["speed"]:
+            threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}, " if row["device"] == "cpu" else ""
+            groups.setdefault(f"{row['mode']}, {threads}{'tf32' if row['tf32'] else row['dtype']}", []).append(row)
     lines = []
-    for mode in MODES:
-        ours = [row for row in rows if row["implementation"] == "gpulstm" and row["mode"] == mode and row["speed"]]
-        if not ours:
-            continue
+    for group, ours in groups.items():
         speeds = [row["speed"] for row in ours]
         memory = [row["memory_ratio"] for row in ours if row["memory_ratio"] is not None]
         median = statistics.median(speeds)
-        line = f"{mode}: speed beside torch {min(speeds):.2f} at least, {median:.2f} in the median"
-        lines.append(line + (f"; memory beside torch {max(memory):.2f} at most" if memory else ""))
+        line = f"{group}: speed beside {peer} {min(speeds):.2f} at least, {median:.2f} in the median"
+        lines.append(line + (f"; memory {max(memory):.2f} at most" if memory else ""))
     return lines

@@ -17,7 +17,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 # One measured sequence. Times in milliseconds; None where a thing was not measured or has no meaning.
 FIELDS = (
-    "implementation", "path", "cell", "device", "T", "B", "D", "H", "dtype", "tf32", "mode", "samples",
+    "implementation", "path", "cell", "device", "threads", "T", "B", "D", "H", "dtype", "tf32", "mode", "samples",
     "p20_ms", "p50_ms", "p80_ms",  # from the call to the end of its work, on the clock on the wall
     "gpu_p20_ms", "gpu_p50_ms", "gpu_p80_ms",  # between GPU events around the call
     "us_per_step",  # the median (of the GPU's time, where there is one) over T, in microseconds
@@ -25,6 +25,9 @@ FIELDS = (
     "memory_mib",  # the most that three calls used beside inputs and parameters
     "peer", "speed", "gpu_speed",  # the peer's median time over this one's: above 1 is faster
     "memory_ratio",  # this one's memory over the peer's
+    "floor_ms",  # what its products and its weights cost at least on this processor (floor.py)
+    "after_sleep",  # the 90th percentile of calls after 5 ms of sleep each, over their median
+    "beside_lstm",  # the time of a cell over that of gpulstm's own LSTM in the same turns
 )  # fmt: skip
 
 
@@ -48,6 +51,7 @@ def sequence_row(
     """A row of FIELDS, not yet compared with a peer: from what a worker said on loading, and its samples."""
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row |= {"implementation": implementation, "path": loaded["path"], "cell": "lstm", "device": device}
+    row["threads"] = loaded["threads"]
     row |= {"T": shape.T, "B": shape.B, "D": shape.D, "H": shape.H}
     row |= {
         "dtype": "float32" if precision == "tf32" else precision,

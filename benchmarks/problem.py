@@ -74,6 +74,10 @@ class Problem:
         scales = (2.0, 1.0, scale, 2 * scale, 0.5, 0.5)
         return cls(shape, *(multiples(generator, *pair) for pair in zip(sizes, scales, strict=True)))
 
+    def matrices(self) -> list[tuple[int, int]]:
+        """(rows, columns) of the weights, the input's first."""
+        return [self.w_ih.shape, self.w_hh.shape]
+
     def names(self, mode: str) -> tuple[str, ...]:
         """What a mode computes, in order."""
         return MODES[mode]

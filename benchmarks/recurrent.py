@@ -2,13 +2,14 @@
 
     python -m benchmarks.recurrent                    # every shape below, both modes; 8 minutes
     python -m benchmarks.recurrent --quick            # that it works; seconds
-    python -m benchmarks.recurrent --shapes 16,100,128,128 --peers torch --threads 1
+    python -m benchmarks.recurrent --shapes 16,100,128,128 --peers torch --threads 1,2
     python -m benchmarks.recurrent --device cuda --precisions float32,bfloat16
 
 Inference gives y, h_n and c_n; training gives these and the gradients of the four parameters, from a gradient
 of y, and on no side one of the input. All implementations compute the same numbers, and one that does not
 agree with a float64 reference of the same sequence is refused and not timed. Memory is what three calls used
-at most, beside the library, the inputs and the parameters, in a process that did nothing else before.
+at most, beside the library, the inputs and the parameters, in a process that did nothing else before. The floor
+is the least time that the products and the weights take on this processor (floor.py).
 
 Each implementation has a process of its own, and the processes take turns in short blocks: team.py says why.
 An implementation that is not installed is left out, and the table says so. On a GPU there are two clocks: the
@@ -41,11 +42,11 @@ SHAPES = (
 QUICK_SHAPES = ("1,10,16,16", "4,10,16,24")
 BUSY = 0.5  # processes running before the run, on average over a minute
 COLUMNS = {
-    "B": "B", "T": "T", "D": "D", "H": "H", "dtype": "dtype", "mode": "mode",
+    "threads": "threads", "B": "B", "T": "T", "D": "D", "H": "H", "dtype": "dtype", "mode": "mode",
     "implementation": "implementation",
-    "path": "path", "p20_ms": "p20 ms", "p50_ms": "p50 ms", "p80_ms": "p80 ms", "us_per_step": "µs a step",
-    "speed": "speed beside torch", "memory_mib": "memory MiB", "memory_ratio": "memory beside torch",
-    "error": "error to float64",
+    "path": "path", "p20_ms": "p20 ms", "p50_ms": "p50 ms", "p80_ms": "p80 ms", "floor_ms": "floor ms",
+    "us_per_step": "µs a step", "speed": "speed beside torch", "memory_mib": "memory MiB",
+    "memory_ratio": "memory beside torch", "error": "error to float64", "after_sleep": "p90 / p50 after sleep",
 }  # fmt: skip
 
 
@@ -71,7 +72,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--peers", default=",".join(SERVES), help="beside gpulstm: some of these, those that the device has"
     )
-    parser.add_argument("--threads", type=int, default=facts.cores(), help="of each implementation (all cores)")
+    parser.add_argument("--threads", default=str(facts.cores()), help="of each implementation (all cores), or several")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precisions", default="float32", help="some of " + ", ".join(AGREEMENT))
     parser.add_argument("--out", type=Path, help="the folder for recurrent-<device>.json and .md")
@@ -79,6 +80,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     options.shapes = options.shapes or [Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)]
     options.peers = ["gpulstm", *(name for name in options.peers.split(",") if name and name != "gpulstm")]
     options.precisions = options.precisions.split(",")
+    try:
+        options.threads = [int(count) for count in options.threads.split(",")]
+    except ValueError:
+        parser.error(f"--threads: want whole numbers, got {options.threads}")
     for what, known, names in (
         ("peers", SERVES, options.peers),
         ("precisions", AGREEMENT, options.precisions),
@@ -105,8 +110,11 @@ def main(given: Sequence[str]) -> int:
     comparison = Comparison(options.device, options.peers)
     if options.quick:
         comparison.rounds, comparison.seconds = 2, 0.02
-    with Team(options.threads) as team:
-        comparison.run(team, options.shapes, options.precisions, show)
+    restless = 0
+    for threads in options.threads:
+        with Team(threads) as team:
+            comparison.run(team, options.shapes, options.precisions, show)
+        restless += team.restless
     text = report(head, comparison)
     print("\n" + text)
     if options.out is not None:
@@ -116,7 +124,7 @@ def main(given: Sequence[str]) -> int:
             "missing": comparison.missing,
             "refused": comparison.refused,
         }
-        record["answers_without_sleep"] = team.restless
+        record["answers_without_sleep"] = restless
         harness.write_json(options.out / f"recurrent-{options.device}.json", {**record, "rows": comparison.rows})
         harness.write(options.out / f"recurrent-{options.device}.md", text)
     return 1 if comparison.refused else 0

@@ -9,6 +9,7 @@ import warnings
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.cell_problem import CellProblem
 
@@ -132,6 +133,18 @@ def zoneout(zx: Tensor, w_hh: Tensor, b_hh: Tensor, keep: Tensor) -> tuple[Tenso
     return torch.stack(hs), h, c
 
 
+def lengths(zx: Tensor, w_hh: Tensor, b_hh: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    h = torch.zeros(zx.shape[1], w_hh.shape[1], dtype=zx.dtype, device=zx.device)
+    c, hs = torch.zeros_like(h), []
+    for t in range(zx.shape[0]):
+        z_i, z_f, z_g, z_o = (zx[t] + torch.addmm(b_hh, h, w_hh.t())).chunk(4, 1)
+        c_new = torch.sigmoid(z_f) * c + torch.sigmoid(z_i) * torch.tanh(z_g)
+        h_new = torch.sigmoid(z_o) * torch.tanh(c_new)
+        hs.append(alive[t] * h_new)
+        h, c = torch.where(alive[t] > 0, h_new, h), torch.where(alive[t] > 0, c_new, c)
+    return torch.stack(hs), h, c
+
+
 def minlstm(zx: Tensor) -> tuple[Tensor, Tensor]:
     z_f, z_i, value = zx.chunk(3, 2)
     f, i = torch.sigmoid(z_f), torch.sigmoid(z_i)
@@ -158,7 +171,7 @@ def mingru(zx: Tensor) -> tuple[Tensor, Tensor]:
 LOOPS = {
     "rnn": rnn, "gru": gru, "gru, reset before": gru_reset_before, "peephole": peephole,
     "peephole, full": peephole_full, "coupled": coupled, "layer norm": layer_norm, "slstm": slstm,
-    "lstm, zoneout": zoneout, "minlstm": minlstm, "mingru": mingru,
+    "lstm, zoneout": zoneout, "lstm, lengths": lengths, "minlstm": minlstm, "mingru": mingru,
 }  # fmt: skip
 
 
@@ -170,6 +183,7 @@ class Loop(torch.nn.Module):
     def __init__(self, problem: CellProblem, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
         self.zoned, self.size = problem.cell == "lstm, zoneout", (2, problem.shape.T, problem.shape.B, problem.shape.H)
+        self.lengths = problem.lengths
         self.names = list(problem.weights)  # the dictionary of parameters would sort them
         self.weights = torch.nn.ParameterDict(
             {name: torch.from_numpy(array).to(device, dtype) for name, array in problem.weights.items()}
@@ -188,22 +202,29 @@ class Loop(torch.nn.Module):
         if self.zoned:
             keep = torch.full(self.size, ZONEOUT, dtype=x.dtype, device=x.device)
             others.append(torch.bernoulli(keep) if self.training else keep)
+        if self.lengths is not None:
+            steps = torch.arange(len(x), device=x.device)[:, None, None]
+            others.append((steps < torch.from_numpy(self.lengths).to(x.device)[None, :, None]).to(x.dtype))
         return self.loop(zx, *others)
 
 
 class Fused(torch.nn.Module):
-    """torch.nn.GRU or torch.nn.RNN."""
+    """torch.nn.GRU or torch.nn.RNN; torch.nn.LSTM on a packed sequence."""
 
     path = "fused layer"
 
     def __init__(self, problem: CellProblem, device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
-        kind = {"gru": torch.nn.GRU, "rnn": torch.nn.RNN}[problem.cell]
+        kind = {"gru": torch.nn.GRU, "rnn": torch.nn.RNN, "lstm, lengths": torch.nn.LSTM}[problem.cell]
         self.layer = kind(problem.shape.D, problem.shape.H, device=device, dtype=dtype)
         with torch.no_grad():
             for parameter, array in zip(self.layer.parameters(), problem.weights.values(), strict=True):
                 parameter.copy_(torch.from_numpy(array))
+        self.lengths = None if problem.lengths is None else torch.from_numpy(problem.lengths)
 
     def forward(self, x: Tensor) -> tuple:
-        y, h_n = self.layer(x)
-        return y, h_n[0]
+        if self.lengths is None:
+            y, h_n = self.layer(x)
+            return y, h_n[0]
+        packed, (h_n, c_n) = self.layer(pack_padded_sequence(x, self.lengths))
+        return pad_packed_sequence(packed)[0], h_n[0], c_n[0]

@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import memory, peers
+from benchmarks import floor, memory, peers
 from benchmarks.cell_problem import CellProblem
 from benchmarks.problem import Problem, Shape, disagreement
 
 TINY = Shape(2, 2, 8, 8)
 CALLS_FOR_MEMORY = 3  # a step that keeps something for the next shows by the third
 QUIET = 0.05  # share of one core under which a process counts as asleep
+SLEEP = 0.005  # seconds between calls that find the threads asleep
+SLEEPS = 100
 
 
 class Service:
@@ -68,7 +70,13 @@ class Service:
             "error": error,
             "worst": worst,
             "memory": used,
+            "threads": _threads(),
         }
+
+    def floor(self, shape: str, mode: str, precision: str, cell: str = "lstm") -> float:
+        """The least milliseconds that the sequence can take on this processor (floor.py)."""
+        problem = _problem(Shape.parse(shape), cell)
+        return floor.floor_ms(problem.shape, problem.matrices(), mode, precision, _threads())
 
     def _measure_memory(self) -> tuple[tuple, int]:
         on_gpu = self.peer.gpu_event() is not None
@@ -98,6 +106,15 @@ class Service:
         wall, gpu = zip(*samples, strict=True)
         return {"wall": list(wall), "gpu": None if gpu[0] is None else list(gpu)}
 
+    def after_sleep(self) -> float:
+        """The 90th percentile of calls that each follow a sleep, over their median."""
+        samples = []
+        for _ in range(SLEEPS):
+            time.sleep(SLEEP)
+            samples.append(self._timed()[0])
+        p50, p90 = np.percentile(samples, (50, 90))
+        return float(p90 / p50)
+
     def _timed(self) -> tuple[float, float | None]:
         """Milliseconds of one call: until its work has ended, and of the GPU."""
         start = time.perf_counter()
@@ -114,6 +131,10 @@ class Service:
             return {"missing": str(error)}
         except Exception as error:  # whatever it is, the process that asked decides what it means
             return {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def _problem(shape: Shape, cell: str) -> Any:

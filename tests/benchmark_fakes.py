@@ -14,7 +14,7 @@ SHAPE = Shape(3, 6, 5, 4)
 
 
 def sequence_row(name: str, ms: float, gpu: float | None = None, mib: int = 1, **changes) -> dict:
-    loaded = {"path": "way", "error": 1e-7, "memory": mib * 2**20}
+    loaded = {"path": "way", "error": 1e-7, "memory": mib * 2**20, "threads": 2}
     samples = {"wall": [ms] * 3, "gpu": [gpu] * 3 if gpu else []}
     return harness.sequence_row(name, SHAPE, "training", "cuda", "tf32", loaded, samples) | changes
 

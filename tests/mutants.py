@@ -74,13 +74,22 @@ TESTS = {
     "kernels/dropout.cu": ["tests/test_dropout.py"],
     "kernels/embedding.cu": ["tests/test_embedding.py"],
     "kernels/host/adam.cpp": ["tests/test_compiled.py"],
+    "kernels/host/backward.h": ["tests/test_engine_replay.py"],
     "kernels/host/cross_entropy.cpp": ["tests/test_compiled.py"],
     "kernels/host/dropout.cpp": ["tests/test_compiled.py"],
     "kernels/host/embedding.cpp": ["tests/test_compiled.py"],
+    "kernels/host/engine.cpp": ["tests/test_engine_replay.py"],
+    "kernels/host/forward.h": ["tests/test_engine_replay.py"],
+    "kernels/host/gradients.h": ["tests/test_engine_replay.py"],
+    "kernels/host/lanes.h": ["tests/test_engine_replay.py"],
     "kernels/host/norm.cpp": ["tests/test_compiled.py"],
+    "kernels/host/normed.h": ["tests/test_engine_replay.py"],
     "kernels/host/pool.cpp": ["tests/test_threads.py"],
     "kernels/host/pool.h": ["tests/test_threads.py"],
+    "kernels/host/product.h": ["tests/test_engine_replay.py"],
+    "kernels/host/sequence.h": ["tests/test_engine_replay.py"],
     "kernels/host/share.h": ["tests/test_compiled.py"],
+    "kernels/host/steps.h": ["tests/test_engine_replay.py"],
     "kernels/host/vector.h": ["tests/test_math.py"],
     "kernels/math.cuh": ["tests/test_math.py", "tests/test_activation.py", "tests/test_slstm.py"],
     "kernels/norm.cu": ["tests/test_clip.py"],
@@ -98,9 +107,12 @@ TESTS = {
     "kernels/step_rows.cu": ["tests/test_layer_norm.py", "tests/test_cells.py"],
     "kernels/table.cuh": ["tests/test_clip.py", "tests/test_optim.py"],
 }
+COMPILED = ("kernels/host/share.h",)
 # Of the tests of all cells those of one, for a file that has but that cell.
 NAMED = {name: name for name in ("coupled", "general", "gru", "layer_norm", "peephole", "rnn", "slstm")}
 NAMED["step_rows"] = "layer_norm"
+# The engine's, with the build that is compiled fastest.
+NAMED |= {Path(file).stem: "plain" for file, tests in TESTS.items() if tests == ["tests/test_engine_replay.py"]}
 
 SWAPS = {
     "+": "-", "-": "+", "*": "/", "/": "*", "+=": "-=", "-=": "+=", "*=": "/=", "/=": "*=", "++": "--",
@@ -393,6 +405,8 @@ def _start(mutant: Mutant, copy: Path, limit: int) -> int:
         os.chdir(copy)
         sys.path.insert(0, str(copy))
         os.environ["GPULSTM_TEST_DEVICES"] = "cpu" if mutant.file.startswith("gpulstm/cells/") else "emulated"
+        if mutant.file.endswith((".cu", ".cuh", ".h")) and mutant.file not in COMPILED:
+            os.environ["GPULSTM_ISA"] = "none"  # no test of its takes the whole engine, which would be compiled anew
         pytest = importlib.import_module("pytest")
         # If its tests all bear its name: fewer can only notice less.
         named = NAMED.get(Path(mutant.file).stem)

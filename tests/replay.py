@@ -86,8 +86,8 @@ class Record:
 
 @contextmanager
 def recorded() -> Iterator[Record]:
-    """What the engine is asked for meanwhile is not computed but recorded. Its results hold anything until ``replayed``
-    has been there, so none may be copied before."""
+    """What the engine is asked for meanwhile is not computed but recorded, whether or not there is one here. Its
+    results hold anything until ``replayed`` has been there, so none may be copied before."""
     record, address_of = Record(), engine_loop._at
 
     def at(array: Any) -> int | None:
@@ -106,8 +106,13 @@ def recorded() -> Iterator[Record]:
         record.loops.append(loop)
         record.calls.append((what, loop.plan.name, bytes(args)))
 
-    loop = engine_loop.EngineLoop
-    with mock.patch.object(engine_loop, "_at", at), mock.patch.object(loop, "_call", call):
+    with (
+        mock.patch.object(engine_loop, "why_not", lambda cell: ""),
+        mock.patch.object(engine_loop, "_entry", lambda kernel, dtype: None),
+        mock.patch.object(engine_loop, "_plan", engine_loop._Plan),  # none with that entry is kept
+        mock.patch.object(engine_loop, "_at", at),
+        mock.patch.object(engine_loop.EngineLoop, "_call", call),
+    ):
         yield record
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import facts, harness, memory, peers, problem, recurrent, team, text, worker
+from benchmarks import facts, floor, harness, memory, peers, problem, recurrent, team, text, worker
 from benchmarks.comparison import show, summary
 from benchmarks.problem import AGREEMENT, MODES, Problem, Shape
 from gpulstm.backend import CPU
@@ -173,6 +173,24 @@ def test_one_wrong_result_never_agrees(name):
     assert problem.disagreement({}, want, MODES["training"])[0] == math.inf
 
 
+def test_a_floor_is_the_longer_of_the_products_and_of_reading_the_weights(monkeypatch):
+    shape, weights = Shape(3, 10, 5, 4), [(16, 5), (16, 4)]
+    assert floor.operations(shape, weights, "inference") == 2 * 10 * 3 * 16 * (5 + 4)
+    # The gradients: of both weights, and of h alone.
+    assert floor.operations(shape, weights, "training") == 2 * 10 * 3 * 16 * (3 * (5 + 4) - 5)
+    monkeypatch.setattr(floor, "arithmetic_rate", lambda real: 1e3 * real.itemsize)
+    monkeypatch.setattr(floor, "reading_rate", lambda nbytes, threads: threads * nbytes)
+    assert floor.floor_ms(shape, weights, "inference", "float32", 10) == 1e3 * 8640 / 4e3
+    assert floor.floor_ms(shape, weights, "inference", "float64", 10) == 1e3 * 8640 / 8e3
+    assert floor.floor_ms(shape, weights, "training", "float16", 1) == 1e3 * 2 * 10
+    assert floor.floor_ms(shape, weights[:1], "inference", "float32", 1) == 1e3 * 4800 / 4e3
+
+
+def test_rates_are_those_of_the_machine():
+    real = np.dtype(np.float32)
+    assert 1e8 < floor.arithmetic_rate(real) < 1e14 and 1e8 < floor.reading_rate(1 << 20, 1) < 1e13
+
+
 # -- workers
 # --------------------------------------------------------------------------------------------------------
 def test_a_comparison_measures_every_mode():
@@ -186,6 +204,7 @@ def test_a_comparison_measures_every_mode():
         assert tuple(row) == harness.FIELDS
         assert 0 < row["p20_ms"] <= row["p50_ms"] <= row["p80_ms"] and row["samples"] >= 2
         assert 0 < row["error"] < 1e-5 and row["gpu_p50_ms"] is None
+        assert row["floor_ms"] > 0 and row["after_sleep"] >= 1 and row["beside_lstm"] is None
     assert {row["path"] for row in compared.rows} == {fast_path(CPU), "per gate"}
 
 
@@ -204,7 +223,7 @@ def test_what_does_not_agree_is_refused_and_never_timed(monkeypatch):
     assert [row["mode"] for row in compared.rows if row["implementation"] == "gpulstm"] == list(MODES)
     (line,) = compared.complaints()
     assert line.startswith("numpy 3,6,5,4 training float32 db_hh is off by 1")
-    assert crew.worker("numpy").asked == ["load", "block", "block", "load"]
+    assert crew.worker("numpy").asked == ["load", "block", "block", "after_sleep", "load"]
 
 
 def test_what_breaks_while_it_is_timed_is_refused(monkeypatch):
@@ -250,7 +269,7 @@ def test_what_time_does_not_allow_is_named():
 def test_a_summary_gives_the_least_the_median_and_the_most():
     rows = [sequence_row("gpulstm", 1.0, speed=speed, memory_ratio=ratio) for speed, ratio in ((0.5, 1.0), (0.9, 1.4))]
     assert summary([*rows, sequence_row("torch", 1.0, speed=0.1)]) == [
-        "training: speed beside torch 0.50 at least, 0.70 in the median; memory beside torch 1.40 at most"
+        "training, tf32: speed beside torch 0.50 at least, 0.70 in the median; memory 1.40 at most"
     ]
 
 
@@ -311,10 +330,10 @@ def test_recurrent_as_a_command(tmp_path):
         "missing",
         "rows",
     } <= record.keys()
-    assert record["threads"] == 1 and not record["refused"] and record["answers_without_sleep"] == 0
+    assert record["threads"] == [1] and not record["refused"] and record["answers_without_sleep"] == 0
     assert [row["implementation"] for row in record["rows"]] == ["gpulstm", "numpy"] * 2
     assert all(tuple(row) == harness.FIELDS for row in record["rows"])
-    row = f"| 3 | 6 | 5 | 4 | float32 | training | gpulstm | {fast_path(CPU)} |"
+    row = f"| 1 | 3 | 6 | 5 | 4 | float32 | training | gpulstm | {fast_path(CPU)} |"
     assert row in (tmp_path / "recurrent-cpu.md").read_text()
 
 
@@ -330,7 +349,7 @@ def test_recurrent_beside_other_libraries(tmp_path):
         ("gpulstm", "training"), ("torch", "training"),
     ]  # fmt: skip
     assert all(row["peer"] == "torch" and row["speed"] > 0 and row["error"] < 1e-5 for row in rows)
-    assert "training: speed beside torch" in done.stdout
+    assert "training, 1 thread, float32: speed beside torch" in done.stdout
 
 
 @pytest.mark.parametrize(

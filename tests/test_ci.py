@@ -15,7 +15,7 @@ SPEC.loader.exec_module(facts)
 
 def test_the_readme_installs_and_tests():
     commands = facts.commands()
-    assert commands[0] == "pip install ." and 'pip install ".[test]" && pytest' in commands
+    assert commands[0] == "pip install ." and 'pip install ".[test]" && pytest -m "not slow"' in commands
 
 
 def test_all_blocks_of_shell_are_commands_and_no_others(tmp_path, monkeypatch):

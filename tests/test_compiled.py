@@ -23,6 +23,7 @@ from gpulstm.functional.dropout import mask
 from tests.conftest import ROOT, skip
 from tests.tolerances import assert_close, assert_ratio
 
+pytestmark = pytest.mark.slow  # compiled functions, which no version of Python changes
 FILES = ("adam", "norm", "dropout", "embedding", "cross_entropy")
 HOST = ROOT / "kernels" / "host"
 CPUINFO = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []

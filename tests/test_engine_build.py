@@ -16,6 +16,7 @@ from tests import tiny_engine
 from tests.conftest import ROOT, skip
 from tests.wheels import build_wheel, copy_tree
 
+pytestmark = pytest.mark.slow  # it builds wheels
 TRAINS = """
 import sys, numpy as np, gpulstm as gl
 from gpulstm import engine
@@ -82,7 +83,6 @@ def lacks_its_engine(wheel: Path, said: str, words: str, folder: Path) -> None:
     assert f"engine     none: {why}" in run(python, "-m", "gpulstm", "info").stdout
 
 
-@pytest.mark.slow  # it compiles the whole engine
 def test_a_wheel_with_its_engine(tree, tmp_path):
     if not shutil.which("g++"):
         skip("g++ was not found: the engine is compiled with it")

@@ -20,15 +20,14 @@ pytestmark = pytest.mark.slow
 ADDRESS = ("-g1", "-fsanitize=address,undefined", "-fno-sanitize=null,alignment", "-fno-sanitize-recover=all")
 AVX2, WIDE = ISA_FLAGS["avx2"], (*ISA_FLAGS["avx2"], "-DGPULSTM_VECTOR_BYTES=64")
 ARM = {"compiler": "aarch64-linux-gnu-g++", "emulators": ("qemu-aarch64", "qemu-aarch64-static")}
+WAYS = ("Lstm", "GruBefore", "PeepholeFull", "LayerNorm")  # a cell for each way in which threads meet
 BUILDS = (
+    Build("plain", np.float64, ("-O0",), 2, WAYS, 24),  # compiled fast: tests/mutants.py takes it
     Build("address baseline", np.float64, ADDRESS, threads=2),
     Build("address avx2", np.float32, (*ADDRESS, *AVX2), needs="avx2"),
     Build("wide f32", np.float32, WIDE, threads=2, needs="avx2"),
     Build("wide f64", np.float64, WIDE, needs="avx2"),
-    # A cell for each way in which threads meet.
-    Build(
-        "thread", np.float64, ("-g1", "-fsanitize=thread"), 2, ("Lstm", "GruBefore", "PeepholeFull", "LayerNorm"), 28
-    ),
+    Build("thread", np.float64, ("-g1", "-fsanitize=thread"), 2, WAYS, 28),
     Build("arm", np.float32, ("-static",), configurations=16, **ARM),
 )
 CASES = [

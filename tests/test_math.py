@@ -14,6 +14,7 @@ import pytest
 from gpulstm import building
 from tests.conftest import skip
 
+pytestmark = pytest.mark.slow  # programs in C++: no version of Python or NumPy changes them
 ROOT = Path(__file__).parents[1]
 TYPES = {"f32": np.float32, "f64": np.float64}
 EXACT: dict[str, Callable] = {

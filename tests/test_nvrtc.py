@@ -12,6 +12,7 @@ from gpulstm.cells import general, gru, rnn
 from gpulstm.dtypes import as_dtype
 from tests.conftest import require, skip
 
+pytestmark = pytest.mark.slow  # no version of Python or NumPy changes it
 ARCHITECTURES = ("75", "80", "90", "100", "120")
 # The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py.
 VARIANTS = {

@@ -46,6 +46,7 @@ def library(tmp_path_factory) -> Path:
     return compile_cpp(tmp_path_factory.mktemp("library") / "pool.so", POOL, "-fPIC", "-shared")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sanitizer", "check"), CASES)
 def test_pool(driver, sanitizer, check):
     command = [driver(sanitizer), check]
