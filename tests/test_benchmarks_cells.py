@@ -70,7 +70,11 @@ def test_the_command_leaves_rows_a_task_and_a_table(tmp_path, monkeypatch, capsy
     assert [row["cell"] for row in record["task"]] == ["lstm", "gru", "mingru"]
     assert all(np.isfinite(row["val_loss"]) and row["parameters"] > 0 for row in record["task"])
     text = (tmp_path / "cells-cpu.md").read_text()
-    assert "gru, training, 1 thread, float32: speed beside torch's fused layer" in text and "beside gpulstm's LSTM" in text and "| mingru |" in text
+    assert (
+        "gru, training, 1 thread, float32: speed beside torch's fused layer" in text
+        and "beside gpulstm's LSTM" in text
+        and "| mingru |" in text
+    )
     assert text in capsys.readouterr().out
     assert harness.read(tmp_path / "cells-cpu.json")["refused"] == []
 

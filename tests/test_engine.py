@@ -44,7 +44,7 @@ class Sized(Configuration):
     def __init__(self, case, number: int) -> None:
         super().__init__(case, number)
         self.weights["w_ih"] /= np.sqrt(self.x.shape[2])
-        self.weights["w_hh"] /= 4
+        self.weights["w_hh"] /= max(4, np.sqrt(self.weights["w_hh"].shape[1]))
 
     def drawn_sizes(self, number: int) -> tuple[int, int, int, int]:
         T, B, D, H = SIZES[number % len(SIZES)]

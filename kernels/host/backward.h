@@ -7,8 +7,8 @@ template <class V> struct Backward : Sequence<V> {
     using Base::W, Base::a, Base::code, Base::T, Base::B, Base::D, Base::H, Base::P, Base::G, Base::U, Base::Hp, Base::UP;
 
     static constexpr Size input_rows = 96;       // of dx at a time
-    static constexpr Size gradient_block = 512;  // rows of dz that a weight's gradient sums over at a time
-    static constexpr int widest = Panels<V>::widest;
+    static constexpr Size gradient_block = 256;  // rows of dz that a weight's gradient sums over at a time
+    static constexpr int widest = Panels<V>::widest_short;
     static constexpr Size edge_size = (W + input_rows) * widest * W;
 
     struct Own {

@@ -15,7 +15,7 @@ template <class V> struct Forward : Sequence<V> {
     // What one thread works on.
     struct Own {
         Share units, outputs;
-        S *zx, *z;
+        S *bias, *zx, *z;
         Size width;            // numbers of a row of zx
         Size z_blocks, z_row;  // blocks of units that z holds at a time; numbers of a row of z
         Packed<V> x, r[MOST_PRODUCTS], p;
@@ -24,7 +24,7 @@ template <class V> struct Forward : Sequence<V> {
     const bool packed;
     const Size chunk;  // blocks of units whose products fill whole panels; all of them where something follows before h
     Size steps_at_once;
-    S *packed_x, *packed_r[MOST_PRODUCTS], *packed_p, *zx_all, *z_all, *projected, *dropped;
+    S *packed_x, *packed_r[MOST_PRODUCTS], *packed_p, *bias_all, *zx_all, *z_all, *projected, *dropped;
     double* parts;
     Own* owns;
     Barrier barrier;
@@ -37,6 +37,7 @@ template <class V> struct Forward : Sequence<V> {
         for (Size i = 0; i < a.products; i++)
             packed_r[i] = scratch.take<S>(packed ? depth(i) * Hp * a.product[i].gates : 0);
         packed_p = scratch.take<S>(packed && a.w_hr ? H * UP * W : 0);
+        bias_all = scratch.take<S>(Hp * G);
         zx_all = scratch.take<S>(steps_at_once * B * Hp * G);
         z_all = scratch.take<S>(B * Hp * G);
         projected = scratch.take<S>(a.w_hr ? B * UP * W : 0);
@@ -61,11 +62,13 @@ template <class V> struct Forward : Sequence<V> {
         own = {{U, thread, threads}, {UP, thread, threads}};
         Size units = own.units.count();
         own.width = units * G * W;
+        own.bias = bias_all + own.units.begin * G * W;
         own.zx = zx_all + own.units.begin * G * W * steps_at_once * B;
         own.z_blocks = units < chunk ? units : chunk;
         own.z_row = own.z_blocks * G * W;
         own.z = z_all + own.units.begin * G * W * B;
         if (packed) pack(own);
+        load_biases(own);
         start_states(own);
         barrier.wait(threads);  // the first step's products take what other threads have written, too
         for (Size begin = 0; begin < T; begin += steps_at_once) {
@@ -135,23 +138,23 @@ template <class V> struct Forward : Sequence<V> {
         }
     }
 
-    // zx (steps, B, own units, G, W) from time t0 on, with the biases that are not the recurrent part's alone.
-    void input_product(Own& own, Size t0, Size steps) {
-        Size rows = steps * B;
-        const S* x = (const S*)a.x + t0 * B * D;
-        if (packed) own.x.multiply(rows, x, D, nullptr, 0, own.zx, own.width);
-        else product_unpacked(own, rows, x, D, (const S*)a.w_ih, 0, G, D, own.zx, own.width, 0, own.units.count());
+    // The biases that are not the recurrent part's alone, in zx's layout.
+    void load_biases(Own& own) {
         const S *first = (const S*)a.b_ih, *second = code.split ? nullptr : (const S*)a.b_hh;
-        if (!first && !second) return;
         for (Size v = 0; v < own.units.count() * G; v++) {
             Size u = own.units.begin + v / G, at = v % G * H + u * W, valid = this->valid(u, H);
             V bias = first ? load<V>(first + at, valid) : V{};
-            if (second) bias += load<V>(second + at, valid);
-            for (Size r = 0; r < rows; r++) {
-                S* z = own.zx + r * own.width + v * W;
-                store(z, load<V>(z) + bias);
-            }
+            store(own.bias + v * W, second ? bias + load<V>(second + at, valid) : bias);
         }
+    }
+
+    // zx (steps, B, own units, G, W) from time t0 on.
+    void input_product(Own& own, Size t0, Size steps) {
+        Size rows = steps * B;
+        const S* x = (const S*)a.x + t0 * B * D;
+        if (packed) return own.x.multiply(rows, x, D, own.bias, 0, own.zx, own.width);
+        for (Size r = 0; r < rows; r++) std::memcpy(own.zx + r * own.width, own.bias, own.width * sizeof(S));
+        product_unpacked(own, rows, x, D, (const S*)a.w_ih, 0, G, D, own.zx, own.width, 0, own.units.count(), true);
     }
 
     // A product with the weight as it lies: gates first .. first + gates of some own blocks, in z's layout.

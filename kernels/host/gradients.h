@@ -45,8 +45,9 @@ void Backward<V>::gradient(Own& own, const S* left, Size first, Size count, Size
                 store(packed + (m * depth + k) * W, load<V>(left + (k0 + k) * row + (first + m) * W));
         for (const Right* right = rights; right < rights + n; right++) {
             Size vectors = blocks_of(right->columns, W);
-            for (Size n0 = 0; n0 < vectors; n0 += widest) {
-                int width = (int)(vectors - n0 < widest ? vectors - n0 : widest);
+            Size panels = blocks_of(vectors, widest);
+            for (Size n0 = 0; panels > 0; panels--) {  // of nearly the same width
+                int width = (int)blocks_of(vectors - n0, panels);
                 Size valid = right->columns - n0 * W < width * W ? right->columns - n0 * W : width * W;
                 if (depth) pack_right(*right, k0, depth, n0, width, panel);
                 for (Size m = 0; m < count; m++) {
@@ -64,6 +65,7 @@ void Backward<V>::gradient(Own& own, const S* left, Size first, Size count, Size
                         for (Size i = 0; i < valid; i++)
                             out[r * ld + i] = (k0 ? out[r * ld + i] : 0) + edge[r * width * W + i];
                 }
+                n0 += width;
             }
         }
     }

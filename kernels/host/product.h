@@ -15,20 +15,18 @@ template <class V> struct Panels {
     static constexpr int W = lanes<V>;
     static constexpr int registers = many_registers ? 32 : 16;
     static constexpr int widest = registers == 32 ? 4 : 2;  // vectors of a panel
+    static constexpr int widest_short = registers == 32 ? 4 : 3;  // where a product has as few rows as a vector numbers
     // Rows of a tile: its sums, a row of the panel and one broadcast number fill the registers.
     static constexpr int rows(int n) { return (registers - n - 1) / n < 12 ? (registers - n - 1) / n : 12; }
 };
 
-// R rows of C = init + A times the panel. A's element (r, k) is a[r * lda + k], or with TRANSPOSED a[r + k * lda].
+// R rows of C = A times the panel + init. A's element (r, k) is a[r * lda + k], or with TRANSPOSED a[r + k * lda].
 // init's rows lie ldi apart (0: one row for all); null for zero. C may be init.
 template <class V, int R, int N, bool TRANSPOSED>
 OUTLINED void tile(const Scalar<V>* a, Size lda, const Scalar<V>* panel, Size K, const Scalar<V>* init, Size ldi,
                    Scalar<V>* c, Size ldc) {
     constexpr int W = lanes<V>, chains = R == 1 ? 4 : R == 2 ? 2 : 1;  // few rows: more sums that do not wait
     V sum[chains][R][N] = {};
-    if (init)
-        for (int r = 0; r < R; r++)
-            for (int n = 0; n < N; n++) sum[0][r][n] = load<V>(init + r * ldi + n * W);
     Size k = 0;
     for (; k + chains <= K; k += chains)
         UNROLLED for (int i = 0; i < chains; i++) {
@@ -46,6 +44,9 @@ OUTLINED void tile(const Scalar<V>* a, Size lda, const Scalar<V>* panel, Size K,
     for (int i = 1; i < chains; i++)
         for (int r = 0; r < R; r++)
             for (int n = 0; n < N; n++) sum[0][r][n] += sum[i][r][n];
+    if (init)  // last: a large number to begin with would take digits from every term
+        for (int r = 0; r < R; r++)
+            for (int n = 0; n < N; n++) sum[0][r][n] += load<V>(init + r * ldi + n * W);
     for (int r = 0; r < R; r++)
         for (int n = 0; n < N; n++) store(c + r * ldc + n * W, sum[0][r][n]);
 }
@@ -81,10 +82,10 @@ inline void multiply_panel(int n, Size M, const Scalar<V>* a, Size lda, const Sc
         case 1: return rows_of_panel<V, 1, TRANSPOSED>(M, a, lda, panel, K, init, ldi, c, ldc);
         case 2: return rows_of_panel<V, 2, TRANSPOSED>(M, a, lda, panel, K, init, ldi, c, ldc);
     }
-    if constexpr (Panels<V>::widest > 2) {
+    constexpr int most = TRANSPOSED ? Panels<V>::widest_short : Panels<V>::widest;
+    if constexpr (most > 2)
         if (n == 3) return rows_of_panel<V, 3, TRANSPOSED>(M, a, lda, panel, K, init, ldi, c, ldc);
-        return rows_of_panel<V, 4, TRANSPOSED>(M, a, lda, panel, K, init, ldi, c, ldc);
-    }
+    if constexpr (most > 3) rows_of_panel<V, 4, TRANSPOSED>(M, a, lda, panel, K, init, ldi, c, ldc);
 }
 
 // The right factor of a product, its columns cut into panels as wide as the registers allow, or of `period` vectors
