@@ -156,9 +156,7 @@ def report(head: dict[str, Any], record: dict[str, Any], device: str) -> str:
     if (head["load_before"] or 0) > BUSY:
         lines.append(f"The machine was busy before the run, load {head['load_before']}: trust no small difference.\n")
     lines += [f"refused: {line}\n" for line in record["refused"]]
-    for run in record.get("earlier", []):
-        lines.append(f"What the last run did not measure is of `{run['command']}` at commit {run['commit']}.\n")
-    return "\n".join([*lines, harness.origin(head)])
+    return "\n".join([*lines, *harness.origins(head | {"earlier": record.get("earlier", [])})])
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:

@@ -132,6 +132,12 @@ def _cell(value: Any) -> str:
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
+def origins(head: Mapping[str, Any]) -> list[str]:
+    """``origin`` of a run, after the earlier runs whose rows the file still has."""
+    words = "What the last run did not measure is of `{command}` at commit {commit}.\n"
+    return [*(words.format(**run) for run in head.get("earlier", [])), origin(head)]
+
+
 def origin(head: Mapping[str, Any]) -> str:
     """The head of a result file as a line of text to stand under a table."""
     machine = ", ".join(f"{key} {value}" for key, value in head["machine"].items())

@@ -4,6 +4,7 @@
     python -m benchmarks.recurrent --quick            # that it works; seconds
     python -m benchmarks.recurrent --shapes 16,100,128,128 --peers torch --threads 1,2
     python -m benchmarks.recurrent --device cuda --precisions float32,bfloat16
+    python -m benchmarks.recurrent --threads 1 --update    # keep what the file has of other numbers of threads, ...
 
 Inference gives y, h_n and c_n; training gives these and the gradients of the four parameters, from a gradient
 of y, and on no side one of the input. All implementations compute the same numbers, and one that does not
@@ -19,6 +20,7 @@ Exit code 0: all was measured. 1: something was refused or failed. 2: wrong argu
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +63,7 @@ def report(head: dict[str, Any], comparison: Comparison) -> str:
     if (head["load_before"] or 0) > BUSY:
         lines.append(f"The machine was busy before the run, load {head['load_before']}: trust no small difference.\n")
     lines += [f"refused: {line}\n" for line in comparison.complaints()]
-    return "\n".join([*lines, harness.origin(head)])
+    return "\n".join([*lines, *harness.origins(head)])
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
@@ -75,6 +77,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--threads", default=str(facts.cores()), help="of each implementation (all cores), or several")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precisions", default="float32", help="some of " + ", ".join(AGREEMENT))
+    parser.add_argument("--update", action="store_true", help="keep the file's rows of other threads and precisions")
     parser.add_argument("--out", type=Path, help="the folder for recurrent-<device>.json and .md")
     options = parser.parse_args(given)
     options.shapes = options.shapes or [Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)]
@@ -94,7 +97,17 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         parser.error("--precisions: tf32 is the GPU's")
     options.peers = [name for name in options.peers if options.device in SERVES[name].devices]
     options.out = options.out or (None if options.quick else harness.RESULTS)
+    if options.update and not (options.out and (options.out / f"recurrent-{options.device}.json").exists()):
+        parser.error(f"--update: want a folder with recurrent-{options.device}.json, got {options.out}")
     return options
+
+
+def earlier(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """(the rows of the file that this run does not measure again, the runs they come from)."""
+    old = harness.read(options.out / f"recurrent-{options.device}.json")
+    again = set(itertools.product(options.threads, options.precisions))
+    rows = [r for r in old["rows"] if (r["threads"], "tf32" if r["tf32"] else r["dtype"]) not in again]
+    return rows, [*old.get("earlier", []), {key: old[key] for key in ("command", "commit", "load_before")}]
 
 
 def main(given: Sequence[str]) -> int:
@@ -108,6 +121,8 @@ def main(given: Sequence[str]) -> int:
     if backend.is_cuda:
         head["machine"] |= facts.gpu(backend)
     comparison = Comparison(options.device, options.peers)
+    if options.update:
+        comparison.rows, head["earlier"] = earlier(options)
     if options.quick:
         comparison.rounds, comparison.seconds = 2, 0.02
     restless = 0

@@ -337,6 +337,21 @@ def test_recurrent_as_a_command(tmp_path):
     assert row in (tmp_path / "recurrent-cpu.md").read_text()
 
 
+def test_an_update_keeps_the_rows_of_other_threads_and_precisions(tmp_path, capsys):
+    given = ["--quick", "--peers", "numpy", "--shapes", str(SHAPE), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        recurrent.main([*given, "--update"])
+    assert "--update: want a folder with recurrent-cpu.json" in capsys.readouterr().err
+    recurrent.main([*given, "--threads", "1,2"])
+    first = harness.read(tmp_path / "recurrent-cpu.json")
+    recurrent.main([*given, "--threads", "1", "--update"])
+    second = harness.read(tmp_path / "recurrent-cpu.json")
+    kept = [row for row in first["rows"] if row["threads"] == 2]
+    assert second["rows"][:4] == kept and [row["threads"] for row in second["rows"]] == [2] * 4 + [1] * 4
+    assert [run["command"] for run in second["earlier"]] == [first["command"]]
+    assert first["command"] in (tmp_path / "recurrent-cpu.md").read_text()
+
+
 @pytest.mark.oracle
 def test_recurrent_beside_other_libraries(tmp_path):
     require("onnxruntime")
