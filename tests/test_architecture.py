@@ -28,7 +28,7 @@ LEVELS = (
     ("tape", "cell_checks"),
     ("nn",),
     ("optim", "clip", "schedules", "data"),
-    ("train", "io", "plot", "classic"),
+    ("train", "io", "plot", "classic", "torch"),
     ("labs", "info", "cli", "__main__"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

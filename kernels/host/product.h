@@ -27,6 +27,11 @@ OUTLINED void tile(const Scalar<V>* a, Size lda, const Scalar<V>* panel, Size K,
                    Scalar<V>* c, Size ldc) {
     constexpr int W = lanes<V>, chains = R == 1 ? 4 : R == 2 ? 2 : 1;  // few rows: more sums that do not wait
     V sum[chains][R][N] = {};
+    if (init)  // on its way while the sums are made
+        UNROLLED for (int r = 0; r < R; r++) {
+            __builtin_prefetch(init + r * ldi);
+            __builtin_prefetch(init + r * ldi + N * W - 1);
+        }
     Size k = 0;
     for (; k + chains <= K; k += chains)
         UNROLLED for (int i = 0; i < chains; i++) {

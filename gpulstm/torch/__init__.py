@@ -1,0 +1,43 @@
+"""gpulstm's layers inside PyTorch: change ``torch.nn.LSTM`` to ``gpulstm.torch.LSTM`` and keep the model.
+
+>>> from gpulstm.torch import LSTM
+>>> lstm = LSTM(input_size=8, hidden_size=64)  # a torch.nn.Module with the parameters of torch.nn.LSTM
+>>> output, (h_n, c_n) = lstm(x)  # tensors
+
+The arithmetic is gpulstm's: its compiled engine on the processor, its kernels on a GPU. Nothing else in the package
+imports torch. memory.py shares memory with torch, call.py is what torch differentiates, module.py and layers.py are
+the modules.
+"""
+
+from gpulstm.torch.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    SLSTM,
+    Attention,
+    CoupledLSTM,
+    CoupledLSTMCell,
+    GeneralLSTM,
+    GeneralLSTMCell,
+    GRUCell,
+    LayerNormLSTM,
+    LayerNormLSTMCell,
+    LSTMCell,
+    MinGRU,
+    MinGRUCell,
+    MinLSTM,
+    MinLSTMCell,
+    PeepholeLSTM,
+    PeepholeLSTMCell,
+    Recurrent,
+    RecurrentCell,
+    RNNCell,
+    SLSTMCell,
+)
+from gpulstm.torch.module import Module
+
+__all__ = [
+    "GRU", "LSTM", "RNN", "SLSTM", "Attention", "CoupledLSTM", "CoupledLSTMCell", "GRUCell", "GeneralLSTM",
+    "GeneralLSTMCell", "LSTMCell", "LayerNormLSTM", "LayerNormLSTMCell", "MinGRU", "MinGRUCell", "MinLSTM",
+    "MinLSTMCell", "Module", "PeepholeLSTM", "PeepholeLSTMCell", "RNNCell", "Recurrent", "RecurrentCell", "SLSTMCell",
+]  # fmt: skip

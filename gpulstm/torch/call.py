@@ -1,0 +1,137 @@
+"""A call of one of gpulstm's layers as a function that torch differentiates."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpulstm import threads
+from gpulstm.backend import Array, backend_of
+from gpulstm.errors import TapeError
+from gpulstm.tape import Tensor, apply, enable_grad, no_grad
+from gpulstm.torch.memory import as_array, as_tensor, current_stream
+
+Inputs = Sequence[torch.Tensor | None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is computed: ``compute(layer, *tensors)`` of a layer that has its parameters, a flat tuple of Tensors.
+
+    The layer is a copy made for each call, so that calls of several Python threads do not meet. ``seed`` is what the
+    noise of this call is drawn from; the same call computes the same again.
+    """
+
+    layer: Any
+    compute: Callable[..., tuple]
+    parameters: tuple[str, ...]  # names of the last inputs
+    training: bool
+    seed: int | None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def outputs(self, leaves: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+        """What the layer makes of its inputs and parameters."""
+        layer = object.__new__(type(self.layer))
+        first = len(leaves) - len(self.parameters)
+        own = vars(layer)
+        own.update(vars(self.layer), training=self.training)
+        own.update(zip(self.parameters, leaves[first:], strict=True))
+        if self.seed is not None:
+            own["generator"] = np.random.Generator(np.random.PCG64(self.seed))
+        return self.compute(layer, *leaves[:first], **self.options)
+
+
+class Record:
+    """A call on arrays: its outputs, and the gradients of its inputs by those of the outputs."""
+
+    def __init__(self, call: Call, inputs: Inputs, wanted: Sequence[bool]) -> None:
+        self.leaves = [
+            None if tensor is None else Tensor(as_array(tensor), requires_grad=want)
+            for tensor, want in zip(inputs, wanted, strict=True)
+        ]
+        self.outputs = call.outputs(self.leaves)
+
+    def gradients(self, given: Sequence[Array | None]) -> list[Array | None]:
+        """One for each input, None for one that has none. They are made once: what they need is not kept."""
+        pairs = [(out, d) for out, d in zip(self.outputs, given, strict=True) if d is not None and out.requires_grad]
+        if not pairs:
+            return [None] * len(self.leaves)
+        outputs, gradients = zip(*pairs, strict=True)
+        apply(_end, *outputs, gradients=gradients).backward()
+        return [None if leaf is None else leaf.grad for leaf in self.leaves]
+
+
+def _end(*outputs: Array, gradients: tuple[Array, ...]) -> tuple[Array, Callable]:
+    """A number that is made of all outputs and whose gradients by them are those given."""
+    return backend_of(outputs[0]).zeros((), outputs[0].dtype), lambda _: gradients
+
+
+class _Function(torch.autograd.Function):
+    """``Call`` for torch's own tape.
+
+    The record, which holds all that the gradients need, belongs to a token that torch saves beside the inputs and the
+    outputs. Whoever has torch save something else in place of tensors (checkpoints, tensors kept on the host) gets
+    the token without it; then, and for gradients that are asked for again, the call is made anew from the inputs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        ctx.call = call
+        ctx.set_materialize_grads(False)
+        with current_stream(first_of(inputs)), enable_grad():
+            record = Record(call, inputs, ctx.needs_input_grad[1:])
+            outputs = tuple(as_tensor(output.data) for output in record.outputs)
+        token = torch.empty(0)
+        token.gpulstm_record = record  # type: ignore[attr-defined]
+        ctx.save_for_backward(token, *inputs, *outputs)
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor | None) -> tuple:
+        token, *saved = ctx.saved_tensors  # raises where one was written to since
+        wanted = ctx.needs_input_grad[1:]
+        inputs = saved[: len(wanted)]
+        follow_torch()
+        with current_stream(first_of(inputs)), enable_grad(), torch.no_grad():
+            record = getattr(token, "gpulstm_record", None) or Record(ctx.call, inputs, wanted)
+            token.gpulstm_record = None
+            arrays = record.gradients([None if d is None else as_array(d) for d in given])
+            gradients = [None if array is None else as_tensor(array) for array in arrays]
+        if torch.is_grad_enabled():  # create_graph=True
+            gradients = [None if gradient is None else _Once.apply(gradient, *inputs, *given) for gradient in gradients]
+        return None, *gradients
+
+
+class _Once(torch.autograd.Function):
+    """A gradient as it is, which cannot be differentiated: without this it would count as a constant in silence."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: torch.Tensor, *made_of: torch.Tensor | None) -> torch.Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *given: torch.Tensor) -> tuple:
+        raise TapeError("a gradient of gpulstm.torch has no gradient of its own; take torch.nn's layer for that")
+
+
+def run(call: Call, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+    """The outputs of the call; recorded where torch records and an input wants its gradient."""
+    follow_torch()
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+        return _Function.apply(call, *inputs)
+    with current_stream(first_of(inputs)), no_grad():
+        return tuple(as_tensor(output.data) for output in Record(call, inputs, [False] * len(inputs)).outputs)
+
+
+def follow_torch() -> None:
+    """Have compiled code use as many threads as torch does."""
+    number = min(torch.get_num_threads(), threads.MOST)
+    if number != threads.get_num_threads():
+        threads.set_num_threads(number)
+
+
+def first_of(inputs: Inputs) -> torch.Tensor:
+    """The first input that is there."""
+    return next(x for x in inputs if x is not None)

@@ -1,0 +1,112 @@
+"""What all layers here have in common: parameters that are torch's, arithmetic that is gpulstm's."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from gpulstm.dtypes import as_dtype
+from gpulstm.errors import DTypeError
+from gpulstm.torch.call import Call, run
+from gpulstm.torch.memory import as_tensor
+
+
+class Module(torch.nn.Module):
+    """One of gpulstm's layers as a ``torch.nn.Module``, made with that layer's arguments.
+
+    ``device`` and ``dtype`` are torch's, as for ``torch.nn.LSTM``; ``torch.manual_seed`` decides the first values of
+    the parameters and the noise, unless a NumPy ``generator`` is given. Memory is shared with torch, not copied; the
+    processor's compiled code takes as many threads as ``torch.get_num_threads()`` says. Gradients are computed once:
+    a second derivative is refused by torch. ``torch.compile`` runs the layer as it is, in a break of its graph.
+
+    Raises ShapeError, DTypeError or DeviceError as the layer of gpulstm does.
+    """
+
+    kind: ClassVar[Callable[..., Any]]  # the layer of gpulstm
+    compute: ClassVar[Callable[..., tuple]]  # its forward with flat arguments and results
+    _layer: Any  # it, with all but its parameters
+    _names: tuple[str, ...]  # of these
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "kind" in vars(cls):
+            cls.__signature__ = inspect.signature(cls.kind)  # type: ignore[attr-defined]
+
+    def __init__(self, *arguments: Any, device: Any = None, dtype: torch.dtype | None = None, **options: Any) -> None:
+        super().__init__()
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise DTypeError(f"dtype: want one of torch's floating types or None, got {dtype!r}")
+        given = options.get("generator")
+        options["generator"] = np.random.default_rng(drawn_seed()) if given is None else given
+        real = as_dtype(str(dtype).removeprefix("torch."))
+        layer = type(self).kind(*arguments, device="cpu", dtype=real, **options)
+        layer.generator = given
+        self._names = tuple(name for name, _ in layer.named_parameters())
+        for name, parameter in list(layer.named_parameters()):
+            self.register_parameter(name, torch.nn.Parameter(as_tensor(parameter.data).to(device, dtype)))
+            delattr(layer, name)
+        for name in [name for name, value in vars(layer).items() if value is None and name.startswith("bias_")]:
+            self.register_parameter(name, None)
+            delattr(layer, name)
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            layer = self.__dict__.get("_layer")
+            if layer is None or name.startswith("_") or name not in vars(layer) and name != "output_size":
+                raise
+            return getattr(layer, name)  # hidden_size, num_layers, ...
+
+    def _call(self, *inputs: torch.Tensor | None, **options: Any) -> tuple[torch.Tensor, ...]:
+        """What ``compute`` gives, in autocast's type where torch is told to use one."""
+        names = self._names
+        given = [*inputs, *(getattr(self, name) for name in names)]
+        place = next(x for x in given if x is not None).device.type
+        if torch.is_autocast_enabled(place):
+            dtype = torch.get_autocast_dtype(place)
+            given = [x.to(dtype) if x is not None and x.is_floating_point() else x for x in given]
+        own = self._layer.generator
+        seed = None
+        if self.training and self._draws:
+            seed = drawn_seed() if own is None else int(own.integers(2**63))
+        call = Call(self._layer, type(self).compute, names, self.training, seed, options)
+        return run(call, *given)
+
+    @property
+    def _draws(self) -> bool:
+        """Whether a call in training draws noise."""
+        return False
+
+    def extra_repr(self) -> str:
+        return self._layer.extra_repr()
+
+
+def drawn_seed() -> int:
+    """From torch's default generator."""
+    return int(torch.randint(2**63 - 1, ()))
+
+
+def tensor_of(name: str, x: Any) -> torch.Tensor:
+    """The argument; raises DTypeError, naming it, for what is no tensor of torch's."""
+    if not isinstance(x, torch.Tensor):
+        raise DTypeError(f"{name}: want a torch.Tensor, got {type(x).__name__}; torch.as_tensor makes one")
+    return x
+
+
+def on_host(x: Any) -> Any:
+    """Lengths, a mask: what says where sequences end is read on the host."""
+    return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x
+
+
+def optional_tensors(names: tuple[str, ...], values: Any) -> list[torch.Tensor | None]:
+    """The states given as one tensor (a cell with one state), as a sequence of them, or as None."""
+    if values is None:
+        return [None] * len(names)
+    given = [values] if isinstance(values, torch.Tensor) else list(values)
+    return [None if value is None else tensor_of(f"{names[k]}_0" if k < len(names) else "hx", value)
+            for k, value in enumerate(given)]  # fmt: skip
