@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence, pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from gpulstm import nn
 from gpulstm.errors import ShapeError

@@ -58,7 +58,7 @@ class Module(torch.nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             layer = self.__dict__.get("_layer")
-            if layer is None or name.startswith("_") or name not in vars(layer) and name != "output_size":
+            if layer is None or name.startswith("_") or (name not in vars(layer) and name != "output_size"):
                 raise
             return getattr(layer, name)  # hidden_size, num_layers, ...
 
