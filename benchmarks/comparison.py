@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
+from benchmarks.floor import Floors
 from benchmarks.peers import SERVES
 from benchmarks.problem import AGREEMENT, MODES, Shape
 from benchmarks.team import Missing, Team, WorkerFailed, take_turns
@@ -46,6 +47,7 @@ class Comparison:
         Memory on the processor wants a new process for each; on a GPU the library's pool is emptied instead.
         """
         references: dict[Shape, dict[str, str]] = {}  # cell -> file
+        before, floors, measured = len(self.rows), Floors(), {}
         with tempfile.TemporaryDirectory(prefix="gpulstm-benchmark-") as folder:
             for precision, shape, mode in itertools.product(precisions, shapes, self.modes):
                 case = {"shape": str(shape), "mode": mode, "precision": precision}
@@ -61,9 +63,18 @@ class Comparison:
                 except WorkerFailed as error:
                     self._refuse("all", f"there is no reference: {error}", case)
                     continue
+                if self.device == "cpu":
+                    key = (*case.values(), self.cell)
+                    measured[key] = team.worker("floor").ask("floor", cell=self.cell, **case)
+                    floors.add(measured[key])
                 rows = self._compare(team, shape, case, references[shape])
                 self.rows += rows
                 keep(rows)
+        for row in self.rows[before:] if self.device == "cpu" else ():
+            shape = Shape(row["B"], row["T"], row["D"], row["H"])
+            row["floor_ms"] = harness.rounded(
+                floors.milliseconds(measured[str(shape), row["mode"], row["dtype"], self.cell])
+            )
 
     def _reference(self, team: Team, shape: Shape, file: str, cell: str) -> None:
         try:
@@ -79,9 +90,6 @@ class Comparison:
         if self.device == "cpu":
             team.dismiss()
         tf32 = case["precision"] == "tf32"
-        floor = None
-        if self.device == "cpu":
-            floor = harness.rounded(team.worker("floor").ask("floor", cell=self.cell, **case))
         loaded = self._load(team, case, tf32, references[self.cell])
         workers = {name: team.worker(name, tf32) for name in loaded}
         if self.cell != "lstm" and "gpulstm" in loaded:
@@ -96,7 +104,7 @@ class Comparison:
             team.end(name, tf32)
         rows = [
             harness.sequence_row(name, shape, case["mode"], self.device, case["precision"], loaded[name], samples)
-            | {"cell": self.cell, "floor_ms": floor}
+            | {"cell": self.cell}
             for name, samples in timed.items()
         ]
         harness.compare_with(rows, "torch")
@@ -152,9 +160,11 @@ def summary(rows: Sequence[dict[str, Any]], peer: str = "torch") -> list[str]:
     """gpulstm beside the peer over all shapes, a line for each number of threads, type and mode."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if row["implementation"] == "gpulstm" and row["speed"]:
+        if row["implementation"] in ("gpulstm", "gpulstm.torch") and row["speed"]:
+            name = "" if row["implementation"] == "gpulstm" else f"{row['implementation']}, "
             threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}, " if row["device"] == "cpu" else ""
-            groups.setdefault(f"{row['mode']}, {threads}{'tf32' if row['tf32'] else row['dtype']}", []).append(row)
+            group = f"{name}{row['mode']}, {threads}{'tf32' if row['tf32'] else row['dtype']}"
+            groups.setdefault(group, []).append(row)
     lines = []
     for group, ours in groups.items():
         speeds = [row["speed"] for row in ours]

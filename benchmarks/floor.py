@@ -1,12 +1,14 @@
 """The least time that a sequence can take on this processor, from what its cores reach in NumPy.
 
-Two rates, measured in the process that asks: the arithmetic of a large matrix product, and the reading of memory of
-the size of the weights that every step takes anew. No way of computing the sequence beats either; what it does
-element by element comes on top and is not counted.
+Two rates: the arithmetic of a large matrix product, and the reading of memory of the size of the weights that every step
+takes anew. No way of computing the sequence beats either; what it does element by element comes on top and is not
+counted. A machine's speed drifts, so the best rates of a whole run count.
 """
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,26 @@ from benchmarks.problem import Shape
 
 PRODUCT = 1024  # rows and columns of the large product
 TAKES = 9
+
+
+@dataclass
+class Floors:
+    """The floors of a run's sequences, by the best rates that were measured beside any of them."""
+
+    arithmetic: dict[str, float] = field(default_factory=dict)  # by the type that is computed in
+    reading: dict[int, float] = field(default_factory=dict)  # by the bytes read
+
+    def add(self, measured: dict[str, Any]) -> None:
+        """Take the rates of ``measure`` where they are better than those before."""
+        dtype, read = measured["dtype"], measured["read"]
+        self.arithmetic[dtype] = max(self.arithmetic.get(dtype, 0.0), measured["arithmetic"])
+        self.reading[read] = max(self.reading.get(read, 0.0), measured["reading"])
+
+    def milliseconds(self, measured: dict[str, Any]) -> float:
+        """The longer of the arithmetic and of reading the recurrent weights at each step of each pass."""
+        arithmetic = measured["operations"] / self.arithmetic[measured["dtype"]]
+        reading = measured["reads"] * measured["read"] / self.reading[measured["read"]]
+        return 1e3 * max(arithmetic, reading)
 
 
 def operations(shape: Shape, weights: Iterable[tuple[int, int]], mode: str) -> int:
@@ -27,15 +49,15 @@ def operations(shape: Shape, weights: Iterable[tuple[int, int]], mode: str) -> i
     return 2 * shape.T * shape.B * products
 
 
-def floor_ms(shape: Shape, weights: Iterable[tuple[int, int]], mode: str, dtype: str, threads: int) -> float:
-    """Milliseconds: the longer of the arithmetic and of reading the recurrent weights at each step of each pass."""
+def measure(shape: Shape, weights: Iterable[tuple[int, int]], mode: str, dtype: str, threads: int) -> dict[str, Any]:
+    """What a sequence has to compute and to read, and the rates at which this processor now does."""
     weights = list(weights)
     real = np.dtype("float64" if dtype == "float64" else "float32")  # half types are computed in float32
     read = sum(rows * columns for rows, columns in weights[1:]) * real.itemsize
-    passes = 1 if mode == "inference" else 2
-    arithmetic = operations(shape, weights, mode) / arithmetic_rate(real)
-    reading = passes * shape.T * read / reading_rate(read, threads) if read else 0.0
-    return 1e3 * max(arithmetic, reading)
+    return {
+        "dtype": real.name, "operations": operations(shape, weights, mode), "arithmetic": arithmetic_rate(real),
+        "read": read, "reads": shape.T * (1 if mode == "inference" else 2), "reading": reading_rate(read, threads),
+    }  # fmt: skip
 
 
 def arithmetic_rate(real: np.dtype) -> float:

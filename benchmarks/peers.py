@@ -196,6 +196,7 @@ class Serves:
 SERVES = {
     "gpulstm": Serves(("cpu", "cuda")),
     "torch": Serves(("cpu", "cuda")),
+    "gpulstm.torch": Serves(("cpu", "cuda")),
     "torch graph": Serves(("cuda",)),
     "onnxruntime": Serves(("cpu",), ("inference",), ("float32",)),
     "numpy": Serves(("cpu",), precisions=("float32", "float64")),
@@ -208,10 +209,11 @@ def find(name: str, cell: str = "lstm") -> type[Peer]:
         from benchmarks import cell_peers
 
         return {"gpulstm": cell_peers.GpulstmCell, "torch": cell_peers.TorchCell}[name]
-    if name in ("torch", "torch graph"):
+    if name in ("torch", "torch graph", "gpulstm.torch"):
         from benchmarks import torch_peer
 
-        return {"torch": torch_peer.Torch, "torch graph": torch_peer.TorchGraph}[name]
+        kinds = {"torch graph": torch_peer.TorchGraph, "gpulstm.torch": torch_peer.GpulstmTorch}
+        return kinds.get(name, torch_peer.Torch)
     if name == "onnxruntime":
         from benchmarks import onnx_peer
 

@@ -8,12 +8,14 @@ import torch
 
 from benchmarks.peers import Peer
 from benchmarks.problem import Problem
+from gpulstm.torch import LSTM as GpulstmLayer
 
 
 class Torch(Peer):
     """torch.nn.LSTM, called eagerly."""
 
     path = "eager"
+    kind: Any = torch.nn.LSTM
 
     def __init__(self, problem: Problem, device: str, precision: str) -> None:
         dtype = getattr(torch, "float32" if precision == "tf32" else precision)
@@ -24,7 +26,7 @@ class Torch(Peer):
         _use_tf32(precision == "tf32")
         self.device = torch.device(device)
         shape = problem.shape
-        self.layer = torch.nn.LSTM(shape.D, shape.H, device=self.device, dtype=dtype)
+        self.layer = self.kind(shape.D, shape.H, device=self.device, dtype=dtype)
         given = (problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh)
         with torch.no_grad():
             for parameter, array in zip(self.layer.parameters(), given, strict=True):
@@ -69,6 +71,13 @@ class Torch(Peer):
 def _use_tf32(allowed: bool) -> None:
     torch.backends.cudnn.allow_tf32 = allowed
     torch.backends.cuda.matmul.allow_tf32 = allowed
+
+
+class GpulstmTorch(Torch):
+    """gpulstm.torch.LSTM in torch.nn.LSTM's place: the same model, torch's tensors and tape."""
+
+    path = "gpulstm in torch"
+    kind = GpulstmLayer
 
 
 class TorchGraph(Torch):

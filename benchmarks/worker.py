@@ -73,10 +73,10 @@ class Service:
             "threads": _threads(),
         }
 
-    def floor(self, shape: str, mode: str, precision: str, cell: str = "lstm") -> float:
-        """The least milliseconds that the sequence can take on this processor (floor.py)."""
+    def floor(self, shape: str, mode: str, precision: str, cell: str = "lstm") -> dict[str, Any]:
+        """What the floor of the sequence is made from (floor.py)."""
         problem = _problem(Shape.parse(shape), cell)
-        return floor.floor_ms(problem.shape, problem.matrices(), mode, precision, _threads())
+        return floor.measure(problem.shape, problem.matrices(), mode, precision, _threads())
 
     def _measure_memory(self) -> tuple[tuple, int]:
         on_gpu = self.peer.gpu_event() is not None

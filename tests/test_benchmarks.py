@@ -178,12 +178,24 @@ def test_a_floor_is_the_longer_of_the_products_and_of_reading_the_weights(monkey
     assert floor.operations(shape, weights, "inference") == 2 * 10 * 3 * 16 * (5 + 4)
     # The gradients: of both weights, and of h alone.
     assert floor.operations(shape, weights, "training") == 2 * 10 * 3 * 16 * (3 * (5 + 4) - 5)
-    monkeypatch.setattr(floor, "arithmetic_rate", lambda real: 1e3 * real.itemsize)
-    monkeypatch.setattr(floor, "reading_rate", lambda nbytes, threads: threads * nbytes)
-    assert floor.floor_ms(shape, weights, "inference", "float32", 10) == 1e3 * 8640 / 4e3
-    assert floor.floor_ms(shape, weights, "inference", "float64", 10) == 1e3 * 8640 / 8e3
-    assert floor.floor_ms(shape, weights, "training", "float16", 1) == 1e3 * 2 * 10
-    assert floor.floor_ms(shape, weights[:1], "inference", "float32", 1) == 1e3 * 4800 / 4e3
+    rates = iter([(4e3, 100.0), (2e3, 300.0)])
+
+    def measured(mode, dtype="float32", threads=1, weights=weights):
+        return floor.measure(shape, weights, mode, dtype, threads)
+
+    floors = floor.Floors()
+    for arithmetic, reading in rates:
+        monkeypatch.setattr(floor, "arithmetic_rate", lambda real, rate=arithmetic: rate * real.itemsize / 4)
+        monkeypatch.setattr(floor, "reading_rate", lambda nbytes, threads, rate=reading: rate)
+        for dtype in ("float32", "float64"):
+            floors.add(measured("inference", dtype))
+        floors.add(measured("inference", weights=weights[:1]))
+    assert floors.milliseconds(measured("inference")) == 1e3 * 10 * 16 * 4 * 4 / 300  # the best rates
+    floors.reading = dict.fromkeys(floors.reading, 1e9)
+    assert floors.milliseconds(measured("inference")) == 1e3 * 8640 / 4e3
+    assert floors.milliseconds(measured("inference", "float64")) == 1e3 * 8640 / 8e3
+    assert floors.milliseconds(measured("training", "float16")) == 1e3 * 2 * 10 * 3 * 16 * 22 / 4e3
+    assert floors.milliseconds(measured("inference", weights=weights[:1])) == 1e3 * 4800 / 4e3
 
 
 def test_rates_are_those_of_the_machine():
@@ -355,16 +367,17 @@ def test_an_update_keeps_the_rows_of_other_threads_and_precisions(tmp_path, caps
 @pytest.mark.oracle
 def test_recurrent_beside_other_libraries(tmp_path):
     require("onnxruntime")
-    arguments = ("--threads", 1, "--peers", "torch,onnxruntime", "--shapes", SHAPE, "--out", tmp_path)
+    arguments = ("--threads", 1, "--peers", "torch,gpulstm.torch,onnxruntime", "--shapes", SHAPE, "--out", tmp_path)
     done = run("recurrent", "--quick", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = harness.read(tmp_path / "recurrent-cpu.json")["rows"]
     assert [(row["implementation"], row["mode"]) for row in rows] == [
-        ("gpulstm", "inference"), ("torch", "inference"), ("onnxruntime", "inference"),
-        ("gpulstm", "training"), ("torch", "training"),
+        ("gpulstm", "inference"), ("torch", "inference"), ("gpulstm.torch", "inference"), ("onnxruntime", "inference"),
+        ("gpulstm", "training"), ("torch", "training"), ("gpulstm.torch", "training"),
     ]  # fmt: skip
     assert all(row["peer"] == "torch" and row["speed"] > 0 and row["error"] < 1e-5 for row in rows)
-    assert "training, 1 thread, float32: speed beside torch" in done.stdout
+    assert "\ntraining, 1 thread, float32: speed beside torch" in done.stdout
+    assert "\ngpulstm.torch, training, 1 thread, float32: speed beside torch" in done.stdout
 
 
 @pytest.mark.parametrize(

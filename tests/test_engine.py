@@ -61,6 +61,7 @@ def assert_same_bits(got: dict, want: dict) -> None:
         assert value is None or value.tobytes() == got[name].tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_all_sizes_and_modes_are_the_reference(case):
     for number in range(100):

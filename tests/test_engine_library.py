@@ -14,6 +14,8 @@ from tests import tiny_engine
 from tests.conftest import ROOT, skip
 from tests.tiny_engine import run, script
 
+pytestmark = pytest.mark.slow  # each test starts processes and a compiler
+
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:

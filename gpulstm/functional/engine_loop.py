@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from gpulstm import engine, pool, threads
-from gpulstm.backend import Array
+from gpulstm.backend import CPU, Array
 from gpulstm.cells import Cell, Kernels
 from gpulstm.functional.products import Weights, vectors_by_name
-from gpulstm.functional.sequence import Sequence
+from gpulstm.functional.sequence import Modes, Sequence
 
 _STATES = _PRODUCTS = 8  # kernels/host/sequence.h
 _INNER = -1
@@ -89,26 +89,31 @@ class EngineLoop:
 
     def run(self, x: Array, states: list, weights: Weights) -> tuple:
         """(y, *states_n) of x (T, B, D) from the first states, None for zeros."""
+        self.begin(x.shape[2], weights)
+        self.states, self.args.x = states, self._address(x)
+        _set(self.args.first, map(self._address, states))
+        return self._forward(self.keep)
+
+    def begin(self, D: int, weights: Weights) -> None:
+        """Tell the engine all but x and the first states."""
         seq, cell = self.seq, self.seq.cell
         plan = self.plan = _plan(cell, seq.dtype)
-        self.weights, self.states = weights, states
+        self.weights = weights
         self.held: list[Array] = []
         args = self.args = _Args(options=plan.options_at, product=plan.products)
-        args.T, args.B, args.D, args.H, args.P = seq.T, seq.B, x.shape[2], seq.H, seq.P
+        args.T, args.B, args.D, args.H, args.P = seq.T, seq.B, D, seq.H, seq.P
         args.threads, args.reverse, args.products = threads.get_num_threads(), seq.reverse, len(cell.products)
         vectors = weights.vectors(cell, np, seq.dtype) if cell.extra else None
         for name, array in (
-            ("x", x), ("w_ih", weights.w_ih), ("b_ih", weights.b_ih), ("b_hh", weights.b_hh), ("w_hr", weights.w_hr),
+            ("w_ih", weights.w_ih), ("b_ih", weights.b_ih), ("b_hh", weights.b_hh), ("w_hr", weights.w_hr),
             ("vectors", vectors), ("alive", seq.alive), ("clear", seq.clear), ("dropped", seq.dropped),
             ("keep_h", seq.shares_h), ("keep_states", seq.shares_c),
         ):  # fmt: skip
             if array is not None:
                 setattr(args, name, self._address(array))
         args.keep_h_step, args.keep_states_step = _step(seq.shares_h), _step(seq.shares_c)
-        _set(args.first, map(self._address, states))
         for product, form in zip(args.product, cell.products, strict=False):
             product.weight = self._address(weights.of(cell, form.weight)[form.weight_rows(seq.H)])
-        return self._forward(self.keep)
 
     def _forward(self, training: bool) -> tuple:
         seq, args = self.seq, self.args
@@ -173,6 +178,34 @@ class EngineLoop:
         return _at(array)
 
 
+class EngineStep:
+    """One step, again and again, for weights and sizes that stay and with no way back: what the engine is told of them,
+    and its memory, is kept. Not for two threads at once.
+
+    The weights (contiguous arrays, no vectors among them) are read where they lie.
+    """
+
+    def __init__(self, cell: Cell, dtype: Any, B: int, weights: Weights) -> None:
+        D, H = weights.w_ih.shape[1], weights.w_hh.shape[1]
+        self.loop = EngineLoop(Sequence(CPU, cell, dtype, 1, B, H, H, False, Modes()), False, keep=False)
+        self.loop.begin(D, weights)
+        self.loop._call(_SIZES)
+        args = self.args = self.loop.args
+        self.memory = [np.empty(size, np.uint8) for size in (args.saved_bytes, args.forward_bytes)]
+        args.saved, args.scratch = map(_at, self.memory)
+        self.dtype, self.shape, self.states = dtype, (B, H), len(cell.states)
+
+    def __call__(self, x: Array, states: list) -> list[Array]:
+        """The states after a step from contiguous x (B, D) and states (B, H), None for zeros."""
+        args, after = self.args, [np.empty(self.shape, self.dtype) for _ in range(self.states)]
+        args.x = _at(x)
+        _set(args.first, map(_at, states))
+        _set(args.last, map(_at, after))
+        args.y = args.last[0]  # they are the same numbers
+        self.loop._call(_FORWARD)
+        return after
+
+
 def _at(array: Any) -> int | None:
     """Where the numbers of a contiguous array lie."""
     if array is None:
@@ -219,16 +252,18 @@ def why_no_text(cell: Cell) -> str:
     assert kernel is not None
     if kernel.own and (why := engine.why_no_own(kernel.file, kernel.struct, kernel.stamp)):
         return why
-    return _difference(kernel, tuple(cell.row.items()))
+    return _difference(cell)
 
 
-@functools.cache
-def _difference(kernel: Kernels, row: tuple[tuple[str, int], ...]) -> str:
+@functools.lru_cache(maxsize=64)
+def _difference(cell: Cell) -> str:
     """What the struct and the row in Python do not agree on, or ""; an engine would write where nothing is."""
+    kernel, row = cell.kernel, cell.row
+    assert kernel is not None
     numbers = (ctypes.c_longlong * len(row))()
     if _entry(kernel, np.float64)(kernel.struct.encode(), _NUMBERS, ctypes.byref(numbers)):
         return f"kernel: want a cell of the library or the path of a .cuh file, got {kernel.struct} in {kernel.file!r}"
-    for (name, want), got in zip(row, numbers, strict=True):
+    for (name, want), got in zip(row.items(), numbers, strict=True):
         if got != want:
             return f"{Path(kernel.file).name}: {name}: the struct {kernel.struct} has {got}, the row in Python {want}"
     return ""

@@ -3,11 +3,67 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpulstm import cells
 from gpulstm.backend import Array
 from gpulstm.cells import Cell
+from gpulstm.dtypes import is_floating
+from gpulstm.functional.engine_loop import EngineStep, why_not
+from gpulstm.functional.explain import record
 from gpulstm.functional.needs import needs
+from gpulstm.functional.products import Weights
 from gpulstm.functional.recurrent import recurrent
+from gpulstm.threads import get_num_threads
+
+
+class Steps:
+    """Steps of one cell that need no gradients, without looking at everything anew before each: for loops such as a
+    language model's, which writes on. Weights may change in place between steps.
+    """
+
+    MOST = 8  # sizes that are kept
+
+    def __init__(self) -> None:
+        self._free: dict[tuple, tuple[EngineStep, list]] = {}
+
+    def after(self, cell: Cell, x: Array, states: list, weights: list) -> list[Array] | None:
+        """The states after the step, or None where ``one_step`` has to look: x, states (None for zeros) and weights are
+        in the order of its arguments, w_hr not among them.
+        """
+        key = x.shape, x.dtype, get_num_threads()
+        # Taken out meanwhile, so that another thread makes its own.
+        step, known = self._free.pop(key, (None, None))
+        if step is None or any(a is not b for a, b in zip(weights, known, strict=True)):
+            if not _steps_alone(cell, x, weights):
+                return None
+            w_ih, w_hh, b_ih, b_hh = weights
+            step, known = EngineStep(cell, x.dtype, len(x), Weights(w_ih, w_hh, b_ih, b_hh, None, ())), weights
+        shape, dtype = step.shape, x.dtype
+        for array in (x, *states):
+            if array is None:
+                continue
+            if not (type(array) is np.ndarray and array.dtype == dtype and array.flags.c_contiguous):
+                return None
+            if array is not x and array.shape != shape:
+                return None
+        after = step(x, states)
+        record(cell.name, "engine", "cpu", dtype, (1, *x.shape, shape[1]), False, "")
+        if len(self._free) >= self.MOST:
+            self._free.clear()
+        self._free[key] = step, known
+        return after
+
+
+def _steps_alone(cell: Cell, x: Array, weights: list) -> bool:
+    """Whether a step may go without further looks: all as the engine takes it where it lies."""
+    if cell.extra or not cell.recurrent or x.ndim != 2 or x.dtype.itemsize < 4 or not is_floating(x.dtype):
+        return False
+    w_ih, w_hh, *_ = weights
+    arrays = [weight for weight in weights if weight is not None]
+    if not all(type(a) is np.ndarray and a.dtype == x.dtype and a.flags.c_contiguous for a in (x, *arrays)):
+        return False
+    return x.shape[1] == w_ih.shape[1] and not why_not(cell)
 
 
 @needs(None, None)

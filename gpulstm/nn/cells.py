@@ -1,5 +1,6 @@
 """The cells one step at a time, for loops of the user's own."""
 
+import weakref
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -8,11 +9,15 @@ from gpulstm import cells
 from gpulstm.backend import Device
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
-from gpulstm.functional.one_step import one_step
+from gpulstm.functional.one_step import Steps, one_step
 from gpulstm.nn.arguments import as_states, as_tensor, check_fits
 from gpulstm.nn.initial import Initial, Weights
 from gpulstm.nn.module import Module, Parameter, check_flags, check_sizes
 from gpulstm.tape import Tensor, apply, records
+from gpulstm.tape.recording import recording
+
+# Beside the cells, not in them: no copy and no file of a cell holds any.
+_steps: "weakref.WeakKeyDictionary[RecurrentCell, Steps]" = weakref.WeakKeyDictionary()
 
 
 class CellOptions(TypedDict, total=False):
@@ -70,6 +75,8 @@ class RecurrentCell(Module):
 
     def forward(self, x: Any, hx: Any = None) -> Any:
         """See the class."""
+        if not recording() and (after := self._stepped(x, hx)) is not None:
+            return after
         x = as_tensor(x, "x")
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(f"x: want (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
@@ -86,6 +93,22 @@ class RecurrentCell(Module):
         options = {"cell": self.cell, "path": self.path, "input_gradient": x.requires_grad, "inference": inference}
         after = apply(one_step, x, *states, *weights, None, *extra, **options)
         return after[0] if len(after) == 1 else after
+
+    def _stepped(self, x: Any, hx: Any) -> Any:
+        """What ``forward`` gives, where it needs no look at most of its arguments; else None."""
+        names = self.cell.states
+        states = [None] * len(names) if hx is None else [hx] if len(names) == 1 else hx
+        if self.path not in ("auto", "engine") or not isinstance(states, list | tuple) or len(states) != len(names):
+            return None
+        given = [y.data if isinstance(y, Tensor) else y for y in (x, *states)]
+        if type(given[0]) is not np.ndarray:
+            return None
+        weights = [getattr(self, name, None) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        steps = _steps.get(self) or _steps.setdefault(self, Steps())
+        after = steps.after(self.cell, given[0], given[1:], [w if w is None else w.data for w in weights])
+        if after is None:
+            return None
+        return Tensor(after[0]) if len(after) == 1 else tuple(map(Tensor, after))
 
     def _state(self, name: str, state: Any, leading: tuple[int, ...]) -> Tensor:
         state = as_tensor(state, name)
