@@ -1,8 +1,8 @@
 """The least time that a sequence can take on this processor, from what its cores reach in NumPy.
 
-Two rates: the arithmetic of a large matrix product, and the reading of memory of the size of the weights that every step
-takes anew. No way of computing the sequence beats either; what it does element by element comes on top and is not
-counted. A machine's speed drifts, so the best rates of a whole run count.
+Two rates: the arithmetic of a large matrix product, and the reading of memory of the size of the weights that every
+step takes anew. No way of computing the sequence beats either; what it does element by element comes on top and is
+not counted. A machine's speed drifts, so the best rates of a whole run count.
 """
 
 import time

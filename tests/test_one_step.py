@@ -103,6 +103,17 @@ def test_what_is_given_is_checked_as_ever():
             cell(x, (h, h))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("weight_ih", (4 * H, D + 1)), ("weight_hh", (4 * H, H + 1)), ("bias_hh", (4 * H - 1,))]
+)
+def test_weights_that_do_not_fit_are_named(name, shape):
+    cell = gl.LSTMCell(D, H, device="cpu")
+    step(cell, np.zeros((2, D), np.float32), None)
+    setattr(cell, name, gl.Parameter(np.zeros(shape, np.float32)))
+    with pytest.raises(gl.ShapeError, match=name.replace("weight", "w").replace("bias", "b")):
+        step(cell, np.zeros((2, D), np.float32), None)
+
+
 def test_results_are_memory_of_their_own(rng):
     cell = gl.LSTMCell(D, H, device="cpu")
     x, states = rng.standard_normal((2, D)).astype(np.float32), states_of(cell, rng, 2)

@@ -59,11 +59,14 @@ def _steps_alone(cell: Cell, x: Array, weights: list) -> bool:
     """Whether a step may go without further looks: all as the engine takes it where it lies."""
     if cell.extra or not cell.recurrent or x.ndim != 2 or x.dtype.itemsize < 4 or not is_floating(x.dtype):
         return False
-    w_ih, w_hh, *_ = weights
     arrays = [weight for weight in weights if weight is not None]
     if not all(type(a) is np.ndarray and a.dtype == x.dtype and a.flags.c_contiguous for a in (x, *arrays)):
         return False
-    return x.shape[1] == w_ih.shape[1] and not why_not(cell)
+    H = weights[1].shape[-1]
+    rows = len(cell.gates) * H
+    wanted = ((rows, x.shape[1]), (rows, H), (rows,), (rows,))
+    fits = all(weight is None or weight.shape == want for weight, want in zip(weights, wanted, strict=True))
+    return fits and not why_not(cell)
 
 
 @needs(None, None)

@@ -36,7 +36,7 @@ class Call:
         layer = object.__new__(type(self.layer))
         first = len(leaves) - len(self.parameters)
         own = vars(layer)
-        own.update(vars(self.layer), training=self.training)
+        own.update(vars(self.layer), training=self.training, _steps_again=False)
         own.update(zip(self.parameters, leaves[first:], strict=True))
         if self.seed is not None:
             own["generator"] = np.random.Generator(np.random.PCG64(self.seed))
