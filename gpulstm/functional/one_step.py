@@ -32,13 +32,13 @@ class Steps:
         in the order of its arguments, w_hr not among them.
         """
         key = x.shape, x.dtype, get_num_threads()
-        # Taken out meanwhile, so that another thread makes its own.
-        step, known = self._free.pop(key, (None, None))
-        if step is None or any(a is not b for a, b in zip(weights, known, strict=True)):
+        found = self._free.pop(key, None)  # taken out meanwhile, so that another thread makes its own
+        if found is None or any(a is not b for a, b in zip(weights, found[1], strict=True)):
             if not _steps_alone(cell, x, weights):
                 return None
             w_ih, w_hh, b_ih, b_hh = weights
-            step, known = EngineStep(cell, x.dtype, len(x), Weights(w_ih, w_hh, b_ih, b_hh, None, ())), weights
+            found = EngineStep(cell, x.dtype, len(x), Weights(w_ih, w_hh, b_ih, b_hh, None, ())), weights
+        step, _ = found
         shape, dtype = step.shape, x.dtype
         for array in (x, *states):
             if array is None:
@@ -51,7 +51,7 @@ class Steps:
         record(cell.name, "engine", "cpu", dtype, (1, *x.shape, shape[1]), False, "")
         if len(self._free) >= self.MOST:
             self._free.clear()
-        self._free[key] = step, known
+        self._free[key] = found
         return after
 
 

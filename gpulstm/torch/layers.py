@@ -1,6 +1,7 @@
 """gpulstm's layers and cells as ``torch.nn.Module``s; their documentation is that of the layer each is named after."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
@@ -28,7 +29,7 @@ class Recurrent(Module):
     place of output, with states in the order that its sequences had before they were sorted.
     """
 
-    kind = nn.Recurrent
+    kind: ClassVar[Callable[..., Any]] = nn.Recurrent
 
     @staticmethod
     def compute(layer: Any, x: Any, *states: Any, **modes: Any) -> tuple:
@@ -60,9 +61,9 @@ class Recurrent(Module):
         states = [self._ordered(state, x.sorted_indices) for state in optional_tensors(self.cell.states, hx)]
         output, *after = self._call(padded, *states, lengths=lengths.numpy(), mask=None, reset=None)
         packed = pack_padded_sequence(output, lengths, batch_first=first)
-        after = [self._ordered(state, x.unsorted_indices) for state in after]
+        last = tuple(self._ordered(state, x.unsorted_indices) for state in after)
         indices = x.sorted_indices, x.unsorted_indices
-        return PackedSequence(packed.data, packed.batch_sizes, *indices), after[0] if len(after) == 1 else tuple(after)
+        return PackedSequence(packed.data, packed.batch_sizes, *indices), last[0] if len(last) == 1 else last
 
     @staticmethod
     def _ordered(state: torch.Tensor | None, order: torch.Tensor | None) -> torch.Tensor | None:
@@ -142,7 +143,7 @@ class MinGRU(Recurrent):
 class RecurrentCell(Module):
     """``gl.RecurrentCell`` for torch: one step of any cell, ``h, c = cell(x, (h, c))`` or ``h = cell(x, h)``."""
 
-    kind = nn.RecurrentCell
+    kind: ClassVar[Callable[..., Any]] = nn.RecurrentCell
 
     @staticmethod
     def compute(layer: Any, x: Any, *states: Any) -> tuple:
