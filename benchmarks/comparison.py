@@ -16,7 +16,7 @@ from benchmarks import harness
 from benchmarks.floor import Floors
 from benchmarks.peers import SERVES
 from benchmarks.problem import AGREEMENT, MODES, Shape
-from benchmarks.team import Missing, Team, WorkerFailed, take_turns
+from benchmarks.team import Missing, Team, Worker, WorkerFailed, take_turns
 
 LSTM = "gpulstm's LSTM"  # takes turns with every other cell
 
@@ -93,10 +93,9 @@ class Comparison:
         loaded = self._load(team, case, tf32, references[self.cell])
         workers = {name: team.worker(name, tf32) for name in loaded}
         if self.cell != "lstm" and "gpulstm" in loaded:
-            workers[LSTM] = team.worker(LSTM, tf32)
-            workers[LSTM].ask(
-                "load", peer="gpulstm", device=self.device, reference=references["lstm"], cell="lstm", **case
-            )
+            options = {"peer": "gpulstm", "device": self.device, "reference": references["lstm"], "cell": "lstm"}
+            if self._asked(LSTM, case, team.worker(LSTM, tf32), "load", **options, **case):
+                workers[LSTM] = team.worker(LSTM, tf32)
         timed = take_turns(workers, self.rounds, self.seconds)
         lstm = timed.pop(LSTM, {"failed": ""})
         for name in [name for name in timed if "failed" in timed[name]]:
@@ -112,8 +111,18 @@ class Comparison:
             if row["implementation"] == "gpulstm" and "failed" not in lstm:
                 row["beside_lstm"] = harness.rounded(row["p50_ms"] / harness.percentiles(lstm["wall"])[1])
             if self.device == "cpu" and row["p50_ms"] <= self.short:
-                row["after_sleep"] = harness.rounded(workers[row["implementation"]].ask("after_sleep"))
+                name = row["implementation"]
+                ratio = self._asked(name, case, workers[name], "after_sleep")
+                row["after_sleep"] = None if ratio is None else harness.rounded(ratio)
         return rows
+
+    def _asked(self, name: str, case: dict[str, str], worker: Worker, do: str, **arguments: Any) -> Any:
+        """What a worker answers; None, and refused, where it fails."""
+        try:
+            return worker.ask(do, **arguments)
+        except WorkerFailed as error:
+            self._refuse(name, str(error), case)
+            return None
 
     def _load(self, team: Team, case: dict[str, str], tf32: bool, reference: str) -> dict[str, dict[str, Any]]:
         """What the implementations that are here and agree say of themselves, by name."""

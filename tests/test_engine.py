@@ -138,13 +138,13 @@ def test_inference_has_the_bits_of_training_and_keeps_nothing(rng):
 
 
 def test_layers_keep_nothing_where_nothing_is_recorded(rng, monkeypatch):
-    kept, run = [], EngineLoop.run
+    kept, begin = [], EngineLoop.begin
 
     def recorded(self, *args):
         kept.append(self.keep)
-        return run(self, *args)
+        return begin(self, *args)
 
-    monkeypatch.setattr(EngineLoop, "run", recorded)
+    monkeypatch.setattr(EngineLoop, "begin", recorded)
     layer, cell = gl.LSTM(3, 4, device="cpu"), gl.LSTMCell(3, 4, device="cpu")
     x = gl.tensor(rng.standard_normal((2, 1, 3)).astype(np.float32), device="cpu")
     layer(x), cell(x[0])
