@@ -330,6 +330,15 @@ def test_the_seed_of_torch_decides_parameters_and_noise():
     assert torch.equal(layer(torch.ones(5, 2, 3))[0], layer(torch.ones(5, 2, 3))[0])
 
 
+def test_a_generator_decides_in_the_place_of_torchs_seed():
+    def all_of_it():
+        layer = gt.LSTM(3, 4, regularize=gl.Zoneout(0.3), generator=np.random.default_rng(7))
+        return [*layer.parameters(), layer(torch.ones(5, 2, 3))[0], layer(torch.ones(5, 2, 3))[0]]
+
+    first, again = all_of_it(), all_of_it()
+    assert all(map(torch.equal, first, again)) and not torch.equal(first[-1], first[-2])
+
+
 def test_no_gradients_where_torch_records_none():
     lstm, x = gt.LSTM(3, 4), torch.randn(5, 2, 3)
     with torch.no_grad():

@@ -9,6 +9,7 @@ import torch
 
 from gpulstm.dtypes import as_dtype
 from gpulstm.errors import DTypeError
+from gpulstm.random import draw_seed
 from gpulstm.torch.call import Call, run
 from gpulstm.torch.memory import as_tensor
 
@@ -73,7 +74,7 @@ class Module(torch.nn.Module):
         own = self._layer.generator
         seed = None
         if self.training and self._draws:
-            seed = drawn_seed() if own is None else int(own.integers(2**63))
+            seed = drawn_seed() if own is None else draw_seed(own)
         call = Call(self._layer, type(self).compute, names, self.training, seed, options)
         return run(call, *given)
 
