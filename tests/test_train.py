@@ -1,9 +1,11 @@
 """Training: the loop, its records, and runs that stop anywhere and go on with the same bits."""
 
+import errno
 import io
 import json
 import math
 import signal
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -526,6 +528,38 @@ def test_a_terminal_gets_a_bar_and_a_file_gets_lines():
     assert len(lines) == 8 and "\r" not in stream.getvalue()
     assert lines[0].startswith("step  5/23  loss ") and lines[0].endswith(" left") and "tokens/s" in lines[0]
     assert lines[1].startswith("step  6/23  loss ") and "validation " in lines[1]
+
+
+def test_a_terminal_that_is_closed_leaves_others_free_to_draw():
+    """Whatever part of a drawing fails first: an error inside tqdm would leave its lock held for ever."""
+    from tqdm import tqdm
+
+    class Closing(Terminal):
+        left = 0
+
+        def write(self, text):
+            self.left -= 1
+            if self.left < 0:
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+            return super().write(text)
+
+        def flush(self):
+            self.write("")
+
+    for left in range(12):
+        stream = Closing()
+        stream.left = left
+        progress = Progress(stream, 0, 3, epochs=2)
+        progress._bar.mininterval = 0  # every step draws
+        for _ in range(3):
+            progress.step()
+        progress.record({"epoch": 1, "step": 3, "loss": 1.0, "val_loss": 1.0, "tokens_per_second": 1.0}, 0.1)
+        progress.close()
+        assert stream.left < 0
+        other = Thread(target=lambda: tqdm(total=1, file=Terminal()).close(), daemon=True)
+        other.start()
+        other.join(10)
+        assert not other.is_alive()
 
 
 def test_no_stream_shows_nothing(capsys):

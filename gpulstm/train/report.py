@@ -2,14 +2,34 @@
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from gpulstm.errors import DTypeError, FileExists
 
 Record = dict[str, Any]
+
+
+class _Lasting:
+    """A text stream to which writing does not fail: what can no longer be written is dropped.
+
+    An error in the middle of a bar's drawing would leave tqdm's lock held, and whoever draws a bar after it waiting.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class Progress:
@@ -22,21 +42,20 @@ class Progress:
     """
 
     def __init__(self, stream: TextIO | None, step: int, steps: int | None, epochs: int | None = None) -> None:
-        self._stream, self._steps, self._epochs, self._bar = stream, steps, epochs, None
-        with self._while_it_lasts():
-            if stream is not None and stream.isatty():
-                from tqdm import tqdm
+        self._stream = None if stream is None else _Lasting(stream)
+        self._steps, self._epochs, self._bar = steps, epochs, None
+        if stream is not None and stream.isatty():
+            from tqdm import tqdm
 
-                # The delay leaves the first writing to update(): before tqdm 4.70 a bar whose constructor cannot write
-                # complains when it is deleted.
-                options = {"unit": "step", "dynamic_ncols": True, "delay": 1e-6}
-                self._bar = tqdm(total=steps, initial=step, file=stream, **options)
+            class Bar(tqdm):
+                monitor_interval = 0  # no thread that looks for slow steps: each step looks at the clock
+
+            self._bar = Bar(total=steps, initial=step, file=self._stream, unit="step", dynamic_ncols=True, miniters=1)
 
     def step(self) -> None:
         """One more step is done."""
-        with self._while_it_lasts():
-            if self._bar is not None:
-                self._bar.update()
+        if self._bar is not None:
+            self._bar.update()
 
     def record(self, record: Record, seconds_a_step: float) -> None:
         """Show a record of the log; see Trainer."""
@@ -47,10 +66,9 @@ class Progress:
             left = "" if self._steps is None else f"  {clock(seconds_a_step * (self._steps - record['step']))} left"
             self.line(f"{self._place(record)}  {facts}{validated}  {rate}{left}")
             return
-        with self._while_it_lasts():
-            if self._epochs is not None:
-                self._bar.set_description(f"epoch {record['epoch']}/{self._epochs}")
-            self._bar.set_postfix_str(f"{facts}, {rate}")
+        if self._epochs is not None:
+            self._bar.set_description(f"epoch {record['epoch']}/{self._epochs}")
+        self._bar.set_postfix_str(f"{facts}, {rate}")
         if validated:
             self.line(f"{self._place(record)}: {facts}{validated}")
 
@@ -62,25 +80,14 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Show a line of text without harming the bar."""
-        with self._while_it_lasts():
-            if self._bar is not None:
-                self._bar.write(text, file=self._stream)
-            elif self._stream is not None:
-                print(text, file=self._stream, flush=True)
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        elif self._stream is not None:
+            print(text, file=self._stream, flush=True)
 
     def close(self) -> None:
-        with self._while_it_lasts():
-            if self._bar is not None:
-                self._bar.close()
-
-    @contextmanager
-    def _while_it_lasts(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError:
-            if self._bar is not None:
-                self._bar.disable = True  # it would show itself once more when it is deleted
-            self._stream = self._bar = None
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _words(record: Record, prefix: str) -> str:
