@@ -9,7 +9,7 @@ import pytest
 import gpulstm as gl
 from gpulstm import functional
 from gpulstm.errors import DeviceError, DTypeError, GpulstmError, ShapeError
-from gpulstm.tape import TapeError, apply, node
+from gpulstm.tape import TapeError, apply, backward, node
 from tests.tolerances import assert_gradient, central_differences
 
 
@@ -57,11 +57,11 @@ def _overwrites(self, gradient, shared):
 
 
 def _oldest_first(newest_first):
-    return lambda root: [root, *newest_first(root)[:0:-1]]
+    return lambda roots: [*roots, *newest_first(roots)[:0:-1]]
 
 
 def _first_use_only(newest_first):
-    return lambda root: newest_first(root)[:-1]
+    return lambda roots: newest_first(roots)[:-1]
 
 
 @pytest.mark.parametrize("fault", ["grad is overwritten", "wrong order", "one node is left out"])
@@ -126,6 +126,21 @@ def test_outputs_that_are_not_used_have_no_gradient(leaf, used):
 
 def no_derivative(a):
     return a * 0 + 1, lambda dy: (None,)
+
+
+def test_backward_of_several_goes_once_through_what_they_share(device, leaf):
+    x, passes = leaf((3,)), []
+
+    def doubled(x):
+        return 2 * x, lambda d: passes.append(1) or (2 * d,)
+
+    y = apply(doubled, x)
+    a, b, g = y * 3, y.sum(), device.asarray(np.arange(3.0))
+    fixed = gl.Tensor(g)
+    backward([(a, g), (y, g), (y, g), (x, g), (fixed, g), (b, device.asarray(np.ones(())))])
+    assert np.allclose(device.to_numpy(x.grad), 11 * device.to_numpy(g) + 2) and passes == [1] and fixed.grad is None
+    with pytest.raises(TapeError, match="already ran through this graph"):
+        backward([(a, g)])
 
 
 def test_a_way_without_a_gradient(leaf):

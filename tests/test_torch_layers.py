@@ -330,6 +330,40 @@ def test_the_seed_of_torch_decides_parameters_and_noise():
     assert torch.equal(layer(torch.ones(5, 2, 3))[0], layer(torch.ones(5, 2, 3))[0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_seed_gives_the_parameters_that_torchs_own_layer_has(name, dtype):
+    """And leaves torch's generator where torch's own layer does: a model with one line changed begins as before."""
+    projected = {"num_layers": 2, "proj_size": 3} if name == "LSTM" else {"bias": False}
+    for options in ({}, {"num_layers": 2, "bidirectional": True}, projected):
+        made = []
+        for kind in (THEIRS[name], getattr(gt, name)):
+            torch.manual_seed(9)
+            layer = kind(5, 7, dtype=getattr(torch, dtype), **options)
+            made.append({**layer.state_dict(), "next": torch.rand(3)})
+        assert list(made[0]) == list(made[1])
+        assert all(map(torch.equal, made[0].values(), made[1].values()))
+
+
+@pytest.mark.parametrize("init", ["keras", "orthogonal"])
+def test_a_seed_gives_the_same_parameters_again_whatever_their_distribution(init):
+    layers = []
+    for _ in range(2):
+        torch.manual_seed(9)
+        layers.append(gt.LSTM(3, 4, init=init))
+    assert all(map(torch.equal, *(layer.parameters() for layer in layers)))
+
+
+def test_a_setting_that_is_changed_later_counts():
+    layer, x = gt.LSTM(3, 4, num_layers=2, dropout=0.5), torch.ones(5, 2, 3)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    layer.dropout = 0.0
+    assert layer.dropout == 0 and torch.equal(layer(x)[0], layer(x)[0]) and "dropout" not in vars(layer)
+    again = copy.deepcopy(layer)
+    layer.dropout = 0.5
+    assert again.dropout == 0 and torch.equal(again(x)[0], again(x)[0])
+
+
 def test_a_generator_decides_in_the_place_of_torchs_seed():
     def all_of_it():
         layer = gt.LSTM(3, 4, regularize=gl.Zoneout(0.3), generator=np.random.default_rng(7))

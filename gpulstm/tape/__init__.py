@@ -7,6 +7,17 @@ recording.py switches the tape off. The functions themselves stand in functional
 
 from gpulstm.errors import TapeError
 from gpulstm.tape.recording import enable_grad, no_grad
-from gpulstm.tape.tensor import Tensor, apply, increment_version, raw, records, tensor
+from gpulstm.tape.tensor import Tensor, apply, backward, increment_version, raw, records, tensor
 
-__all__ = ["TapeError", "Tensor", "apply", "enable_grad", "increment_version", "no_grad", "raw", "records", "tensor"]
+__all__ = [
+    "TapeError",
+    "Tensor",
+    "apply",
+    "backward",
+    "enable_grad",
+    "increment_version",
+    "no_grad",
+    "raw",
+    "records",
+    "tensor",
+]

@@ -4,7 +4,7 @@ A node is a whole sequence, a whole product or a whole loss, so the tape's cost 
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -111,9 +111,10 @@ def as_array(x: Any) -> Any:
     return np.asarray(x) if isinstance(x, np.generic) else x
 
 
-def _newest_first(root: Node) -> list[Node]:
-    """All nodes that ``root`` came from, itself first, each checked."""
-    found, stack = {root}, [root]
+def _newest_first(roots: Iterable[Node]) -> list[Node]:
+    """All nodes that the roots came from, themselves among them, each checked."""
+    found = set(roots)
+    stack = [*found]
     while stack:
         node = stack.pop()
         node.check()
@@ -124,15 +125,14 @@ def _newest_first(root: Node) -> list[Node]:
     return sorted(found, key=lambda node: node.number, reverse=True)
 
 
-def run_backwards(source: tuple[Node, int], gradient: Array, retain: bool) -> None:
-    """Give every leaf that ``source``, an output of a node, came from its part of the gradient."""
-    nodes, pending = _newest_first(source[0]), {source: gradient}
-    for node in nodes:
-        cotangents = [pending.pop((node, k), None) for k in range(node.outputs)]
+def run_backwards(given: dict[tuple[Node, int], Array], retain: bool) -> None:
+    """Give every leaf that outputs of nodes came from its part of their gradients; ``given`` is used up."""
+    for node in _newest_first({node for node, _ in given}):
+        cotangents = [given.pop((node, k), None) for k in range(node.outputs)]
         for target, gradient, shared in node.gradients(cotangents, retain):
             if not isinstance(target, tuple):
                 target._accumulate(gradient, shared)
-            elif target in pending:
-                pending[target] = as_array(pending[target] + gradient)
+            elif target in given:
+                given[target] = as_array(given[target] + gradient)
             else:
-                pending[target] = gradient
+                given[target] = gradient

@@ -76,6 +76,21 @@ def raw(x: Any) -> Any:
     return find_device("cuda").backend.asarray(x) if hasattr(x, "__cuda_array_interface__") else native(x)
 
 
+def backward(pairs: Iterable[tuple["Tensor", Array]]) -> None:
+    """``Tensor.backward`` of several at once, each with a raw array that fits as its gradient.
+
+    What they were all made of is gone through once. Raises TapeError as ``Tensor.backward`` does.
+    """
+    made: dict[tuple[Node, int], Array] = {}
+    for tensor, gradient in pairs:
+        source = tensor._source
+        if source is not None:
+            made[source] = as_array(made[source] + gradient) if source in made else gradient
+        elif tensor._requires_grad:
+            tensor._accumulate(gradient, shared=True)
+    run_backwards(made, retain=False)
+
+
 def increment_version(tensor: "Tensor") -> None:
     """Note that the tensor's array was written to: ``backward`` then refuses what needs it as it was."""
     tensor.version.count += 1
@@ -205,7 +220,7 @@ class Tensor(Operators, Methods, Exchange):
             if self._source is None:
                 self._accumulate(gradient, shared=True)
             else:
-                run_backwards(self._source, gradient, retain_graph)
+                run_backwards({self._source: gradient}, retain_graph)
 
     def _check_gradient(self, name: str, gradient: Array) -> None:
         backend_of(data=self._data, **{name: _no_tensor(name, gradient)})

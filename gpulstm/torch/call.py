@@ -1,23 +1,21 @@
 """A call of one of gpulstm's layers as a function that torch differentiates."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from gpulstm import threads
-from gpulstm.backend import Array, backend_of
+from gpulstm.backend import Array
 from gpulstm.errors import TapeError
-from gpulstm.tape import Tensor, apply, enable_grad, no_grad
+from gpulstm.tape import Tensor, backward, enable_grad, no_grad
 from gpulstm.torch.memory import as_array, as_tensor, current_stream
 
 Inputs = Sequence[torch.Tensor | None]
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """What is computed: ``compute(layer, *tensors)`` of a layer that has its parameters, a flat tuple of Tensors.
 
     The layer is a copy made for each call, so that calls of several Python threads do not meet. ``seed`` is what the
@@ -29,7 +27,7 @@ class Call:
     parameters: tuple[str, ...]  # names of the last inputs
     training: bool
     seed: int | None
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any]
 
     def outputs(self, leaves: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
         """What the layer makes of its inputs and parameters."""
@@ -55,17 +53,8 @@ class Record:
 
     def gradients(self, given: Sequence[Array | None]) -> list[Array | None]:
         """One for each input, None for one that has none. They are made once: what they need is not kept."""
-        pairs = [(out, d) for out, d in zip(self.outputs, given, strict=True) if d is not None and out.requires_grad]
-        if not pairs:
-            return [None] * len(self.leaves)
-        outputs, gradients = zip(*pairs, strict=True)
-        apply(_end, *outputs, gradients=gradients).backward()
+        backward((out, d) for out, d in zip(self.outputs, given, strict=True) if d is not None)
         return [None if leaf is None else leaf.grad for leaf in self.leaves]
-
-
-def _end(*outputs: Array, gradients: tuple[Array, ...]) -> tuple[Array, Callable]:
-    """A number that is made of all outputs and whose gradients by them are those given."""
-    return backend_of(outputs[0]).zeros((), outputs[0].dtype), lambda _: gradients
 
 
 class _Function(torch.autograd.Function):

@@ -13,15 +13,17 @@ from gpulstm.errors import DeviceError
 
 def as_array(tensor: torch.Tensor) -> Array:
     """The NumPy or CuPy array that has the tensor's memory. Raises DeviceError for a device that is neither's."""
-    tensor = tensor.detach()
-    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor  # NumPy knows no bfloat16
-    if tensor.device.type == "cpu":
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    narrow = tensor.dtype is torch.bfloat16  # which NumPy does not know
+    bits = tensor.view(torch.int16) if narrow else tensor
+    if tensor.is_cpu:
         array = bits.numpy()
-    elif tensor.device.type == "cuda":
+    elif tensor.is_cuda:
         array = device(f"cuda:{tensor.device.index}").backend.xp.from_dlpack(bits)
     else:
         raise DeviceError(f"tensor: want one on cpu or cuda, got {tensor.device}")
-    return array if bits is tensor else array.view(as_dtype("bfloat16"))
+    return array.view(as_dtype("bfloat16")) if narrow else array
 
 
 def as_tensor(array: Array) -> torch.Tensor:

@@ -41,7 +41,7 @@ class Module(torch.nn.Module):
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
             raise DTypeError(f"dtype: want one of torch's floating types or None, got {dtype!r}")
         given = options.get("generator")
-        options["generator"] = np.random.default_rng(drawn_seed()) if given is None else given
+        options["generator"] = _Torchs(dtype) if given is None else given
         real = as_dtype(str(dtype).removeprefix("torch."))
         layer = type(self).kind(*arguments, device="cpu", dtype=real, **options)
         layer.generator = given
@@ -55,13 +55,26 @@ class Module(torch.nn.Module):
         self._layer = layer
 
     def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            layer = self.__dict__.get("_layer")
-            if layer is None or name.startswith("_") or (name not in vars(layer) and name != "output_size"):
-                raise
-            return getattr(layer, name)  # hidden_size, num_layers, ...
+        parameters = self.__dict__.get("_parameters", {})
+        if name in parameters:
+            return parameters[name]
+        if self._is_the_layers(name):
+            return getattr(self._layer, name)  # hidden_size, num_layers, ...
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._is_the_layers(name):
+            setattr(self._layer, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _is_the_layers(self, name: str) -> bool:
+        """Whether an attribute that is no module's own is one of the layer of gpulstm."""
+        own = self.__dict__
+        layer = own.get("_layer")
+        if layer is None or name.startswith("_") or name in own:
+            return False
+        return name in vars(layer) or name == "output_size"
 
     def _call(self, *inputs: torch.Tensor | None, **options: Any) -> tuple[torch.Tensor, ...]:
         """What ``compute`` gives, in autocast's type where torch is told to use one."""
@@ -85,6 +98,20 @@ class Module(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return self._layer.extra_repr()
+
+
+class _Torchs(np.random.Generator):
+    """Draws first values from torch's default generator, for tensors of one type, just as ``torch.nn`` does."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(np.random.PCG64(0))
+        self._dtype = dtype
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
+        return torch.empty(size, dtype=self._dtype).uniform_(low, high).double().numpy()
+
+    def standard_normal(self, size: Any = None, dtype: Any = None, out: Any = None) -> Any:
+        return torch.empty(size, dtype=self._dtype).normal_().double().numpy()
 
 
 def drawn_seed() -> int:
