@@ -9,21 +9,27 @@ import gpulstm as gl
 from benchmarks.cell_problem import CellProblem
 from benchmarks.peers import Gpulstm, Peer
 
-LAYERS: dict[str, Any] = {
-    "gru": gl.GRU,
-    "rnn": gl.RNN,
-    "gru, reset before": lambda D, H, **o: gl.GRU(D, H, reset="before", **o),
-    "peephole": gl.PeepholeLSTM,
-    "peephole, full": lambda D, H, **o: gl.PeepholeLSTM(D, H, peepholes="full", **o),
-    "coupled": gl.CoupledLSTM,
-    "layer norm": gl.LayerNormLSTM,
-    "slstm": gl.SLSTM,
-    "lstm, zoneout": lambda D, H, **o: gl.LSTM(D, H, regularize=gl.Zoneout(ZONEOUT, ZONEOUT), **o),
-    "lstm, lengths": gl.LSTM,
-    "minlstm": gl.MinLSTM,
-    "mingru": gl.MinGRU,
-}
 ZONEOUT = 0.125
+LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gru": ("GRU", {}),
+    "rnn": ("RNN", {}),
+    "gru, reset before": ("GRU", {"reset": "before"}),
+    "peephole": ("PeepholeLSTM", {}),
+    "peephole, full": ("PeepholeLSTM", {"peepholes": "full"}),
+    "coupled": ("CoupledLSTM", {}),
+    "layer norm": ("LayerNormLSTM", {}),
+    "slstm": ("SLSTM", {}),
+    "lstm, zoneout": ("LSTM", {"regularize": gl.Zoneout(ZONEOUT, ZONEOUT)}),
+    "lstm, lengths": ("LSTM", {}),
+    "minlstm": ("MinLSTM", {}),
+    "mingru": ("MinGRU", {}),
+}
+
+
+def layer(cell: str, module: Any, *sizes: int, **options: Any) -> Any:
+    """The layer of that cell from ``module``: gpulstm or gpulstm.torch."""
+    name, own = LAYERS[cell]
+    return getattr(module, name)(*sizes, **own, **options)
 
 
 class GpulstmCell(Gpulstm):
@@ -32,7 +38,8 @@ class GpulstmCell(Gpulstm):
     def __init__(self, problem: CellProblem, device: str, precision: str) -> None:
         dtype = gl.as_dtype("float32" if precision == "tf32" else precision)
         self.backend = gl.device(device).backend
-        self.layer = LAYERS[problem.cell](problem.shape.D, problem.shape.H, device=device, dtype=dtype).eval()
+        sizes = problem.shape.D, problem.shape.H
+        self.layer = layer(problem.cell, gl, *sizes, device=device, dtype=dtype).eval()
         state = {f"{name}_l0": array.astype(dtype) for name, array in problem.weights.items()}
         self.layer.load_state_dict(state)
         self.parameters = [dict(self.layer.named_parameters())[name] for name in state]
@@ -72,10 +79,14 @@ class TorchCell(Peer):
             raise ImportError(f"torch {torch.__version__} sees no GPU")
         self.torch, self.device = torch, torch.device(device)
         dtype = getattr(torch, "float32" if precision == "tf32" else precision)
-        kind = torch_loops.Fused if problem.form.fused and precision != "float64" else torch_loops.Loop
-        self.path = kind.path
-        self.layer = kind(problem, self.device, dtype)
+        self.layer = self.made(torch_loops, problem, dtype)
+        self.path = self.layer.path
         self.x, self.dy = (torch.from_numpy(array).to(self.device, dtype) for array in (problem.x, problem.dy))
+
+    def made(self, torch_loops: Any, problem: CellProblem, dtype: Any) -> Any:
+        """The module that is measured."""
+        fused = problem.form.fused and dtype != self.torch.float64
+        return (torch_loops.Fused if fused else torch_loops.Loop)(problem, self.device, dtype)
 
     def timed(self) -> None:
         """From now on as in training: with fresh noise."""
@@ -111,3 +122,10 @@ class TorchCell(Peer):
 
     def free_device_memory(self) -> None:
         self.torch.cuda.empty_cache()
+
+
+class GpulstmTorchCell(TorchCell):
+    """gpulstm.torch's layer: torch's tensors and tape."""
+
+    def made(self, torch_loops: Any, problem: CellProblem, dtype: Any) -> Any:
+        return torch_loops.Gpulstm(problem, self.device, dtype)

@@ -26,7 +26,7 @@ from typing import Any
 
 import gpulstm as gl
 from benchmarks import facts, harness
-from benchmarks.cell_peers import LAYERS
+from benchmarks.cell_peers import layer
 from benchmarks.cell_problem import FORMS
 from benchmarks.comparison import Comparison, show, summary
 from benchmarks.problem import Shape
@@ -35,6 +35,7 @@ from benchmarks.team import Team
 from gpulstm.labs.text_corpus import Corpus, default_corpus
 from gpulstm.labs.text_training import Settings, new_model, new_trainer, streams
 
+PEERS = ("torch", "gpulstm.torch")
 NO_TASK = ("lstm, lengths",)  # the text is one sequence
 TORCH_LAYERS = ("gru", "rnn")  # those that are also measured in inference
 COLUMNS = {
@@ -56,7 +57,7 @@ CHOICE_COLUMNS = {
 def speed(cell: str, options: argparse.Namespace) -> Comparison:
     """One cell beside torch's way to it, over all shapes."""
     modes = ("training", "inference") if cell in TORCH_LAYERS else ("training",)
-    comparison = Comparison(options.device, ("gpulstm", "torch"), cell=cell, modes=modes)
+    comparison = Comparison(options.device, ("gpulstm", *options.peers), cell=cell, modes=modes)
     comparison.rounds, comparison.seconds = (2, 0.02) if options.quick else (3, 0.2)
     with Team(options.threads) as team:
         print(f"-- {cell}", flush=True)
@@ -73,7 +74,7 @@ def task(cell: str, quick: bool, device: str) -> dict[str, Any]:
     model = new_model(corpus, settings, place)
     if cell != "lstm":
         made = {"device": place, "generator": gl.manual_seed(settings.seed)}
-        model.lstm = LAYERS[cell](settings.embedding, settings.hidden, **made)
+        model.lstm = layer(cell, gl, settings.embedding, settings.hidden, **made)
     with gl.explain() as runs:
         model(place.backend.asarray(corpus.train[:4, None]))
     begun = time.monotonic()
@@ -93,10 +94,10 @@ def verdicts(rows: Sequence[dict[str, Any]]) -> list[str]:
     """gpulstm beside torch over all shapes, a line for each cell."""
     lines = []
     for cell, form in FORMS.items():
-        mine = [row for row in rows if (row["cell"], row["implementation"]) == (cell, "gpulstm")]
+        mine = [row for row in rows if row["cell"] == cell]
         peer = "torch's fused layer" if form.fused else "a scripted loop"
         lines += [f"{cell}, {line}" for line in summary(mine, peer)]
-        beside = [row["beside_lstm"] for row in mine if row["mode"] == "training" and row["beside_lstm"]]
+        beside = [row["beside_lstm"] for row in mine if row["mode"] == "training" and row.get("beside_lstm")]
         if beside:
             most, median = max(beside), statistics.median(beside)
             lines.append(f"{cell}, training: time beside gpulstm's LSTM {most:.2f} at most, {median:.2f} in the median")
@@ -168,6 +169,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny shapes, a tiny task; writes only where --out says")
     parser.add_argument("--cells", nargs="+", choices=every, default=every, metavar="CELL", help=", ".join(every))
     parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure")
+    parser.add_argument("--peers", default="torch", help="beside gpulstm: torch, gpulstm.torch, or both with a comma")
     parser.add_argument("--no-speed", action="store_true", help="the task alone")
     parser.add_argument("--no-task", action="store_true", help="speed alone")
     parser.add_argument("--update", action="store_true", help="keep what the file has of other cells and parts")
@@ -176,6 +178,9 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="the folder for cells-<device>.json and .md")
     options = parser.parse_args(given)
     options.shapes = options.shapes or [Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)]
+    options.peers = options.peers.split(",")
+    if unknown := [name for name in options.peers if name not in PEERS]:
+        parser.error(f"--peers: want some of {', '.join(PEERS)}, got {', '.join(unknown)}")
     options.out = options.out or (None if options.quick else harness.RESULTS)
     if options.update and not (options.out and (options.out / f"cells-{options.device}.json").exists()):
         parser.error(f"--update: want a folder with cells-{options.device}.json, got {options.out}")

@@ -208,7 +208,8 @@ def find(name: str, cell: str = "lstm") -> type[Peer]:
     if cell != "lstm":
         from benchmarks import cell_peers
 
-        return {"gpulstm": cell_peers.GpulstmCell, "torch": cell_peers.TorchCell}[name]
+        kinds = {"gpulstm": cell_peers.GpulstmCell, "gpulstm.torch": cell_peers.GpulstmTorchCell}
+        return kinds.get(name, cell_peers.TorchCell)
     if name in ("torch", "torch graph", "gpulstm.torch"):
         from benchmarks import torch_peer
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import gpulstm.torch
+from benchmarks.cell_peers import layer
 from benchmarks.cell_problem import CellProblem
 
 ZONEOUT = 0.125
@@ -228,3 +230,21 @@ class Fused(torch.nn.Module):
             return y, h_n[0]
         packed, (h_n, c_n) = self.layer(pack_padded_sequence(x, self.lengths))
         return pad_packed_sequence(packed)[0], h_n[0], c_n[0]
+
+
+class Gpulstm(torch.nn.Module):
+    """The layer of gpulstm.torch."""
+
+    path = "gpulstm in torch"
+
+    def __init__(self, problem: CellProblem, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        sizes = problem.shape.D, problem.shape.H
+        self.layer = layer(problem.cell, gpulstm.torch, *sizes, device=device, dtype=dtype)
+        self.layer.load_state_dict({f"{n}_l0": torch.from_numpy(w) for n, w in problem.weights.items()})
+        self.modes = {} if problem.lengths is None else {"lengths": problem.lengths}
+        self.eval()  # agreement is checked without noise
+
+    def forward(self, x: Tensor) -> tuple:
+        y, states = self.layer(x, **self.modes)
+        return y, *(state[0] for state in (states if isinstance(states, tuple) else (states,)))

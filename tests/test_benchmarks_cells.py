@@ -1,6 +1,7 @@
 """The benchmark of the cells: both sides compute the same, what disagrees is refused, and it leaves its files."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,20 +18,22 @@ SHAPE = Shape(3, 6, 5, 4)
 @pytest.mark.oracle
 @pytest.mark.parametrize("cell", FORMS)
 def test_gpulstm_and_torch_compute_the_same(cell):
-    from benchmarks.cell_peers import GpulstmCell, TorchCell
+    from benchmarks.cell_peers import GpulstmCell, GpulstmTorchCell, TorchCell
 
     problem = CellProblem(SHAPE, cell)
     for mode in ("inference", "training"):
         names = problem.names(mode)
-        ours, exact, theirs = (
+        ours, inside, exact, theirs = (
             dict(zip(names, peer.host(getattr(peer, mode)()), strict=True))
             for peer in (
                 GpulstmCell(problem, "cpu", "float64"),
+                GpulstmTorchCell(problem, "cpu", "float64"),
                 TorchCell(problem, "cpu", "float64"),
                 TorchCell(problem, "cpu", "float32"),
             )
         )
         assert disagreement(ours, exact, names)[0] < 1e-10
+        assert disagreement(inside, exact, names)[0] < 1e-10
         assert disagreement(theirs, exact, names)[0] < 1e-5
         spoiled = {**ours, names[-1]: ours[names[-1]] * 1.01}
         assert disagreement(spoiled, exact, names)[0] > 1e-3
@@ -40,7 +43,7 @@ def test_gpulstm_and_torch_compute_the_same(cell):
 def test_a_cell_that_disagrees_is_refused(monkeypatch):
     from benchmarks import cell_peers
 
-    monkeypatch.setitem(cell_peers.LAYERS, "coupled", cell_peers.gl.LSTM)
+    monkeypatch.setitem(cell_peers.LAYERS, "coupled", ("LSTM", {}))
     compared = Comparison("cpu", ("gpulstm", "torch"), rounds=1, seconds=0.001, cell="coupled", modes=("training",))
     compared.run(HereTeam(), [SHAPE], ["float32"], show)
     assert [row["implementation"] for row in compared.rows] == ["torch"] and compared.refused
@@ -48,9 +51,9 @@ def test_a_cell_that_disagrees_is_refused(monkeypatch):
 
 @pytest.mark.oracle
 def test_noise_is_drawn_once_what_is_computed_has_been_compared():
-    from benchmarks.cell_peers import GpulstmCell, TorchCell
+    from benchmarks.cell_peers import GpulstmCell, GpulstmTorchCell, TorchCell
 
-    for kind in (GpulstmCell, TorchCell):
+    for kind in (GpulstmCell, GpulstmTorchCell, TorchCell):
         peer = kind(CellProblem(SHAPE, "lstm, zoneout"), "cpu", "float32")
         still = [peer.host(peer.inference())[0] for _ in range(2)]
         peer.timed()
@@ -62,19 +65,18 @@ def test_noise_is_drawn_once_what_is_computed_has_been_compared():
 def test_the_command_leaves_rows_a_task_and_a_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cells, "Team", lambda threads: HereTeam())
     given = ["--quick", "--cells", "lstm", "gru", "mingru", "--shapes", "2,3,4,5", "--out", str(tmp_path)]
+    given += ["--peers", "torch,gpulstm.torch"]
     assert cells.main(given) == 0
     record = json.loads((tmp_path / "cells-cpu.json").read_text())
     assert {(row["cell"], row["implementation"]) for row in record["rows"]} == {
-        (cell, name) for cell in ("gru", "mingru") for name in ("gpulstm", "torch")
+        (cell, name) for cell in ("gru", "mingru") for name in ("gpulstm", "torch", "gpulstm.torch")
     }
     assert [row["cell"] for row in record["task"]] == ["lstm", "gru", "mingru"]
     assert all(np.isfinite(row["val_loss"]) and row["parameters"] > 0 for row in record["task"])
     text = (tmp_path / "cells-cpu.md").read_text()
-    assert (
-        "gru, training, 1 thread, float32: speed beside torch's fused layer" in text
-        and "beside gpulstm's LSTM" in text
-        and "| mingru |" in text
-    )
+    for name in ("gru, training", "gru, gpulstm.torch, inference"):
+        assert re.search(rf"^{name}, \d threads?, float32: speed beside torch's fused layer", text, re.M)
+    assert "beside gpulstm's LSTM" in text and "| mingru |" in text
     assert text in capsys.readouterr().out
     assert harness.read(tmp_path / "cells-cpu.json")["refused"] == []
 
@@ -101,6 +103,9 @@ def test_a_cell_that_does_not_exist_is_named(capsys):
     with pytest.raises(SystemExit):
         cells.main(["--cells", "lstn"])
     assert "invalid choice: 'lstn'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        cells.main(["--peers", "torch,keras"])
+    assert "--peers: want some of torch, gpulstm.torch, got keras" in capsys.readouterr().err
 
 
 def test_the_readme_shows_what_was_measured():
