@@ -1,5 +1,5 @@
 """What kernels/host computes besides sequences, for every instruction set this machine runs, against NumPy: Adam, the
-gradient norm, dropout, cross-entropy, the embedding's gradient."""
+gradient norm, dropout, cross-entropy, CTC, the embedding's gradient."""
 
 import ctypes
 import functools
@@ -24,7 +24,7 @@ from tests.conftest import ROOT, skip
 from tests.tolerances import assert_close, assert_ratio
 
 pytestmark = pytest.mark.slow  # compiled functions, which no version of Python changes
-FILES = ("adam", "norm", "dropout", "embedding", "cross_entropy")
+FILES = ("adam", "norm", "dropout", "embedding", "cross_entropy", "ctc")
 HOST = ROOT / "kernels" / "host"
 CPUINFO = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
 NEEDS = {"baseline": "", "avx2": "avx2", "avx512": "avx512vl"}
@@ -175,6 +175,24 @@ def test_ids_of_other_types(isa, kind, rng):
     ids, dy = rng.integers(0, 9, (2, 21)).astype(kind)[:, ::-1], rng.standard_normal((2, 21, 3)).astype(np.float32)
     compute = F.embedding(ids, np.zeros((9, 3), np.float32))[1]
     np.testing.assert_allclose(by(isa, lambda: compute(dy)[1]), by("numpy", lambda: compute(dy)[1]), rtol=1e-5)
+
+
+# -- CTC ----------------------------------------
+@pytest.mark.parametrize(
+    ("T", "B", "C", "S"), [(1, 1, 2, 0), (5, 3, 2, 2), (30, 4, 5, 7), (40, 2, 9, 17), (200, 9, 40, 30), (3, 2, 4, 3)]
+)
+def test_ctc(isa, T, B, C, S):
+    def compute(dtype):
+        rng = np.random.default_rng(T)
+        z = rng.standard_normal((T, B, C)).astype(np.float32)
+        log_probs = F.log_softmax(z.astype(dtype), axis=2)[0]
+        lengths = {"input_lengths": rng.integers(0, T + 1, B), "target_lengths": rng.integers(0, S + 1, B)}
+        lengths["input_lengths"][0] = T
+        targets = rng.integers(1, C, (B, S))
+        loss, pullback = F.ctc_loss(log_probs, targets=targets, **lengths, reduction="none", zero_infinity=True)
+        return [loss, *pullback(np.arange(1.0, B + 1).astype(dtype))]
+
+    check(isa, compute)
 
 
 # -- Adam and the gradient norm ----------------------------------------

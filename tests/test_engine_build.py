@@ -49,7 +49,8 @@ def install(wheel: Path, folder: Path) -> Path:
     asked = [python, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"]
     site = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
     (site / "libraries.pth").write_text(str(Path(np.__file__).parents[1]))
-    options = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
+    # --ignore-installed: a gpulstm among those libraries would count as the one that is asked for.
+    options = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check", "--ignore-installed"]
     command = [sys.executable, "-m", "pip", "--python", python, "install", *options, wheel]
     subprocess.run(command, check=True, env=without_a_compiler())
     return python

@@ -14,9 +14,10 @@ from tests.conftest import require, skip
 
 pytestmark = pytest.mark.slow  # no version of Python or NumPy changes it
 ARCHITECTURES = ("75", "80", "90", "100", "120")
-# The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py.
+# The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py, ctc.py.
 VARIANTS = {
     "cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")],
+    "ctc": [("THREADS=64",), ("THREADS=256",)],
 }
 CELLS = [
     general.cell(("hard_sigmoid", "elu", "softplus"), 1.5),

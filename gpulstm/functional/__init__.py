@@ -8,6 +8,7 @@ it.
 from gpulstm.functional.activation import activation, gelu
 from gpulstm.functional.attention import attention
 from gpulstm.functional.cross_entropy import cross_entropy
+from gpulstm.functional.ctc import ctc_loss
 from gpulstm.functional.dropout import dropout, variational_dropout
 from gpulstm.functional.embedding import embedding
 from gpulstm.functional.explain import explain
@@ -25,6 +26,7 @@ __all__ = [
     "attention",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "ctc_loss",
     "dropout",
     "embedding",
     "explain",

@@ -6,7 +6,7 @@ from typing import Any
 from gpulstm import functional
 from gpulstm.errors import DTypeError
 from gpulstm.functional import elementwise, rearrange
-from gpulstm.tape import Tensor, apply
+from gpulstm.tape import Tensor, apply, raw
 
 
 def tanh(x: Any) -> Tensor:
@@ -99,6 +99,25 @@ def cross_entropy(
     """
     options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
     return apply(functional.cross_entropy, input, target, weight, **options)
+
+
+def ctc_loss(
+    log_probs: Any,
+    targets: Any,
+    input_lengths: Any,
+    target_lengths: Any,
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
+    """Connectionist temporal classification, as ``torch.nn.functional.ctc_loss``: targets without their times.
+
+    log_probs (T, B, C) or (T, C) from ``gl.log_softmax``; targets integers (B, S), or all sequences' in one row;
+    input_lengths and target_lengths (B,): arrays, Tensors, lists or numbers. See functional/ctc.py.
+    """
+    given = {"targets": targets, "input_lengths": input_lengths, "target_lengths": target_lengths}
+    options = {"blank": blank, "reduction": reduction, "zero_infinity": zero_infinity}
+    return apply(functional.ctc_loss, log_probs, **{name: raw(x) for name, x in given.items()}, **options)
 
 
 def binary_cross_entropy_with_logits(
