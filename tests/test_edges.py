@@ -193,6 +193,9 @@ SEQUENCE = {"lengths": "lengths", "mask": "mask", "reset": "mask"}
 ARRAYS = dict.fromkeys(("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh"), "floats")
 LOSS = {"input": floats(B, D), "target": floats(B, D)}
 CLASSES = {"input": floats(B, D), "target": np.arange(B)}
+CTC = {  # the others are read on the host, wherever they are
+    "log_probs": -floats(T, B, D), "targets": [[1]] * B, "input_lengths": [T] * B, "target_lengths": [1] * B,
+}  # fmt: skip
 
 TABLE: dict[str, Row] = {
     # -- layers
@@ -294,6 +297,11 @@ TABLE: dict[str, Row] = {
         {"input": "floats", "target": "raw ids", "weight": "floats", "ignore_index": "count",
          "label_smoothing": "number", "reduction": "choice"}, ("weight",), fine=("ignore_index: negative",),
     ),
+    "ctc_loss": Row(
+        gl.ctc_loss, CTC,
+        {"log_probs": "floats", "targets": "ids", "input_lengths": "lengths", "target_lengths": "lengths",
+         "blank": "count", "reduction": "choice", "zero_infinity": "flag"},
+    ),
     # -- functions on arrays
     "functional.linear": Row(
         F.linear, {"x": floats(B, D), "weight": floats(H, D), "bias": floats(H)},
@@ -329,6 +337,7 @@ TABLE: dict[str, Row] = {
     "functional.cross_entropy": Row(
         F.cross_entropy, CLASSES, {"input": "floats", "target": "raw ids", "weight": "floats"}, ("weight",)
     ),
+    "functional.ctc_loss": Row(F.ctc_loss, CTC, {"log_probs": "floats", "targets": "ids", "input_lengths": "lengths"}),
     **{f"functional.{name}": Row(getattr(F, name), {"x": floats(B, D)}, {"x": "any shape", "axis": "choice"})
        for name in ("softmax", "log_softmax")},
     "functional.gelu": Row(F.gelu, {"x": floats(B, D)}, {"x": "any shape", "approximate": "choice"}),

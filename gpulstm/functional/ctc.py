@@ -42,7 +42,7 @@ def ctc_loss(
     the steps have an infinite loss, 0 with ``zero_infinity``; their gradient is 0.
 
     Raises ShapeError for shapes, lengths and targets that do not fit, naming them, and DTypeError for what are no
-    integers. Targets and lengths are read on the host.
+    integers. Targets and lengths are read on the host, wherever they are.
     """
     backend = check_arrays(log_probs=log_probs)
     dtype = check_floats(log_probs=log_probs)
@@ -82,8 +82,11 @@ def _scale(reduction: str, counts: np.ndarray) -> np.ndarray:
 
 
 def _integers(name: str, x: Any) -> np.ndarray:
-    """The numbers on the host; raises DTypeError for others than integers."""
-    array = backend_of(x).to_numpy(x) if hasattr(x, "dtype") and hasattr(x, "shape") else np.asarray(x)
+    """The numbers on the host; raises DTypeError for others than integers, ShapeError for lists of several lengths."""
+    try:
+        array = backend_of(**{name: x}).to_numpy(x) if hasattr(x, "dtype") else np.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{name}: want an array or a list that is one, got {x!r:.60}") from error
     if array.size == 0 and array.dtype.kind == "f":  # of an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":

@@ -6,7 +6,8 @@ from typing import Any
 from gpulstm import functional
 from gpulstm.errors import DTypeError
 from gpulstm.functional import elementwise, rearrange
-from gpulstm.tape import Tensor, apply, raw
+from gpulstm.nn.arguments import on_host
+from gpulstm.tape import Tensor, apply
 
 
 def tanh(x: Any) -> Tensor:
@@ -117,7 +118,7 @@ def ctc_loss(
     """
     given = {"targets": targets, "input_lengths": input_lengths, "target_lengths": target_lengths}
     options = {"blank": blank, "reduction": reduction, "zero_infinity": zero_infinity}
-    return apply(functional.ctc_loss, log_probs, **{name: raw(x) for name, x in given.items()}, **options)
+    return apply(functional.ctc_loss, log_probs, **{name: on_host(x, name) for name, x in given.items()}, **options)
 
 
 def binary_cross_entropy_with_logits(

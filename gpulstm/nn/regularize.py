@@ -54,10 +54,17 @@ class Regularization:
     variational: VariationalDropout = VariationalDropout()
     weight_drop: WeightDrop = WeightDrop(0.0)
 
+    @property
+    def draws(self) -> bool:
+        """Whether any of it acts."""
+        return self != _NOTHING
+
     def words(self) -> list[str]:
         """What acts, as it was given."""
-        usual = Regularization()
-        return [repr(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)]
+        return [repr(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != getattr(_NOTHING, f.name)]
+
+
+_NOTHING = Regularization()
 
 
 def regularization(regularize: Any, cell: Cell) -> Regularization:

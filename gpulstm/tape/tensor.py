@@ -120,8 +120,10 @@ class Tensor(Operators, Methods, Exchange):
 
     def _begin(self, data: Array, requires_grad: bool) -> None:
         """A leaf, also of a class whose ``__init__`` wants something else."""
-        backend_of(data=data)
-        self._data: Array = _numbers(as_array(data))
+        if type(data) is not np.ndarray or data.dtype.kind not in "biuf" or not data.dtype.isnative:
+            backend_of(data=data)
+            data = _numbers(as_array(data))
+        self._data: Array = data
         self._grad: Array | None = None
         self._source: tuple[Node, int] | None = None  # the node it came from, and as which of its outputs
         self._written: Version | None = None  # see ``version``

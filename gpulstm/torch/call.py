@@ -108,10 +108,11 @@ class _Once(torch.autograd.Function):
 def run(call: Call, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
     """The outputs of the call; recorded where torch records and an input wants its gradient."""
     follow_torch()
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs):
+    if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in inputs]):
         return _Function.apply(call, *inputs)
     with current_stream(first_of(inputs)), no_grad():
-        return tuple(as_tensor(output.data) for output in Record(call, inputs, [False] * len(inputs)).outputs)
+        leaves = [None if tensor is None else Tensor(as_array(tensor)) for tensor in inputs]
+        return tuple([as_tensor(output.data) for output in call.outputs(leaves)])
 
 
 def follow_torch() -> None:
@@ -123,4 +124,4 @@ def follow_torch() -> None:
 
 def first_of(inputs: Inputs) -> torch.Tensor:
     """The first input that is there."""
-    return next(x for x in inputs if x is not None)
+    return inputs[0] if inputs[0] is not None else next(x for x in inputs if x is not None)

@@ -38,7 +38,8 @@ class Recurrent(Module):
 
     @property
     def _draws(self) -> bool:
-        return bool(self._layer.dropout or self._layer.regularization.words())
+        layer = self._layer
+        return bool(layer.dropout) or layer.regularization.draws
 
     @torch.compiler.disable
     def forward(self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
@@ -48,7 +49,7 @@ class Recurrent(Module):
                 raise ShapeError("lengths: want no lengths, mask or reset with a PackedSequence, which has its own")
             return self._packed(x, hx)
         modes = {"lengths": on_host(lengths), "mask": on_host(mask), "reset": on_host(reset)}
-        states = optional_tensors(self.cell.states, hx)
+        states = optional_tensors(self._layer.cell.states, hx)
         output, *after = self._call(tensor_of("x", x), *states, **modes)
         return output, after[0] if len(after) == 1 else tuple(after)
 
@@ -58,7 +59,7 @@ class Recurrent(Module):
             raise ShapeError("return_sequences: want True with a PackedSequence, got False")
         first = self.batch_first
         padded, lengths = pad_packed_sequence(PackedSequence(x.data, x.batch_sizes), batch_first=first)
-        states = [self._ordered(state, x.sorted_indices) for state in optional_tensors(self.cell.states, hx)]
+        states = [self._ordered(state, x.sorted_indices) for state in optional_tensors(self._layer.cell.states, hx)]
         output, *after = self._call(padded, *states, lengths=lengths.numpy(), mask=None, reset=None)
         packed = pack_padded_sequence(output, lengths, batch_first=first)
         last = tuple(self._ordered(state, x.unsorted_indices) for state in after)
@@ -152,7 +153,7 @@ class RecurrentCell(Module):
     @torch.compiler.disable
     def forward(self, x: Any, hx: Any = None) -> Any:
         """See ``gl.RecurrentCell``."""
-        after = self._call(tensor_of("x", x), *optional_tensors(self.cell.states, hx))
+        after = self._call(tensor_of("x", x), *optional_tensors(self._layer.cell.states, hx))
         return after[0] if len(after) == 1 else after
 
 

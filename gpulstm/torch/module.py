@@ -78,18 +78,16 @@ class Module(torch.nn.Module):
 
     def _call(self, *inputs: torch.Tensor | None, **options: Any) -> tuple[torch.Tensor, ...]:
         """What ``compute`` gives, in autocast's type where torch is told to use one."""
-        names = self._names
-        given = [*inputs, *(getattr(self, name) for name in names)]
-        place = next(x for x in given if x is not None).device.type
+        names, own = self._names, self._parameters  # a parametrization takes a parameter out of these
+        given = [*inputs, *(own[name] if name in own else getattr(self, name) for name in names)]
+        place = inputs[0].device.type  # type: ignore[union-attr]
         if torch.is_autocast_enabled(place):
             dtype = torch.get_autocast_dtype(place)
             given = [x.to(dtype) if x is not None and x.is_floating_point() else x for x in given]
-        own = self._layer.generator
-        seed = None
+        layer, seed = self._layer, None
         if self.training and self._draws:
-            seed = drawn_seed() if own is None else draw_seed(own)
-        call = Call(self._layer, type(self).compute, names, self.training, seed, options)
-        return run(call, *given)
+            seed = drawn_seed() if layer.generator is None else draw_seed(layer.generator)
+        return run(Call(layer, type(self).compute, names, self.training, seed, options), *given)
 
     @property
     def _draws(self) -> bool:
