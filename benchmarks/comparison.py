@@ -171,7 +171,8 @@ def summary(rows: Sequence[dict[str, Any]], peer: str = "torch") -> list[str]:
     for row in rows:
         if row["implementation"] in ("gpulstm", "gpulstm.torch") and row["speed"]:
             name = "" if row["implementation"] == "gpulstm" else f"{row['implementation']}, "
-            threads = f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}, " if row["device"] == "cpu" else ""
+            count = row.get("threads") if row["device"] == "cpu" else None  # rows of older files do not say it
+            threads = f"{count} thread{'s' if count > 1 else ''}, " if count else ""
             group = f"{name}{row['mode']}, {threads}{'tf32' if row['tf32'] else row['dtype']}"
             groups.setdefault(group, []).append(row)
     lines = []

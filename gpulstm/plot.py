@@ -1,14 +1,29 @@
-"""The loss curve as a picture; needs matplotlib."""
+"""The figures of the labs, each drawn on matplotlib's axes; ``save`` makes a picture of one. They need matplotlib.
+
+>>> figure, axes = plt.subplots()
+>>> gl.plot.confusion_matrix(axes, [[8, 2], [1, 9]], labels=["no", "yes"])
+>>> gl.plot.save("matrix.png", lambda axes: gl.plot.confusion_matrix(axes, [[8, 2], [1, 9]]))
+
+Arrays are NumPy's, CuPy's, Tensors or lists.
+"""
 
 import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpulstm.errors import FormatError
+import numpy as np
+
+from gpulstm.backend import backend_of
+from gpulstm.errors import FormatError, ShapeError
+from gpulstm.tape import Tensor
+
+FEW = 40  # words or labels on an axis, above which they are left out
+SELDOM = 0.05  # a class that is never more probable than that has no row in an alignment
 
 
 def check_plot(path: str | Path) -> None:
-    """Raise FormatError, before any work is done, where ``plot_losses`` could not write that picture."""
+    """Raise FormatError, before any work is done, where ``save`` could not write that picture."""
     if importlib.util.find_spec("matplotlib") is None:
         raise FormatError("plot: want matplotlib, which is not installed: pip install matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,24 +33,188 @@ def check_plot(path: str | Path) -> None:
         raise FormatError(f"{path}: want a picture ending in one of .{', .'.join(sorted(known))}, got {ending!r}")
 
 
-def plot_losses(records: list[dict[str, Any]], path: str | Path, unit: str = "nats") -> None:
-    """Draw the losses of a run's records (see Trainer.fit) into a picture; the ending of the path sets its
-    kind.
+def save(path: str | Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4.5)) -> None:
+    """Draw on new axes, ``draw(axes)``, and write the picture; the ending of the path sets its kind. Size in inches.
 
-    ``unit`` is the name on the loss axis. Raises FormatError without matplotlib or for an unknown ending,
-    OSError.
+    Raises FormatError without matplotlib or for an unknown ending, OSError.
     """
     check_plot(path)
     # A figure without pyplot: no window system is asked for and no global state is left behind.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel=f"loss ({unit})")
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.add_subplot())
+    figure.savefig(path, dpi=150)
+
+
+def losses(axes: Any, records: Sequence[Mapping[str, Any]], unit: str = "nats") -> None:
+    """The training and validation losses of a run's records (see Trainer.fit); ``unit`` is that of the loss."""
     axes.plot([r["step"] for r in records], [r["loss"] for r in records], label="training")
     validated = [r for r in records if r["val_loss"] is not None]
     if validated:
-        steps, losses = [r["step"] for r in validated], [r["val_loss"] for r in validated]
-        axes.plot(steps, losses, marker="o", markersize=3, label="validation")
+        values = [r["step"] for r in validated], [r["val_loss"] for r in validated]
+        axes.plot(*values, marker="o", markersize=3, label="validation")
+    axes.set(xlabel="step", ylabel=f"loss ({unit})")
     axes.legend()
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+
+
+def forecast(
+    axes: Any,
+    times: Any,
+    observed: Any,
+    predicted_times: Any,
+    predicted: Any,
+    intervals: Mapping[float, tuple[Any, Any]] | None = None,
+) -> None:
+    """A series and what is predicted of it, with intervals.
+
+    times and observed (N,), predicted_times and predicted (M,): numbers or dates, and the series. ``intervals`` maps
+    coverages, 0.8 for 80 %, to (lower, upper), each (M,). Raises ShapeError for arrays that do not fit.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    x, y = _lines("times", times, "observed", observed)
+    px, py = _lines("predicted_times", predicted_times, "predicted", predicted)
+    axes.plot(x, y, color="black", linewidth=1, label="observed")
+    for k, coverage in enumerate(sorted(intervals or {}, reverse=True)):
+        low, high = (_array(f"intervals[{coverage}]", bound, (len(px),)) for bound in (intervals or {})[coverage])
+        axes.fill_between(px, low, high, alpha=0.2 + 0.15 * k, color="tab:blue", linewidth=0, label=f"{coverage:.0%}")
+    axes.plot(px, py, color="tab:blue", linewidth=1.5, label="predicted")
+    if x.dtype.kind in "biuf":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=x.dtype.kind in "iu"))
+    axes.legend()
+    axes.grid(alpha=0.3)
+
+
+def confusion_matrix(axes: Any, counts: Any, labels: Sequence[str] | None = None) -> None:
+    """How often each class, a row, was taken for each, a column: counts (K, K), coloured by their share of the row.
+
+    Raises ShapeError for another shape and for another number of labels.
+    """
+    counts = _array("counts", counts, (None, None))
+    if counts.shape[0] != counts.shape[1]:
+        raise ShapeError(f"counts: want (K, K), got {counts.shape}")
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if len(counts) <= FEW:
+        for row, column in np.ndindex(counts.shape):
+            color = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, f"{counts[row, column]:g}", ha="center", va="center", color=color)
+    names = None if labels is None else _labels("labels", labels, len(counts))
+    _ticks(axes.xaxis, names, len(counts), rotation=45)
+    _ticks(axes.yaxis, names, len(counts))
+    axes.set(xlabel="predicted", ylabel="true")
+
+
+def attention(
+    axes: Any, weights: Any, sources: Sequence[str] | None = None, targets: Sequence[str] | None = None
+) -> None:
+    """What each target, a row, attends to: weights (targets, sources) from 0 to 1, with the words if they are given.
+
+    Raises ShapeError for another shape and for another number of words.
+    """
+    weights = _array("weights", weights, (None, None))
+    axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for name, axis, words, count, rotation in (
+        ("sources", axes.xaxis, sources, weights.shape[1], 90),
+        ("targets", axes.yaxis, targets, weights.shape[0], 0),
+    ):
+        _ticks(axis, None if words is None else _labels(name, words, count), count, rotation)
+    axes.set(xlabel="source", ylabel="target")
+
+
+def gates(axes: Any, values: Any, steps: Sequence[str] | None = None, name: str = "") -> None:
+    """A gate or a state over time: values (T, units) or (T, 1, units), as ``layer.trace`` gives them for one sequence.
+
+    Gates, which are from 0 to 1, go from white to black; what has negative values from blue over white to red.
+    ``steps`` are the words or characters of the steps. Raises ShapeError for another shape or number of steps.
+    """
+    values = _host("values", values)
+    values = values[:, 0] if values.ndim == 3 and values.shape[1] == 1 else _array("values", values, (None, None))
+    most = float(np.abs(values).max(initial=0)) or 1.0
+    signed = bool((values < 0).any())
+    colours = {"cmap": "RdBu_r", "vmin": -most, "vmax": most} if signed else {"cmap": "Greys", "vmin": 0, "vmax": 1}
+    if not signed and most > 1:
+        colours["vmax"] = most
+    image = axes.imshow(values.T, aspect="auto", interpolation="nearest", **colours)
+    axes.figure.colorbar(image, ax=axes)
+    _ticks(axes.xaxis, None if steps is None else _labels("steps", steps, len(values)), len(values))
+    axes.set(xlabel="step", ylabel="unit", title=name)
+
+
+def alignment(
+    axes: Any, log_probs: Any, labels: Sequence[str] | None = None, blank: int = 0, seconds_a_step: float | None = None
+) -> None:
+    """When a model trained with ``gl.ctc_loss`` hears what: log_probs (T, C), a row of the picture for each class.
+
+    Classes that are never heard are left out; the blank, at the bottom, is not. ``seconds_a_step`` puts seconds on the
+    axis of time. Raises ShapeError for another shape or number of labels.
+    """
+    probabilities = np.exp(_array("log_probs", log_probs, (None, None)).astype(np.float64))
+    T, C = probabilities.shape
+    if not 0 <= blank < C:
+        raise ShapeError(f"blank: want a class, 0 <= blank < {C}, got {blank}")
+    names = [str(c) for c in range(C)] if labels is None else _labels("labels", labels, C)
+    heard = [c for c in range(C) if c != blank and probabilities[:, c].max(initial=0) > SELDOM]
+    heard.sort(key=lambda c: int(probabilities[:, c].argmax()))
+    rows = [*heard, blank]
+    end = T * (seconds_a_step or 1)
+    axes.imshow(
+        probabilities[:, rows].T, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest",
+        extent=(0, end, len(rows) - 0.5, -0.5),
+    )  # fmt: skip
+    _ticks(axes.yaxis, [*(names[c] for c in heard), "blank"], len(rows))
+    axes.set(xlabel="step" if seconds_a_step is None else "seconds", ylabel="class")
+
+
+def plot_losses(records: list[dict[str, Any]], path: str | Path, unit: str = "nats") -> None:
+    """A picture of ``losses``; raises as ``save`` does."""
+    save(path, lambda axes: losses(axes, records, unit))
+
+
+def _host(name: str, x: Any) -> np.ndarray:
+    """The numbers as NumPy's; raises ShapeError for lists of different lengths."""
+    if isinstance(x, Tensor):
+        x = x.data
+    try:
+        return backend_of(x).to_numpy(x) if hasattr(x, "dtype") and hasattr(x, "ndim") else np.asarray(x)
+    except ValueError as error:
+        raise ShapeError(f"{name}: want an array or a list that is one, got {x!r:.60}") from error
+
+
+def _array(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """Numbers, or dates, of that shape; None stands for any size."""
+    array = _host(name, x)
+    if len(shape) != array.ndim or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
+        want = ", ".join("any" if n is None else str(n) for n in shape)
+        raise ShapeError(f"{name}: want ({want}{',' * (len(shape) == 1)}), got {array.shape}")
+    return array
+
+
+def _lines(x_name: str, x: Any, y_name: str, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    xs = _array(x_name, x, (None,))
+    return xs, _array(y_name, y, (len(xs),))
+
+
+def _labels(name: str, words: Sequence[str], count: int) -> list[str]:
+    if len(words) != count:
+        raise ShapeError(f"{name}: want {count}, got {len(words)}")
+    return [_shown(str(word)) for word in words]
+
+
+def _shown(word: str) -> str:
+    """The word with what cannot be seen at its ends made visible, and with no dollar, which would begin mathematics."""
+    if word.strip() != word:
+        word = repr(word)[1:-1].replace(" ", "␣")
+    return word.replace("$", r"\$")
+
+
+def _ticks(axis: Any, words: list[str] | None, count: int, rotation: float = 0) -> None:
+    """A word for each of a few places; whole numbers where there are none or many."""
+    from matplotlib.ticker import MaxNLocator
+
+    if words is None or count > FEW:
+        axis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axis.set_ticks(range(count), words, rotation=rotation)

@@ -90,6 +90,9 @@ def test_some_cells_measured_again_leave_the_others(tmp_path, monkeypatch, capsy
     assert "--update: want a folder with cells-cpu.json" in capsys.readouterr().err
     cells.main([*quick, "--cells", "gru", "mingru"])
     first = harness.read(tmp_path / "cells-cpu.json")
+    for row in first["rows"]:
+        del row["threads"]  # as in files of before rows said it
+    harness.write_json(tmp_path / "cells-cpu.json", first)
     cells.main([*quick, "--cells", "mingru", "--no-task", "--update"])
     second = harness.read(tmp_path / "cells-cpu.json")
     assert second["task"] == first["task"]

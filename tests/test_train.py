@@ -16,7 +16,6 @@ from gpulstm.data import Streams
 from gpulstm.errors import FormatError, NotFinite, ShapeError
 from gpulstm.nn import LSTM, Dropout, Linear, Module, mse
 from gpulstm.optim import SGD, Adam
-from gpulstm.plot import plot_losses
 from gpulstm.schedules import CosineWarmup, ReduceLROnPlateau, StepLR
 from gpulstm.train import Trainer, checkpoint, loop
 from gpulstm.train.report import Log, Progress, clock
@@ -590,14 +589,3 @@ def test_a_log_is_replaced_and_flushed_line_by_line(tmp_path):
     log.write({"step": 2})
     assert file.read_text() == '{"step": 1}\n{"step": 2}\n'
     log.close()
-
-
-def test_the_loss_curve_is_a_picture(tmp_path):
-    from matplotlib.image import imread
-
-    records = fit(new_run())
-    plot_losses(records, tmp_path / "loss.png")
-    picture = imread(tmp_path / "loss.png")
-    assert picture.ndim == 3 and picture[..., :3].std() > 0.01
-    with pytest.raises(FormatError, match=r"loss.doc: want a picture ending in one of .*\.png.*, got 'doc'"):
-        plot_losses(records, tmp_path / "loss.doc")
