@@ -364,6 +364,17 @@ def test_a_setting_that_is_changed_later_counts():
     assert again.dropout == 0 and torch.equal(again(x)[0], again(x)[0])
 
 
+@pytest.mark.parametrize("noise", [gl.Zoneout(0.4), gl.VariationalDropout(0.4), gl.WeightDrop(0.4)])
+def test_the_seed_of_torch_decides_every_kind_of_noise(noise):
+    layer, x = gt.LSTM(3, 4, regularize=noise), torch.ones(5, 2, 3)
+
+    def output():
+        torch.manual_seed(3)
+        return layer(x)[0]
+
+    assert torch.equal(output(), output()) and not torch.equal(output(), layer(x)[0])
+
+
 def test_a_generator_decides_in_the_place_of_torchs_seed():
     def all_of_it():
         layer = gt.LSTM(3, 4, regularize=gl.Zoneout(0.3), generator=np.random.default_rng(7))

@@ -58,7 +58,7 @@ def ctc_loss(
     padded, counts = _padded(targets, target_lengths, B, C, blank, single)
 
     wide = accumulator(dtype)
-    # Column-major in the batch would cost every step of every sequence its own cache line.
+    # As the kernels read it: contiguous, half types widened.
     rows = backend.xp.ascontiguousarray(rows.astype(wide, copy=False))
     loss, gradient = _paths(backend, rows, padded, np.stack([steps, counts]), blank)
     infinite = backend.xp.isinf(loss)
@@ -170,6 +170,8 @@ def _paths_numpy(
     classes[:, 1::2] = targets
     skips = np.zeros((B, L), bool)  # whether a path may come from two positions before
     skips[:, 3::2] = targets[:, 1:] != targets[:, :-1]
+    leads = np.zeros((B, L), bool)  # whether it may go on by two
+    leads[:, :-2] = skips[:, 2:]
     inside = np.arange(L) <= 2 * counts[:, None]
     at = np.where(inside, np.take_along_axis(log_probs, np.broadcast_to(classes, (T, B, L)), axis=2), nothing)
 
@@ -205,7 +207,7 @@ def _paths_numpy(
         first = np.where(ends, dtype.type(0), nothing)
         behind = np.full((B, L), nothing)
         for t in reversed(range(T)):
-            over = np.where(moved(skips.astype(dtype), -2) == 1, moved(behind, -2), nothing)
+            over = np.where(leads, moved(behind, -2), nothing)
             beta = np.where((steps == t + 1)[:, None], first, log_sum(behind, moved(behind, -1), over))
             behind = beta + at[t]
             alive = ((steps > t) & (scale != 0))[:, None]
