@@ -8,6 +8,7 @@ import click
 from click.shell_completion import shell_complete
 
 from gpulstm.errors import GpulstmError, NotFinite
+from gpulstm.labs.forecast.command import forecast_lab
 from gpulstm.labs.text_command import text_lab
 from gpulstm.train.interrupt import Terminated
 from gpulstm.version import __version__
@@ -34,6 +35,7 @@ def info() -> None:
         click.echo(line)
 
 
+cli.add_command(forecast_lab)
 cli.add_command(text_lab)
 
 

@@ -29,6 +29,10 @@ class CellError(GpulstmError, ValueError):
     """A cell's equations, their derivative and its kernel do not agree; the message names what does not."""
 
 
+class NotFitted(GpulstmError, ValueError, AttributeError):
+    """An estimator was asked for what it has not learnt yet."""
+
+
 class NotFinite(GpulstmError, ArithmeticError):
     """A loss became infinite or not a number."""
 

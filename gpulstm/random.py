@@ -4,6 +4,8 @@ Everything random takes a ``generator``; without one it uses the default. Device
 numbers, or a 64-bit seed (see functional/dropout.py), so the same seed gives the same bits on each of them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,17 @@ def default_generator() -> np.random.Generator:
     if _default is None:
         _default = np.random.Generator(np.random.PCG64())
     return _default
+
+
+@contextmanager
+def using(generator: np.random.Generator) -> Iterator[np.random.Generator]:
+    """A block in which this is the default generator; afterwards it is the one from before."""
+    global _default
+    before, _default = _default, as_generator(generator)
+    try:
+        yield generator
+    finally:
+        _default = before
 
 
 def as_generator(generator: Any) -> np.random.Generator:

@@ -1,5 +1,6 @@
 """What the labs' commands have in common: options of every training command, and how an interrupted one goes on."""
 
+import importlib.util
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -10,10 +11,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from gpulstm.labs.files import checkpoint_path
+from gpulstm.labs import model_file
+from gpulstm.labs.estimator import Estimator, Run, silent
+from gpulstm.labs.files import RunFiles, checkpoint_path
+from gpulstm.nn.summary import table
 
 FILE = click.Path()  # for the shell's completion; whether it can be used is the lab's to say
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+ENCODING = click.option("--encoding", default="utf-8", help="Text encoding of the files, e.g. latin-1.")
 
 
 def run_options(out: str) -> Callable[[Callable], Callable]:
@@ -35,6 +40,80 @@ def run_options(out: str) -> Callable[[Callable], Callable]:
         return command
 
     return decorate
+
+
+# The options of training commands that are parameters of their estimators, and what those are called there.
+PARAMETERS = {
+    "hidden": ("hidden_size", "Hidden size of the LSTM."),
+    "layers": ("num_layers", "Number of LSTM layers."),
+    "dropout": ("dropout", "Dropout rate."),
+    "epochs": ("epochs", "Passes over the training data."),
+    "batch": ("batch_size", "Batch size."),
+    "lr": ("learning_rate", "Peak learning rate of AdamW, followed by a cosine decay."),
+    "weight_decay": ("weight_decay", "Weight decay of AdamW."),
+    "warmup": ("warmup", "Share of the steps in which the learning rate rises."),
+    "clip": ("clip_norm", "Maximum gradient norm."),
+    "patience": ("patience", "Stop after this many epochs without improvement."),
+    "seed": ("random_state", "Random seed; the same seed gives the same model."),
+    "dtype": ("dtype", "Precision."),
+}
+
+
+def parameter_options(usual: Estimator) -> Callable[[Callable], Callable]:
+    """The options for the parameters that all estimators have, with the values of ``usual`` as defaults."""
+
+    def decorate(command: Callable) -> Callable:
+        for name, (parameter, words) in reversed(PARAMETERS.items()):
+            value = getattr(usual, parameter)
+            kind = click.Choice(["float32", "float64"]) if name == "dtype" else int if value is None else None
+            option = click.option(f"--{name.replace('_', '-')}", default=value, type=kind, help=words)
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def parameters(options: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of an estimator from a command's options, which may hold others, under their own names."""
+    return {PARAMETERS[name][0] if name in PARAMETERS else name: value for name, value in options.items()}
+
+
+def picture_option(what: str) -> Callable[[Callable], Callable]:
+    """The option for the picture of a lab's result."""
+    words = f"Picture of {what} (needs matplotlib).  [default: the model's name, .png]"
+    return click.option("--picture", type=FILE, help=words)
+
+
+def run_of(
+    out: str, picture: str | None, options: dict[str, Any], about: dict[str, Any] | None = None
+) -> tuple[Run, dict[str, Any]]:
+    """The run that the options of ``run_options`` describe, and the other options.
+
+    Without ``picture`` it stands beside the model, where matplotlib is installed.
+    """
+    if picture is None and importlib.util.find_spec("matplotlib") is not None:
+        picture = str(Path(out).with_suffix(".png"))
+    names = ("checkpoint_every", "resume", "force", "log", "plot", "quiet")
+    taken = {name: options[name] for name in names}
+    check_apart((), None, out=out, log=taken["log"], plot=taken["plot"], picture=picture)
+    run = Run(
+        RunFiles.of(out, taken["log"], taken["plot"], picture),
+        checkpoint_every=taken["checkpoint_every"],
+        resume=taken["resume"],
+        force=taken["force"],
+        progress=not taken["quiet"],
+        say=silent if taken["quiet"] else click.echo,
+        about=about or {},
+    )
+    return run, {name: value for name, value in options.items() if name not in names}
+
+
+def describe(estimator: Estimator, file: str) -> None:
+    """Print an estimator's layers, and the facts about its making in its file."""
+    click.echo(f"{estimator}")
+    click.echo(table(estimator.model_))
+    for name, fact in model_file.facts(file, estimator.kind).items():
+        click.echo(f"{name}: {fact}")
 
 
 def given(names: dict[str, Any]) -> dict[str, Any]:

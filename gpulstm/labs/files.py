@@ -1,4 +1,4 @@
-"""The files of a lab's run: its model, checkpoint, log and picture, none of which may be another run's."""
+"""The files of a lab's run: its model, checkpoint, log and pictures, none of which may be another run's."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +24,8 @@ def checkpoint_path(out: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where a run writes: its model to ``out``, with the checkpoint beside it, the losses to ``log`` and ``plot``.
+    """Where a run writes: its model to ``out``, with the checkpoint beside it, the losses to ``log`` and ``plot``, and
+    a picture of its result to ``picture``.
 
     The checkpoint stays when the model is written: it holds what a finished run needs to go on.
     """
@@ -32,10 +33,17 @@ class RunFiles:
     out: Path | None
     log: Path | None
     plot: Path | None
+    picture: Path | None = None
 
     @classmethod
-    def of(cls, out: str | Path | None, log: str | Path | None, plot: str | Path | None) -> "RunFiles":
-        return cls(*(None if path is None else Path(path) for path in (out, log, plot)))
+    def of(
+        cls,
+        out: str | Path | None = None,
+        log: str | Path | None = None,
+        plot: str | Path | None = None,
+        picture: str | Path | None = None,
+    ) -> "RunFiles":
+        return cls(*(None if path is None else Path(path) for path in (out, log, plot, picture)))
 
     @property
     def checkpoint(self) -> Path | None:
@@ -54,11 +62,11 @@ class RunFiles:
         under two names, and for pictures of an unknown kind; OSError where a file cannot be written.
         """
         self._check_apart()
-        if self.plot is not None:
-            check_plot(self.plot)
-        for path in (self.out, self.checkpoint, self.log, self.plot):
-            if path is not None:
-                check_writable(path)
+        for picture in (self.plot, self.picture):
+            if picture is not None:
+                check_plot(picture)
+        for path in self._named().values():
+            check_writable(path)
         if resume and self.checkpoint is None:
             raise FormatError("resume: want out=, the model whose run is to go on, got None")
         if resume and self.checkpoint is not None and _holds(self.checkpoint):
@@ -68,10 +76,18 @@ class RunFiles:
         return None
 
     def about(self) -> Facts:
-        """What the checkpoint keeps of the files, so that a resumed run knows its picture."""
-        if self.plot is None or self.out is None:
-            return {"plot": None}
-        return {"plot": os.path.relpath(self.plot, self.out.parent)}  # the folder may be moved
+        """What the checkpoint keeps of the files, so that a resumed run knows its pictures."""
+        pictures = {"plot": self.plot, "picture": self.picture}
+        return {name: self._relative(path) for name, path in pictures.items()}
+
+    def _relative(self, path: Path | None) -> str | None:
+        """The path from the model's folder, which may be moved."""
+        return None if path is None or self.out is None else os.path.relpath(path, self.out.parent)
+
+    def _named(self) -> dict[str, Path]:
+        """The files that there will be, by the names of their arguments."""
+        names = ("out", "checkpoint", "log", "plot", "picture")
+        return {name: path for name in names if (path := getattr(self, name)) is not None}
 
     def finish(self, records: list[dict[str, Any]], unit: str) -> None:
         """Draw the losses, when the model is written."""
@@ -80,14 +96,13 @@ class RunFiles:
 
     def _check_apart(self) -> None:
         taken: dict[Path, str] = {}
-        for name in ("out", "checkpoint", "log", "plot"):
-            path = getattr(self, name)
-            if path is not None and (other := taken.setdefault(path.resolve(), name)) != name:
+        for name, path in self._named().items():
+            if (other := taken.setdefault(path.resolve(), name)) != name:
                 raise FormatError(f"{name}: want a file of its own, got {path}, which is {other} already")
 
     def _check_new(self, resume: bool) -> None:
         """A run from the beginning: nothing may be there."""
-        found = [path for path in (self.out, self.checkpoint, self.log, self.plot) if path is not None and _holds(path)]
+        found = [path for path in self._named().values() if _holds(path)]
         if not found:
             return
         names = " and ".join(map(str, found))
@@ -127,11 +142,14 @@ class RunFiles:
                 )
         if self.log is not None:
             check_log(self.log, tree.get("run", {}).get("history", []))
-        if self.plot is not None and _holds(self.plot) and tree.get("about", {}).get("plot") != self.about()["plot"]:
-            raise FileExists(
-                f"{self.plot}: exists already, and is not this run's picture; replace it with --force "
-                "(force=True), or write elsewhere with --plot"
-            )
+        kept_pictures = tree.get("about", {})
+        for name, relative in self.about().items():
+            picture = getattr(self, name)
+            if picture is not None and _holds(picture) and kept_pictures.get(name) != relative:
+                raise FileExists(
+                    f"{picture}: exists already, and is not this run's picture; replace it with --force "
+                    f"(force=True), or write elsewhere with --{name}"
+                )
         return step
 
 

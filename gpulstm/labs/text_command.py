@@ -8,7 +8,8 @@ import click
 
 from gpulstm.errors import ShapeError
 from gpulstm.labs import text
-from gpulstm.labs.command import DEVICE, FILE, check_apart, given, run_options, says_how_to_go_on
+from gpulstm.labs.command import DEVICE, ENCODING, FILE, check_apart, given, run_options, says_how_to_go_on
+from gpulstm.labs.estimator import silent
 from gpulstm.labs.text_file import model_facts
 from gpulstm.nn.summary import table
 
@@ -22,6 +23,7 @@ def text_lab() -> None:
 
 @text_lab.command()
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True))
+@ENCODING
 @click.option("--from", "start", type=FILE, help="Continue training this model on the given text.")
 @click.option("--level", type=click.Choice(["char", "word"]), default=DEFAULT.level, help="Token type.")
 @click.option("--vocabulary", default=DEFAULT.vocabulary, help="Maximum vocabulary size with --level word.")
@@ -42,6 +44,7 @@ def text_lab() -> None:
 @run_options(out="text.safetensors")
 def train(
     files: tuple[str, ...],
+    encoding: str,
     start: str | None,
     device: str,
     out: str,
@@ -53,7 +56,7 @@ def train(
     quiet: bool,
     **knobs: Any,
 ) -> None:
-    """Train a language model on text FILEs (UTF-8; - is standard input), or on the Python language reference.
+    """Train a language model on text FILEs (plain or gzip'd; - is standard input), or on the Python language reference.
 
     The last tenth of the text is held out for validation, and the best model by it is kept. Ctrl-C and SIGTERM
     save a checkpoint; the same command with --resume continues from it, with the options it began with where you
@@ -69,7 +72,7 @@ def train(
         raise ShapeError("vocabulary: want --level word, as characters are all kept, got --level char")
     with says_how_to_go_on():
         model = text.train(
-            text.read_texts(files) if files else None,
+            text.read_texts(files, encoding) if files else None,
             settings,
             model=base,
             device=device,
@@ -80,15 +83,11 @@ def train(
             log=log,
             plot=plot,
             progress=not quiet,
-            say=_silent if quiet else click.echo,
+            say=silent if quiet else click.echo,
         )
     if not quiet:
         click.echo("\n" + "".join(text.sample(model, "", 400, temperature=0.8, seed=0)) + "\n")
         click.echo(f"model: {out}\nsample from it: {shlex.join(['gpulstm', 'text', 'sample', out])}")
-
-
-def _silent(line: str) -> None:
-    """Say nothing."""
 
 
 @text_lab.command()

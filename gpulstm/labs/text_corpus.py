@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gpulstm.errors import FormatError
+from gpulstm.labs import reading
 
 LEVELS = ("char", "word")
 UNKNOWN = "<unk>"
@@ -26,27 +26,21 @@ def default_corpus() -> str:
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
-def read_texts(files: Iterable[str | Path]) -> str:
+def read_texts(files: Iterable[str | Path], encoding: str = "utf-8") -> str:
     """The files' text, joined by a blank line; "-" is standard input.
 
-    Text is UTF-8, with or without a byte order mark; line ends become "\\n". Raises FormatError for an empty
-    or binary file and OSError for one that cannot be read.
+    Files are plain or gzip'd, in that encoding, with or without a byte order mark; line ends become "\\n". Raises
+    FormatError for a file that is empty, binary or in another encoding, and OSError for one that cannot be read.
     """
-    return "\n\n".join(_read_text(file) for file in files)
+    return "\n\n".join(_read_text(file, encoding) for file in files)
 
 
-def _read_text(file: str | Path) -> str:
-    name = "standard input" if str(file) == "-" else str(file)
-    data = sys.stdin.buffer.read() if str(file) == "-" else Path(file).read_bytes()
-    if b"\0" in data:
-        raise FormatError(f"{name}: want UTF-8 text, got binary data (a zero byte at {data.index(0)})")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{name}: want UTF-8 text, got byte 0x{data[error.start]:02x} at {error.start}") from error
+def _read_text(file: str | Path, encoding: str) -> str:
+    text = reading.read(file, encoding)
     if not text.strip():
-        raise FormatError(f"{name}: want text, got {'white space only' if text else 'an empty file'}")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+        got = "white space only" if text else "an empty file"
+        raise FormatError(f"{reading.name_of(file)}: want text, got {got}")
+    return text
 
 
 def split(text: str, level: str) -> Sequence[str]:

@@ -10,15 +10,11 @@ import numpy as np
 
 from gpulstm.backend import Device, backend_of
 from gpulstm.errors import FormatError, ShapeError
-from gpulstm.io.files import load_arrays, save_arrays
+from gpulstm.labs import model_file
 from gpulstm.labs.text_corpus import Vocabulary
 from gpulstm.labs.text_model import TextModel
-from gpulstm.train import checkpoint
 
-# The one key of the header: several would be written in an order that changes from run to run.
-HEADER = "gpulstm"
-KIND, VERSION = "text model", 1
-Arrays = Mapping[str, np.ndarray]
+KIND = "text model"
 
 
 def save_model(path: str | Path, model: TextModel, facts: Mapping[str, Any] | None = None) -> None:
@@ -26,9 +22,7 @@ def save_model(path: str | Path, model: TextModel, facts: Mapping[str, Any] | No
 
     ``facts`` about its making (JSON values) go into the header too.
     """
-    header = {"kind": KIND, "version": VERSION, **description(model), "facts": dict(facts or {})}
-    arrays = {name: backend_of(array).to_numpy(array) for name, array in model.state_dict().items()}
-    save_arrays(path, arrays, {HEADER: json.dumps(header)})
+    model_file.save(path, KIND, model.state_dict(), description(model), facts or {})
 
 
 def description(model: TextModel) -> dict[str, Any]:
@@ -43,7 +37,7 @@ def load_model(path: str | Path, device: str | Device = "auto") -> TextModel:
     cut short, holds numbers that are not finite, or when its header tells of other sizes than its arrays
     have; OSError when it cannot be read.
     """
-    arrays, header = _contents(path)
+    arrays, header = model_file.load(path, KIND)
     try:
         vocabulary = Vocabulary(header["level"], header["vocabulary"])
         config = {name: header["config"][name] for name in ("embedding", "hidden", "layers", "dropout")}
@@ -59,8 +53,7 @@ def load_model(path: str | Path, device: str | Device = "auto") -> TextModel:
 
 def model_facts(path: str | Path) -> dict[str, Any]:
     """The facts about its making in a model's file or a checkpoint. Raises FormatError and OSError."""
-    facts = _contents(path)[1].get("facts")
-    return facts if isinstance(facts, dict) else {}
+    return model_file.facts(path, KIND)
 
 
 def model_digest(model: TextModel) -> str:
@@ -69,36 +62,6 @@ def model_digest(model: TextModel) -> str:
     for name, array in model.state_dict().items():
         known.update(name.encode() + np.ascontiguousarray(backend_of(array).to_numpy(array)).tobytes())
     return known.hexdigest()
-
-
-def _contents(path: str | Path) -> tuple[Arrays, dict[str, Any]]:
-    """The model's arrays and its header, from either kind of file."""
-    arrays, metadata = load_arrays(path)
-    try:
-        header = json.loads(metadata.get(HEADER, "null"))
-    except (ValueError, RecursionError):
-        header = None
-    kind = header.get("kind") if isinstance(header, dict) else None
-    if not isinstance(header, dict) or kind != KIND:
-        found = _in_checkpoint(path)
-        if found is None:
-            raise FormatError(f"{path}: want a gpulstm {KIND}, got {kind or 'a safetensors file of something else'}")
-        return found
-    if header.get("version") != VERSION:
-        raise FormatError(f"{path}: want version {VERSION} of a gpulstm {KIND}, got {header.get('version')!r}")
-    return arrays, header
-
-
-def _in_checkpoint(path: str | Path) -> tuple[Arrays, dict[str, Any]] | None:
-    """The best model so far of a checkpoint of the text lab; None for any other file."""
-    try:
-        tree = checkpoint.load(path)
-        header, run = tree["about"][KIND], tree["run"]
-        arrays = tree["model"] if run["best_model"] is None else run["best_model"]
-        facts = {**tree["notes"], "step": run["step"], "validation_loss": run["best"]}
-    except (FormatError, KeyError, TypeError):
-        return None
-    return arrays, {**header, "facts": facts}
 
 
 def _check_arrays(

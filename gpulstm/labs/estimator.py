@@ -1,0 +1,352 @@
+"""What the labs' estimators have in common: scikit-learn's habits, one training loop, and a file of their own."""
+
+import hashlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Self, TextIO
+
+import numpy as np
+
+from gpulstm import checks, random
+from gpulstm.backend import Backend, Device, backend_of
+from gpulstm.errors import DTypeError, FormatError, GpulstmError, NotFitted, ShapeError
+from gpulstm.labs import model_file
+from gpulstm.labs.files import RunFiles
+from gpulstm.nn import Module
+from gpulstm.optim import AdamW
+from gpulstm.schedules import CosineWarmup
+from gpulstm.train import Callback, Trainer
+from gpulstm.train.batch import count_tokens
+from gpulstm.train.saved import check_finite
+
+# Parameters that do not decide what a run computes, or only for how long: a run may be resumed with others.
+FREE = ("epochs", "patience", "device", "verbose")
+MOST_VALIDATIONS = 40  # in a run, where patience does not want one each epoch
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command asks of ``fit`` beside the parameters: where to write, and how to begin.
+
+    ``files.out`` gets the model, with the checkpoint beside it; ``resume`` goes on from that. ``say`` is given facts
+    about the run, a line at a time. ``about`` are facts (JSON values) that the model's file keeps too.
+    """
+
+    files: RunFiles = field(default_factory=RunFiles.of)
+    checkpoint_every: int | None = None
+    resume: bool = False
+    force: bool = False
+    progress: bool | TextIO = False
+    say: Callable[[str], None] = silent
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Estimator:
+    """Base of the estimators: parameters in the constructor, ``fit``, ``predict``, ``score``, ``save`` and ``load``.
+
+    What is learnt stands in attributes that end in "_": ``model_`` (a gl.Module), ``history_`` (the records of
+    ``Trainer.fit``), ``n_iter_`` (epochs trained).
+
+    hidden_size, num_layers
+        Size of the LSTM's state and number of its layers.
+    dropout
+        Rate at which values are dropped in training.
+    epochs
+        Passes over the training data, at most.
+    batch_size, learning_rate, weight_decay, clip_norm
+        Examples in a step, AdamW's highest learning rate and its weight decay, and the largest gradient norm.
+    warmup
+        Share of the steps in which the learning rate rises; then it falls to 0 along a cosine.
+    validation_fraction
+        Share of the data held out; the model of the epoch with the lowest loss on it is kept. 0 holds nothing out.
+    patience
+        Stop after so many epochs without a lower validation loss; None trains all epochs.
+    random_state
+        An integer, a NumPy generator or None. The same integer gives the same model.
+    device, dtype
+        "auto", "cpu", "cuda" or "cuda:N"; "float32" or "float64".
+    verbose
+        Show progress on standard error.
+    """
+
+    hidden_size: int = 64
+    num_layers: int = 1
+    dropout: float = 0.0
+    epochs: int = 20
+    batch_size: int = 32
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    warmup: float = 0.05
+    validation_fraction: float = 0.1
+    patience: int | None = None
+    random_state: Any = None
+    device: str | Device = "auto"
+    dtype: str = "float32"
+    verbose: bool = False
+
+    kind: ClassVar[str]  # what the model's file says it is
+
+    # -- scikit-learn's protocol -----------------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name; ``deep`` is scikit-learn's, and changes nothing here."""
+        return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; raises ShapeError for names that are none."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ShapeError(f"{name}: want a parameter of {type(self).__name__} ({', '.join(known)}), got another")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        usual = inspect.signature(type(self)).parameters
+        given = {name: value for name, value in self.get_params().items() if value is not usual[name].default}
+        given = {name: value for name, value in given.items() if repr(value) != repr(usual[name].default)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's description of the estimator; only scikit-learn asks for it."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags())
+
+    def check_is_fitted(self) -> None:
+        """Raise NotFitted before ``fit``; where scikit-learn is in use, one that is its NotFittedError too."""
+        if self.__sklearn_is_fitted__():
+            return
+        kinds: tuple[type, ...] = (NotFitted,)
+        if (exceptions := sys.modules.get("sklearn.exceptions")) is not None:
+            kinds += (exceptions.NotFittedError,)
+        name = type(self).__name__
+        raise type("NotFitted", kinds, {})(f"{name}: want a fitted one, got one before fit(); call fit() or load()")
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
+        """Write the fitted estimator to one safetensors file, replaced whole or not at all.
+
+        ``facts`` (JSON values) are kept too, by default those of the run that trained it. Raises NotFitted, and
+        OSError where the file cannot be written.
+        """
+        self.check_is_fitted()
+        made = getattr(self, "_made_by", {}) if facts is None else facts
+        model_file.save(path, self.kind, self.model_.state_dict(), self._description(), made)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | Device = "auto") -> Self:
+        """The estimator in a file that ``save`` wrote, or the best one so far in the checkpoint of its run.
+
+        Nothing in the file can run code. Raises FormatError for any other file, OSError where it cannot be read.
+        """
+        arrays, header = model_file.load(path, cls.kind)
+        try:
+            check_finite(arrays)
+            estimator = cls(**{**_tuples(header["params"]), "device": device})
+            estimator.check_params()
+            total = sum(array.size for array in arrays.values())
+            if estimator.hidden_size**2 > total or estimator.num_layers > len(arrays):
+                raise ShapeError(f"hidden_size: want a size that fits {total} numbers, got {estimator.hidden_size}")
+            with random.using(np.random.default_rng(0)):
+                model = estimator._restore(header["fitted"], arrays)
+            model.load_state_dict(dict(arrays))
+        except (GpulstmError, AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else error
+            raise FormatError(f"{path}: want a gpulstm {cls.kind}: {what}") from error
+        model.eval()
+        estimator.model_ = model
+        return estimator
+
+    def _description(self) -> dict[str, Any]:
+        """All that is needed beside the model's arrays to make the estimator again, in JSON values."""
+        params = self.get_params()
+        for name in ("device", "random_state"):  # a device is the machine's; a generator is no JSON
+            if not isinstance(params[name], str | int | None):
+                params[name] = None if name == "random_state" else "auto"
+        return {"params": json.loads(json.dumps(params, default=_plain)), "fitted": self._fitted()}
+
+    def _fitted(self) -> dict[str, Any]:
+        """What was learnt beside the model's arrays, in JSON values."""
+        raise NotImplementedError
+
+    def _restore(self, fitted: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Module:
+        """Set what ``_fitted`` gave, and return the model for the arrays. May raise anything for broken values.
+
+        Sizes come from a file that nobody vouches for: hold them against the arrays before any memory is taken.
+        """
+        raise NotImplementedError
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def check_params(self) -> None:
+        """Raise ShapeError or DTypeError for a parameter that cannot be used."""
+        for name in ("hidden_size", "num_layers", "epochs", "batch_size"):
+            checks.count(name, getattr(self, name), 1)
+        if self.patience is not None:
+            checks.count("patience", self.patience, 1)
+        for name in ("dropout", "warmup", "validation_fraction"):
+            checks.number(name, value := getattr(self, name), most=1)
+            if value == 1:
+                raise ShapeError(f"{name}: want a share from 0 up to, but not including, 1, got 1")
+        for name in ("learning_rate", "clip_norm"):
+            if checks.number(name, getattr(self, name)) == 0:
+                raise ShapeError(f"{name}: want a number above 0, got 0")
+        checks.number("weight_decay", self.weight_decay)
+        checks.choice("dtype", self.dtype, ("float32", "float64"))
+        checks.flag("verbose", self.verbose)
+
+    def _generator(self) -> np.random.Generator:
+        """A generator for one ``fit``, made of ``random_state``."""
+        state = self.random_state
+        if isinstance(state, np.random.RandomState):  # scikit-learn's
+            state = int(state.randint(2**31))
+        if isinstance(state, np.random.Generator):
+            return state
+        return np.random.default_rng(None if state is None else checks.count("random_state", state))
+
+    def _made(self) -> dict[str, Any]:
+        """The arguments of every layer."""
+        return {"device": self.device, "dtype": self.dtype}
+
+    def _train(
+        self,
+        model: Module,
+        loss: Callable[[Any, Any, Any], tuple[Any, Any]],
+        batches: Any,
+        validation: Any,
+        digest: str,
+        run: Run | None,
+        *,
+        tokens: Callable[[Any], Any] = count_tokens,
+        callbacks: Iterable[Callback] = (),
+    ) -> None:
+        """Fit the model to the batches and keep it, in a block of ``random.using``; ``digest`` is that of the data."""
+        run = run or Run(progress=self.verbose)
+        params = self._description()["params"]
+        notes = {**{name: value for name, value in params.items() if name not in FREE}, "data": digest}
+        files = run.files
+        done = files.claim(notes, self._facts_of, ADVICE, resume=run.resume, force=run.force)
+        if run.resume:
+            run.say(_beginning(files, done))
+        steps = self.epochs * len(batches)
+        optimizer = AdamW(model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        schedule = CosineWarmup(optimizer, min(int(self.warmup * steps), steps - 1), steps)
+        # Many short epochs are not all worth a look, unless patience counts them.
+        every = len(batches) * (1 if self.patience is not None else -(-self.epochs // MOST_VALIDATIONS))
+        trainer = Trainer(model, optimizer, loss, schedule=schedule, clip_norm=self.clip_norm, tokens=tokens)
+        records = trainer.fit(
+            batches,
+            steps,
+            validation=validation,
+            validate_every=every,
+            log_every=max(50, every),
+            patience=self.patience if validation is not None else None,
+            checkpoint=files.checkpoint,
+            checkpoint_every=run.checkpoint_every or every,
+            resume=run.resume,
+            force=run.force,
+            log=files.log,
+            progress=run.progress,
+            notes=notes,
+            about={self.kind: self._description(), **run.about, **files.about()},
+            callbacks=list(callbacks),
+        )
+        model.eval()
+        self.model_, self.history_, self.n_iter_ = model, records, records[-1]["epoch"]
+        losses = [record["val_loss"] for record in records if record["val_loss"] is not None]
+        self._made_by = {**notes, "epochs": self.n_iter_, "validation_loss": min(losses, default=None), **run.about}
+        if files.out is not None:
+            self.save(files.out)
+        files.finish(records, "loss")
+
+    def _facts_of(self, path: Path) -> dict[str, Any]:
+        return model_file.facts(path, self.kind)
+
+    def _backend(self) -> Backend:
+        """The backend of the fitted model."""
+        return backend_of(next(iter(self.model_.state_dict().values())))
+
+
+ADVICE = {"data": "data is the training data: give the data it began with"}
+
+
+def _beginning(files: RunFiles, done: int | None) -> str:
+    if done is None:
+        return f"no checkpoint at {files.checkpoint}: from the beginning"
+    return f"going on from {files.checkpoint}, after step {done}"
+
+
+def digest_of(*parts: Any) -> str:
+    """The SHA-256 of arrays, texts and lists of them, to know the data of a run again."""
+    known = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype != object:
+            known.update(f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+        elif isinstance(part, list | tuple | np.ndarray):
+            known.update(f"[{len(part)}".encode())
+            for item in part:
+                known.update(digest_of(item).encode())
+        else:
+            known.update(f"{type(part).__name__} {part}".encode("utf-8", "surrogatepass"))
+    return known.hexdigest()
+
+
+def numbers_2d(name: str, X: Any, *, one_axis: bool = False) -> np.ndarray:
+    """A table of finite numbers (N, D), float64, from an array, a list or a data frame.
+
+    With ``one_axis`` (N,) is taken too, as (N, 1). Raises ShapeError for another shape, for no rows or columns and for
+    values that are missing or infinite, naming the first; DTypeError for what is no real number.
+    """
+    if hasattr(X, "toarray"):
+        raise DTypeError(f"{name}: want a dense array, got a sparse one; call toarray()")
+    try:
+        array = np.asarray(X.data if type(X).__name__ == "Tensor" else X)
+        if array.dtype.kind == "c":
+            raise ShapeError(f"{name}: want real numbers; Complex data not supported")
+        array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, GpulstmError):
+            raise
+        kind = DTypeError if isinstance(error, TypeError) else ShapeError
+        raise kind(f"{name}: want a table of numbers, got something else: {error}") from error
+    if one_axis and array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise ShapeError(f"{name}: want (N, D), got {array.shape}. Reshape your data: x[:, None] or x.reshape(1, -1)")
+    if array.shape[0] == 0:
+        raise ShapeError(f"{name}: want at least one row, got 0 sample(s) in {array.shape}")
+    if array.shape[1] == 0:
+        raise ShapeError(
+            f"{name}: want a column, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
+        )
+    if not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        value = "NaN" if np.isnan(array[row, column]) else "infinity"
+        raise ShapeError(f"{name}: want finite numbers, got {value} in row {row}, column {column}")
+    return array
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r:.60} is no JSON value")
+
+
+def _tuples(params: dict[str, Any]) -> dict[str, Any]:
+    """JSON's lists as the tuples that they were."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}

@@ -1,0 +1,124 @@
+"""The times of a series' rows: dates or numbers, the step between them, and what follows."""
+
+import calendar
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+Time = datetime | float
+
+
+@dataclass(frozen=True)
+class Step:
+    """The step from one row to the next: a number, a span of time, weekdays, or months (to the same day, or ends)."""
+
+    kind: Literal["number", "span", "weekday", "months", "month ends"]
+    size: float = 1  # a number, seconds of a span, or months
+
+    @classmethod
+    def of(cls, times: Sequence[Time]) -> "Step":
+        """The commonest step of times that rise."""
+        pairs = list(itertools.pairwise(times))
+        if not pairs or isinstance(times[0], float):
+            steps = [round(b - a, 9) for a, b in pairs if isinstance(a, float) and isinstance(b, float)]
+            return cls("number", max(set(steps), key=steps.count) if steps else 1)
+        dates = [(a, b) for a, b in pairs if isinstance(a, datetime) and isinstance(b, datetime)]
+        months = [(b.year - a.year) * 12 + b.month - a.month for a, b in dates]
+        common = max(set(months), key=months.count)
+        if min(months) > 0:
+            for kind in ("months", "month ends"):
+                step = cls(kind, common)
+                if all(cls(kind, m).after(a) == b for (a, b), m in zip(dates, months, strict=True)):
+                    return step
+        spans = [(b - a).total_seconds() for a, b in dates]
+        span = max(set(spans), key=spans.count)
+        days = {a.weekday() for a, _ in dates}
+        if span == timedelta(days=1).total_seconds() and len(dates) > 4 and not days & {5, 6}:
+            return cls("weekday")
+        return cls("span", span)
+
+    def after(self, time: Time) -> Time:
+        """The time of the next row."""
+        if isinstance(time, float):
+            return time + self.size
+        if self.kind == "span":
+            return time + timedelta(seconds=self.size)
+        if self.kind == "weekday":
+            return time + timedelta(days={4: 3, 5: 2}.get(time.weekday(), 1))
+        month = time.year * 12 + time.month - 1 + int(self.size)
+        year, month = month // 12, month % 12 + 1
+        last = calendar.monthrange(year, month)[1]
+        return time.replace(year=year, month=month, day=last if self.kind == "month ends" else min(time.day, last))
+
+    def __str__(self) -> str:
+        if self.kind == "number":
+            return f"{self.size:g}"
+        if self.kind == "span":
+            return f"{timedelta(seconds=self.size)}"
+        if self.kind == "weekday":
+            return "a weekday"
+        return f"{self.size:g} month{'s' if self.size > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The time of the last row of a series and the step to the next."""
+
+    last: Time
+    step: Step
+
+    @classmethod
+    def of(cls, times: Sequence[Time]) -> "Clock":
+        """The clock of times that rise."""
+        return cls(times[-1], Step.of(times))
+
+    def next(self, steps: int) -> list[Time]:
+        """The times of the rows that follow."""
+        times = [self.last]
+        for _ in range(steps):
+            times.append(self.step.after(times[-1]))
+        return times[1:]
+
+    def to_json(self) -> list[Any]:
+        """The clock as JSON values."""
+        last = self.last if isinstance(self.last, float) else self.last.isoformat()
+        return [last, self.step.kind, self.step.size]
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> "Clock":
+        """What ``to_json`` gave. Raises TypeError or ValueError for others."""
+        last, kind, size = values
+        if kind not in ("number", "span", "weekday", "months", "month ends"):
+            raise ValueError(f"step: {kind!r:.40} is none")
+        return cls(datetime.fromisoformat(last) if isinstance(last, str) else float(last), Step(kind, float(size)))
+
+
+def parse(text: str, date_format: str | None) -> Time:
+    """A date (ISO's, or as ``date_format`` of strptime says), or a number. Raises ValueError for others."""
+    if date_format is not None:
+        return datetime.strptime(text, date_format)
+    try:
+        number = float(text)
+    except ValueError:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    # Eight digits are a date that ISO writes without signs, 20240131; a year is a number.
+    if len(text) == 8 and text.isdecimal():
+        return datetime.fromisoformat(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no time")
+    return number
+
+
+def same(a: Time, b: Time) -> bool:
+    """Whether two times are one, up to rounding."""
+    return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-9) if isinstance(a, float) and isinstance(b, float) else a == b
+
+
+def shown(time: Time) -> str:
+    """The time as a table shows it."""
+    if isinstance(time, float):
+        return f"{time:.10g}"
+    return f"{time:%Y-%m-%d}" if (time.hour, time.minute, time.second) == (0, 0, 0) else f"{time}"

@@ -1,0 +1,1 @@
+"""The sentiment lab: texts sorted into classes."""

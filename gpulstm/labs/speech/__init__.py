@@ -1,0 +1,1 @@
+"""The speech lab: recordings turned into text."""

@@ -1,0 +1,1 @@
+"""The translation lab: sentences of one language into another."""
