@@ -145,7 +145,7 @@ class Estimator:
         OSError where the file cannot be written.
         """
         self.check_is_fitted()
-        made = getattr(self, "_made_by", {}) if facts is None else facts
+        made = self._made_by if facts is None else facts
         model_file.save(path, self.kind, self.model_.state_dict(), self._description(), made)
 
     @classmethod
@@ -169,7 +169,8 @@ class Estimator:
             what = f"no {error}" if isinstance(error, KeyError) else error
             raise FormatError(f"{path}: want a gpulstm {cls.kind}: {what}") from error
         model.eval()
-        estimator.model_ = model
+        made = header.get("facts")
+        estimator.model_, estimator._made_by = model, made if isinstance(made, dict) else {}
         return estimator
 
     def _description(self) -> dict[str, Any]:

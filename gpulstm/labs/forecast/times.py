@@ -29,7 +29,7 @@ class Step:
         months = [(b.year - a.year) * 12 + b.month - a.month for a, b in dates]
         common = max(set(months), key=months.count)
         if min(months) > 0:
-            for kind in ("months", "month ends"):
+            for kind in ("month ends", "months"):
                 step = cls(kind, common)
                 if all(cls(kind, m).after(a) == b for (a, b), m in zip(dates, months, strict=True)):
                     return step
