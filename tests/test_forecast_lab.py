@@ -286,11 +286,19 @@ def broken(header, arrays):
     yield "a horizon of a giant", changed("params", horizon=10**9), arrays
     yield "a patch of a giant", changed("params", patch=10**9), arrays
     yield "a text for a number", changed("params", hidden_size="8"), arrays
-    yield "other columns", changed("fitted", targets=10**6), arrays
+    yield (
+        "other columns",
+        changed("fitted", layout={"targets": 10**6, "covariates": 0, "known": [], "flat": True}),
+        arrays,
+    )
     yield "no numbers", changed("fitted", center=["a"]), arrays
     yield "numbers that are not finite", changed("fitted", scale=[float("inf")]), arrays
     yield "no window", changed("fitted", window=None), arrays
-    yield "known columns that there are not", changed("fitted", known=[3]), arrays
+    yield (
+        "known columns that there are not",
+        changed("fitted", layout={"targets": 1, "covariates": 0, "known": [3], "flat": True}),
+        arrays,
+    )
     yield "a missing array", header, {k: v for k, v in arrays.items() if k != "linear.bias"}
     yield "an array too many", header, {**arrays, "more": np.zeros(3, np.float32)}
     yield "an array of another shape", header, {**arrays, "lstm.bias_hh_l0": np.zeros(3, np.float32)}

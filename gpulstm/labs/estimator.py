@@ -1,11 +1,8 @@
 """What the labs' estimators have in common: scikit-learn's habits, one training loop, and a file of their own."""
 
-import hashlib
-import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, TextIO
 
@@ -13,9 +10,12 @@ import numpy as np
 
 from gpulstm import checks, random
 from gpulstm.backend import Backend, Device, backend_of
-from gpulstm.errors import DTypeError, FormatError, GpulstmError, NotFitted, ShapeError
+from gpulstm.errors import FormatError, GpulstmError, ShapeError
 from gpulstm.labs import model_file
 from gpulstm.labs.files import RunFiles
+from gpulstm.labs.inputs import digest_of as digest_of
+from gpulstm.labs.inputs import numbers_2d as numbers_2d
+from gpulstm.labs.protocol import Protocol
 from gpulstm.nn import Module
 from gpulstm.optim import AdamW
 from gpulstm.schedules import CosineWarmup
@@ -50,7 +50,7 @@ class Run:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Estimator:
+class Estimator(Protocol):
     """Base of the estimators: parameters in the constructor, ``fit``, ``predict``, ``score``, ``save`` and ``load``.
 
     What is learnt stands in attributes that end in "_": ``model_`` (a gl.Module), ``history_`` (the records of
@@ -95,46 +95,6 @@ class Estimator:
     verbose: bool = False
 
     kind: ClassVar[str]  # what the model's file says it is
-
-    # -- scikit-learn's protocol -----------------------------------------------------------------------------
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name; ``deep`` is scikit-learn's, and changes nothing here."""
-        return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; raises ShapeError for names that are none."""
-        known = self.get_params()
-        for name, value in params.items():
-            if name not in known:
-                raise ShapeError(f"{name}: want a parameter of {type(self).__name__} ({', '.join(known)}), got another")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        usual = inspect.signature(type(self)).parameters
-        given = {name: value for name, value in self.get_params().items() if value is not usual[name].default}
-        given = {name: value for name, value in given.items() if repr(value) != repr(usual[name].default)}
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
-
-    def __sklearn_tags__(self) -> Any:
-        """scikit-learn's description of the estimator; only scikit-learn asks for it."""
-        from sklearn.utils import InputTags, Tags, TargetTags
-
-        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags())
-
-    def check_is_fitted(self) -> None:
-        """Raise NotFitted before ``fit``; where scikit-learn is in use, one that is its NotFittedError too."""
-        if self.__sklearn_is_fitted__():
-            return
-        kinds: tuple[type, ...] = (NotFitted,)
-        if (exceptions := sys.modules.get("sklearn.exceptions")) is not None:
-            kinds += (exceptions.NotFittedError,)
-        name = type(self).__name__
-        raise type("NotFitted", kinds, {})(f"{name}: want a fitted one, got one before fit(); call fit() or load()")
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -290,56 +250,6 @@ def _beginning(files: RunFiles, done: int | None) -> str:
     if done is None:
         return f"no checkpoint at {files.checkpoint}: from the beginning"
     return f"going on from {files.checkpoint}, after step {done}"
-
-
-def digest_of(*parts: Any) -> str:
-    """The SHA-256 of arrays, texts and lists of them, to know the data of a run again."""
-    known = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray) and part.dtype != object:
-            known.update(f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
-        elif isinstance(part, list | tuple | np.ndarray):
-            known.update(f"[{len(part)}".encode())
-            for item in part:
-                known.update(digest_of(item).encode())
-        else:
-            known.update(f"{type(part).__name__} {part}".encode("utf-8", "surrogatepass"))
-    return known.hexdigest()
-
-
-def numbers_2d(name: str, X: Any, *, one_axis: bool = False) -> np.ndarray:
-    """A table of finite numbers (N, D), float64, from an array, a list or a data frame.
-
-    With ``one_axis`` (N,) is taken too, as (N, 1). Raises ShapeError for another shape, for no rows or columns and for
-    values that are missing or infinite, naming the first; DTypeError for what is no real number.
-    """
-    if hasattr(X, "toarray"):
-        raise DTypeError(f"{name}: want a dense array, got a sparse one; call toarray()")
-    try:
-        array = np.asarray(X.data if type(X).__name__ == "Tensor" else X)
-        if array.dtype.kind == "c":
-            raise ShapeError(f"{name}: want real numbers; Complex data not supported")
-        array = array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, GpulstmError):
-            raise
-        kind = DTypeError if isinstance(error, TypeError) else ShapeError
-        raise kind(f"{name}: want a table of numbers, got something else: {error}") from error
-    if one_axis and array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2:
-        raise ShapeError(f"{name}: want (N, D), got {array.shape}. Reshape your data: x[:, None] or x.reshape(1, -1)")
-    if array.shape[0] == 0:
-        raise ShapeError(f"{name}: want at least one row, got 0 sample(s) in {array.shape}")
-    if array.shape[1] == 0:
-        raise ShapeError(
-            f"{name}: want a column, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
-        )
-    if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        value = "NaN" if np.isnan(array[row, column]) else "infinity"
-        raise ShapeError(f"{name}: want finite numbers, got {value} in row {row}, column {column}")
-    return array
 
 
 def _plain(value: Any) -> Any:

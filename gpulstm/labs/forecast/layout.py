@@ -1,0 +1,119 @@
+"""What the columns of a forecaster's data are: series to forecast, and covariates, known in advance or not."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from gpulstm import checks
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.labs.inputs import numbers_2d
+
+
+def split(X: Any, y: Any) -> tuple[np.ndarray | None, np.ndarray]:
+    """(covariates (N, D) or None, series (N, K)) of ``(y, None)`` or ``(X, y)``; raises ShapeError and DTypeError."""
+    if y is None:
+        return None, numbers_2d("y", X, one_axis=True)
+    series = numbers_2d("y", y, one_axis=True)
+    if X is None:
+        return None, series
+    covariates = numbers_2d("X", X)
+    if len(covariates) != len(series):
+        raise ShapeError(f"X: want {len(series)} rows, as y has, got {len(covariates)}")
+    return covariates, series
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A row of the table (N, K + D) holds K ``targets``, then D ``covariates``; ``known`` are known in advance."""
+
+    targets: int
+    covariates: int  # D; 0 without any
+    known: list[int]
+    flat: bool  # whether the series came as (N,), as forecasts do then
+
+    @classmethod
+    def of(cls, X: Any, y: Any, known: Any) -> tuple[Self, np.ndarray]:
+        """The layout and the table of the training data. Raises ShapeError and DTypeError."""
+        covariates, series = split(X, y)
+        D = 0 if covariates is None else covariates.shape[1]
+        columns = _known(known, D, getattr(X, "columns", None))
+        flat = np.asarray(X if y is None else y).ndim == 1
+        layout = cls(series.shape[1], D, columns, flat)
+        return layout, layout.table(X, y)
+
+    @property
+    def columns(self) -> int:
+        """K + D."""
+        return self.targets + self.covariates
+
+    def table(self, X: Any, y: Any) -> np.ndarray:
+        """The table (N, K + D) of data like the training data. Raises ShapeError for others."""
+        covariates, series = split(X, y)
+        if series.shape[1] != self.targets:
+            raise ShapeError(f"y: want {self.targets} series, as in fit, got {series.shape[1]}")
+        if covariates is None and self.covariates:
+            raise ShapeError(f"X: want {self.covariates} covariates, as in fit, got None")
+        if covariates is None:
+            return series
+        self._check_covariates(covariates)
+        return np.concatenate([series, covariates], axis=1)
+
+    def future(self, X: Any, steps: int | None, usual: int) -> np.ndarray:
+        """The rows (n, K + D) to forecast, all 0 but the covariates; n is that of X, else ``steps`` or the usual.
+
+        Raises ShapeError.
+        """
+        if X is None:
+            if self.known:
+                raise ShapeError(
+                    f"X: want the covariates of the rows to forecast, (steps, {self.covariates}), as {len(self.known)} "
+                    "of them are known in advance, got None"
+                )
+            return np.zeros((steps or usual, self.columns))
+        rows = numbers_2d("X", X)
+        if not self.covariates:
+            raise ShapeError(f"X: want None, as fit had no covariates, got {rows.shape}; give steps={len(rows)}")
+        self._check_covariates(rows)
+        if steps is not None and steps != len(rows):
+            raise ShapeError(f"steps: want {len(rows)}, the rows of X, or None, got {steps}")
+        return np.concatenate([np.zeros((len(rows), self.targets)), rows], axis=1)
+
+    def shaped(self, values: np.ndarray) -> np.ndarray:
+        """Forecasts (n, K) as the series came: (n,) for (N,)."""
+        return values[:, 0] if self.flat else values
+
+    def to_json(self) -> dict[str, Any]:
+        """The layout as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """What ``to_json`` gave. Raises ShapeError, KeyError or TypeError for others."""
+        K, D = checks.count("targets", values["targets"], 1), checks.count("covariates", values["covariates"])
+        known = [checks.integer("known", column, 0, D) for column in values["known"]]
+        return cls(K, D, known, checks.flag("flat", values["flat"]))
+
+    def _check_covariates(self, covariates: np.ndarray) -> None:
+        if covariates.shape[1] != self.covariates:
+            raise ShapeError(
+                f"X has {covariates.shape[1]} features, but Forecaster is expecting {self.covariates} features as input"
+            )
+
+
+def _known(known: Any, D: int, names: Any) -> list[int]:
+    """The numbers of the columns that are known in advance, all by default."""
+    if known is None:
+        return list(range(D))
+    if isinstance(known, str) or not isinstance(known, Sequence | np.ndarray):
+        raise DTypeError(f"known: want a list of columns of X, or None, got {known!r}")
+    numbers = []
+    for column in known:
+        if isinstance(column, str):
+            given = [] if names is None else [str(name) for name in names]
+            if column not in given:
+                raise ShapeError(f"known: want names of X's columns {given}, got {column!r}")
+            column = given.index(column)
+        numbers.append(checks.integer("known", column, 0, D, f"columns of X, 0 <= column < {D}"))
+    return numbers

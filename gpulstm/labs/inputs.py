@@ -1,0 +1,59 @@
+"""The data of an estimator: tables of numbers, checked, and a digest to know them again."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from gpulstm.errors import DTypeError, GpulstmError, ShapeError
+from gpulstm.tape import Tensor
+
+
+def digest_of(*parts: Any) -> str:
+    """The SHA-256 of arrays, texts and lists of them, to know the data of a run again."""
+    known = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray) and part.dtype != object:
+            known.update(f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
+        elif isinstance(part, list | tuple | np.ndarray):
+            known.update(f"[{len(part)}".encode())
+            for item in part:
+                known.update(digest_of(item).encode())
+        else:
+            known.update(f"{type(part).__name__} {part}".encode("utf-8", "surrogatepass"))
+    return known.hexdigest()
+
+
+def numbers_2d(name: str, X: Any, *, one_axis: bool = False) -> np.ndarray:
+    """A table of finite numbers (N, D), float64, from an array, a list or a data frame.
+
+    With ``one_axis`` (N,) is taken too, as (N, 1). Raises ShapeError for another shape, for no rows or columns and for
+    values that are missing or infinite, naming the first; DTypeError for what is no real number.
+    """
+    if hasattr(X, "toarray"):
+        raise DTypeError(f"{name}: want a dense array, got a sparse one; call toarray()")
+    try:
+        array = np.asarray(X.data if isinstance(X, Tensor) else X)
+        if array.dtype.kind == "c":
+            raise ShapeError(f"{name}: want real numbers; Complex data not supported")
+        array = array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, GpulstmError):
+            raise
+        kind = DTypeError if isinstance(error, TypeError) else ShapeError
+        raise kind(f"{name}: want a table of numbers, got something else: {error}") from error
+    if one_axis and array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise ShapeError(f"{name}: want (N, D), got {array.shape}. Reshape your data: x[:, None] or x.reshape(1, -1)")
+    if array.shape[0] == 0:
+        raise ShapeError(f"{name}: want at least one row, got 0 sample(s) in {array.shape}")
+    if array.shape[1] == 0:
+        raise ShapeError(
+            f"{name}: want a column, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
+        )
+    if not np.isfinite(array).all():
+        row, column = np.argwhere(~np.isfinite(array))[0]
+        value = "NaN" if np.isnan(array[row, column]) else "infinity"
+        raise ShapeError(f"{name}: want finite numbers, got {value} in row {row}, column {column}")
+    return array

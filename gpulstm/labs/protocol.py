@@ -1,0 +1,51 @@
+"""scikit-learn's protocol for estimators whose parameters are the fields of a dataclass; scikit-learn is not needed."""
+
+import inspect
+import sys
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from gpulstm.errors import NotFitted, ShapeError
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Protocol:
+    """Parameters in the constructor, and what is learnt in attributes that end in "_", the model in ``model_``."""
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name; ``deep`` is scikit-learn's, and changes nothing here."""
+        return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters by name; raises ShapeError for names that are none."""
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise ShapeError(f"{name}: want a parameter of {type(self).__name__} ({', '.join(known)}), got another")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        usual = inspect.signature(type(self)).parameters
+        given = {name: value for name, value in self.get_params().items() if value is not usual[name].default}
+        given = {name: value for name, value in given.items() if repr(value) != repr(usual[name].default)}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's description of the estimator; only scikit-learn asks for it."""
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags())
+
+    def check_is_fitted(self) -> None:
+        """Raise NotFitted before ``fit``; where scikit-learn is in use, one that is its NotFittedError too."""
+        if self.__sklearn_is_fitted__():
+            return
+        kinds: tuple[type, ...] = (NotFitted,)
+        if (exceptions := sys.modules.get("sklearn.exceptions")) is not None:
+            kinds += (exceptions.NotFittedError,)
+        name = type(self).__name__
+        raise type("NotFitted", kinds, {})(f"{name}: want a fitted one, got one before fit(); call fit() or load()")
