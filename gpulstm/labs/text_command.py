@@ -2,15 +2,18 @@
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from gpulstm.errors import ShapeError
+from gpulstm.errors import FileExists, ShapeError
+from gpulstm.io.files import atomic_write, check_writable
 from gpulstm.labs import text
 from gpulstm.labs.command import DEVICE, ENCODING, FILE, check_apart, given, run_options, says_how_to_go_on
 from gpulstm.labs.estimator import silent
 from gpulstm.labs.text_file import model_facts
+from gpulstm.labs.text_inspect import inspect as make_page
 from gpulstm.nn.summary import table
 
 DEFAULT = text.Settings()
@@ -109,6 +112,27 @@ def sample(model: str, prompt: str, device: str, **options: Any) -> None:
     for piece in pieces:
         click.echo(piece, nl=False)
     click.echo()
+
+
+@text_lab.command()
+@click.argument("model", type=FILE)
+@click.option("--text", "words", help="Text to look at.  [default: a sample of the model's]")
+@click.option("--html", default="inspect.html", type=FILE, help="The page to write.")
+@click.option("--force", is_flag=True, help="Overwrite an existing page.")
+def inspect(model: str, words: str | None, html: str, force: bool) -> None:
+    """Write a page that shows every gate and state of a MODEL over a text, and what it predicts next.
+
+    The page needs nothing but a browser: pick a layer, a gate and a unit, and see it coloured over the text.
+    """
+    path = Path(html)
+    if path.exists() and path.stat().st_size > 0 and not force:
+        raise FileExists(f"{html}: exists already; replace it with --force, or write elsewhere with --html")
+    check_writable(path)
+    loaded = text.load_model(model, "cpu")
+    words = "".join(text.sample(loaded, "", 300, temperature=0.8, seed=0)) if words is None else words
+    page = make_page(loaded, words).encode("utf-8")
+    atomic_write(path, lambda file: file.write(page))
+    click.echo(f"page: {html}")
 
 
 @text_lab.command()

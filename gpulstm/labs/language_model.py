@@ -1,0 +1,156 @@
+"""LanguageModel: the text lab with scikit-learn's habits."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from gpulstm.backend import Device, backend_of
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.labs import text
+from gpulstm.labs.protocol import Protocol
+from gpulstm.labs.text_corpus import split
+from gpulstm.labs.text_file import model_facts
+from gpulstm.labs.text_model import TextModel
+from gpulstm.labs.text_training import Settings, language_loss, settings_of
+from gpulstm.nn.contexts import evaluation
+from gpulstm.tape import no_grad
+
+WINDOW = 256  # tokens read at once where a text is measured
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LanguageModel(Protocol):
+    """Learns to continue text: what ``gpulstm text train`` trains, as an estimator.
+
+    >>> model = LanguageModel(hidden_size=32, steps=30, batch_size=4, window=16, random_state=0)
+    >>> model = model.fit("the cat sat on the mat. " * 60)
+    >>> len("".join(model.sample("the ", 20, seed=1)))
+    20
+    >>> model.perplexity("the cat sat on the mat.") < 20
+    True
+
+    ``fit(X)`` takes a text or a list of texts, which are joined by a blank line. ``predict(X)`` gives the likeliest
+    next token of each text, ``score(X)`` the mean log-probability of its tokens in nats, ``sample`` writes on.
+    The gl.Module is ``model_``.
+
+    level, vocabulary_size
+        "char" or "word"; the most words that a vocabulary of words has.
+    embedding_size, hidden_size, num_layers, dropout
+        Sizes of the embedding and of the LSTM, and the rate at which its outputs are dropped in training.
+    batch_size, window
+        Streams of text read side by side, and the tokens that gradients reach back (truncated backpropagation).
+    steps, learning_rate, warmup, clip_norm
+        Steps of Adam, its highest rate, the steps in which the rate rises, and the largest gradient norm.
+    validate_every, patience
+        Steps between validations on the last tenth of the text, and how many may pass without improvement.
+    random_state, device, dtype, verbose
+        A seed from 0 up; the device; "float32" or "float64"; whether to show progress on standard error.
+    """
+
+    level: str = "char"
+    vocabulary_size: int = 10_000
+    embedding_size: int = 64
+    hidden_size: int = 256
+    num_layers: int = 1
+    dropout: float = 0.2
+    batch_size: int = 32
+    window: int = 64
+    steps: int = 1500
+    learning_rate: float = 5e-3
+    warmup: int = 100
+    clip_norm: float = 1.0
+    validate_every: int = 250
+    patience: int | None = None
+    random_state: int = 0
+    device: str | Device = "auto"
+    dtype: str = "float32"
+    verbose: bool = False
+
+    def fit(self, X: str | Sequence[str], y: Any = None) -> Self:
+        """Learn from a text or a list of texts; y must be None. Returns self.
+
+        Raises FormatError for a text shorter than the windows asked for, ShapeError and DTypeError for parameters.
+        """
+        if y is not None:
+            raise DTypeError(f"y: want None, as the text is its own target, got {type(y).__name__}")
+        settings = Settings(**{name: getattr(self, parameter) for name, parameter in SETTINGS.items()})
+        self.model_ = text.train("\n\n".join(_texts(X)), settings, device=self.device, progress=self.verbose)
+        return self
+
+    def predict(self, X: str | Sequence[str]) -> np.ndarray:
+        """The likeliest next token of each text, strings (N,)."""
+        return np.array(["".join(self.sample(prompt, 1, temperature=0)) for prompt in _texts(X)])
+
+    def score(self, X: str | Sequence[str], y: Any = None) -> float:
+        """The mean log-probability in nats of a token of the texts, each read from its first; at most 0.
+
+        Raises ShapeError where no text has two tokens, FormatError for characters that were not in the training text.
+        """
+        self.check_is_fitted()
+        model, total, count = self.model_, 0.0, 0
+        backend = backend_of(model.linear.weight.data)
+        for one in _texts(X):
+            numbers, state = model.vocabulary.encode(split(one, model.vocabulary.level)), None
+            for start in range(0, len(numbers) - 1, WINDOW):
+                part = backend.asarray(numbers[start : start + WINDOW + 1, None])
+                with evaluation(model), no_grad():
+                    loss, state = language_loss(model, (part[:-1], part[1:]), state)
+                total -= loss.item() * (len(part) - 1)
+                count += len(part) - 1
+        if count == 0:
+            raise ShapeError("X: want a text of at least 2 tokens, got none")
+        return total / count
+
+    def perplexity(self, X: str | Sequence[str]) -> float:
+        """e to the mean negative log-probability of a token: 1 where every token is foretold."""
+        return math.exp(-self.score(X))
+
+    def sample(self, prompt: str = "", length: int = 500, **options: Any) -> Iterator[str]:
+        """Yield tokens that continue the prompt; for ``options`` see ``gpulstm.labs.text.sample``."""
+        self.check_is_fitted()
+        return text.sample(self.model_, prompt, length, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model to one safetensors file, as ``gpulstm text train`` does; raises OSError."""
+        self.check_is_fitted()
+        text.save_model(path, self.model_, {name: getattr(self, parameter) for name, parameter in SETTINGS.items()})
+
+    @classmethod
+    def load(cls, path: str | Path, device: str | Device = "auto") -> Self:
+        """The model in a file that ``save`` or ``gpulstm text train`` wrote, or the best one so far in a checkpoint.
+
+        Nothing in the file can run code. Raises FormatError for any other file, OSError where it cannot be read.
+        """
+        model: TextModel = text.load_model(path, device)
+        kept = model_facts(path)
+        usual = {name: getattr(settings_of(model), name) for name in SETTINGS}
+        settings = {name: kept.get(name, value) for name, value in usual.items()}
+        estimator = cls(**{parameter: settings[name] for name, parameter in SETTINGS.items()}, device=device)
+        estimator.model_ = model
+        return estimator
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.string = False, True
+        return tags
+
+
+# The settings of the text lab, and what they are called here.
+SETTINGS = {
+    "level": "level", "vocabulary": "vocabulary_size", "embedding": "embedding_size", "hidden": "hidden_size",
+    "layers": "num_layers", "dropout": "dropout", "batch": "batch_size", "window": "window", "steps": "steps",
+    "lr": "learning_rate", "warmup": "warmup", "clip": "clip_norm", "seed": "random_state", "dtype": "dtype",
+    "validate_every": "validate_every", "patience": "patience",
+}  # fmt: skip
+
+
+def _texts(X: str | Sequence[str]) -> list[str]:
+    """The texts of X, a text or a list of them. Raises DTypeError for others."""
+    texts = [X] if isinstance(X, str) else list(X) if isinstance(X, Sequence | np.ndarray) else None
+    if texts is None or not all(isinstance(one, str) for one in texts):
+        raise DTypeError(f"X: want a text or a list of texts, got {X!r:.60}")
+    return [str(one) for one in texts]
