@@ -77,7 +77,11 @@ class LanguageModel(Protocol):
         """
         if y is not None:
             raise DTypeError(f"y: want None, as the text is its own target, got {type(y).__name__}")
-        settings = Settings(**{name: getattr(self, parameter) for name, parameter in SETTINGS.items()})
+        try:
+            settings = Settings(**{name: getattr(self, parameter) for name, parameter in SETTINGS.items()})
+        except (ShapeError, DTypeError) as error:  # which has the lab's name for the parameter
+            name, _, words = str(error).partition(":")
+            raise type(error)(f"{SETTINGS.get(name, name)}:{words}") from error
         self.model_ = text.train("\n\n".join(_texts(X)), settings, device=self.device, progress=self.verbose)
         return self
 

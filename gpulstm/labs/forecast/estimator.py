@@ -69,7 +69,8 @@ class Forecaster(Estimator):
     noise
         Standard deviation of the noise put on the targets of the window in training, in theirs.
 
-    Data are standardised by the training part alone. Where too few rows would be left, none are held out. The other parameters are those of ``Estimator``.
+    Data are standardised by the training part alone. Where too few rows would be left to train on, none are held out.
+    The other parameters are those of ``Estimator``.
     """
 
     window: int | None = None

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,8 @@ def _read(
 ) -> Table:
     if not columns:
         raise FormatError(f"{name}: want a column of numbers beside {names[0]}, got none")
-    values: list[list[float]] = []
+    values = array("d")  # 8 bytes a number: the file may have many
+    last: list[float] = []
     times: list[Time] = []
     lines: list[int] = []
     missing: list[str] = []
@@ -136,23 +138,24 @@ def _read(
         row = [_number(f"{name}, line {line}: {names[k]}", cells[k]) for k in columns]
         missing += [f"line {line} ({names[k]})" for k, value in zip(columns, row, strict=True) if math.isnan(value)]
         if options.fill and missing:
-            row = _filled(name, line, row, values)
+            row = _filled(name, line, row, last)
         if time_column is not None:
             times.append(_time(f"{name}, line {line}: {names[time_column]}", cells[time_column], options.date_format))
             _check_order(name, times, lines, line)
-        values.append(row)
+        values.extend(row)
+        last = row
         lines.append(line)
     if missing and not options.fill:
         raise FormatError(
             f"{name}: want a number in every row, got missing values in {_some(missing)}; --fill fills them"
         )
-    array, kept = np.array(values), [names[k] for k in columns]
+    numbers, kept = np.array(values).reshape(-1, len(columns)), [names[k] for k in columns]
     if time_column is None:
-        return Table(kept, array, None)
+        return Table(kept, numbers, None)
     if not options.gaps:
         times, sources = _whole(name, times, lines, options.fill)
-        array = array[sources]
-    return Table(kept, array, times)
+        numbers = numbers[sources]
+    return Table(kept, numbers, times)
 
 
 def _number(where: str, cell: str) -> float:
@@ -176,10 +179,10 @@ def _time(where: str, cell: str, date_format: str | None) -> Time:
         raise FormatError(f"{where}: want {want}, got {cell!r:.40}") from error
 
 
-def _filled(name: str, line: int, row: list[float], before: list[list[float]]) -> list[float]:
+def _filled(name: str, line: int, row: list[float], before: list[float]) -> list[float]:
     if any(map(math.isnan, row)) and not before:
         raise FormatError(f"{name}, line {line}: want no missing value in the first row, as there is none before it")
-    return [before[-1][k] if math.isnan(value) else value for k, value in enumerate(row)]
+    return [before[k] if math.isnan(value) else value for k, value in enumerate(row)]
 
 
 def _check_order(name: str, times: list[Time], lines: list[int], line: int) -> None:
