@@ -15,8 +15,8 @@ from gpulstm.errors import DTypeError, FormatError, GpulstmError, ShapeError
 from gpulstm.io.files import load_arrays, save_arrays
 from gpulstm.labs import text as lab
 from gpulstm.labs import text_training as training
-from gpulstm.labs.text_corpus import Corpus, Vocabulary, default_corpus, read_texts, split
 from gpulstm.labs.model_file import HEADER
+from gpulstm.labs.text_corpus import Corpus, Vocabulary, default_corpus, read_texts, split
 from gpulstm.labs.text_file import load_model, save_model
 from gpulstm.labs.text_model import TextModel
 from gpulstm.labs.text_sample import Choice, sample

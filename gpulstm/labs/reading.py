@@ -92,5 +92,8 @@ def _opened(file: str | Path) -> Iterator[IO[bytes]]:
     """The file's bytes, uncompressed if they are gzip'd, whatever the name."""
     with ExitStack() as opened:
         raw: Any = sys.stdin.buffer if str(file) == "-" else opened.enter_context(Path(file).open("rb"))
-        buffered = raw if hasattr(raw, "peek") else io.BufferedReader(raw)
+        buffered = raw
+        if not hasattr(raw, "peek"):
+            buffered = io.BufferedReader(raw)
+            opened.callback(buffered.detach)  # it would close what it wraps
         yield gzip.GzipFile(fileobj=buffered) if buffered.peek(2)[:2] == GZIP else buffered  # type: ignore[misc]
