@@ -51,12 +51,20 @@ class RunFiles:
         return None if self.out is None else checkpoint_path(self.out)
 
     def claim(
-        self, notes: Facts, facts_of: Callable[[Path], Facts], advice: dict[str, str], *, resume: bool, force: bool
+        self,
+        notes: Facts,
+        facts_of: Callable[[Path], Facts],
+        advice: dict[str, str],
+        *,
+        resume: bool,
+        force: bool,
+        further: str = "",
     ) -> int | None:
         """Before any work: see that every file can be written, and that none of another run would be lost.
 
         ``notes`` decide what the run computes, ``facts_of`` reads them from a finished model, ``advice`` is
-        what to do where the one of that name differs. Returns the steps that the checkpoint to go on from has
+        what to do where the one of that name differs, and ``further`` how the lab trains a finished model further, if
+        it can. Returns the steps that the checkpoint to go on from has
         done, None without one. Raises FileExists, with the choices;
         FormatError where the checkpoint is of a run with other notes, naming all that differ, for one file
         under two names, and for pictures of an unknown kind; OSError where a file cannot be written.
@@ -72,7 +80,7 @@ class RunFiles:
         if resume and self.checkpoint is not None and _holds(self.checkpoint):
             return self._check_same_run(notes, facts_of, advice, force)
         if not force:
-            self._check_new(resume)
+            self._check_new(resume, further)
         return None
 
     def about(self) -> Facts:
@@ -100,22 +108,25 @@ class RunFiles:
             if (other := taken.setdefault(path.resolve(), name)) != name:
                 raise FormatError(f"{name}: want a file of its own, got {path}, which is {other} already")
 
-    def _check_new(self, resume: bool) -> None:
+    def _check_new(self, resume: bool, further: str) -> None:
         """A run from the beginning: nothing may be there."""
         found = [path for path in self._named().values() if _holds(path)]
         if not found:
             return
         names = " and ".join(map(str, found))
-        ways = ["replace with --force (force=True)", "write elsewhere with --out, --log, --plot"]
+        options = ", ".join(
+            f"--{name}" for name in ("out", "log", "plot", "picture") if getattr(self, name) is not None
+        )
+        ways = ["replace with --force (force=True)", f"write elsewhere with {options}"]
+        if further and (resume or (self.checkpoint not in found and self.out in found)):
+            ways.insert(0, further)
         if resume:
             raise FileExists(
-                f"{names}: exists already, but there is no checkpoint {self.checkpoint} to resume from; train the "
-                f"model further with --from (model=) and another --out, {', or '.join(ways)}"
+                f"{names}: exists already, but there is no checkpoint {self.checkpoint} to resume from; "
+                f"{', or '.join(ways)}"
             )
         if self.checkpoint in found:
-            ways.insert(0, "go on from it with --resume (resume=True), with more --steps if it is finished")
-        elif self.out in found:
-            ways.insert(0, "train the model further with --from (model=) and another --out")
+            ways.insert(0, "go on from it with --resume (resume=True), with more --steps or --epochs if it is finished")
         raise FileExists(f"{names}: exists already; {', or '.join(ways)}")
 
     def _check_same_run(

@@ -26,6 +26,7 @@ __all__ = [
 
 # Settings that only say how long to train and how often to look: a run may be resumed with others.
 FREE = ("steps", "validate_every", "patience")
+FURTHER = "train the model further with --from (model=) and another --out"
 # What to do where a digest differs, which tells a reader nothing.
 ADVICE = {
     "corpus": "corpus is the text: give the one it began with, or train a model on another with --from (model=)",
@@ -92,7 +93,7 @@ def train(
         raise DTypeError(f"text: want a string, got {type(text).__name__}; read files with read_texts([...])")
     files, facts = RunFiles.of(out, log, plot), _facts(settings, text, origin)
     notes = {name: fact for name, fact in facts.items() if name not in FREE}
-    done = files.claim(notes, model_facts, ADVICE, resume=resume, force=force)
+    done = files.claim(notes, model_facts, ADVICE, resume=resume, force=force, further=FURTHER)
 
     place = find_device(device)
     say(f"device: {place}" + (f" ({place.reason})" if place.reason else ""))
