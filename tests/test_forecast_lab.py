@@ -552,6 +552,27 @@ def test_covariates_from_a_file_and_a_forecast_of_newer_rows(here, capsys):
     assert "X: want the covariates of the rows to forecast" in capsys.readouterr().err
 
 
+def test_predictions_refuse_what_they_cannot_use(here, capsys):
+    assert forecast("train", "s.csv", "--target", "level", *QUICK, "-q") == 0
+    (here / "future.csv").write_text("weekday\n1\n2\n3\n")
+    (here / "short.csv").write_text("date,level\n2024-01-01,1\n2024-01-02,2\n")
+    (here / "other.csv").write_text("a\n1\n2\n")
+    Forecaster(**SMALL).fit(WAVE).save("own.safetensors")
+    for args, words in (
+        (["forecast.safetensors", "--future", "future.csv"], "future: want None"),
+        (["forecast.safetensors", "--steps", "0"], "steps: want a whole number from 1"),
+        (["forecast.safetensors", "short.csv"], "after: want at least 12 rows"),
+        (["forecast.safetensors", "other.csv"], "want one of the columns a"),
+        (["forecast.safetensors", "none.csv"], "none.csv"),
+        (["none.safetensors"], "none.safetensors"),
+        (["s.csv"], "s.csv: not a whole safetensors file"),
+        (["own.safetensors"], "want a model of `gpulstm forecast train`"),
+    ):
+        assert forecast("predict", *args) == 2
+        said = capsys.readouterr()
+        assert said.out == "" and said.err.count("\n") == 1 and words in said.err
+
+
 def test_returns_stand_beside_the_random_walk(here, capsys):
     generator = np.random.default_rng(0)
     prices = 100 * np.exp(np.cumsum(generator.normal(0, 0.01, N)))

@@ -59,13 +59,17 @@ PARAMETERS = {
 }
 
 
-def parameter_options(usual: Estimator) -> Callable[[Callable], Callable]:
-    """The options for the parameters that all estimators have, with the values of ``usual`` as defaults."""
+def parameter_options(usual: Estimator, **words_of: str) -> Callable[[Callable], Callable]:
+    """The options for the parameters that all estimators have, with the values of ``usual`` as defaults.
+
+    ``words_of`` adds words to the help of an option.
+    """
 
     def decorate(command: Callable) -> Callable:
         for name, (parameter, words) in reversed(PARAMETERS.items()):
             value = getattr(usual, parameter)
             kind = click.Choice(["float32", "float64"]) if name == "dtype" else int if value is None else None
+            words = f"{words}{words_of.get(name, '')}"
             option = click.option(f"--{name.replace('_', '-')}", default=value, type=kind, help=words)
             command = option(command)
         return command

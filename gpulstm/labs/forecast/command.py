@@ -82,7 +82,7 @@ def forecast_lab() -> None:
 @click.option("--season", type=int, help="Rows of a season, for the seasonal forecast and MASE.")
 @click.option("--validation", default=0.2, help="Share of the rows before the test part that choose the best epoch.")
 @click.option("--test", default=0.2, help="Last rows, to test on: a share, or a number of rows.")
-@parameter_options(replace(USUAL, epochs=None))  # type: ignore[arg-type]
+@parameter_options(replace(USUAL, epochs=None), epochs="  [default: enough for 1,000 steps]")  # type: ignore[arg-type]
 @picture_option("the forecasts of the test part")
 @run_options(out="forecast.safetensors")
 def train(
@@ -168,6 +168,10 @@ def predict(model: str, file: str | None, future: str | None, steps: int | None,
         clock = Clock.of(series.table.row_times)
     X = None
     if future is not None:
+        if not made["known"]:
+            raise FormatError(
+                f"future: want None, as {model} has no covariates that are known in advance, got {future}"
+            )
         X = forecaster.future_rows(read_table(future, options, made["known"]).values)
         steps = len(X)
     text = io.StringIO()

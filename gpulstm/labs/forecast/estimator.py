@@ -188,8 +188,11 @@ class Forecaster(Estimator):
         return Forecasts(origins, np.concatenate(means), truth, bounds)
 
     def future_rows(self, known: np.ndarray) -> np.ndarray:
-        """Covariates (n, D) for ``predict`` from those that are known in advance alone, (n, known)."""
+        """Covariates (n, D) for ``predict`` from those known in advance alone, (n, known); ShapeError for others."""
         self.check_is_fitted()
+        if known.ndim != 2 or known.shape[1] != len(self._layout.known) or not self._layout.known:
+            want = f"(steps, {len(self._layout.known)}), the covariates that are known in advance"
+            raise ShapeError(f"known: want {want}, got {known.shape}")
         rows = np.zeros((len(known), self._layout.covariates))
         rows[:, self._layout.known] = known
         return rows
