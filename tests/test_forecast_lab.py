@@ -638,3 +638,13 @@ def test_broken_input_is_refused_in_one_line(here, args, words, capsys):
     assert (here / "s.csv").read_bytes() == contents
     left = {path.name for path in here.iterdir()} - before
     assert not {name for name in left if not name.startswith("forecast")}
+
+
+def test_the_benchmark_runs(tmp_path, capsys):
+    from benchmarks import forecast as benchmark
+
+    assert benchmark.main(["--quick", "--out", str(tmp_path)]) == 0
+    assert "value 11 rows ago" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "forecast-etth1.json").read_text())["rows"]
+    assert [row["seed"] for row in rows if row["who"] == "gpulstm"] == [0, 1]
+    assert benchmark.main(["--data", str(tmp_path / "none.csv")]) == 2
