@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks import floor, memory, peers
 from benchmarks.cell_problem import CellProblem
+from benchmarks.models import MODELS, TASKS
 from benchmarks.problem import Problem, Shape, disagreement
 
 TINY = Shape(2, 2, 8, 8)
@@ -32,7 +33,7 @@ class Service:
     """What a worker can be asked to do; one method a request."""
 
     def __init__(self) -> None:
-        self.peer: peers.Peer | None = None
+        self.peer: Any = None  # a peers.Peer, or a model
         self.mode = ""
 
     def reference(self, shape: str, file: str, device: str = "cpu", cell: str = "lstm") -> None:
@@ -72,6 +73,14 @@ class Service:
             "memory": used,
             "threads": _threads(),
         }
+
+    def load_model(self, name: str, task: str, losses: int) -> list[float]:
+        """Make a whole model ready (models.py); the losses of its first steps without dropout."""
+        kind, found = MODELS[name], TASKS[task]
+        first = kind(found, 0.0).losses(losses)
+        self.peer, self.mode = kind(found, found.dropout), "step"
+        self.peer.step()
+        return first
 
     def floor(self, shape: str, mode: str, precision: str, cell: str = "lstm") -> dict[str, Any]:
         """What the floor of the sequence is made from (floor.py)."""

@@ -85,6 +85,7 @@ TESTS = {
     "kernels/host/forward.h": ["tests/test_engine_replay.py"],
     "kernels/host/gradients.h": ["tests/test_engine_replay.py"],
     "kernels/host/lanes.h": ["tests/test_engine_replay.py"],
+    "kernels/host/matmul.cpp": ["tests/test_compiled.py"],
     "kernels/host/norm.cpp": ["tests/test_compiled.py"],
     "kernels/host/normed.h": ["tests/test_engine_replay.py"],
     "kernels/host/pool.cpp": ["tests/test_threads.py"],

@@ -1,5 +1,5 @@
 """What kernels/host computes besides sequences, for every instruction set this machine runs, against NumPy: Adam, the
-gradient norm, dropout, cross-entropy, CTC, the embedding's gradient."""
+gradient norm, dropout, cross-entropy, CTC, the embedding's gradient, the products of linear layers."""
 
 import ctypes
 import functools
@@ -20,11 +20,12 @@ import gpulstm as gl
 from gpulstm import building, engine
 from gpulstm import functional as F
 from gpulstm.functional.dropout import mask
+from gpulstm.functional.linear import multiplied
 from tests.conftest import ROOT, skip
 from tests.tolerances import assert_close, assert_ratio
 
 pytestmark = pytest.mark.slow  # compiled functions, which no version of Python changes
-FILES = ("adam", "norm", "dropout", "embedding", "cross_entropy", "ctc")
+FILES = ("adam", "norm", "dropout", "embedding", "cross_entropy", "ctc", "matmul")
 HOST = ROOT / "kernels" / "host"
 CPUINFO = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
 NEEDS = {"baseline": "", "avx2": "avx2", "avx512": "avx512vl"}
@@ -283,3 +284,51 @@ def test_nothing_is_read_or_written_beyond_the_arrays(isa, tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", isa]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- products of linear layers ----------------------------------------
+SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 130]
+
+
+@pytest.mark.parametrize("N", SIZES)
+@pytest.mark.parametrize("M", [1, 2, 5, 16, 17, 65, 1100])
+def test_products(isa, M, N):
+    """With sides as long as the vectors, the panels, the tiles and the blocks are, a little less and more."""
+
+    def compute(dtype):
+        results = []
+        for K in (1, 6, 511, 513) if M < 100 else (3, 40):
+            rng = np.random.default_rng((M, N, K))
+            a, b, bias = (rng.standard_normal(s).astype(np.float32).astype(dtype) for s in ((M, K), (K, N), N))
+            for left, right in itertools.product((a, np.asfortranarray(a)), (b, np.asfortranarray(b))):
+                results.append(multiplied(gl.backend.CPU, left, right, bias)[0])
+                results.append(multiplied(gl.backend.CPU, left, right)[0])
+            results += multiplied(gl.backend.CPU, np.asfortranarray(a), b, sums=True)
+        return results
+
+    check(isa, compute)
+
+
+def test_a_product_is_compiled_where_it_can_be(isa, monkeypatch):
+    found, function = [], engine.function
+    monkeypatch.setattr(engine, "function", lambda name, dtype: found.append(name) or function(name, dtype))
+    a = np.ones((6, 8), np.float32)
+    for left, right, compiled in (
+        (a, a.T, True), (a[:, :4], a.T[:4], True), (a[::2], a.T, True), (a[:, ::2], a.T[::2], False),
+        (a[::-1], a.T, False), (a.astype(np.float16), a.T.astype(np.float16), True), (a[:, :0], a.T[:0], False),
+    ):  # fmt: skip
+        found.clear()
+        want = left.astype(np.float64) @ right.astype(np.float64)
+        got = by(isa, lambda left=left, right=right: multiplied(gl.backend.CPU, left, right)[0])
+        assert (got == want).all() and got.dtype == left.dtype and bool(found) == compiled
+
+
+def test_a_linear_layer(isa):
+    def compute(dtype):
+        rng = np.random.default_rng(3)
+        shapes = ((40, 6, 33), (130, 33), 130, (40, 6, 130))
+        x, weight, bias, dy = (rng.standard_normal(s).astype(np.float32).astype(dtype) for s in shapes)
+        y, pullback = F.linear(x, weight, bias)
+        return [y, *pullback(dy)]
+
+    check(isa, compute)

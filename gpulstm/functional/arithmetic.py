@@ -15,7 +15,7 @@ from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.dtypes import accumulator, is_floating
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.checks import check_floats
-from gpulstm.functional.linear import product
+from gpulstm.functional.linear import multiplied
 from gpulstm.functional.needs import needs
 
 Operand = Any  # an array or a number
@@ -171,7 +171,7 @@ def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
         if right.ndim == 2:  # one product instead of one for each matrix of the stack, and no sum over them
             n = math.prod(left.shape[:-1])
             rows, drows = left.reshape(n, left.shape[-1]), dy.reshape(n, dy.shape[-1])
-            dright = product(backend, rows.T, drows)
+            dright, _ = multiplied(backend, rows.T, drows)
         else:
             dright = undo_right(_products(backend, left.swapaxes(-1, -2), dy))
         return dleft.reshape(a.shape), dright.reshape(b.shape)
@@ -183,7 +183,7 @@ def _products(backend: Backend, left: Array, right: Array) -> Array:
     """left @ right for stacks of matrices; as one product where the right one is shared."""
     if right.ndim == 2:
         rows = left.reshape(math.prod(left.shape[:-1]), left.shape[-1])
-        return product(backend, rows, right).reshape(*left.shape[:-1], right.shape[1])
+        return multiplied(backend, rows, right)[0].reshape(*left.shape[:-1], right.shape[1])
     wide = accumulator(left.dtype)
     y = backend.xp.matmul(left.astype(wide, copy=False), right.astype(wide, copy=False))
     return y.astype(left.dtype, copy=False)

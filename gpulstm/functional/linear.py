@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from gpulstm import engine
 from gpulstm.backend import Array, Backend
 from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
@@ -21,6 +22,45 @@ def product(backend: Backend, a: Array, b: Array) -> Array:
     out = backend.empty((a.shape[0], b.shape[1]), a.dtype)
     backend.xp.matmul(a, b, out=out)
     return out
+
+
+def multiplied(
+    backend: Backend, a: Array, b: Array, bias: Array | None = None, *, sums: bool = False
+) -> tuple[Array, Array | None]:
+    """(a @ b + bias, the sums of a's rows if asked for), compiled on the processor: in the engine's own threads.
+
+    BLAS has threads of its own, which take the processor from the engine's for a while after each product.
+    """
+    if a.dtype.itemsize == 2 and not backend.is_cuda:
+        wide = accumulator(a.dtype)
+        wider = None if bias is None else bias.astype(wide)
+        out, rows = multiplied(backend, a.astype(wide), b.astype(wide), wider, sums=sums)
+        return out.astype(a.dtype), None if rows is None else rows.astype(a.dtype)
+    compiled = None if backend.is_cuda else _compiled(a, b, sums)
+    if compiled is None:
+        out = product(backend, a, b)
+        if bias is not None:
+            out += bias
+        # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
+        ones = backend.xp.ones((a.shape[1], 1), a.dtype) if sums else None
+        return out, None if ones is None else product(backend, a, ones)[:, 0]
+    (M, K), N = a.shape, b.shape[1]
+    out, rows = backend.empty((M, N), a.dtype), backend.empty((M,), a.dtype) if sums else None
+    strides = [stride // a.itemsize for stride in (*a.strides, *b.strides)]
+    bias = None if bias is None else backend.xp.ascontiguousarray(bias)
+    compiled(a.ctypes.data, *strides[:2], b.ctypes.data, *strides[2:], bias, out, rows, M, N, K)
+    return out, rows
+
+
+def _compiled(a: Array, b: Array, sums: bool) -> Callable[..., None] | None:
+    """The compiled product, or None where there is none for such arrays."""
+    if not (a.size and b.size) or a.dtype != b.dtype:
+        return None
+    size = a.itemsize
+    lies = a.strides[0] == size if sums else size in a.strides
+    if not (lies and size in b.strides) or any(stride < size for stride in (*a.strides, *b.strides)):
+        return None
+    return engine.function("matmul", a.dtype)
 
 
 @needs({0: (1,), 1: (0,)})
@@ -44,16 +84,12 @@ def linear(
         check_shape("bias", bias, (out_features,), "(out,)")
     N = math.prod(x.shape[:-1])
     rows = x.reshape(N, in_features)
-    y = product(backend, rows, weight.T)
-    if bias is not None:
-        y += bias
+    y, _ = multiplied(backend, rows, weight.T, bias)
 
     def pullback(dy: Array) -> tuple[Array | None, Array, Array | None]:
         dy = dy.reshape(N, out_features)
-        dx = product(backend, dy, weight).reshape(x.shape) if input_gradient else None
-        dweight = product(backend, dy.T, rows)
-        # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
-        dbias = None if bias is None else product(backend, backend.xp.ones((1, N), dy.dtype), dy)[0]
+        dx = multiplied(backend, dy, weight)[0].reshape(x.shape) if input_gradient else None
+        dweight, dbias = multiplied(backend, dy.T, rows, sums=bias is not None)
         return dx, dweight, dbias
 
     return y.reshape(*x.shape[:-1], out_features), pullback

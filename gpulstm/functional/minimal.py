@@ -9,7 +9,7 @@ from gpulstm.dtypes import FLOATS, accumulator, cast
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.explain import record
-from gpulstm.functional.linear import product
+from gpulstm.functional.linear import multiplied
 from gpulstm.functional.paths import choose
 from gpulstm.functional.scan import MINIMAL, PATHS
 from gpulstm.functional.sequence import alive_by, cleared_by
@@ -139,7 +139,7 @@ class _Layer:
         self.hs = backend.empty((T + 1, B, w_ih.shape[0] // len(MINIMAL[cell].GATES)), x.dtype)
         self.last = 0 if reverse else T
         self.hs[T - self.last] = 0 if h0 is None else h0
-        zx = product(backend, self.rows, w_ih.T).reshape(T, B, w_ih.shape[0])
+        zx = multiplied(backend, self.rows, w_ih.T)[0].reshape(T, B, w_ih.shape[0])
         self.scan = PATHS[path](backend, cell, zx, b_ih, self.hs, masks, reverse)
 
     def forward(self) -> tuple[Array, Array]:
@@ -153,13 +153,9 @@ class _Layer:
         dzx, dh0 = self.scan.backward(dy, dh_n)
         dz = dzx.reshape(len(self.rows), self.w_ih.shape[0])
         has_h0, has_b_ih = self.given
-        return (
-            product(backend, dz, self.w_ih).reshape(self.shape) if input_gradient else None,
-            dh0 if has_h0 else None,
-            product(backend, dz.T, self.rows),
-            # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
-            product(backend, xp.ones((1, len(dz)), dtype), dz)[0] if has_b_ih else None,
-        )
+        dw_ih, db_ih = multiplied(backend, dz.T, self.rows, sums=has_b_ih)
+        dx = multiplied(backend, dz, self.w_ih)[0].reshape(self.shape) if input_gradient else None
+        return dx, dh0 if has_h0 else None, dw_ih, db_ih
 
 
 def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any, reverse: bool) -> tuple:
