@@ -1,6 +1,7 @@
 """What the labs' estimators have in common: scikit-learn's habits, one training loop, and a file of their own."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,6 +256,8 @@ def _beginning(files: RunFiles, done: int | None) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     raise TypeError(f"{value!r:.60} is no JSON value")
 
 

@@ -1,1 +1,5 @@
-"""The sentiment lab: texts sorted into classes."""
+"""The sentiment lab: texts sorted into classes by the SequenceClassifier, beside naive Bayes."""
+
+from gpulstm.labs.sentiment.estimator import SequenceClassifier
+
+__all__ = ["SequenceClassifier"]

@@ -1,0 +1,193 @@
+"""The commands of the sentiment lab: train, predict, info."""
+
+import itertools
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gpulstm import checks
+from gpulstm.errors import FileExists, FormatError, ShapeError
+from gpulstm.io.files import atomic_write, check_writable
+from gpulstm.labs import reading
+from gpulstm.labs.command import (
+    DEVICE,
+    ENCODING,
+    FILE,
+    describe,
+    parameter_options,
+    parameters,
+    picture_option,
+    run_of,
+    run_options,
+    says_how_to_go_on,
+)  # fmt: skip
+from gpulstm.labs.sentiment import report
+from gpulstm.labs.sentiment.estimator import SequenceClassifier
+from gpulstm.labs.sentiment.model import POOLINGS
+from gpulstm.labs.sentiment.texts import Labelled, generated, read_classes, read_table
+
+GENERATED = 2000  # sentences of the default
+TOGETHER = 64  # lines that predict reads before it answers
+STEPS, EPOCHS = 800, 4  # that a run has, in whole epochs and at least so many, where --epochs says nothing
+USUAL = SequenceClassifier(clip_norm=3.0, weight_decay=0.0, warmup=0.1, random_state=0)
+
+
+@click.group(name="sentiment")
+def sentiment_lab() -> None:
+    """Sort texts into classes, such as good and bad."""
+
+
+def _model_options(command: Callable) -> Callable:
+    for option in reversed([
+        click.option("--embedding", default=USUAL.embedding_size, help="Size of a word's vector."),
+        click.option("--min-count", default=USUAL.min_count, help="Times a word must come to have its own vector."),
+        click.option("--keep-case", is_flag=True, help="Tell capitals from small letters."),
+        click.option("--ngram-buckets", default=USUAL.ngram_buckets, help="Vectors for pieces of words; 0 for none."),
+        click.option("--vectors", type=FILE, help="Text file of word vectors to begin with (GloVe's format)."),
+        click.option("--pooling", type=click.Choice(POOLINGS), default=USUAL.pooling, help="How steps become one."),
+        click.option("--label-smoothing", default=USUAL.label_smoothing, help="Share of a target for all classes."),
+        click.option("--balanced", is_flag=True, help="Let each class weigh the same, however many texts it has."),
+    ]):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@sentiment_lab.command()
+@click.argument("file", required=False, metavar="[TABLE]", type=click.Path(allow_dash=True))
+@click.option(
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="Texts of a class: a file, one a line, or a folder of files; repeated.",
+)
+@click.option("--text", help="Column of the texts, by name or position from 1.  [default: text]")
+@click.option("--label", help="Column of the labels, by name or position from 1.  [default: label]")
+@click.option("--delimiter", help="Character between cells.  [default: found in the first line]")
+@ENCODING
+@click.option("--test", default=0.1, help="Share of the texts of each class to test on.")
+@click.option("--validation", default=USUAL.validation_fraction, help="Share of the rest that chooses the best epoch.")
+@_model_options
+@parameter_options(replace(USUAL, epochs=None), epochs="  [default: enough for 800 steps]")  # type: ignore[arg-type]
+@picture_option("the confusion matrix")
+@run_options(out="sentiment.safetensors")
+def train(
+    file: str | None,
+    classes: tuple[str, ...],
+    text: str | None,
+    label: str | None,
+    delimiter: str | None,
+    encoding: str,
+    test: float,
+    validation: float,
+    embedding: int,
+    keep_case: bool,
+    balanced: bool,
+    picture: str | None,
+    out: str,
+    **others: Any,
+) -> None:
+    """Train a classifier on the texts of a TABLE (CSV or TSV with a header), or of files, and test it.
+
+    Without either it learns sentences about films that are made from templates. A share of each class is the test part,
+    on which it is held against naive Bayes and the commonest class.
+    """
+    if file is not None and classes:
+        raise FormatError(f"class: want either a table or --class, got both {file} and {classes[0]!r:.60}")
+    if classes and (text or label or delimiter):
+        raise FormatError("text, label, delimiter: want None with --class, which has no columns")
+    if checks.number("test", test) <= 0 or test >= 1:
+        raise ShapeError(f"test: want a share above 0 and below 1, got {test:g}")
+    run, others = run_of(out, picture, others)
+    epochs = others.pop("epochs")
+    classifier = SequenceClassifier(
+        **parameters(others),
+        epochs=epochs or 1,
+        embedding_size=embedding,
+        lowercase=not keep_case,
+        class_weight="balanced" if balanced else None,
+        validation_fraction=validation,
+    )
+    classifier.check_params()
+    if file is not None:
+        data = read_table(file, text, label, delimiter=delimiter, encoding=encoding)
+    elif classes:
+        data = read_classes(classes, encoding)
+    else:
+        run.say(f"no texts given: {GENERATED:,} sentences made from templates, in which single words do not tell")
+        data = generated(GENERATED)
+    learnt, tested = data.split(test, 0)
+    if epochs is None:
+        steps = max(1, round((1 - validation) * len(learnt) / classifier.batch_size))
+        classifier.epochs = max(EPOCHS, -(-STEPS // steps))
+    run.say(f"texts: {len(learnt):,} to train and validate on, {len(tested):,} to test; classes: {_classes(data)}")
+    with says_how_to_go_on():
+        classifier.fit(learnt.texts, learnt.labels, run=run)
+    words, counts = report.lines(classifier, learnt, tested)
+    for line in words:
+        run.say(line)
+    if run.files.picture is not None:
+        report.picture(run.files.picture, counts, [str(c) for c in classifier.classes_])
+        run.say(f"picture: {run.files.picture}")
+    use = f"echo 'a fine film' | {shlex.join(['gpulstm', 'sentiment', 'predict', out])}"
+    run.say(f"model: {out}\nsort texts with it: {use}")
+
+
+@sentiment_lab.command()
+@click.argument("model", type=FILE)
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True))
+@ENCODING
+@click.option("--words", is_flag=True, help="Name the words that weigh most in each text.")
+@click.option("--html", type=FILE, help="Write a page with the words of each text marked by their weights.")
+@click.option("--force", is_flag=True, help="Overwrite an existing page.")
+@DEVICE
+def predict(
+    model: str, files: tuple[str, ...], encoding: str, words: bool, html: str | None, force: bool, device: str
+) -> None:
+    """Print the class of each line of FILEs, or of standard input, with its probability, as lines of a TSV table."""
+    if html is not None:
+        if Path(html).exists() and Path(html).stat().st_size > 0 and not force:
+            raise FileExists(f"{html}: exists already; replace it with --force, or write elsewhere with --html")
+        check_writable(html)
+    classifier = SequenceClassifier.load(model, device)
+    found: list[report.Weighed] = []
+    for texts in _together(_lines(files, encoding)):
+        probabilities, weights = classifier.explain(texts)
+        cut = classifier.words(texts)
+        for k, p in enumerate(probabilities):
+            label = classifier.classes_[p.argmax()]
+            row = [str(label), f"{p.max():.3f}"] + ([" ".join(report.heaviest(cut[k], weights[k]))] if words else [])
+            click.echo("\t".join(row))
+            if html is not None:
+                found.append(report.Weighed(str(label), float(p.max()), cut[k], weights[k]))
+    if html is not None:
+        content = report.page(found).encode("utf-8")
+        atomic_write(html, lambda page: page.write(content))
+
+
+@sentiment_lab.command()
+@click.argument("model", type=FILE)
+def info(model: str) -> None:
+    """Print the layers of a MODEL or a checkpoint, and how it was trained."""
+    describe(SequenceClassifier.load(model, "cpu"), model)
+
+
+def _lines(files: tuple[str, ...], encoding: str) -> Iterator[str]:
+    return itertools.chain.from_iterable(reading.lines(file, encoding) for file in files or ("-",))
+
+
+def _together(lines: Iterator[str]) -> Iterator[list[str]]:
+    """Some lines at a time, one alone first: who types waits for no others."""
+    size = 1
+    while some := list(itertools.islice(lines, size)):
+        yield some
+        size = min(2 * size, TOGETHER)
+
+
+def _classes(data: Labelled) -> str:
+    names = sorted(set(data.labels))
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,405 @@
+"""SequenceClassifier: texts, or sequences of numbers, sorted into classes; with scikit-learn's habits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from gpulstm import checks, random
+from gpulstm.backend import backend_of
+from gpulstm.data import pad_sequences
+from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.labs.by_length import ByLength
+from gpulstm.labs.estimator import Estimator, Run
+from gpulstm.labs.inputs import digest_of, numbers_2d
+from gpulstm.labs.sentiment.model import POOLINGS, SequenceModel, WordVectors, gathered
+from gpulstm.labs.sentiment.words import Texts, WordTable, read_vectors, to_json
+from gpulstm.nn import Module, cross_entropy
+from gpulstm.nn.contexts import evaluation
+from gpulstm.tape import Tensor, no_grad, tensor
+
+AT_ONCE = 256  # sequences classified side by side
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SequenceClassifier(Estimator):
+    """Sorts texts, or sequences of numbers, into classes with a bidirectional LSTM.
+
+    >>> texts = ["a fine film", "a dull film", "fine acting", "dull acting"] * 8
+    >>> labels = ["good", "bad", "good", "bad"] * 8
+    >>> classifier = SequenceClassifier(min_count=1, epochs=15, learning_rate=1e-2, random_state=0).fit(texts, labels)
+    >>> classifier.predict(["fine plot", "a dull plot"]).tolist()
+    ['good', 'bad']
+    >>> classifier.predict_proba(["fine plot"]).shape      # a column for each of classes_
+    (1, 2)
+
+    ``fit(X, y)``: X is a list of N texts, or of sequences (T_n,) or (T_n, D) of unequal lengths, or an array (N, T) or
+    (N, T, D); y has N labels of any kind that NumPy sorts. Attributes: ``classes_``, ``n_features_in_`` (of numbers).
+
+    embedding_size, min_count, lowercase
+        Of texts: the size of a word's vector, how often a word must come to have one of its own, and whether capitals
+        are read as small letters.
+    ngram_buckets
+        A word's vector has the mean of the vectors of its 3- to 5-grams added, which share so many vectors; words
+        never seen have these alone. 0 leaves them out.
+    vectors
+        A text file of word vectors (GloVe's format), with which words begin; its size replaces ``embedding_size``.
+    pooling
+        "max", "mean" or "attention" over the steps.
+    label_smoothing
+        Share of the target that is spread over all classes (Szegedy et al. 2016).
+    class_weight
+        None, "balanced" (each class weighs the same) or a dict of weights by label.
+
+    Sequences of numbers are standardised by the training part. The other parameters are those of ``Estimator``.
+    """
+
+    hidden_size: int = 32
+    dropout: float = 0.5
+    batch_size: int = 50
+    learning_rate: float = 3e-3
+    embedding_size: int = 64
+    min_count: int = 3
+    lowercase: bool = True
+    ngram_buckets: int = 20_000
+    vectors: str | Path | None = None
+    pooling: str = "max"
+    label_smoothing: float = 0.1
+    class_weight: Any = None
+
+    kind: ClassVar[str] = "sequence classifier"
+
+    def fit(self, X: Any, y: Any, *, run: Run | None = None) -> Self:
+        """Learn from sequences and their labels; see the class. Returns self.
+
+        ``run`` is for commands. Raises ShapeError and DTypeError for data and parameters that do not fit, FormatError
+        for a file of vectors that is none.
+        """
+        self.check_params()
+        labels = _labels(y)
+        self.classes_, targets = np.unique(labels, return_inverse=True)
+        generator = self._generator()
+        with random.using(generator):
+            train, held_out = self._split(targets, generator)
+            sequences = self._learn_inputs(X, len(targets), train)
+            weights = self._class_weights(targets[train])
+            model = self._new_model()
+            self._give_vectors(model)
+            batches = self._batches(sequences, targets, train, self.batch_size, generator)
+            validation = self._batches(sequences, targets, held_out, AT_ONCE) if len(held_out) else None
+            texts = sequences if isinstance(sequences, Texts) else None
+
+            def loss(model: SequenceModel, batch: Any, state: Any) -> tuple[Any, None]:
+                (padded, lengths), target = batch
+                logits = model(self._inputs(model, padded, texts), lengths)
+                backend = backend_of(logits.data)
+                weight = None if weights is None else backend.asarray(weights)
+                smoothing = self.label_smoothing if model.training else 0.0
+                return cross_entropy(logits, backend.asarray(target), weight=weight, label_smoothing=smoothing), None
+
+            digest = digest_of(list(X) if texts is not None else sequences, labels)
+            self._train(model, loss, batches, validation, digest, run)
+        return self
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """The probability of each class, (N, classes); columns are ``classes_``."""
+        return self.explain(X)[0]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The likeliest class of each sequence, (N,)."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any) -> float:
+        """The share of sequences that are sorted rightly."""
+        labels = _labels(y)
+        return float((self.predict(X) == labels).mean())
+
+    def explain(self, X: Any) -> tuple[np.ndarray, list[np.ndarray]]:
+        """(probabilities (N, classes), the weight of each step of each sequence, which sum to 1).
+
+        With ``pooling="attention"`` the weights are attention's; with "max" they say how many units had their maximum
+        at a step. The steps of a text are its words: see ``words``. Raises NotFitted.
+        """
+        self.check_is_fitted()
+        sequences = self._sequences(X)
+        arrays = sequences.sequences if isinstance(sequences, Texts) else sequences
+        texts = sequences if isinstance(sequences, Texts) else None
+        order = np.argsort([len(array) for array in arrays], kind="stable")
+        probabilities, weights = np.zeros((len(arrays), len(self.classes_))), [np.zeros(0)] * len(arrays)
+        model, backend = self.model_, self._backend()
+        assert isinstance(model, SequenceModel)
+        for start in range(0, len(order), AT_ONCE):
+            some = order[start : start + AT_ONCE]
+            padded, lengths = pad_sequences([arrays[n] for n in some])
+            with evaluation(model), no_grad():
+                logits, shares = model.explained(self._inputs(model, padded, texts), lengths)
+            raw = backend.to_numpy(logits.data).astype(np.float64)
+            e = np.exp(raw - raw.max(axis=1, keepdims=True))
+            probabilities[some] = e / e.sum(axis=1, keepdims=True)
+            host = backend.to_numpy(shares)
+            for b, n in enumerate(some):
+                weights[n] = host[: lengths[b], b].astype(np.float64)
+        return probabilities, weights
+
+    def words(self, texts: Sequence[str]) -> list[list[str]]:
+        """The words of texts, as the classifier cuts them."""
+        self.check_is_fitted()
+        if self._table is None:
+            raise DTypeError("words: want a classifier of texts, got one of numbers")
+        encoded = self._table.encode(_texts(texts))
+        return [[encoded.words[number] for number in sequence] for sequence in encoded.sequences]
+
+    # -- data ------------------------------------------------------------------------------------------------
+
+    def _split(self, targets: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the examples to train on and of those held out, with the same share of each class."""
+        order = generator.permutation(len(targets))
+        held: list[int] = []
+        for c in range(len(self.classes_)):
+            of_class = order[targets[order] == c]
+            held += of_class[: round(self.validation_fraction * len(of_class))].tolist()
+        if len(held) >= len(targets):
+            held = []
+        is_held = np.zeros(len(targets), bool)
+        is_held[held] = True
+        return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+    def _learn_inputs(self, X: Any, N: int, train: np.ndarray) -> Texts | list[np.ndarray]:
+        """The sequences of X, after the words, or the scale of the numbers, have been learnt of the training part."""
+        self._table, self._center, self._scale = None, None, None
+        if _is_texts(X):
+            texts = _texts(X)
+            _check_count(len(texts), N)
+            chosen = [texts[n] for n in train]
+            self._table = WordTable.learn(chosen, self.lowercase, self.min_count, self.ngram_buckets)
+            return self._table.encode(texts)
+        if self.vectors is not None:
+            raise DTypeError("vectors: want None, as X has numbers and no texts")
+        arrays, self._shape = _arrays(X)
+        _check_count(len(arrays), N)
+        steps = np.concatenate([arrays[n] for n in train])
+        self._center, spread = steps.mean(axis=0), steps.std(axis=0)
+        self._scale = np.where(spread > 0, spread, 1.0)
+        self.n_features_in_ = arrays[0].shape[1] if self._shape is None else int(np.prod(self._shape))
+        return self._scaled(arrays)
+
+    def _sequences(self, X: Any) -> Texts | list[np.ndarray]:
+        """The sequences of X, which is like the training data."""
+        if self._table is not None:
+            return self._table.encode(_texts(X))
+        arrays, shape = _arrays(X)
+        assert self._center is not None
+        fits = all(array.shape[1] == len(self._center) for array in arrays)
+        if not fits or (self._shape is not None and shape is not None and shape != self._shape):
+            got = arrays[0].shape[1] if shape is None else int(np.prod(shape))
+            raise ShapeError(
+                f"X has {got} features, but {type(self).__name__} is expecting {self.n_features_in_} features as input"
+            )
+        return self._scaled(arrays)
+
+    def _scaled(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        return [((array - self._center) / self._scale).astype(self.dtype) for array in arrays]
+
+    def _batches(
+        self,
+        sequences: Texts | list[np.ndarray],
+        targets: np.ndarray,
+        numbers: np.ndarray,
+        size: int,
+        generator: np.random.Generator | None = None,
+    ) -> ByLength:
+        arrays = sequences.sequences if isinstance(sequences, Texts) else sequences
+
+        def make(chosen: np.ndarray) -> Any:
+            examples = numbers[chosen]
+            return pad_sequences([arrays[n] for n in examples]), targets[examples]
+
+        return ByLength([len(arrays[n]) for n in numbers], size, make, generator)
+
+    def _inputs(self, model: SequenceModel, padded: np.ndarray, texts: Texts | None) -> Tensor:
+        """What the LSTM reads, (T, B, features)."""
+        backend = backend_of(model.linear.weight.data)
+        if texts is None:
+            return tensor(backend.asarray(padded))
+        assert model.words is not None
+        found, numbers = np.unique(padded, return_inverse=True)
+        ids, grams = (backend.asarray(part[found]) for part in (texts.ids, texts.grams))
+        return gathered(model.words(ids, grams), backend.asarray(numbers.reshape(padded.shape)))
+
+    # -- the model -------------------------------------------------------------------------------------------
+
+    def check_params(self) -> None:
+        """Raise ShapeError or DTypeError for a parameter that cannot be used."""
+        super().check_params()
+        for name in ("embedding_size", "min_count"):
+            checks.count(name, getattr(self, name), 1)
+        checks.count("ngram_buckets", self.ngram_buckets)
+        checks.flag("lowercase", self.lowercase)
+        checks.choice("pooling", self.pooling, POOLINGS)
+        checks.number("label_smoothing", self.label_smoothing, most=1)
+        if self.class_weight not in (None, "balanced") and not isinstance(self.class_weight, Mapping):
+            raise DTypeError(f"class_weight: want None, 'balanced' or a dict, got {self.class_weight!r:.60}")
+
+    def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:
+        """The weight of each class in the loss, (classes,)."""
+        if self.class_weight is None:
+            return None
+        counts = np.bincount(targets, minlength=len(self.classes_))
+        if self.class_weight == "balanced":
+            return (len(targets) / (len(counts) * np.maximum(counts, 1))).astype(self.dtype)
+        known = self.classes_.tolist()
+        for label, weight in self.class_weight.items():
+            if label not in known:
+                raise ShapeError(f"class_weight: want labels out of {known}, got {label!r}")
+            checks.number("class_weight", weight)
+        return np.array([float(self.class_weight.get(label, 1.0)) for label in known], self.dtype)
+
+    def _new_model(self) -> SequenceModel:
+        made, words, features = self._made(), None, 0 if self._center is None else len(self._center)
+        self._found: dict[str, np.ndarray] = {}
+        if self._table is not None:
+            features = self.embedding_size
+            if self.vectors is not None:
+                self._found, features = read_vectors(self.vectors, self._table.words)
+            words = WordVectors(len(self._table), self.ngram_buckets, features, **made)
+        return SequenceModel(
+            features,
+            len(self.classes_),
+            words,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            dropout=self.dropout,
+            pooling=self.pooling,
+            **made,
+        )
+
+    def _give_vectors(self, model: SequenceModel) -> None:
+        """Let the words that are in the file of vectors begin with those."""
+        if self._table is None or not self._found:
+            return
+        assert model.words is not None
+        weight = model.words.own.weight.data
+        for number, word in enumerate(self._table.words, 1):
+            if word in self._found:
+                weight[number] = backend_of(weight).asarray(self._found[word].astype(self.dtype))
+
+    # -- files -----------------------------------------------------------------------------------------------
+
+    def _fitted(self) -> dict[str, Any]:
+        scale = None if self._center is None or self._scale is None else [self._center.tolist(), self._scale.tolist()]
+        classes = {"dtype": self.classes_.dtype.str, "values": self.classes_.tolist()}
+        shape = None if self._table is not None or self._shape is None else list(self._shape)
+        return {"table": to_json(self._table), "scale": scale, "shape": shape, "classes": classes}
+
+    def _restore(self, fitted: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Module:
+        dtype = np.dtype(fitted["classes"]["dtype"])
+        if dtype.kind not in "biufU":
+            raise ShapeError(f"classes: want numbers or texts, got {dtype}")
+        self.classes_ = np.array(fitted["classes"]["values"], dtype)
+        self._table, self._center, self._scale, self._shape = None, None, None, None
+        own, pieces = arrays.get("words.own.weight"), arrays.get("words.grams.weight")
+        size = arrays["lstm.weight_ih_l0"].shape[1]
+        if fitted["table"] is not None:
+            self._table = WordTable(**{name: fitted["table"][name] for name in ("words", "lowercase", "buckets")})
+            checks.flag("lowercase", self._table.lowercase)
+            wanted = 0 if pieces is None else len(pieces) - 1
+            if own is None or own.shape != (len(self._table), size) or self._table.buckets != wanted:
+                raise ShapeError(
+                    f"words.own.weight: want ({len(self._table)}, {size}) and {wanted} buckets, got others"
+                )
+            if self.ngram_buckets != wanted:
+                raise ShapeError(f"ngram_buckets: want {wanted}, as the arrays have, got {self.ngram_buckets}")
+        else:
+            self._center, self._scale = (np.array(part, np.float64) for part in fitted["scale"])
+            for name, array in (("center", self._center), ("scale", self._scale)):
+                if array.shape != (size,) or not np.isfinite(array).all():
+                    raise ShapeError(f"{name}: want {size} finite numbers, got others")
+            self._shape = None if fitted["shape"] is None else tuple(map(int, fitted["shape"]))
+            self.n_features_in_ = size if self._shape is None else int(np.prod(self._shape))
+        if arrays["linear.weight"].shape[0] != len(self.classes_) or self.classes_.ndim != 1:
+            raise ShapeError(f"classes: want {arrays['linear.weight'].shape[0]}, got {self.classes_.shape}")
+        self.embedding_size, self.vectors = size if self._table is not None else self.embedding_size, None
+        return self._new_model()
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags
+
+        tags = super().__sklearn_tags__()
+        tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = tags.input_tags.string = True
+        return tags
+
+
+def _labels(y: Any) -> np.ndarray:
+    """The labels (N,). Raises ShapeError for another shape and for missing ones."""
+    if y is None:
+        raise ShapeError("y: want labels; requires y to be passed, but the target y is None")
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or not len(labels):
+        raise ShapeError(f"y: want (N,) labels, got {labels.shape}")
+    if labels.dtype == object:
+        labels = np.array(labels.tolist())
+    if labels.dtype.kind not in "biufU":
+        words = "; Complex data not supported" if labels.dtype.kind == "c" else ""
+        raise ShapeError(f"y: want numbers or texts, got {labels.dtype}{words}")
+    if labels.dtype.kind == "f":
+        if not np.isfinite(labels).all():
+            raise ShapeError("y: want finite labels, got NaN or infinity")
+        if (labels != np.round(labels)).any():
+            raise ShapeError("y: Unknown label type: want classes, got continuous numbers")
+    return labels
+
+
+def _is_texts(X: Any) -> bool:
+    """Whether X is a list, an array or a column of texts."""
+    items = X.tolist() if hasattr(X, "tolist") and getattr(X, "ndim", 1) == 1 else X
+    return isinstance(items, list | tuple) and len(items) > 0 and isinstance(items[0], str)
+
+
+def _texts(X: Any) -> list[str]:
+    """The texts of X. Raises DTypeError for what is no list of texts."""
+    if isinstance(X, str) or (not isinstance(X, Sequence | np.ndarray) and not hasattr(X, "tolist")):
+        raise DTypeError(f"X: want a list of texts, got {type(X).__name__}")
+    texts = X.tolist() if hasattr(X, "tolist") else list(X)
+    for n, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise DTypeError(f"X[{n}]: want a text, got {text!r:.40}")
+    if not texts:
+        raise ShapeError("X: want at least one text, got none")
+    return texts
+
+
+def _arrays(X: Any) -> tuple[list[np.ndarray], tuple[int, ...] | None]:
+    """(the sequences (T, D) of X, float64, and the shape that all have where X is one array, else None).
+
+    Raises ShapeError and DTypeError.
+    """
+    if isinstance(X, list | tuple) and len(X) and hasattr(X[0], "ndim") and X[0].ndim in (1, 2):
+        return _several(X), None
+    if isinstance(X, list | tuple) and len({len(one) if hasattr(one, "__len__") else 0 for one in X}) > 1:
+        return _several(X), None
+    array = X if hasattr(X, "toarray") else np.asarray(X)
+    if array.ndim == 3:
+        flat = numbers_2d("X", array.reshape(len(array), -1))
+        return list(flat.reshape(array.shape)), array.shape[1:]
+    table = numbers_2d("X", array)
+    return [row[:, None] for row in table], table.shape[1:]
+
+
+def _several(X: Sequence[Any]) -> list[np.ndarray]:
+    """Sequences of unequal lengths."""
+    arrays = [numbers_2d(f"X[{n}]", one, one_axis=True) for n, one in enumerate(X)]
+    if len(sizes := sorted({array.shape[1] for array in arrays})) > 1:
+        raise ShapeError(f"X: want sequences (T, D) of one D, got {sizes}")
+    return arrays
+
+
+def _check_count(count: int, labels: int) -> None:
+    if count != labels:
+        raise ShapeError(f"y: want {count} labels, one for each sequence of X, got {labels}")
