@@ -1,0 +1,23 @@
+"""The transcriber's network: stacked frames through bidirectional LSTM layers to the classes of every step."""
+
+from typing import Any
+
+from gpulstm.backend import Array
+from gpulstm.nn import LSTM, Dropout, Linear, Module, log_softmax
+from gpulstm.tape import Tensor
+
+
+class SpeechModel(Module):
+    """Steps (T, B, features) and lengths (B,) -> log-probabilities (T, B, classes), of which 0 is the blank."""
+
+    def __init__(
+        self, features: int, classes: int, *, hidden_size: int, num_layers: int, dropout: float, **made: Any
+    ) -> None:
+        between = dropout if num_layers > 1 else 0.0
+        self.lstm = LSTM(features, hidden_size, num_layers, dropout=between, bidirectional=True, **made)
+        self.dropout = Dropout(dropout)
+        self.linear = Linear(2 * hidden_size, classes, **made)
+
+    def forward(self, x: Array, lengths: Any) -> Tensor:
+        output, _ = self.lstm(x, lengths=lengths)
+        return log_softmax(self.linear(self.dropout(output)))
