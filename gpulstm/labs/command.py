@@ -95,7 +95,8 @@ def run_of(
 
     Without ``picture`` it stands beside the model, where matplotlib is installed.
     """
-    if picture is None and importlib.util.find_spec("matplotlib") is not None:
+    can_draw = importlib.util.find_spec("matplotlib") is not None
+    if picture is None and can_draw:
         picture = str(Path(out).with_suffix(".png"))
     names = ("checkpoint_every", "resume", "force", "log", "plot", "quiet")
     taken = {name: options[name] for name in names}
@@ -109,6 +110,8 @@ def run_of(
         say=silent if taken["quiet"] else click.echo,
         about=about or {},
     )
+    if picture is None:
+        run.say("no picture will be drawn: matplotlib is not installed (pip install matplotlib)")
     return run, {name: value for name, value in options.items() if name not in names}
 
 
