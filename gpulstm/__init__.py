@@ -96,7 +96,9 @@ from gpulstm.tape import TapeError, Tensor, apply, enable_grad, no_grad, tensor
 from gpulstm.threads import get_num_threads, set_num_threads
 from gpulstm.version import __version__ as __version__
 
+_ESTIMATORS = ("Forecaster", "LanguageModel", "SequenceClassifier", "Transcriber", "Translator")
 _LATER = {
+    **dict.fromkeys(_ESTIMATORS, "gpulstm.labs"),
     "Trainer": "gpulstm.train",
     "data": "gpulstm.data",
     "io": "gpulstm.io",
@@ -148,12 +150,14 @@ __all__ = [
     "Embedding",
     "FileExists",
     "Flatten",
+    "Forecaster",
     "FormatError",
     "GRUCell",
     "GeneralLSTM",
     "GeneralLSTMCell",
     "GpulstmError",
     "LSTMCell",
+    "LanguageModel",
     "LayerNorm",
     "LayerNormLSTM",
     "LayerNormLSTMCell",
@@ -177,6 +181,7 @@ __all__ = [
     "RecurrentCell",
     "ReduceLROnPlateau",
     "SLSTMCell",
+    "SequenceClassifier",
     "Sequential",
     "ShapeError",
     "SiLU",
@@ -189,6 +194,8 @@ __all__ = [
     "TapeError",
     "Tensor",
     "Trainer",
+    "Transcriber",
+    "Translator",
     "VariationalDropout",
     "WeightDrop",
     "Zoneout",

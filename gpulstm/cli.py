@@ -12,6 +12,7 @@ from gpulstm.labs.forecast.command import forecast_lab
 from gpulstm.labs.sentiment.command import sentiment_lab
 from gpulstm.labs.speech.command import speech_lab
 from gpulstm.labs.text_command import text_lab
+from gpulstm.labs.translate.command import translate_lab
 from gpulstm.train.interrupt import Terminated
 from gpulstm.version import __version__
 
@@ -38,9 +39,10 @@ def info() -> None:
 
 
 cli.add_command(forecast_lab)
-cli.add_command(sentiment_lab)
 cli.add_command(speech_lab)
+cli.add_command(sentiment_lab)
 cli.add_command(text_lab)
+cli.add_command(translate_lab)
 
 
 def main() -> None:

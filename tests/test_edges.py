@@ -435,6 +435,7 @@ TABLE: dict[str, Row] = {
 
 # What takes anything, is no function of the user's, or has tests of these things elsewhere.
 ELSEWHERE = {
+    "Forecaster", "LanguageModel", "SequenceClassifier", "Transcriber", "Translator",  # the tests of the labs
     "Module", "Sequential", "Tensor", "tensor", "apply", "concatenate", "stack", "no_grad",  # test_tape, test_nn
     "enable_grad", "Device", "Trainer", "explain", "functional", "io", "data", "labs", "plot", "train",
     "functional.explain", "io.keras", "io.onnx", "io.torch", "data.Passes",

@@ -19,7 +19,7 @@ from gpulstm.labs.forecast import Forecaster
 from gpulstm.labs.forecast.baselines import Measures, Ridge, last_value, seasonal
 from gpulstm.labs.forecast.model import forecast_loss
 from gpulstm.labs.forecast.table import Options, read_table
-from gpulstm.labs.forecast.times import Clock, Step
+from gpulstm.labs.forecast.times import Clock, Step, parse
 from gpulstm.labs.model_file import HEADER
 from gpulstm.tape import tensor
 from gpulstm.train.interrupt import Interrupted
@@ -221,6 +221,77 @@ def test_parameters_as_scikit_learn_has_them(plain):
     assert Forecaster().set_params(epochs=3).epochs == 3
 
 
+def test_a_fit_that_fails_leaves_the_forecaster_as_it_was(monkeypatch):
+    forecaster = fitted()
+    want = forecaster.predict()
+    with pytest.raises(ShapeError):
+        forecaster.fit(WAVE[:4])
+    assert (forecaster.predict() == want).all() and forecaster.window_ == 12
+
+    def dying(self, model, batch, state):
+        raise Interrupted
+
+    monkeypatch.setattr(Forecaster, "_loss", dying)
+    with pytest.raises(Interrupted):
+        forecaster.fit(WAVE * 1000 + 7)
+    assert (forecaster.predict() == want).all()
+    fresh = Forecaster(**SMALL)
+    with pytest.raises(Interrupted):
+        fresh.fit(WAVE)
+    assert not fresh.__sklearn_is_fitted__()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"horizon": 4}, {"coverages": (0.1, 0.2)}, {"relative": False}, {"window": 6}, {"hidden_size": 9}]
+)
+def test_what_the_model_is_made_of_cannot_be_set_afterwards(tmp_path, changed):
+    forecaster = fitted()
+    forecaster.set_params(epochs=9, **changed)
+    for call in (
+        forecaster.predict,
+        lambda: forecaster.score(WAVE),
+        lambda: forecaster.save(tmp_path / "f.safetensors"),
+    ):
+        with pytest.raises(ShapeError, match=f"{next(iter(changed))}: want .*, which fit.. had, got"):
+            call()
+    forecaster.set_params(**{name: SMALL.get(name, getattr(Forecaster(), name)) for name in changed})
+    assert forecaster.predict().shape == (3,)
+
+
+def test_scores_of_a_truth_that_never_changes(plain):
+    """scikit-learn's rule: 0, as there is nothing to explain, but for an exact forecast."""
+    assert plain.score(np.full(3, 1000.0)) == 0.0 and plain.score(WAVE[:1]) == 0.0
+
+
+def test_what_is_constant_but_for_rounding_is_not_scaled_up():
+    X = np.full((N, 1), 0.1)
+    forecaster = fitted(WAVE, X)
+    assert forecaster._scale[1] == 1.0
+    assert np.abs(forecaster.predict(np.full((3, 1), 0.2))).max() < 10
+    flat, truth = np.full((100, 1), 0.1), np.full((4, 3, 1), 0.3)
+    measures = Measures.of(truth - 0.2, truth, flat, 1)
+    assert measures.scaled_mse == pytest.approx(0.04) and np.isnan(measures.mase)
+    both = Measures.of(np.zeros((4, 3, 2)), np.ones((4, 3, 2)), np.stack([flat[:, 0], np.arange(100) % 2], 1), 1)
+    assert both.mase == pytest.approx(1.0)
+    with pytest.raises(ShapeError, match="y: want numbers whose squares are finite"):
+        fitted(WAVE * 1e200)
+
+
+def test_names_of_columns_are_held_against_those_of_fit():
+    class Frame:
+        def __init__(self, columns, values):
+            self.columns, self.values = columns, values
+
+        def __array__(self, dtype=None, copy=None):
+            return np.asarray(self.values, dtype)
+
+    X = np.stack([T % 5, np.cos(T / 3)], axis=1)
+    forecaster = Forecaster(**SMALL, known=["b"]).fit(Frame(["a", "b"], X), WAVE)
+    assert forecaster.feature_names_in_.tolist() == ["a", "b"] and forecaster._layout.known == [1]
+    with pytest.raises(ShapeError, match="feature names should match"):
+        forecaster.predict(Frame(["b", "a"], X[:3]))
+
+
 # -- scikit-learn --------------------------------------------------------------------------------------------
 
 # What a forecast of a series cannot be: free of the order of its rows, or of the rows before.
@@ -397,6 +468,8 @@ def test_the_measures():
         (["2023-11-15", "2023-12-15"], ["2024-01-15", "2024-02-15"]),
         (["2020-02-29", "2021-02-28", "2022-02-28"], ["2023-02-28", "2024-02-29"]),
         (["2023-10-01", "2024-01-01", "2024-04-01"], ["2024-07-01", "2024-10-01"]),
+        (["2020-11-30", "2020-12-30", "2021-01-30"], ["2021-02-28", "2021-03-30"]),
+        (["2021-01-30", "2021-02-28", "2021-03-30"], ["2021-04-30", "2021-05-30"]),
         (["2024-01-01 22:00", "2024-01-01 23:00"], ["2024-01-02 00:00", "2024-01-02 01:00"]),
         ([f"2024-01-{d:02d}" for d in (1, 2, 3, 4, 5, 8, 9, 10, 11)], ["2024-01-12", "2024-01-15"]),
     ],
@@ -406,6 +479,33 @@ def test_the_times_that_follow(times, following):
     want = [datetime.fromisoformat(time) for time in following]
     assert clock.next(2) == want
     assert Clock.from_json(json.loads(json.dumps(clock.to_json()))).next(2) == want
+
+
+def test_times_end_with_the_year_9999():
+    with pytest.raises(FormatError, match="want dates up to the year 9999, got one after 9999-12-31"):
+        Clock.of([datetime(9999, 12, 29), datetime(9999, 12, 30)]).next(2)
+
+
+def test_hours_where_clocks_are_put_back_are_told_apart():
+    times = [parse(f"2024-10-27T0{h}:00{zone}", None) for h, zone in ((1, "+02:00"), (2, "+02:00"), (2, "+01:00"))]
+    assert Step.of(times) == Step("span", 3600.0) and times[-1] == datetime(2024, 10, 27, 1)
+
+
+def test_many_uneven_times_take_no_quadratic_time():
+    times = np.sort(np.random.default_rng(0).random(200_000)).tolist()
+    assert Step.of(times).kind == "number"
+
+
+@pytest.mark.parametrize(
+    "clock",
+    [
+        [], None, ["x"], [1.0, "number", 0, 31], [1.0, "number", float("nan"), 31], ["2024-01-01", "number", 1, 31],
+        [1.0, "span", 5, 31], ["2024-01-01", "months", 1, 99], [float("inf"), "number", 1, 31], ["?", "span", 1, 31],
+    ],
+)  # fmt: skip
+def test_clocks_of_strangers(clock):
+    with pytest.raises((TypeError, ValueError)):
+        Clock.from_json(clock)
 
 
 def test_numbers_are_times_too():
@@ -441,7 +541,7 @@ def test_tables_of_many_kinds(tmp_path, text, names, first, time):
     read = table(tmp_path, text)
     assert read.names == names and read.values[0].tolist() == first
     assert (read.times or [None])[0] == time
-    packed = table(tmp_path, gzip.compress(text.encode()), name="t.csv.gz")
+    packed = table(tmp_path, gzip.compress(text.encode(), mtime=0), name="t.csv.gz")
     assert (packed.values == read.values).all() and packed.times == read.times
 
 
@@ -485,9 +585,12 @@ def test_gaps_and_missing_values_are_filled_when_asked(tmp_path):
         ("a\n1\n", {"delimiter": ",,"}, "delimiter: want one character"),
         ("a\n1\n", {"date": "b"}, "date: want one of the columns a, or 1 to 1, got 'b'"),
         ("a\n1\n", {"encoding": "klingon"}, "encoding: want e.g. utf-8"),
+        ("a\n1_000\n", {}, "line 2: a: want a number, got '1_000'"),
+        ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t"}, r"between lines 4 and 5 .2 to 1e.13."),
+        ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t", "fill": True}, "want gaps that rows can fill"),
         (b"a\n1\n\xff\n", {}, "t.csv: want UTF-8 text, got byte 0xff"),
         (b"a\n1\n\0\n", {}, "binary data .a zero byte in line 3"),
-        (gzip.compress(b"a\n" + b"1\n" * 9999)[:-20], {}, "want a whole gzip file"),
+        (gzip.compress(b"a\n" + b"1\n" * 9999, mtime=0)[:-20], {}, "want a whole gzip file"),
     ],
 )
 def test_faults_are_named_by_line(tmp_path, text, options, words):
@@ -573,6 +676,55 @@ def test_predictions_refuse_what_they_cannot_use(here, capsys):
         assert said.out == "" and said.err.count("\n") == 1 and words in said.err
 
 
+def test_columns_by_position_are_those_of_the_file(here, capsys):
+    """With a column of dates before them, and whichever are read."""
+    names = ["--target", "other", "--known", "weekday", "--past", "level"]
+    positions = ["--target", "3", "--known", "4", "--past", "2"]
+    for args, out in ((names, "a.safetensors"), (positions, "b.safetensors"), (["--past", "3"], "c.safetensors")):
+        assert forecast("train", "s.csv", *args, *QUICK, "--out", out) == 0
+    assert (here / "a.safetensors").read_bytes() == (here / "b.safetensors").read_bytes()
+    assert "series: level, weekday," in capsys.readouterr().out
+    (here / "future.csv").write_text("weekday\n1\n2\n3\n")
+    assert forecast("predict", "b.safetensors", "--future", "future.csv") == 0
+
+
+@pytest.mark.parametrize("option", ["--out", "--log", "--plot", "--picture"])
+def test_force_never_overwrites_what_is_read(here, option, capsys):
+    (here / "s.csv").rename(here / "s.png")
+    before = (here / "s.png").read_bytes()
+    assert forecast("train", "s.png", "--target", "level", *QUICK, option, "s.png", "--force") == 2
+    assert "is a FILE to read already" in capsys.readouterr().err and (here / "s.png").read_bytes() == before
+
+
+def test_the_future_is_held_against_the_clock(here, capsys):
+    names = ["--target", "level", "--known", "weekday"]
+    assert forecast("train", "s.csv", *names, *QUICK, "--out", "m.safetensors", "-q") == 0
+    (here / "future.csv").write_text("date,weekday\n1999-01-01,1\n1999-01-02,2\n")
+    assert forecast("predict", "m.safetensors", "--future", "future.csv") == 2
+    assert "want rows from 2024-06-09 on, which follow the data, got 1999-01-01" in capsys.readouterr().err
+    (here / "future.csv").write_text("date,weekday\n2024-06-09,1\n2024-06-10,2\n")
+    assert forecast("predict", "m.safetensors", "--future", "future.csv", "--steps", "9") == 2
+    assert "steps: want 2, the rows of future.csv" in capsys.readouterr().err
+    assert forecast("predict", "m.safetensors", "--future", "future.csv") == 0
+    assert forecast("predict", "m.checkpoint.safetensors", "--future", "future.csv") == 0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"target": 1}, {"target": [1]}, {"known": "level"}, {"past": None}, {"file": None}, {"file": {}}, {"horizon": "3"},
+     {"clock": None}, {"clock": [1, 2]}, {"returns": "no"}],
+)  # fmt: skip
+def test_a_strangers_facts_are_refused_in_one_line(here, broken, capsys):
+    assert forecast("train", "s.csv", "--target", "level", *QUICK, "-q", "--out", "m.safetensors") == 0
+    arrays, metadata = load_arrays("m.safetensors")
+    header = json.loads(metadata[HEADER])
+    header["facts"]["forecast"] |= broken
+    save_arrays("m.safetensors", arrays, {HEADER: json.dumps(header)})
+    assert forecast("predict", "m.safetensors") == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1 and "m.safetensors: want a model of" in said.err
+
+
 def test_returns_stand_beside_the_random_walk(here, capsys):
     generator = np.random.default_rng(0)
     prices = 100 * np.exp(np.cumsum(generator.normal(0, 0.01, N)))
@@ -602,7 +754,7 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
         (["none.csv"], "none.csv"),
         (["."], "."),
         (["s.csv", "--target", "nothing"], "want one of the columns"),
-        (["s.csv", "--target", "level", "--known", "level"], "want different columns, got level"),
+        (["s.csv", "--target", "level", "--known", "level"], "columns: want different ones, got level, level"),
         (["s.csv", "--target", "1"], "date: want a number"),
         (["s.csv", "--horizon", "0"], "horizon"),
         (["s.csv", "--window", "500"], "y: want at least"),
@@ -619,10 +771,13 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
         (["s.csv", "--picture", "p.xyz"], "p.xyz"),
         (["s.csv", "--plot", "forecast.png", "--picture", "forecast.png"], "--picture"),
         (["s.csv", "--out", "s.csv"], "s.csv"),
+        (["s.csv", "--out", ""], "want a file"),
+        (["s.csv", "--out", "."], "want a file"),
+        (["s.csv", "--checkpoint-every", "0"], "checkpoint_every"),
         (["s.csv", "--patch", "5"], "window: want a multiple"),
         (["s.csv", "--encoding", "utf-16"], "utf-16"),
         (["s.csv", "--device", "cuda:99"], "cuda"),
-        (["s.csv", "--recursive", "--past", "other", "--target", "level"], "steps: want at most horizon = 1"),
+        (["s.csv", "--recursive", "--past", "other", "--target", "level"], "recursive: want no --past"),
     ],
 )
 def test_broken_input_is_refused_in_one_line(here, args, words, capsys):

@@ -212,7 +212,7 @@ def test_words_and_their_pieces():
 def test_words_begin_with_the_vectors_of_a_file(tmp_path):
     lines = ["fine 1 2 3", "other 4 5 6", "dull -1 -2 -3"]
     for text in ("\n".join(lines), "3 3\n" + "\n".join(lines)):  # GloVe's form and word2vec's
-        (tmp_path / "v.txt.gz").write_bytes(gzip.compress(text.encode()))
+        (tmp_path / "v.txt.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
         found, size = read_vectors(tmp_path / "v.txt.gz", ["fine", "dull", "nowhere"])
         assert size == 3 and {word: v.tolist() for word, v in found.items()} == {
             "fine": [1, 2, 3],
@@ -334,7 +334,7 @@ def test_tables_of_texts(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text('text,label\n"a, b",x\n"c\nd",y\ne,x\nf,y\n')
     assert read_table(file).texts == ["a, b", "c\nd", "e", "f"] and read_table(file).labels == ["x", "y", "x", "y"]
-    file.write_bytes(gzip.compress("größe\tart\tsinn\nä\t1\tx\nö\t2\ty\nü\t1\tx\nß\t2\ty\n".encode("latin-1")))
+    file.write_bytes(gzip.compress("größe\tart\tsinn\nä\t1\tx\nö\t2\ty\nü\t1\tx\nß\t2\ty\n".encode("latin-1"), mtime=0))
     read = read_table(file, "größe", "3", encoding="latin-1")
     assert read.texts == ["ä", "ö", "ü", "ß"] and read.labels == ["x", "y", "x", "y"]
 

@@ -336,7 +336,7 @@ def test_a_folder_and_a_zip_say_the_same(folder, tmp_path):
     assert {path for path in tmp_path.rglob("*")} == before  # nothing is unpacked to the disk
     (tmp_path / "t.csv").write_text('path,text\n"a.wav","one, two"\n')
     assert read_recordings(packed, tmp_path / "t.csv", RATE).texts == ["one, two"]
-    (tmp_path / "t.tsv.gz").write_bytes(gzip.compress("a.wav\tzwölf\n\n".encode("latin-1")))
+    (tmp_path / "t.tsv.gz").write_bytes(gzip.compress("a.wav\tzwölf\n\n".encode("latin-1"), mtime=0))
     assert read_recordings(folder, tmp_path / "t.tsv.gz", RATE, "latin-1").texts == ["zwölf"]
 
 

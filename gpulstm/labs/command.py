@@ -89,18 +89,24 @@ def picture_option(what: str) -> Callable[[Callable], Callable]:
 
 
 def run_of(
-    out: str, picture: str | None, options: dict[str, Any], about: dict[str, Any] | None = None
+    out: str,
+    picture: str | None,
+    options: dict[str, Any],
+    about: dict[str, Any] | None = None,
+    files: tuple[str, ...] = (),
 ) -> tuple[Run, dict[str, Any]]:
     """The run that the options of ``run_options`` describe, and the other options.
 
-    Without ``picture`` it stands beside the model, where matplotlib is installed.
+    ``files`` are read, and never written. A ``picture`` of None stands beside the model, where matplotlib is there.
     """
+    if not Path(out).name:
+        raise click.BadParameter(f"want a file, got {out!r}", param_hint="--out")
     can_draw = importlib.util.find_spec("matplotlib") is not None
     if picture is None and can_draw:
         picture = str(Path(out).with_suffix(".png"))
     names = ("checkpoint_every", "resume", "force", "log", "plot", "quiet")
     taken = {name: options[name] for name in names}
-    check_apart((), None, out=out, log=taken["log"], plot=taken["plot"], picture=picture)
+    check_apart(files, None, out=out, log=taken["log"], plot=taken["plot"], picture=picture)
     run = Run(
         RunFiles.of(out, taken["log"], taken["plot"], picture),
         checkpoint_every=taken["checkpoint_every"],
@@ -133,8 +139,8 @@ def given(names: dict[str, Any]) -> dict[str, Any]:
 def check_apart(files: tuple[str, ...], start: str | None, **targets: str | None) -> None:
     """Refuse to write over a file that is read, or one file twice. ``out`` may be the model that is read."""
     taken = {Path(file).resolve(): "a FILE to read" for file in files if file != "-"}
-    if targets["out"] is not None:
-        targets["out (its checkpoint)"] = str(checkpoint_path(targets["out"]))
+    if targets.get("out") is not None:
+        targets["out (its checkpoint)"] = str(checkpoint_path(targets["out"] or ""))
     for name, target in targets.items():
         if target is None:
             continue

@@ -1,5 +1,6 @@
 """What the labs' estimators have in common: scikit-learn's habits, one training loop, and a file of their own."""
 
+import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -14,8 +15,6 @@ from gpulstm.backend import Backend, Device, backend_of
 from gpulstm.errors import FormatError, GpulstmError, ShapeError
 from gpulstm.labs import model_file
 from gpulstm.labs.files import RunFiles
-from gpulstm.labs.inputs import digest_of as digest_of
-from gpulstm.labs.inputs import numbers_2d as numbers_2d
 from gpulstm.labs.protocol import Protocol
 from gpulstm.nn import Module
 from gpulstm.optim import AdamW
@@ -31,6 +30,24 @@ MOST_VALIDATIONS = 40  # in a run, where patience does not want one each epoch
 
 def silent(line: str) -> None:
     """Say nothing."""
+
+
+def whole_or_not_at_all(fit: Any) -> Any:
+    """Decorates ``fit``: where it raises, the estimator is as it was before, fitted or not."""
+
+    @functools.wraps(fit)
+    def fit_or_undo(self: "Estimator", *args: Any, **options: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            fit(self, *args, **options)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        vars(self)["_fitted_with"] = {name: getattr(self, name) for name in self._lasting()}
+        return self
+
+    return fit_or_undo
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,22 @@ class Estimator(Protocol):
     verbose: bool = False
 
     kind: ClassVar[str]  # what the model's file says it is
+    made_of: ClassVar[tuple[str, ...]] = ()  # parameters of a kind that a fitted model cannot change
+    free: ClassVar[tuple[str, ...]] = ()  # parameters of a kind that a run may be resumed with others of
+    _fitted_with: ClassVar[dict[str, Any]] = {}  # of a fitted one: its parameters of ``_lasting`` then
+
+    @classmethod
+    def _lasting(cls) -> tuple[str, ...]:
+        return ("hidden_size", "num_layers", "dtype", *cls.made_of)
+
+    def check_is_fitted(self) -> None:
+        """Raise NotFitted before ``fit``, and ShapeError where a parameter that the model is made of was set since."""
+        super().check_is_fitted()
+        for name, value in self._fitted_with.items():
+            if getattr(self, name) != value:
+                raise ShapeError(
+                    f"{name}: want {value!r}, which fit() had, got {getattr(self, name)!r}; call fit() again"
+                )
 
     # -- files -----------------------------------------------------------------------------------------------
 
@@ -132,12 +165,15 @@ class Estimator(Protocol):
         model.eval()
         made = header.get("facts")
         estimator.model_, estimator._made_by = model, made if isinstance(made, dict) else {}
+        vars(estimator)["_fitted_with"] = {name: getattr(estimator, name) for name in cls._lasting()}
         return estimator
 
     def _description(self) -> dict[str, Any]:
         """All that is needed beside the model's arrays to make the estimator again, in JSON values."""
         params = self.get_params()
         for name in ("device", "random_state"):  # a device is the machine's; a generator is no JSON
+            if isinstance(params[name], np.integer):
+                params[name] = int(params[name])
             if not isinstance(params[name], str | int | None):
                 params[name] = None if name == "random_state" else "auto"
         return {"params": json.loads(json.dumps(params, default=_plain)), "fitted": self._fitted()}
@@ -200,7 +236,7 @@ class Estimator(Protocol):
         """Fit the model to the batches and keep it, in a block of ``random.using``; ``digest`` is that of the data."""
         run = run or Run(progress=self.verbose)
         params = self._description()["params"]
-        notes = {**{name: value for name, value in params.items() if name not in FREE}, "data": digest}
+        notes = {**{name: value for name, value in params.items() if name not in (*FREE, *self.free)}, "data": digest}
         files = run.files
         done = files.claim(notes, self._facts_of, ADVICE, resume=run.resume, force=run.force)
         if run.resume:
@@ -219,7 +255,7 @@ class Estimator(Protocol):
             log_every=max(50, every),
             patience=self.patience if validation is not None else None,
             checkpoint=files.checkpoint,
-            checkpoint_every=run.checkpoint_every or every,
+            checkpoint_every=every if run.checkpoint_every is None else run.checkpoint_every,
             resume=run.resume,
             force=run.force,
             log=files.log,

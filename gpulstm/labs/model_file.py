@@ -59,7 +59,8 @@ def _in_checkpoint(path: str | Path, kind: str) -> tuple[Arrays, dict[str, Any]]
         tree = checkpoint.load(path)
         header, run = tree["about"][kind], tree["run"]
         arrays = tree["model"] if run["best_model"] is None else run["best_model"]
-        made = {**tree["notes"], "step": run["step"], "validation_loss": run["best"]}
+        of_run = {name: fact for name, fact in tree["about"].items() if name not in (kind, "plot", "picture")}
+        made = {**of_run, **tree["notes"], "step": run["step"], "validation_loss": run["best"]}
     except (FormatError, KeyError, TypeError):
         return None
     return arrays, {**header, "facts": made}

@@ -124,6 +124,7 @@ def inspect(model: str, words: str | None, html: str, force: bool) -> None:
 
     The page needs nothing but a browser: pick a layer, a gate and a unit, and see it coloured over the text.
     """
+    check_apart((model,), None, html=html)
     path = Path(html)
     if path.exists() and path.stat().st_size > 0 and not force:
         raise FileExists(f"{html}: exists already; replace it with --force, or write elsewhere with --html")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpulstm.labs.forecast.estimator import Forecasts
+from gpulstm.labs.forecast.layout import spread_of
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # of the ridge regression, chosen by validation
 
@@ -27,16 +28,22 @@ class Measures:
         """predicted and truth (n, steps, K), training (N, K); MASE is beside the value ``season`` rows ago."""
         error = predicted - truth
         naive = np.abs(training[season:] - training[:-season]).mean(axis=0) if len(training) > season else np.nan
-        spread = training.std(axis=0)
+        spread = spread_of(training)
         size = np.abs(predicted) + np.abs(truth)
         with np.errstate(divide="ignore", invalid="ignore"):
             return cls(
                 float(np.abs(error).mean()),
                 float((error**2).mean()),
-                float(((error / np.where(spread > 0, spread, 1)) ** 2).mean()),
-                float((np.abs(error) / np.where(naive > 0, naive, np.nan)).mean()),
+                float(((error / spread) ** 2).mean()),
+                _mean(np.abs(error) / np.where(naive > 0, naive, np.nan)),
                 float(np.where(size > 0, 200 * np.abs(error) / size, 0).mean()),
             )
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of what there is: a series that never changes in training has no naive error to stand beside."""
+    found = values[~np.isnan(values)]
+    return float(found.mean()) if found.size else float("nan")
 
 
 def coverages(forecasts: Forecasts) -> dict[float, float]:
@@ -67,7 +74,7 @@ class Ridge:
 
     def __init__(self, series: np.ndarray, window: int, steps: int, cut: int, end: int) -> None:
         self.window, self.steps = window, steps
-        self._weights = [self._fit(column, cut, end) for column in series.T]
+        self._weights = [self._fit(column, cut, end) for column in (series / spread_of(series[:cut])).T]
 
     def __call__(self, series: np.ndarray, origins: np.ndarray) -> np.ndarray:
         """The forecast (n, steps, K) from these origins; series (N, K)."""
@@ -104,5 +111,12 @@ def table_lines(rows: Mapping[str, Measures], unit: str = "") -> list[str]:
     width = max(map(len, rows))
     lines = [f"{'':{width}}  {'MAE':>9}  {'MSE':>9}  {'MSE/var':>8}  {'MASE':>6}  {'sMAPE':>6}"]
     for name, m in rows.items():
-        lines.append(f"{name:{width}}  {m.mae:9.4g}  {m.mse:9.4g}  {m.scaled_mse:8.4f}  {m.mase:6.3f}  {m.smape:5.1f}%")
+        lines.append(
+            f"{name:{width}}  {m.mae:9.4g}  {m.mse:9.4g}  {m.scaled_mse:8.4f}  {_shown(m.mase)}  {m.smape:5.1f}%"
+        )
     return lines
+
+
+def _shown(mase: float) -> str:
+    """MASE, or a dash where the training part never changes or is shorter than a season."""
+    return f"{mase:6.3f}" if mase == mase else f"{'-':>6}"

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from gpulstm import checks
-from gpulstm.errors import FormatError
+from gpulstm.errors import FormatError, ShapeError
 from gpulstm.labs import model_file
 from gpulstm.labs.command import (
     DEVICE,
@@ -29,7 +30,7 @@ from gpulstm.labs.forecast.estimator import Forecaster
 from gpulstm.labs.forecast.report import Report, csv_rows
 from gpulstm.labs.forecast.series import Series, test_rows
 from gpulstm.labs.forecast.table import Options, read_table
-from gpulstm.labs.forecast.times import Clock
+from gpulstm.labs.forecast.times import Clock, same, shown
 
 SUNSPOTS = Path(__file__).with_name("sunspots.csv")  # yearly, 1700 to 2008; National Geophysical Data Center
 STEPS = 1000  # that a run has, in whole epochs and at least EPOCHS of them, where --epochs says nothing
@@ -115,12 +116,14 @@ def train(
         checks.count("season", season, 1)
     series = _series(file or SUNSPOTS, options, target, known, past, returns, rows)
     about = {
-        "target": series.names, "known": list(known), "past": list(past), "returns": returns, "season": season,
+        "target": series.names, "known": series.known, "past": series.past, "returns": returns, "season": season,
         "horizon": horizon, "file": asdict(options), "clock": Clock.of(series.table.row_times).to_json(),
     }  # fmt: skip
-    run, others = run_of(out, picture, others, {"forecast": about})
+    run, others = run_of(out, picture, others, {"forecast": about}, files=() if file is None else (file,))
     start = len(series) - test_rows(test, len(series), checks.count("horizon", horizon, 1))
     epochs = others.pop("epochs")
+    if recursive and past and horizon > 1:
+        raise ShapeError("recursive: want no --past, which cannot be read beyond the next step, got " + ", ".join(past))
     forecaster = Forecaster(
         **parameters(others),
         horizon=1 if recursive else horizon,
@@ -159,6 +162,7 @@ def train(
 def predict(model: str, file: str | None, future: str | None, steps: int | None, device: str) -> None:
     """Print as CSV what follows the data that a MODEL was trained and tested on, or what follows another CSV file."""
     forecaster, made = Forecaster.load(model, device), _made(model)
+    given_steps = steps is not None
     steps = made["horizon"] if steps is None else checks.count("steps", steps, 1)
     options = Options(**made["file"])
     clock = Clock.from_json(made["clock"])
@@ -168,14 +172,10 @@ def predict(model: str, file: str | None, future: str | None, steps: int | None,
         clock = Clock.of(series.table.row_times)
     X = None
     if future is not None:
-        if not made["known"]:
-            raise FormatError(
-                f"future: want None, as {model} has no covariates that are known in advance, got {future}"
-            )
-        X = forecaster.future_rows(read_table(future, options, made["known"]).values)
-        steps = len(X)
+        X, steps = _future(forecaster, future, options, made["known"], clock, steps if given_steps else None)
+    names = [f"{name} return" for name in made["target"]] if made["returns"] else made["target"]
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(csv_rows(forecaster, made["target"], clock.next(steps), X))
+    csv.writer(text, lineterminator="\n").writerows(csv_rows(forecaster, names, clock.next(steps), X))
     click.echo(text.getvalue(), nl=False)
 
 
@@ -200,16 +200,48 @@ def _series(
     returns: bool,
     rows: int | None = None,
 ) -> Series:
-    table = read_table(file, options, (*target, *known, *past) if target else ())
+    asked = (*target, *known, *past)
+    table = read_table(file, options, asked, others=not target)
+    # Positions are those of the file; from here on columns go by their names.
+    names = iter(table.names[: len(asked)])
+    target, known, past = ([next(names) for _ in part] for part in (target, known, past))
     if rows is not None:
         table = table.rows(0, checks.integer("rows", rows, 1, len(table) + 1))
     return Series.of(table, target, known, past, returns)
 
 
+def _future(
+    forecaster: Forecaster, file: str, options: Options, known: Sequence[str], clock: Clock, steps: int | None
+) -> tuple[np.ndarray, int]:
+    """(the covariates of the rows to forecast, how many rows there are), of a file whose times are those rows'."""
+    if not known:
+        raise FormatError(f"future: want None, as the model has no covariates that are known in advance, got {file}")
+    table = read_table(file, options, known)
+    if steps is not None and steps != len(table):
+        raise ShapeError(f"steps: want {len(table)}, the rows of {file}, or none, got {steps}")
+    first = clock.next(1)[0]
+    if table.times is not None and not same(table.times[0], first):
+        raise FormatError(
+            f"{file}: want rows from {shown(first)} on, which follow the data, got {shown(table.times[0])}"
+        )
+    return forecaster.future_rows(table.values), len(table)
+
+
 def _made(model: str) -> dict[str, Any]:
     """What the command that trained the model keeps in its file; raises FormatError for a file without."""
     made = model_file.facts(model, Forecaster.kind).get("forecast")
-    names = ("target", "known", "past", "returns", "horizon", "file", "clock")
-    if not isinstance(made, dict) or not all(name in made for name in names):
-        raise FormatError(f"{model}: want a model of `gpulstm forecast train`, got a Forecaster of a program's own")
-    return made
+    try:
+        for name in ("target", "known", "past"):
+            if not all(isinstance(column, str) for column in made[name]) or isinstance(made[name], str):  # type: ignore[index]
+                raise TypeError(name)
+        kinds = {"date": str, "date_format": str, "delimiter": str, "encoding": str, "fill": bool, "gaps": bool}
+        options = made["file"]  # type: ignore[index]
+        if options.keys() != kinds.keys() or not all(isinstance(options[n], kinds[n] | None) for n in kinds):
+            raise TypeError("file")
+        Clock.from_json(made["clock"])  # type: ignore[index]
+        checks.flag("returns", made["returns"])  # type: ignore[index]
+        checks.count("horizon", made["horizon"], 1)  # type: ignore[index]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        want = "want a model of `gpulstm forecast train`, got a Forecaster of a program's own or a broken file"
+        raise FormatError(f"{model}: {want}") from error
+    return made  # type: ignore[return-value]

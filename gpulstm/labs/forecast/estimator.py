@@ -10,8 +10,8 @@ from gpulstm import checks, random
 from gpulstm.backend import backend_of
 from gpulstm.data import Windows
 from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.labs.estimator import Estimator, Run
-from gpulstm.labs.forecast.layout import Layout
+from gpulstm.labs.estimator import Estimator, Run, whole_or_not_at_all
+from gpulstm.labs.forecast.layout import Layout, spread_of
 from gpulstm.labs.forecast.model import ForecastModel, forecast_loss, with_noise
 from gpulstm.labs.forecast.rollout import PATHS, Bounds, Rollout, levels_of
 from gpulstm.labs.inputs import digest_of
@@ -82,7 +82,9 @@ class Forecaster(Estimator):
     noise: float = 0.0
 
     kind: ClassVar[str] = "forecaster"
+    made_of: ClassVar = ("window", "horizon", "known", "coverages", "patch", "relative")
 
+    @whole_or_not_at_all
     def fit(self, X: Any, y: Any = None, *, run: Run | None = None) -> Self:
         """Learn the series ``fit(y)``, or y with covariates ``fit(X, y)``; see the class. Returns self.
 
@@ -92,6 +94,8 @@ class Forecaster(Estimator):
         self.check_params()
         self._layout, table = Layout.of(X, y, self.known)
         self.n_features_in_ = self._layout.covariates or self._layout.targets
+        if self._layout.names is not None:
+            self.feature_names_in_ = np.array(self._layout.names, object)
         N = len(table)
         self.window_ = self._window_for(N)
         held_out = round(self.validation_fraction * N)
@@ -103,8 +107,10 @@ class Forecaster(Estimator):
                 f"a horizon of {self.horizon}, got {N - held_out} (n_samples = {N}; 1 sample makes no series)"
             )
         cut = N - held_out
-        self._center, scale = table[:cut].mean(axis=0), table[:cut].std(axis=0)
-        self._scale = np.where(scale > 0, scale, 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._center, self._scale = table[:cut].mean(axis=0), spread_of(table[:cut])
+        if not np.isfinite([self._center, self._scale]).all():
+            raise ShapeError(f"y: want numbers whose squares are finite, got up to {np.abs(table).max():.3g}")
         self._recent = table[-self.window_ :]
         scaled = self._standardised(table)
         generator = self._generator()
@@ -149,7 +155,9 @@ class Forecaster(Estimator):
         predicted, _ = self._predict(X if layout.covariates else None, len(series), None, intervals=False)
         residual = ((series - predicted) ** 2).sum(axis=0)
         spread = ((series - series.mean(axis=0)) ** 2).sum(axis=0)
-        return float(np.mean(np.where(residual == 0, 1.0, 1 - residual / np.where(spread > 0, spread, np.inf))))
+        # Where the truth never changes there is nothing to explain: 1 for what is exact, else 0 (scikit-learn's rule).
+        plain = np.where(residual == 0, 1.0, 0.0)
+        return float(np.mean(np.where(spread > 0, 1 - residual / np.where(spread > 0, spread, 1), plain)))
 
     def update(self, X: Any, y: Any = None) -> Self:
         """Take newer data, ``update(y)`` or ``update(X, y)``, for ``predict`` to go on from; nothing is trained.
@@ -303,6 +311,8 @@ class Forecaster(Estimator):
             if array.shape != shape or not np.isfinite(array).all():
                 raise ShapeError(f"{name}: want finite numbers {shape}, got {array.shape}")
             setattr(self, f"_{name}", array)
+        if not (self._scale > 0).all():
+            raise ShapeError("scale: want numbers above 0, got others")
         features = columns + bool(layout.known)
         sizes: dict[str, tuple[int, ...]] = {
             "lstm.weight_ih_l0": (4 * self.hidden_size, self.patch * features),

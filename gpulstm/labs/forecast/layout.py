@@ -11,6 +11,12 @@ from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.labs.inputs import numbers_2d
 
 
+def spread_of(table: np.ndarray) -> np.ndarray:
+    """The standard deviation of each column, 1 where it is nothing but rounding."""
+    spread, size = table.std(axis=0), np.abs(table).max(axis=0)
+    return np.where(spread > 1e-12 * size, spread, 1.0)
+
+
 def split(X: Any, y: Any) -> tuple[np.ndarray | None, np.ndarray]:
     """(covariates (N, D) or None, series (N, K)) of ``(y, None)`` or ``(X, y)``; raises ShapeError and DTypeError."""
     if y is None:
@@ -32,6 +38,7 @@ class Layout:
     covariates: int  # D; 0 without any
     known: list[int]
     flat: bool  # whether the series came as (N,), as forecasts do then
+    names: list[str] | None  # of the covariates, where they had some
 
     @classmethod
     def of(cls, X: Any, y: Any, known: Any) -> tuple[Self, np.ndarray]:
@@ -40,7 +47,7 @@ class Layout:
         D = 0 if covariates is None else covariates.shape[1]
         columns = _known(known, D, getattr(X, "columns", None))
         flat = np.asarray(X if y is None else y).ndim == 1
-        layout = cls(series.shape[1], D, columns, flat)
+        layout = cls(series.shape[1], D, columns, flat, None if y is None else _names_of(X))
         return layout, layout.table(X, y)
 
     @property
@@ -57,7 +64,7 @@ class Layout:
             raise ShapeError(f"X: want {self.covariates} covariates, as in fit, got None")
         if covariates is None:
             return series
-        self._check_covariates(covariates)
+        self._check_covariates(covariates, X)
         return np.concatenate([series, covariates], axis=1)
 
     def future(self, X: Any, steps: int | None, usual: int) -> np.ndarray:
@@ -75,7 +82,7 @@ class Layout:
         rows = numbers_2d("X", X)
         if not self.covariates:
             raise ShapeError(f"X: want None, as fit had no covariates, got {rows.shape}; give steps={len(rows)}")
-        self._check_covariates(rows)
+        self._check_covariates(rows, X)
         if steps is not None and steps != len(rows):
             raise ShapeError(f"steps: want {len(rows)}, the rows of X, or None, got {steps}")
         return np.concatenate([np.zeros((len(rows), self.targets)), rows], axis=1)
@@ -93,13 +100,27 @@ class Layout:
         """What ``to_json`` gave. Raises ShapeError, KeyError or TypeError for others."""
         K, D = checks.count("targets", values["targets"], 1), checks.count("covariates", values["covariates"])
         known = [checks.integer("known", column, 0, D) for column in values["known"]]
-        return cls(K, D, known, checks.flag("flat", values["flat"]))
+        names = values["names"]
+        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise ShapeError(f"names: want texts or null, got {names!r:.60}")
+        return cls(K, D, known, checks.flag("flat", values["flat"]), names)
 
-    def _check_covariates(self, covariates: np.ndarray) -> None:
+    def _check_covariates(self, covariates: np.ndarray, X: Any) -> None:
+        names = _names_of(X)
+        if self.names is not None and names is not None and names != self.names:
+            raise ShapeError(
+                f"X: The feature names should match those that were passed during fit: want {self.names}, got {names}"
+            )
         if covariates.shape[1] != self.covariates:
             raise ShapeError(
                 f"X has {covariates.shape[1]} features, but Forecaster is expecting {self.covariates} features as input"
             )
+
+
+def _names_of(X: Any) -> list[str] | None:
+    """The names of a data frame's columns."""
+    columns = getattr(X, "columns", None)
+    return None if columns is None else [str(name) for name in columns]
 
 
 def _known(known: Any, D: int, names: Any) -> list[int]:

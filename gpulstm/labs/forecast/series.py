@@ -16,6 +16,8 @@ class Series:
 
     table: Table
     names: list[str]  # of the columns to forecast
+    known: list[str]  # of the covariates that are known in advance
+    past: list[str]  # of the others
     values: np.ndarray  # (N, K)
     covariates: np.ndarray | None  # (N, D)
 
@@ -23,7 +25,7 @@ class Series:
     def of(
         cls, table: Table, target: Sequence[str], known: Sequence[str], past: Sequence[str], returns: bool = False
     ) -> "Series":
-        """Choose columns by name or position; without ``target`` all that are no covariates.
+        """Choose columns by name; without ``target`` all that are no covariates.
 
         With ``returns`` a target is its change as a share of the value before, and there is a row less. Raises
         FormatError for columns that there are not or that are named twice, and for returns of what is not above 0.
@@ -46,7 +48,7 @@ class Series:
                 )
             values, rows = values[1:] / values[:-1] - 1, table.rows(1, len(table))
         X = rows.values[:, covariates] if covariates else None
-        return cls(rows, [table.names[k] for k in targets], values, X)
+        return cls(rows, [table.names[k] for k in targets], list(known), list(past), values, X)
 
     def __len__(self) -> int:
         return len(self.values)

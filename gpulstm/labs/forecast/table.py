@@ -15,7 +15,8 @@ from gpulstm.labs import reading
 from gpulstm.labs.forecast.times import Step, Time, parse, same, shown
 
 TIME_NAMES = ("date", "datetime", "day", "month", "time", "timestamp", "year")
-MISSING = ("", "-", "na", "n/a", "nan", "null", "none", "?")
+MISSING = ("", "-", "#n/a", "na", "n/a", "nan", "null", "none", "?")
+MOST_FILLED = 100  # rows for one in the file, where gaps are filled: more is a wrong time
 SHOWN = 3  # faults of a kind that a message names
 Row = tuple[int, list[str]]  # (line, cells)
 
@@ -62,10 +63,13 @@ def number_of(names: Sequence[str], column: str, option: str) -> int:
     raise FormatError(f"{option}: want one of the columns {', '.join(names)}, or 1 to {len(names)}, got {column!r}")
 
 
-def read_table(file: str | Path, options: Options | None = None, columns: Sequence[str] = ()) -> Table:
+def read_table(
+    file: str | Path, options: Options | None = None, columns: Sequence[str] = (), *, others: bool = False
+) -> Table:
     """Read a CSV file with or without a header, plain or gzip'd; a row is a step in time.
 
-    ``columns`` are those to read, by name or position from 1; by default all but the times.
+    ``columns`` are those to read, by name or position from 1, in their order; with ``others``, or without any, all
+    that are no times follow.
     ``date`` is the column of times, by name or position, or "none": by default the first, if it has dates or is named
     like one (date, time, year). Dates are ISO's, numbers such as years, or as ``date_format`` (of strptime) says. The
     ``delimiter`` is found in the first line.
@@ -90,7 +94,10 @@ def read_table(file: str | Path, options: Options | None = None, columns: Sequen
             raise FormatError(f"{name}: want rows of numbers, got a header alone")
     time_column = _time_column(names, cells, options)
     wanted = [number_of(names, column, "columns") for column in columns]
-    wanted = wanted or [k for k in range(len(names)) if k != time_column]
+    if len(set(wanted)) < len(wanted):
+        raise FormatError(f"columns: want different ones, got {', '.join(names[k] for k in wanted)}")
+    if others or not wanted:
+        wanted += [k for k in range(len(names)) if k != time_column and k not in wanted]
     return _read(name, names, itertools.chain([(line, cells)], rows), wanted, time_column, options)
 
 
@@ -163,7 +170,7 @@ def _number(where: str, cell: str) -> float:
     if cell.lower() in MISSING:
         return math.nan
     try:
-        number = float(cell)
+        number = float(cell) if cell.isascii() and "_" not in cell else float("none")
     except ValueError as error:
         raise FormatError(f"{where}: want a number, got {cell!r:.40}") from error
     if not math.isfinite(number):
@@ -203,11 +210,14 @@ def _whole(name: str, times: list[Time], lines: list[int], fill: bool) -> tuple[
     """The times at an even step and the row that each has its values from; FormatError for gaps, unless filled."""
     step, gaps = Step.of(times), []
     whole, sources = times[:1], [0]
+    most = len(times) * MOST_FILLED
     for n in range(1, len(times)):
         expected = step.after(times[n - 1])
         if not same(expected, times[n]):
             gaps.append(f"lines {lines[n - 1]} and {lines[n]} ({shown(times[n - 1])} to {shown(times[n])})")
-            while expected < times[n] and not same(expected, times[n]):  # type: ignore[operator]
+            while fill and expected < times[n] and not same(expected, times[n]):  # type: ignore[operator]
+                if len(whole) > most:
+                    raise FormatError(f"{name}: want gaps that rows can fill, got one of too many rows at {gaps[-1]}")
                 whole.append(expected)
                 sources.append(n - 1)
                 expected = step.after(expected)

@@ -3,20 +3,24 @@
 import calendar
 import itertools
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
+
+from gpulstm.errors import FormatError
 
 Time = datetime | float
 
 
 @dataclass(frozen=True)
 class Step:
-    """The step from one row to the next: a number, a span of time, weekdays, or months (to the same day, or ends)."""
+    """The step from one row to the next: a number, a span of time, a weekday, or months to one day of the month."""
 
-    kind: Literal["number", "span", "weekday", "months", "month ends"]
+    kind: Literal["number", "span", "weekday", "months"]
     size: float = 1  # a number, seconds of a span, or months
+    day: int = 31  # of the month; its last where it has fewer
 
     @classmethod
     def of(cls, times: Sequence[Time]) -> "Step":
@@ -24,34 +28,34 @@ class Step:
         pairs = list(itertools.pairwise(times))
         if not pairs or isinstance(times[0], float):
             steps = [round(b - a, 9) for a, b in pairs if isinstance(a, float) and isinstance(b, float)]
-            return cls("number", max(set(steps), key=steps.count) if steps else 1)
+            return cls("number", _commonest(steps) if steps else 1)
         dates = [(a, b) for a, b in pairs if isinstance(a, datetime) and isinstance(b, datetime)]
         months = [(b.year - a.year) * 12 + b.month - a.month for a, b in dates]
-        common = max(set(months), key=months.count)
         if min(months) > 0:
-            for kind in ("month ends", "months"):
-                step = cls(kind, common)
-                if all(cls(kind, m).after(a) == b for (a, b), m in zip(dates, months, strict=True)):
-                    return step
-        spans = [(b - a).total_seconds() for a, b in dates]
-        span = max(set(spans), key=spans.count)
+            day = max(time.day for time in times if isinstance(time, datetime))
+            if all(cls("months", m, day).after(a) == b for (a, b), m in zip(dates, months, strict=True)):
+                return cls("months", _commonest(months), day)
+        span = _commonest([(b - a).total_seconds() for a, b in dates])
         days = {a.weekday() for a, _ in dates}
         if span == timedelta(days=1).total_seconds() and len(dates) > 4 and not days & {5, 6}:
             return cls("weekday")
         return cls("span", span)
 
     def after(self, time: Time) -> Time:
-        """The time of the next row."""
+        """The time of the next row. Raises FormatError where that is past what dates can say."""
         if isinstance(time, float):
             return time + self.size
-        if self.kind == "span":
-            return time + timedelta(seconds=self.size)
-        if self.kind == "weekday":
-            return time + timedelta(days={4: 3, 5: 2}.get(time.weekday(), 1))
-        month = time.year * 12 + time.month - 1 + int(self.size)
-        year, month = month // 12, month % 12 + 1
-        last = calendar.monthrange(year, month)[1]
-        return time.replace(year=year, month=month, day=last if self.kind == "month ends" else min(time.day, last))
+        try:
+            if self.kind == "span":
+                return time + timedelta(seconds=self.size)
+            if self.kind == "weekday":
+                return time + timedelta(days={4: 3, 5: 2}.get(time.weekday(), 1))
+            month = time.year * 12 + time.month - 1 + int(self.size)
+            year, month = month // 12, month % 12 + 1
+            last = calendar.monthrange(year, month)[1]
+            return time.replace(year=year, month=month, day=min(self.day, last))
+        except (OverflowError, ValueError) as error:
+            raise FormatError(f"times: want dates up to the year 9999, got one after {shown(time)}") from error
 
     def __str__(self) -> str:
         if self.kind == "number":
@@ -61,6 +65,10 @@ class Step:
         if self.kind == "weekday":
             return "a weekday"
         return f"{self.size:g} month{'s' if self.size > 1 else ''}"
+
+
+def _commonest(values: list[Any]) -> Any:
+    return Counter(values).most_common(1)[0][0]
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Clock:
         return cls(times[-1], Step.of(times))
 
     def next(self, steps: int) -> list[Time]:
-        """The times of the rows that follow."""
+        """The times of the rows that follow. Raises FormatError past the year 9999."""
         times = [self.last]
         for _ in range(steps):
             times.append(self.step.after(times[-1]))
@@ -85,31 +93,44 @@ class Clock:
     def to_json(self) -> list[Any]:
         """The clock as JSON values."""
         last = self.last if isinstance(self.last, float) else self.last.isoformat()
-        return [last, self.step.kind, self.step.size]
+        return [last, self.step.kind, self.step.size, self.step.day]
 
     @classmethod
-    def from_json(cls, values: list[Any]) -> "Clock":
+    def from_json(cls, values: Any) -> "Clock":
         """What ``to_json`` gave. Raises TypeError or ValueError for others."""
-        last, kind, size = values
-        if kind not in ("number", "span", "weekday", "months", "month ends"):
-            raise ValueError(f"step: {kind!r:.40} is none")
-        return cls(datetime.fromisoformat(last) if isinstance(last, str) else float(last), Step(kind, float(size)))
+        last, kind, size, day = values
+        if kind not in ("number", "span", "weekday", "months") or not isinstance(day, int) or not 1 <= day <= 31:
+            raise ValueError(f"clock: {values!r:.60} is none")
+        size = float(size)
+        if not (0 < size < 1e12 and math.isfinite(size)) or (isinstance(last, str) == (kind == "number")):
+            raise ValueError(f"clock: {values!r:.60} is none")
+        last = datetime.fromisoformat(last) if isinstance(last, str) else float(last)
+        if isinstance(last, float) and not math.isfinite(last):
+            raise ValueError(f"clock: {values!r:.60} is none")
+        return cls(last, Step(kind, size, day))
 
 
 def parse(text: str, date_format: str | None) -> Time:
-    """A date (ISO's, or as ``date_format`` of strptime says), or a number. Raises ValueError for others."""
+    """A date (ISO's, or as ``date_format`` of strptime says), or a number. Raises ValueError for others.
+
+    Dates with an offset are turned into UTC: where clocks are put back, hours come twice otherwise.
+    """
     if date_format is not None:
-        return datetime.strptime(text, date_format)
+        return _in_utc(datetime.strptime(text, date_format))
     try:
         number = float(text)
     except ValueError:
-        return datetime.fromisoformat(text).replace(tzinfo=None)
+        return _in_utc(datetime.fromisoformat(text))
     # Eight digits are a date that ISO writes without signs, 20240131; a year is a number.
     if len(text) == 8 and text.isdecimal():
         return datetime.fromisoformat(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is no time")
     return number
+
+
+def _in_utc(time: datetime) -> datetime:
+    return time if time.tzinfo is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
 def same(a: Time, b: Time) -> bool:

@@ -17,6 +17,7 @@ from gpulstm.labs.command import (
     DEVICE,
     ENCODING,
     FILE,
+    check_apart,
     describe,
     parameter_options,
     parameters,
@@ -102,7 +103,8 @@ def train(
         raise FormatError("text, label, delimiter: want None with --class, which has no columns")
     if checks.number("test", test) <= 0 or test >= 1:
         raise ShapeError(f"test: want a share above 0 and below 1, got {test:g}")
-    run, others = run_of(out, picture, others)
+    given = [file or "-", *(one.partition("=")[2] for one in classes), others["vectors"] or "-"]
+    run, others = run_of(out, picture, others, files=tuple(path for path in given if path))
     epochs = others.pop("epochs")
     classifier = SequenceClassifier(
         **parameters(others),
@@ -150,6 +152,7 @@ def predict(
 ) -> None:
     """Print the class of each line of FILEs, or of standard input, with its probability, as lines of a TSV table."""
     if html is not None:
+        check_apart((model, *files), None, html=html)
         if Path(html).exists() and Path(html).stat().st_size > 0 and not force:
             raise FileExists(f"{html}: exists already; replace it with --force, or write elsewhere with --html")
         check_writable(html)

@@ -12,7 +12,7 @@ from gpulstm.backend import backend_of
 from gpulstm.data import pad_sequences
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.labs.by_length import ByLength
-from gpulstm.labs.estimator import Estimator, Run
+from gpulstm.labs.estimator import Estimator, Run, whole_or_not_at_all
 from gpulstm.labs.inputs import digest_of, numbers_2d
 from gpulstm.labs.sentiment.model import POOLINGS, SequenceModel, WordVectors, gathered
 from gpulstm.labs.sentiment.words import Texts, WordTable, read_vectors, to_json
@@ -70,7 +70,9 @@ class SequenceClassifier(Estimator):
     class_weight: Any = None
 
     kind: ClassVar[str] = "sequence classifier"
+    made_of: ClassVar = ("pooling", "lowercase", "ngram_buckets")
 
+    @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, run: Run | None = None) -> Self:
         """Learn from sequences and their labels; see the class. Returns self.
 

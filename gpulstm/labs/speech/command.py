@@ -94,7 +94,8 @@ def train(
 
     Without DATA the recordings are generated: strings of digits, each digit a short pattern of tones.
     """
-    run, others = run_of(out, picture, others, {"speech": {"generated": data is None, "test": test}})
+    read = tuple(file for file in (data, transcripts) if file is not None)
+    run, others = run_of(out, picture, others, {"speech": {"generated": data is None, "test": test}}, read)
     epochs = others.pop("epochs")
     transcriber = Transcriber(**parameters(others), epochs=epochs or 1, validation_fraction=validation)
     transcriber.check_params()

@@ -10,7 +10,7 @@ from gpulstm import checks, random
 from gpulstm.backend import backend_of
 from gpulstm.data import Passes, pad_sequences
 from gpulstm.errors import DTypeError, ShapeError
-from gpulstm.labs.estimator import Estimator, Run
+from gpulstm.labs.estimator import Estimator, Run, whole_or_not_at_all
 from gpulstm.labs.inputs import digest_of
 from gpulstm.labs.speech.decode import beam_search, greedy
 from gpulstm.labs.speech.features import HOP, frames_in, mel_filters, top, transform_size
@@ -86,7 +86,10 @@ class Transcriber(Estimator):
     learning_rate: float = 3e-3
 
     kind: ClassVar[str] = "transcriber"
+    free: ClassVar = ("beam_width",)
+    made_of: ClassVar = ("sample_rate", "level", "bands", "low", "high", "stack")
 
+    @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, run: Run | None = None) -> Self:
         """Learn the texts y of the waves X; see the class. Returns self.
 

@@ -1,0 +1,134 @@
+"""The decoder's loop: an LSTM with attention and input feeding, forward and backward, one node of the tape.
+
+Luong, Pham & Manning 2015, section 3.3: the attentional vector of a step enters the next step beside its token. In
+the names of this file, with S steps, B sentences, T source tokens, H units, D the attentional size:
+
+    z_t = zx_t + weight_hh h_{t-1} + weight_fed a_{t-1}         zx_t = weight_ih x_t + biases, for all steps at once
+    h_t, c_t = lstm(z_t, c_{t-1})
+    w_t = softmax over the source of h_t' keys                  keys = W e, score "general" of the paper
+    a_t = tanh(sum_s w_ts values_s + weight_out h_t) drop_t     values = W_c e: the sum's product is linear, so it is
+                                                                taken of the source once and not in every step
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from gpulstm import cells
+from gpulstm.backend import Array, backend_of
+from gpulstm.functional.attention import masked_softmax
+
+LSTM = cells.find("lstm")
+
+
+class Weights(NamedTuple):
+    """The weights of a step, joined and turned as its products want them."""
+
+    recurrent: Array  # (H + D, 4H): [weight_hh, weight_fed]'
+    out: Array  # (H, D): weight_out'
+
+    @classmethod
+    def of(cls, xp: Any, weight_hh: Array, weight_fed: Array, weight_out: Array) -> "Weights":
+        """From weight_hh (4H, H), weight_fed (4H, D), weight_out (D, H)."""
+        recurrent = xp.concatenate([weight_hh, weight_fed], axis=1)
+        return cls(xp.ascontiguousarray(recurrent.T), xp.ascontiguousarray(weight_out.T))
+
+
+class Memory(NamedTuple):
+    """What a step reads of the source, sentences first."""
+
+    keys: Array  # (B, T, H)
+    values: Array  # (B, T, D)
+    seen: Array | None  # (B, T) bool; None for all
+
+    @classmethod
+    def of(cls, xp: Any, keys: Array, values: Array, seen: Array | None) -> "Memory":
+        """From keys (T, B, H) and values (T, B, D)."""
+        keys, values = (xp.ascontiguousarray(x.transpose(1, 0, 2)) for x in (keys, values))
+        return cls(keys, values, seen)
+
+
+def step(
+    xp: Any, weights: Weights, memory: Memory, zx: Array, joined: Array, c: Array, drop: Array | None
+) -> tuple[Array, Array, Array, Array, tuple]:
+    """One step: zx (B, 4H), joined = [h, a] (B, H + D), c (B, H) -> (h, c, a, w (B, T), what backward needs)."""
+    (h, c), saved = LSTM.forward(xp, zx, joined @ weights.recurrent, (None, c), ())
+    scores = xp.matmul(memory.keys, h[:, :, None])[:, :, 0]
+    w, of_softmax = masked_softmax(scores, memory.seen)
+    tanh = xp.tanh(xp.matmul(w[:, None, :], memory.values)[:, 0] + h @ weights.out)
+    a = tanh if drop is None else tanh * drop
+    return h, c, a, w, (saved, of_softmax, tanh)
+
+
+def decode(
+    zx: Array,
+    h: Array,
+    c: Array,
+    keys: Array,
+    values: Array,
+    weight_hh: Array,
+    weight_fed: Array,
+    weight_out: Array,
+    drop: Array | None = None,
+    seen: Array | None = None,
+) -> tuple[tuple[Array, Array], Callable]:
+    """``(a, w), pullback = decode(zx, h, c, keys, values, weight_hh, weight_fed, weight_out, drop, seen)``.
+
+    zx (S, B, 4H), h and c (B, H), keys (T, B, H), values (T, B, D), weight_hh (4H, H), weight_fed (4H, D), weight_out
+    (D, H), drop (S, B, D) or None, seen (B, T) bool or None. a (S, B, D) are the attentional vectors, dropped; w
+    (S, B, T) the attention, which takes no gradient. The vector before the first step is zero. ``pullback(da, None)``
+    returns the gradients of all but drop and seen.
+    """
+    backend = backend_of(zx, keys)
+    xp = backend.xp
+    (S, B, _), (T, _, H), D = zx.shape, keys.shape, values.shape[2]
+    weights = Weights.of(xp, weight_hh, weight_fed, weight_out)
+    memory = Memory.of(xp, keys, values, seen)
+    joined = xp.zeros((S + 1, B, H + D), zx.dtype)  # [h, a] before each step, and after the last
+    joined[0, :, :H] = h
+    attention, kept = xp.empty((S, B, T), zx.dtype), []
+    for t in range(S):
+        h, c, a, attention[t], saved = step(xp, weights, memory, zx[t], joined[t], c, None if drop is None else drop[t])
+        joined[t + 1, :, :H], joined[t + 1, :, H:] = h, a
+        kept.append(saved)
+
+    def pullback(da: Array, _: Array | None) -> tuple[Array | None, ...]:
+        return (*_backward(xp, da, joined, attention, kept, weights, memory, drop), None, None)
+
+    return (joined[1:, :, H:], attention), pullback
+
+
+def _backward(
+    xp: Any,
+    da: Array,
+    joined: Array,
+    attention: Array,
+    kept: list[tuple],
+    weights: Weights,
+    memory: Memory,
+    drop: Array | None,
+) -> tuple[Array, ...]:
+    """The gradients of zx, h, c, keys, values, weight_hh, weight_fed and weight_out; names as in ``decode``."""
+    (S, B, D), H = da.shape, weights.out.shape[0]
+    dzx, dscores = xp.empty((S, B, 4 * H), da.dtype), xp.empty_like(attention)
+    dsum = xp.empty((S, B, D), da.dtype)  # of the sum inside tanh
+    djoined, dc = xp.zeros((B, H + D), da.dtype), xp.zeros((B, H), da.dtype)
+    for t in reversed(range(S)):
+        saved, of_softmax, tanh = kept[t]
+        dtanh = da[t] + djoined[:, H:]
+        if drop is not None:
+            dtanh *= drop[t]
+        dsum[t] = dtanh * (1 - tanh**2)
+        dw = xp.matmul(memory.values, dsum[t][:, :, None])[:, :, 0]
+        dscores[t] = of_softmax(dw)[0]
+        dh = djoined[:, :H] + dsum[t] @ weights.out.T + xp.matmul(dscores[t][:, None, :], memory.keys)[:, 0]
+        dzx[t], dzr, (_, dc), _ = LSTM.backward(xp, (dh, dc), saved, ())
+        djoined = dzr @ weights.recurrent.T
+    # Everything that sums over the steps is one product.
+    h_all = joined[1:, :, :H]
+    by_sentence = (1, 2, 0), (1, 0, 2)
+    dkeys = xp.matmul(dscores.transpose(by_sentence[0]), h_all.transpose(by_sentence[1]))  # (B, T, H)
+    dvalues = xp.matmul(attention.transpose(by_sentence[0]), dsum.transpose(by_sentence[1]))
+    drecurrent = dzx.reshape(S * B, -1).T @ joined[:-1].reshape(S * B, H + D)  # (4H, H + D)
+    dout = dsum.reshape(S * B, D).T @ h_all.reshape(S * B, H)
+    back = (x.transpose(1, 0, 2) for x in (dkeys, dvalues))
+    return dzx, djoined[:, :H], dc, *back, drecurrent[:, :H], drecurrent[:, H:], dout
