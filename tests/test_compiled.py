@@ -269,28 +269,11 @@ def test_half_types_and_no_engine_take_numpy():
     assert by(ISAS[0], lambda: engine.function("adam", np.float32)) is not None
 
 
-# -- beyond the arrays ----------------------------------------
-def test_nothing_is_read_or_written_beyond_the_arrays(isa, tmp_path):
-    """All of this again by a library that AddressSanitizer and UndefinedBehaviorSanitizer watch."""
-    if "GPULSTM_TEST_WATCHED" in os.environ:
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPULSTM_CXX", "g++ -O1 -fsanitize=address,undefined -fno-sanitize-recover=all")
-        path = compile_for(isa, tmp_path / "host.so")
-    files = [["g++", f"-print-file-name=lib{name}.so"] for name in ("asan", "ubsan")]
-    preload = [subprocess.run(file, capture_output=True, text=True).stdout.strip() for file in files]
-    environment = {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0", "GPULSTM_TEST_WATCHED": str(path)}
-    environment["GPULSTM_ISA"] = "none"  # the whole engine is not needed
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", isa]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 # -- products of linear layers ----------------------------------------
-SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 130]
+SIDES = [1, 2, 3, 7, 8, 15, 16, 17, 33, 63, 64, 65, 130]
 
 
-@pytest.mark.parametrize("N", SIZES)
+@pytest.mark.parametrize("N", SIDES)
 @pytest.mark.parametrize("M", [1, 2, 5, 16, 17, 65, 1100])
 def test_products(isa, M, N):
     """With sides as long as the vectors, the panels, the tiles and the blocks are, a little less and more."""
@@ -332,3 +315,20 @@ def test_a_linear_layer(isa):
         return [y, *pullback(dy)]
 
     check(isa, compute)
+
+
+# -- beyond the arrays ----------------------------------------
+def test_nothing_is_read_or_written_beyond_the_arrays(isa, tmp_path):
+    """All of this again by a library that AddressSanitizer and UndefinedBehaviorSanitizer watch."""
+    if "GPULSTM_TEST_WATCHED" in os.environ:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPULSTM_CXX", "g++ -O1 -fsanitize=address,undefined -fno-sanitize-recover=all")
+        path = compile_for(isa, tmp_path / "host.so")
+    files = [["g++", f"-print-file-name=lib{name}.so"] for name in ("asan", "ubsan")]
+    preload = [subprocess.run(file, capture_output=True, text=True).stdout.strip() for file in files]
+    environment = {"LD_PRELOAD": " ".join(preload), "ASAN_OPTIONS": "detect_leaks=0", "GPULSTM_TEST_WATCHED": str(path)}
+    environment["GPULSTM_ISA"] = "none"  # the whole engine is not needed
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-k", isa]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

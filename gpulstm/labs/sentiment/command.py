@@ -1,7 +1,8 @@
 """The commands of the sentiment lab: train, predict, info."""
 
-import itertools
+import select
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ from gpulstm.labs.sentiment.model import POOLINGS
 from gpulstm.labs.sentiment.texts import Labelled, generated, read_classes, read_table
 
 GENERATED = 2000  # sentences of the default
-TOGETHER = 64  # lines that predict reads before it answers
+TOGETHER = 64  # lines that predict answers at once, at most
 STEPS, EPOCHS = 800, 4  # that a run has, in whole epochs and at least so many, where --epochs says nothing
 USUAL = SequenceClassifier(clip_norm=3.0, weight_decay=0.0, warmup=0.1, random_state=0)
 
@@ -108,7 +109,7 @@ def train(
     epochs = others.pop("epochs")
     classifier = SequenceClassifier(
         **parameters(others),
-        epochs=epochs or 1,
+        epochs=1 if epochs is None else epochs,
         embedding_size=embedding,
         lowercase=not keep_case,
         class_weight="balanced" if balanced else None,
@@ -158,12 +159,16 @@ def predict(
         check_writable(html)
     classifier = SequenceClassifier.load(model, device)
     found: list[report.Weighed] = []
-    for texts in _together(_lines(files, encoding)):
+    if hasattr(classifier, "n_features_in_"):
+        raise FormatError(f"{model}: want a classifier of texts, got one of numbers")
+    for texts in _together(files or ("-",), encoding):
         probabilities, weights = classifier.explain(texts)
         cut = classifier.words(texts)
         for k, p in enumerate(probabilities):
             label = classifier.classes_[p.argmax()]
-            row = [str(label), f"{p.max():.3f}"] + ([" ".join(report.heaviest(cut[k], weights[k]))] if words else [])
+            row = [" ".join(str(label).split()), f"{p.max():.3f}"]
+            if words:
+                row.append(" ".join(report.heaviest(cut[k], weights[k])))
             click.echo("\t".join(row))
             if html is not None:
                 found.append(report.Weighed(str(label), float(p.max()), cut[k], weights[k]))
@@ -179,16 +184,25 @@ def info(model: str) -> None:
     describe(SequenceClassifier.load(model, "cpu"), model)
 
 
-def _lines(files: tuple[str, ...], encoding: str) -> Iterator[str]:
-    return itertools.chain.from_iterable(reading.lines(file, encoding) for file in files or ("-",))
+def _together(files: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
+    """Some lines at a time; of standard input those that are there, so that nobody waits for what others write."""
+    for file in files:
+        some: list[str] = []
+        for line in reading.lines(file, encoding):
+            some.append(line)
+            if len(some) == TOGETHER or (file == "-" and not _more_is_there()):
+                yield some
+                some = []
+        if some:
+            yield some
 
 
-def _together(lines: Iterator[str]) -> Iterator[list[str]]:
-    """Some lines at a time, one alone first: who types waits for no others."""
-    size = 1
-    while some := list(itertools.islice(lines, size)):
-        yield some
-        size = min(2 * size, TOGETHER)
+def _more_is_there() -> bool:
+    """Whether standard input can be read without waiting; False where the system cannot tell."""
+    try:
+        return bool(select.select([sys.stdin.buffer.fileno()], [], [], 0)[0])
+    except (OSError, ValueError):
+        return False
 
 
 def _classes(data: Labelled) -> str:

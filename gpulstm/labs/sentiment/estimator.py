@@ -1,6 +1,8 @@
 """SequenceClassifier: texts, or sequences of numbers, sorted into classes; with scikit-learn's habits."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,7 +22,8 @@ from gpulstm.nn import Module, cross_entropy
 from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import Tensor, no_grad, tensor
 
-AT_ONCE = 256  # sequences classified side by side
+AT_ONCE = 256  # sequences classified side by side, at most
+MOST_STEPS = 2**15  # in them, with what pads them: a long text among short ones would take gigabytes
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -51,7 +54,7 @@ class SequenceClassifier(Estimator):
     label_smoothing
         Share of the target that is spread over all classes (Szegedy et al. 2016).
     class_weight
-        None, "balanced" (each class weighs the same) or a dict of weights by label.
+        None, "balanced" (each class weighs the same) or a dict of weights above 0 by label, 1 where it has none.
 
     Sequences of numbers are standardised by the training part. The other parameters are those of ``Estimator``.
     """
@@ -88,7 +91,7 @@ class SequenceClassifier(Estimator):
             sequences = self._learn_inputs(X, len(targets), train)
             weights = self._class_weights(targets[train])
             model = self._new_model()
-            self._give_vectors(model)
+            self._give_vectors(model, run or Run())
             batches = self._batches(sequences, targets, train, self.batch_size, generator)
             validation = self._batches(sequences, targets, held_out, AT_ONCE) if len(held_out) else None
             texts = sequences if isinstance(sequences, Texts) else None
@@ -116,8 +119,9 @@ class SequenceClassifier(Estimator):
 
     def score(self, X: Any, y: Any) -> float:
         """The share of sequences that are sorted rightly."""
-        labels = _labels(y)
-        return float((self.predict(X) == labels).mean())
+        labels, predicted = _labels(y), self.predict(X)
+        _check_count(len(predicted), len(labels))
+        return float((predicted == labels).mean())
 
     def explain(self, X: Any) -> tuple[np.ndarray, list[np.ndarray]]:
         """(probabilities (N, classes), the weight of each step of each sequence, which sum to 1).
@@ -129,12 +133,10 @@ class SequenceClassifier(Estimator):
         sequences = self._sequences(X)
         arrays = sequences.sequences if isinstance(sequences, Texts) else sequences
         texts = sequences if isinstance(sequences, Texts) else None
-        order = np.argsort([len(array) for array in arrays], kind="stable")
         probabilities, weights = np.zeros((len(arrays), len(self.classes_))), [np.zeros(0)] * len(arrays)
         model, backend = self.model_, self._backend()
         assert isinstance(model, SequenceModel)
-        for start in range(0, len(order), AT_ONCE):
-            some = order[start : start + AT_ONCE]
+        for some in _side_by_side([len(array) for array in arrays]):
             padded, lengths = pad_sequences([arrays[n] for n in some])
             with evaluation(model), no_grad():
                 logits, shares = model.explained(self._inputs(model, padded, texts), lengths)
@@ -157,14 +159,12 @@ class SequenceClassifier(Estimator):
     # -- data ------------------------------------------------------------------------------------------------
 
     def _split(self, targets: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of the examples to train on and of those held out, with the same share of each class."""
+        """The numbers of the examples to train on and of those held out: the same share of each class, never all."""
         order = generator.permutation(len(targets))
         held: list[int] = []
         for c in range(len(self.classes_)):
             of_class = order[targets[order] == c]
-            held += of_class[: round(self.validation_fraction * len(of_class))].tolist()
-        if len(held) >= len(targets):
-            held = []
+            held += of_class[: min(round(self.validation_fraction * len(of_class)), len(of_class) - 1)].tolist()
         is_held = np.zeros(len(targets), bool)
         is_held[held] = True
         return np.flatnonzero(~is_held), np.flatnonzero(is_held)
@@ -183,7 +183,10 @@ class SequenceClassifier(Estimator):
         arrays, self._shape = _arrays(X)
         _check_count(len(arrays), N)
         steps = np.concatenate([arrays[n] for n in train])
-        self._center, spread = steps.mean(axis=0), steps.std(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._center, spread = steps.mean(axis=0), steps.std(axis=0)
+        if not np.isfinite(spread).all():
+            raise ShapeError("X: want numbers whose squares float64 holds, got larger ones")
         self._scale = np.where(spread > 0, spread, 1.0)
         self.n_features_in_ = arrays[0].shape[1] if self._shape is None else int(np.prod(self._shape))
         return self._scaled(arrays)
@@ -203,7 +206,12 @@ class SequenceClassifier(Estimator):
         return self._scaled(arrays)
 
     def _scaled(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
-        return [((array - self._center) / self._scale).astype(self.dtype) for array in arrays]
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            scaled = [((array - self._center) / self._scale).astype(self.dtype) for array in arrays]
+        for n, array in enumerate(scaled):
+            if not np.isfinite(array).all():
+                raise ShapeError(f"X[{n}]: want numbers that {self.dtype} holds when standardised, got larger ones")
+        return scaled
 
     def _batches(
         self,
@@ -242,7 +250,10 @@ class SequenceClassifier(Estimator):
         checks.flag("lowercase", self.lowercase)
         checks.choice("pooling", self.pooling, POOLINGS)
         checks.number("label_smoothing", self.label_smoothing, most=1)
-        if self.class_weight not in (None, "balanced") and not isinstance(self.class_weight, Mapping):
+        if self.vectors is not None and not isinstance(self.vectors, str | os.PathLike):
+            raise DTypeError(f"vectors: want a path or None, got {self.vectors!r:.60}")
+        named = isinstance(self.class_weight, str) and self.class_weight == "balanced"
+        if self.class_weight is not None and not named and not isinstance(self.class_weight, Mapping):
             raise DTypeError(f"class_weight: want None, 'balanced' or a dict, got {self.class_weight!r:.60}")
 
     def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:
@@ -256,7 +267,8 @@ class SequenceClassifier(Estimator):
         for label, weight in self.class_weight.items():
             if label not in known:
                 raise ShapeError(f"class_weight: want labels out of {known}, got {label!r}")
-            checks.number("class_weight", weight)
+            if checks.number("class_weight", weight) == 0:
+                raise ShapeError(f"class_weight: want weights above 0, got 0 for {label!r}; leave its examples out")
         return np.array([float(self.class_weight.get(label, 1.0)) for label in known], self.dtype)
 
     def _new_model(self) -> SequenceModel:
@@ -278,7 +290,7 @@ class SequenceClassifier(Estimator):
             **made,
         )
 
-    def _give_vectors(self, model: SequenceModel) -> None:
+    def _give_vectors(self, model: SequenceModel, run: Run) -> None:
         """Let the words that are in the file of vectors begin with those."""
         if self._table is None or not self._found:
             return
@@ -287,8 +299,17 @@ class SequenceClassifier(Estimator):
         for number, word in enumerate(self._table.words, 1):
             if word in self._found:
                 weight[number] = backend_of(weight).asarray(self._found[word].astype(self.dtype))
+        run.say(f"vectors: {self.vectors} has {len(self._found):,} of the {len(self._table.words):,} words")
+        self._found = {}
 
     # -- files -----------------------------------------------------------------------------------------------
+
+    def _description(self) -> dict[str, Any]:
+        if not isinstance(self.class_weight, Mapping):
+            return super()._description()
+        plain, known = copy.copy(self), self.classes_.tolist()  # JSON's keys are texts
+        plain.class_weight = {str(c): float(self.class_weight[c]) for c in known if c in self.class_weight}
+        return super(SequenceClassifier, plain)._description()
 
     def _fitted(self) -> dict[str, Any]:
         scale = None if self._center is None or self._scale is None else [self._center.tolist(), self._scale.tolist()]
@@ -301,6 +322,8 @@ class SequenceClassifier(Estimator):
         if dtype.kind not in "biufU":
             raise ShapeError(f"classes: want numbers or texts, got {dtype}")
         self.classes_ = np.array(fitted["classes"]["values"], dtype)
+        if isinstance(weights := self.class_weight, Mapping):
+            self.class_weight = {c: weights[str(c)] for c in self.classes_.tolist() if str(c) in weights}
         self._table, self._center, self._scale, self._shape = None, None, None, None
         own, pieces = arrays.get("words.own.weight"), arrays.get("words.grams.weight")
         size = arrays["lstm.weight_ih_l0"].shape[1]
@@ -340,11 +363,20 @@ def _labels(y: Any) -> np.ndarray:
     """The labels (N,). Raises ShapeError for another shape and for missing ones."""
     if y is None:
         raise ShapeError("y: want labels; requires y to be passed, but the target y is None")
-    labels = np.asarray(y)
+    try:
+        labels = np.asarray(y)
+    except ValueError as error:
+        raise ShapeError(f"y: want (N,) labels, got lists of unequal lengths: {error}") from error
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or not len(labels):
         raise ShapeError(f"y: want (N,) labels, got {labels.shape}")
+    if labels.dtype.kind in "OU":  # NumPy makes "nan" of a missing label among texts
+        given = np.asarray(y, object).reshape(-1)
+        is_text = np.array([isinstance(label, str) for label in given])
+        if is_text.any() and not is_text.all():
+            n = int(is_text.argmin())
+            raise ShapeError(f"y[{n}]: want a text, as other labels are, got {given[n]!r:.40}")
     if labels.dtype == object:
         labels = np.array(labels.tolist())
     if labels.dtype.kind not in "biufU":
@@ -361,7 +393,7 @@ def _labels(y: Any) -> np.ndarray:
 def _is_texts(X: Any) -> bool:
     """Whether X is a list, an array or a column of texts."""
     items = X.tolist() if hasattr(X, "tolist") and getattr(X, "ndim", 1) == 1 else X
-    return isinstance(items, list | tuple) and len(items) > 0 and isinstance(items[0], str)
+    return isinstance(items, list | tuple) and any(isinstance(item, str) for item in items)
 
 
 def _texts(X: Any) -> list[str]:
@@ -386,7 +418,12 @@ def _arrays(X: Any) -> tuple[list[np.ndarray], tuple[int, ...] | None]:
         return _several(X), None
     if isinstance(X, list | tuple) and len({len(one) if hasattr(one, "__len__") else 0 for one in X}) > 1:
         return _several(X), None
-    array = X if hasattr(X, "toarray") else np.asarray(X)
+    try:
+        array = X if hasattr(X, "toarray") else np.asarray(X)
+    except ValueError as error:
+        raise ShapeError(f"X: want sequences (T,) or (T, D) of numbers, got others: {error}") from error
+    if array.dtype.kind in "SU" or (array.dtype == object and any(isinstance(one, str) for one in array.flat)):
+        raise DTypeError(f"X: want sequences of numbers, or texts in a plain list, got texts or bytes {array.shape}")
     if array.ndim == 3:
         flat = numbers_2d("X", array.reshape(len(array), -1))
         return list(flat.reshape(array.shape)), array.shape[1:]
@@ -400,6 +437,17 @@ def _several(X: Sequence[Any]) -> list[np.ndarray]:
     if len(sizes := sorted({array.shape[1] for array in arrays})) > 1:
         raise ShapeError(f"X: want sequences (T, D) of one D, got {sizes}")
     return arrays
+
+
+def _side_by_side(lengths: Sequence[int]) -> Iterator[np.ndarray]:
+    """The numbers of sequences of about one length, as many as are classified together."""
+    order, start = np.argsort(lengths, kind="stable"), 0
+    while start < len(order):
+        stop = start + 1
+        while stop < min(len(order), start + AT_ONCE) and (stop + 1 - start) * lengths[order[stop]] <= MOST_STEPS:
+            stop += 1
+        yield order[start:stop]
+        start = stop
 
 
 def _check_count(count: int, labels: int) -> None:

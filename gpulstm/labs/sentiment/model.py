@@ -61,7 +61,7 @@ class SequenceModel(Module):
 
     def explained(self, x: Tensor, lengths: np.ndarray) -> tuple[Tensor, Array]:
         """(logits (B, classes), the weight of each step (T, B)): attention's, else how often a step is the maximum,
-        or an equal share."""
+        or an equal share; they sum to 1."""
         y, _ = self.lstm(self.dropout(x) if self.words is not None else x, lengths=lengths)
         backend = backend_of(y.data)
         xp = backend.xp
@@ -71,7 +71,8 @@ class SequenceModel(Module):
             seen = where(inside[:, :, None], y, -2.0)  # h is above -1
             pooled = seen.max(axis=0)
             with backend:
-                weights = (seen.data == pooled.data[None]).mean(axis=2)
+                weights = (seen.data == pooled.data[None]).sum(axis=2)
+                weights = weights / weights.sum(axis=0)  # two steps may share a maximum
         elif self.pooling == "mean":
             pooled = y.sum(axis=0) / backend.asarray(lengths.astype(y.dtype))[:, None]  # y is 0 past the lengths
             with backend:

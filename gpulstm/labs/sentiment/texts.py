@@ -57,15 +57,14 @@ def read_table(
 ) -> Labelled:  # fmt: skip
     """Texts and labels from a CSV or TSV file with a header; columns by name, or position from 1.
 
-    By default the columns are those named text and label, else the two that there are. Raises FormatError, naming the
-    line, for missing texts or labels; OSError.
+    By default the columns are those named text and label, else the two that there are, the text first. Raises
+    FormatError, naming the line, for missing texts or labels, and for a table of two columns without a header; OSError.
     """
     name = reading.name_of(file)
     lines = reading.lines(file, encoding)
     first = next(lines, None)
     if first is None:
         raise FormatError(f"{name}: want a table, got an empty file")
-    csv.field_size_limit(LARGEST_CELL)
     if delimiter is not None and len(delimiter) != 1:
         raise FormatError(f"delimiter: want one character, got {delimiter!r}")
     # A cell may go on in the next line.
@@ -74,12 +73,13 @@ def read_table(
     )
     texts: list[str] = []
     labels: list[str] = []
+    limit = csv.field_size_limit(LARGEST_CELL)  # of all readers: it is put back
     try:
         names = [cell.strip() for cell in next(rows)]
         columns = _columns(name, names, text, label)
         for cells in rows:
-            if not any(cell.strip() for cell in cells):
-                continue
+            if len(cells) < 2 and not "".join(cells).strip():
+                continue  # an empty line
             where = f"{name}, line {rows.line_num}"
             if len(cells) != len(names):
                 raise FormatError(f"{where}: want {len(names)} cells, got {len(cells)}")
@@ -87,6 +87,13 @@ def read_table(
                 kept.append(_cell(f"{where}: {names[column]}", cells[column]))
     except csv.Error as error:
         raise FormatError(f"{name}, line {rows.line_num}: want a row of a table, got {error}") from error
+    finally:
+        csv.field_size_limit(limit)
+    if label is None and names[columns[1]].lower() != "label" and names[columns[1]] in labels:
+        raise FormatError(
+            f"{name}, line 1: want a header with the names of the columns, got {names[columns[1]]!r:.40}, a label of "
+            "other lines; name its column with --label if it is one"
+        )
     return Labelled(texts, labels).checked(name)
 
 
@@ -123,23 +130,33 @@ def _in_folder(folder: Path, encoding: str) -> Iterator[str]:
 
 
 def _columns(name: str, names: list[str], text: str | None, label: str | None) -> tuple[int, int]:
-    usual = [k for k, column in enumerate(names) if column.lower() in ("text", "label")]
-    if text is None and label is None and len(names) == 2 and len(usual) < 2:
-        return 0, 1
-    found = tuple(_column(name, names, *pair) for pair in (("text", text), ("label", label)))
-    if found[0] == found[1]:
-        raise FormatError(f"label: want another column than the text's, got {names[found[0]]}")
-    return found[0], found[1]
+    of_text, of_label = (_column(name, names, *pair) for pair in (("text", text), ("label", label)))
+    if len(names) == 2 and of_text is None:
+        of_text = 0 if of_label is None else 1 - of_label
+    if len(names) == 2 and of_label is None and of_text is not None:
+        of_label = 1 - of_text
+    if of_text is None or of_label is None:
+        raise _no_column(name, names, *(("text", text) if of_text is None else ("label", label)))
+    if of_text == of_label:
+        raise FormatError(f"label: want another column than the text's, got {names[of_text]}")
+    return of_text, of_label
 
 
-def _column(name: str, names: list[str], option: str, given: str | None) -> int:
+def _column(name: str, names: list[str], option: str, given: str | None) -> int | None:
+    """The number of a column from 0; None where nothing is given and no column is named like the option."""
     for k, column in enumerate(names):
         if column == given or (given is None and column.lower() == option):
             return k
     if given is not None and given.isdecimal() and 1 <= int(given) <= len(names):
         return int(given) - 1
+    if given is not None:
+        raise _no_column(name, names, option, given)
+    return None
+
+
+def _no_column(name: str, names: list[str], option: str, given: str | None) -> FormatError:
     want = f"--{option}, one of the columns {', '.join(names)}, or 1 to {len(names)}"
-    raise FormatError(f"{name}: want {want}, got {'none' if given is None else repr(given)}")
+    return FormatError(f"{name}: want {want}, got {'none' if given is None else repr(given)}")
 
 
 def _cell(where: str, cell: str) -> str:

@@ -94,6 +94,9 @@ def read_vectors(path: str | Path, wanted: Sequence[str]) -> tuple[dict[str, np.
             continue  # word2vec's: how many vectors, of what size
         if not values:
             raise FormatError(f"{name}, line {number}: want a word and its numbers, got {line!r:.40}")
+        extra = len(values) - size
+        if size and extra > 0 and not _is_number(values[0]):  # GloVe has words with spaces: ". . ."
+            word, values = " ".join([word, *values[:extra]]), values[extra:]
         if size and len(values) != size:
             raise FormatError(f"{name}, line {number}: want {size} numbers, as in the lines before, got {len(values)}")
         size = len(values)
@@ -103,6 +106,14 @@ def read_vectors(path: str | Path, wanted: Sequence[str]) -> tuple[dict[str, np.
     if not found:
         raise FormatError(f"{name}: want vectors of words in the training texts, got none of them")
     return found, size
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _vector(where: str, values: list[str]) -> np.ndarray:
