@@ -97,7 +97,7 @@ def report(head: dict[str, Any], rows: list[dict[str, Any]], data: str, *, chose
     lines = [
         f"# The sentiment lab on {data}{': the recipe beside others, by validation' if chosen else ''}\n",
         "Share of texts held out of a fold's training part that are sorted rightly. Its test part has no share in it. "
-        "With a thousand texts in each, a difference of a point is chance.\n"
+        "With a thousand texts in each, a difference of a point may be chance.\n"
         if chosen
         else f"Share of texts that are sorted rightly. A fold takes {seconds:.0f} s.\n",
     ]

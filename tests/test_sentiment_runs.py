@@ -15,7 +15,8 @@ import pytest
 from gpulstm.cli import _run
 from gpulstm.errors import DTypeError, FormatError, ShapeError
 from gpulstm.labs.estimator import Run
-from gpulstm.labs.sentiment import SequenceClassifier
+from gpulstm.labs.sentiment import SequenceClassifier, report
+from gpulstm.labs.sentiment.bayes import NaiveBayes
 from gpulstm.labs.sentiment.estimator import MOST_STEPS, _side_by_side
 from gpulstm.labs.sentiment.texts import Labelled, generated, read_table
 from gpulstm.labs.sentiment.words import read_vectors
@@ -234,12 +235,15 @@ def test_the_columns_of_a_table_of_two(tmp_path, header, options, texts):
 
 
 def test_reading_a_table_leaves_pythons_limit_of_cells_alone(tmp_path):
-    before = csv.field_size_limit()
-    for text in ("text,label\n" + "a,x\nb,y\n" * 2, "text,label\na,x,y\n"):
-        (tmp_path / "t.csv").write_text(text)
-        with contextlib.suppress(FormatError):
-            read_table(tmp_path / "t.csv")
-        assert csv.field_size_limit() == before
+    before = csv.field_size_limit(54_321)
+    try:
+        for text in ("text,label\n" + "a,x\nb,y\n" * 2, "text,label\na,x,y\n"):
+            (tmp_path / "t.csv").write_text(text)
+            with contextlib.suppress(FormatError):
+                read_table(tmp_path / "t.csv")
+            assert csv.field_size_limit() == 54_321
+    finally:
+        csv.field_size_limit(before)
 
 
 def test_words_with_spaces_in_a_file_of_vectors(tmp_path):
@@ -256,6 +260,25 @@ def test_how_many_words_a_file_of_vectors_has_is_said(here):
     said: list[str] = []
     classifier = fitted(vectors="v.txt", run=Run(say=said.append))
     assert said == [f"vectors: v.txt has 2 of the {len(classifier._table.words)} words"]
+
+
+def test_naive_bayes_adds_one_to_the_counts_of_words_and_pairs():
+    bayes = NaiveBayes().fit(["A b", "b"], ["good", "bad"])
+    order = [bayes._numbers[feature] for feature in ("b", "a", ("a", "b"))]
+    np.testing.assert_allclose(np.exp(bayes._log_p[:, order]), [[2 / 4, 1 / 4, 1 / 4], [2 / 6, 2 / 6, 2 / 6]])
+    assert bayes.predict(["a", "b b", "never met"]).tolist() == ["good", "bad", "bad"]
+
+
+def test_rows_of_the_confusion_matrix_are_the_true_classes():
+    class Fixed:
+        classes_ = np.array(["bad", "good"])
+
+        def predict(self, texts):
+            return np.array(["good", "good", "bad"])
+
+    said, counts = report.lines(Fixed(), DATA, Labelled(["a", "b", "c"], ["bad", "good", "bad"]))
+    assert counts.tolist() == [[1, 1], [0, 1]]
+    assert said[0] == "test: 3 texts" and any(line.startswith("LSTM") and line.endswith("66.7%") for line in said)
 
 
 # -- the estimator -------------------------------------------------------------------------------------------
@@ -297,6 +320,42 @@ def test_what_fills_a_batch_up_has_no_share(pooling):
         assert (given.grad[2:, 1] == 0).all() and (given.grad[:2, 1] != 0).any()
         found.append(logits.data.copy())
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean", "attention"])
+def test_a_longer_text_beside_it_changes_no_answer(pooling):
+    classifier = fitted(pooling=pooling, epochs=3)
+    alone, beside = classifier.explain(["not dull"]), classifier.explain(["not dull", "film " * 40])
+    np.testing.assert_allclose(alone[0][0], beside[0][0], atol=1e-6)
+    np.testing.assert_allclose(alone[1][0], beside[1][0], atol=1e-6)
+
+
+def test_the_vector_of_a_word_is_its_own_and_the_mean_of_its_pieces():
+    from gpulstm.labs.sentiment.model import WordVectors
+
+    vectors = WordVectors(3, 5, 4, device="cpu")
+    own, grams = vectors.own.weight.data, vectors.grams.weight.data
+    found = vectors(np.array([2, 0, 1]), np.array([[1, 5, 3], [4, 0, 0], [0, 0, 0]])).data
+    want = [own[2] + grams[[1, 5, 3]].mean(axis=0), own[0] + grams[4], own[1]]
+    np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+def test_numbers_are_standardised_by_the_training_part_alone():
+    X = np.random.default_rng(0).standard_normal((60, 3)) * 7 + 100
+    classifier = fitted(X, SIDES, validation_fraction=0.5)
+    train, held = classifier._split(np.array(SIDES), np.random.default_rng(0))
+    assert len(train) == len(held) == 30
+    assert classifier._center == pytest.approx([X[train].mean()])
+    assert classifier._scale == pytest.approx([X[train].std()])
+
+
+def test_labels_are_smoothed_in_training_and_not_in_validation():
+    usual, smooth = (fitted(label_smoothing=share, validation_fraction=0.5) for share in (0.0, 0.5))
+    assert (usual.predict_proba(DATA.texts) != smooth.predict_proba(DATA.texts)).any()
+    targets = np.unique(DATA.labels, return_inverse=True)[1]
+    held = smooth._split(targets, np.random.default_rng(0))[1]
+    loss = -np.log(smooth.predict_proba(DATA.texts)[held, targets[held]]).mean()
+    assert smooth.history_[-1]["val_loss"] == pytest.approx(loss, rel=1e-4)
 
 
 def test_a_long_text_is_classified_apart():

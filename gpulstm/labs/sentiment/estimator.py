@@ -15,7 +15,8 @@ from gpulstm.data import pad_sequences
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.labs.by_length import ByLength
 from gpulstm.labs.estimator import Estimator, Run, whole_or_not_at_all
-from gpulstm.labs.inputs import digest_of, numbers_2d
+from gpulstm.labs.inputs import digest_of
+from gpulstm.labs.sentiment.inputs import arrays_of, check_count, is_texts, labels_of, texts_of
 from gpulstm.labs.sentiment.model import POOLINGS, SequenceModel, WordVectors, gathered
 from gpulstm.labs.sentiment.words import Texts, WordTable, read_vectors, to_json
 from gpulstm.nn import Module, cross_entropy
@@ -83,7 +84,7 @@ class SequenceClassifier(Estimator):
         for a file of vectors that is none.
         """
         self.check_params()
-        labels = _labels(y)
+        labels = labels_of(y)
         self.classes_, targets = np.unique(labels, return_inverse=True)
         generator = self._generator()
         with random.using(generator):
@@ -119,8 +120,8 @@ class SequenceClassifier(Estimator):
 
     def score(self, X: Any, y: Any) -> float:
         """The share of sequences that are sorted rightly."""
-        labels, predicted = _labels(y), self.predict(X)
-        _check_count(len(predicted), len(labels))
+        labels, predicted = labels_of(y), self.predict(X)
+        check_count(len(predicted), len(labels))
         return float((predicted == labels).mean())
 
     def explain(self, X: Any) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -153,7 +154,7 @@ class SequenceClassifier(Estimator):
         self.check_is_fitted()
         if self._table is None:
             raise DTypeError("words: want a classifier of texts, got one of numbers")
-        encoded = self._table.encode(_texts(texts))
+        encoded = self._table.encode(texts_of(texts))
         return [[encoded.words[number] for number in sequence] for sequence in encoded.sequences]
 
     # -- data ------------------------------------------------------------------------------------------------
@@ -172,16 +173,16 @@ class SequenceClassifier(Estimator):
     def _learn_inputs(self, X: Any, N: int, train: np.ndarray) -> Texts | list[np.ndarray]:
         """The sequences of X, after the words, or the scale of the numbers, have been learnt of the training part."""
         self._table, self._center, self._scale = None, None, None
-        if _is_texts(X):
-            texts = _texts(X)
-            _check_count(len(texts), N)
+        if is_texts(X):
+            texts = texts_of(X)
+            check_count(len(texts), N)
             chosen = [texts[n] for n in train]
             self._table = WordTable.learn(chosen, self.lowercase, self.min_count, self.ngram_buckets)
             return self._table.encode(texts)
         if self.vectors is not None:
             raise DTypeError("vectors: want None, as X has numbers and no texts")
-        arrays, self._shape = _arrays(X)
-        _check_count(len(arrays), N)
+        arrays, self._shape = arrays_of(X)
+        check_count(len(arrays), N)
         steps = np.concatenate([arrays[n] for n in train])
         with np.errstate(over="ignore", invalid="ignore"):
             self._center, spread = steps.mean(axis=0), steps.std(axis=0)
@@ -194,8 +195,8 @@ class SequenceClassifier(Estimator):
     def _sequences(self, X: Any) -> Texts | list[np.ndarray]:
         """The sequences of X, which is like the training data."""
         if self._table is not None:
-            return self._table.encode(_texts(X))
-        arrays, shape = _arrays(X)
+            return self._table.encode(texts_of(X))
+        arrays, shape = arrays_of(X)
         assert self._center is not None
         fits = all(array.shape[1] == len(self._center) for array in arrays)
         if not fits or (self._shape is not None and shape is not None and shape != self._shape):
@@ -359,86 +360,6 @@ class SequenceClassifier(Estimator):
         return tags
 
 
-def _labels(y: Any) -> np.ndarray:
-    """The labels (N,). Raises ShapeError for another shape and for missing ones."""
-    if y is None:
-        raise ShapeError("y: want labels; requires y to be passed, but the target y is None")
-    try:
-        labels = np.asarray(y)
-    except ValueError as error:
-        raise ShapeError(f"y: want (N,) labels, got lists of unequal lengths: {error}") from error
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or not len(labels):
-        raise ShapeError(f"y: want (N,) labels, got {labels.shape}")
-    if labels.dtype.kind in "OU":  # NumPy makes "nan" of a missing label among texts
-        given = np.asarray(y, object).reshape(-1)
-        is_text = np.array([isinstance(label, str) for label in given])
-        if is_text.any() and not is_text.all():
-            n = int(is_text.argmin())
-            raise ShapeError(f"y[{n}]: want a text, as other labels are, got {given[n]!r:.40}")
-    if labels.dtype == object:
-        labels = np.array(labels.tolist())
-    if labels.dtype.kind not in "biufU":
-        words = "; Complex data not supported" if labels.dtype.kind == "c" else ""
-        raise ShapeError(f"y: want numbers or texts, got {labels.dtype}{words}")
-    if labels.dtype.kind == "f":
-        if not np.isfinite(labels).all():
-            raise ShapeError("y: want finite labels, got NaN or infinity")
-        if (labels != np.round(labels)).any():
-            raise ShapeError("y: Unknown label type: want classes, got continuous numbers")
-    return labels
-
-
-def _is_texts(X: Any) -> bool:
-    """Whether X is a list, an array or a column of texts."""
-    items = X.tolist() if hasattr(X, "tolist") and getattr(X, "ndim", 1) == 1 else X
-    return isinstance(items, list | tuple) and any(isinstance(item, str) for item in items)
-
-
-def _texts(X: Any) -> list[str]:
-    """The texts of X. Raises DTypeError for what is no list of texts."""
-    if isinstance(X, str) or (not isinstance(X, Sequence | np.ndarray) and not hasattr(X, "tolist")):
-        raise DTypeError(f"X: want a list of texts, got {type(X).__name__}")
-    texts = X.tolist() if hasattr(X, "tolist") else list(X)
-    for n, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise DTypeError(f"X[{n}]: want a text, got {text!r:.40}")
-    if not texts:
-        raise ShapeError("X: want at least one text, got none")
-    return texts
-
-
-def _arrays(X: Any) -> tuple[list[np.ndarray], tuple[int, ...] | None]:
-    """(the sequences (T, D) of X, float64, and the shape that all have where X is one array, else None).
-
-    Raises ShapeError and DTypeError.
-    """
-    if isinstance(X, list | tuple) and len(X) and hasattr(X[0], "ndim") and X[0].ndim in (1, 2):
-        return _several(X), None
-    if isinstance(X, list | tuple) and len({len(one) if hasattr(one, "__len__") else 0 for one in X}) > 1:
-        return _several(X), None
-    try:
-        array = X if hasattr(X, "toarray") else np.asarray(X)
-    except ValueError as error:
-        raise ShapeError(f"X: want sequences (T,) or (T, D) of numbers, got others: {error}") from error
-    if array.dtype.kind in "SU" or (array.dtype == object and any(isinstance(one, str) for one in array.flat)):
-        raise DTypeError(f"X: want sequences of numbers, or texts in a plain list, got texts or bytes {array.shape}")
-    if array.ndim == 3:
-        flat = numbers_2d("X", array.reshape(len(array), -1))
-        return list(flat.reshape(array.shape)), array.shape[1:]
-    table = numbers_2d("X", array)
-    return [row[:, None] for row in table], table.shape[1:]
-
-
-def _several(X: Sequence[Any]) -> list[np.ndarray]:
-    """Sequences of unequal lengths."""
-    arrays = [numbers_2d(f"X[{n}]", one, one_axis=True) for n, one in enumerate(X)]
-    if len(sizes := sorted({array.shape[1] for array in arrays})) > 1:
-        raise ShapeError(f"X: want sequences (T, D) of one D, got {sizes}")
-    return arrays
-
-
 def _side_by_side(lengths: Sequence[int]) -> Iterator[np.ndarray]:
     """The numbers of sequences of about one length, as many as are classified together."""
     order, start = np.argsort(lengths, kind="stable"), 0
@@ -448,8 +369,3 @@ def _side_by_side(lengths: Sequence[int]) -> Iterator[np.ndarray]:
             stop += 1
         yield order[start:stop]
         start = stop
-
-
-def _check_count(count: int, labels: int) -> None:
-    if count != labels:
-        raise ShapeError(f"y: want {count} labels, one for each sequence of X, got {labels}")
