@@ -229,19 +229,19 @@ def _future(
 
 def _made(model: str) -> dict[str, Any]:
     """What the command that trained the model keeps in its file; raises FormatError for a file without."""
-    made = model_file.facts(model, Forecaster.kind).get("forecast")
+    made: Any = model_file.facts(model, Forecaster.kind).get("forecast")
     try:
         for name in ("target", "known", "past"):
-            if not all(isinstance(column, str) for column in made[name]) or isinstance(made[name], str):  # type: ignore[index]
+            if not all(isinstance(column, str) for column in made[name]) or isinstance(made[name], str):
                 raise TypeError(name)
         kinds = {"date": str, "date_format": str, "delimiter": str, "encoding": str, "fill": bool, "gaps": bool}
-        options = made["file"]  # type: ignore[index]
+        options = made["file"]
         if options.keys() != kinds.keys() or not all(isinstance(options[n], kinds[n] | None) for n in kinds):
             raise TypeError("file")
-        Clock.from_json(made["clock"])  # type: ignore[index]
-        checks.flag("returns", made["returns"])  # type: ignore[index]
-        checks.count("horizon", made["horizon"], 1)  # type: ignore[index]
+        Clock.from_json(made["clock"])
+        checks.flag("returns", made["returns"])
+        checks.count("horizon", made["horizon"], 1)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         want = "want a model of `gpulstm forecast train`, got a Forecaster of a program's own or a broken file"
         raise FormatError(f"{model}: {want}") from error
-    return made  # type: ignore[return-value]
+    return made
