@@ -4,11 +4,14 @@ import doctest
 import importlib
 import inspect
 
+import click
 import numpy as np
 import pytest
 
 import gpulstm as gl
+from gpulstm.errors import FileExists, FormatError
 from gpulstm.labs import ESTIMATORS
+from gpulstm.labs.command import check_output
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -33,3 +36,20 @@ def test_help_shows_every_parameter_with_its_default(name):
     assert all(parameter.default is not parameter.empty for parameter in parameters.values())
     words = inspect.getdoc(estimator) + "".join(inspect.getdoc(base) or "" for base in estimator.__mro__)
     assert not [parameter for parameter in parameters if parameter not in words]
+
+
+def test_what_a_command_writes_is_never_what_it_reads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("read.png", "old.png"):
+        (tmp_path / name).write_bytes(b"something")
+    with pytest.raises(click.BadParameter, match="is a FILE to read already"):
+        check_output("picture", "read.png", ("-", "read.png"), force=True)
+    with pytest.raises(FileExists, match=r"old\.png: exists already; replace it with --force.*--picture"):
+        check_output("picture", "old.png", ("read.png",), force=False)
+    with pytest.raises(FormatError):
+        check_output("picture", "new.xyz", (), force=False)
+    with pytest.raises(OSError, match="cannot be written"):
+        check_output("html", "no/such/page.html", (), force=False)
+    check_output("picture", "old.png", ("read.png",), force=True)
+    check_output("html", "new.html", ("read.png",), force=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old.png", "read.png"]

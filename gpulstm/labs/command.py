@@ -11,10 +11,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from gpulstm.errors import FileExists
+from gpulstm.io.files import check_writable
 from gpulstm.labs import model_file
 from gpulstm.labs.estimator import Estimator, Run, silent
 from gpulstm.labs.files import RunFiles, checkpoint_path
 from gpulstm.nn.summary import table
+from gpulstm.plot import check_plot
 
 FILE = click.Path()  # for the shell's completion; whether it can be used is the lab's to say
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
@@ -148,6 +151,20 @@ def check_apart(files: tuple[str, ...], start: str | None, **targets: str | None
         if path in taken or (start is not None and name in ("log", "plot") and path == Path(start).resolve()):
             raise click.BadParameter(f"{target}: is {taken.get(path, '--from')} already", param_hint=f"--{name}")
         taken[path] = f"--{name}"
+
+
+def check_output(option: str, path: str, read: tuple[str, ...], force: bool) -> None:
+    """Before any work: see that a command can write the file of an option, and that nothing is lost by it.
+
+    Raises click.BadParameter for a file that is read, FileExists for one that is there, unless ``force``, FormatError for
+    a picture of an unknown kind, OSError where it cannot be written.
+    """
+    check_apart(read, None, **{option: path})
+    if option == "picture":
+        check_plot(path)
+    if Path(path).exists() and Path(path).stat().st_size > 0 and not force:
+        raise FileExists(f"{path}: exists already; replace it with --force, or write elsewhere with --{option}")
+    check_writable(path)
 
 
 @contextmanager

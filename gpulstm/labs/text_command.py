@@ -2,15 +2,23 @@
 
 import shlex
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
-from gpulstm.errors import FileExists, ShapeError
-from gpulstm.io.files import atomic_write, check_writable
+from gpulstm.errors import ShapeError
+from gpulstm.io.files import atomic_write
 from gpulstm.labs import text
-from gpulstm.labs.command import DEVICE, ENCODING, FILE, check_apart, given, run_options, says_how_to_go_on
+from gpulstm.labs.command import (
+    DEVICE,
+    ENCODING,
+    FILE,
+    check_apart,
+    check_output,
+    given,
+    run_options,
+    says_how_to_go_on,
+)
 from gpulstm.labs.estimator import silent
 from gpulstm.labs.text_file import model_facts
 from gpulstm.labs.text_inspect import inspect as make_page
@@ -124,15 +132,11 @@ def inspect(model: str, words: str | None, html: str, force: bool) -> None:
 
     The page needs nothing but a browser: pick a layer, a gate and a unit, and see it coloured over the text.
     """
-    check_apart((model,), None, html=html)
-    path = Path(html)
-    if path.exists() and path.stat().st_size > 0 and not force:
-        raise FileExists(f"{html}: exists already; replace it with --force, or write elsewhere with --html")
-    check_writable(path)
+    check_output("html", html, (model,), force)
     loaded = text.load_model(model, "cpu")
     words = "".join(text.sample(loaded, "", 300, temperature=0.8, seed=0)) if words is None else words
     page = make_page(loaded, words).encode("utf-8")
-    atomic_write(path, lambda file: file.write(page))
+    atomic_write(html, lambda file: file.write(page))
     click.echo(f"page: {html}")
 
 

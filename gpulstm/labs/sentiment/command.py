@@ -5,20 +5,19 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
 from gpulstm import checks
-from gpulstm.errors import FileExists, FormatError, ShapeError
-from gpulstm.io.files import atomic_write, check_writable
+from gpulstm.errors import FormatError, ShapeError
+from gpulstm.io.files import atomic_write
 from gpulstm.labs import reading
 from gpulstm.labs.command import (
     DEVICE,
     ENCODING,
     FILE,
-    check_apart,
+    check_output,
     describe,
     parameter_options,
     parameters,
@@ -153,10 +152,7 @@ def predict(
 ) -> None:
     """Print the class of each line of FILEs, or of standard input, with its probability, as lines of a TSV table."""
     if html is not None:
-        check_apart((model, *files), None, html=html)
-        if Path(html).exists() and Path(html).stat().st_size > 0 and not force:
-            raise FileExists(f"{html}: exists already; replace it with --force, or write elsewhere with --html")
-        check_writable(html)
+        check_output("html", html, (model, *files), force)
     classifier = SequenceClassifier.load(model, device)
     found: list[report.Weighed] = []
     if hasattr(classifier, "n_features_in_"):

@@ -10,13 +10,13 @@ import click
 import numpy as np
 
 from gpulstm import checks, plot
-from gpulstm.errors import FileExists, ShapeError
-from gpulstm.io.files import check_writable
+from gpulstm.errors import ShapeError
 from gpulstm.labs import model_file
 from gpulstm.labs.command import (
     DEVICE,
     ENCODING,
     FILE,
+    check_output,
     describe,
     parameter_options,
     parameters,
@@ -134,10 +134,7 @@ def predict(
 ) -> None:
     """Print for each WAV file its name, a tab, and the text that is heard in it."""
     if picture is not None:
-        plot.check_plot(picture)
-        check_writable(Path(picture))
-        if Path(picture).exists() and Path(picture).stat().st_size and not force:
-            raise FileExists(f"{picture}: exists already; replace with --force, or write elsewhere with --picture")
+        check_output("picture", picture, (model, *files), force)
     transcriber = Transcriber.load(model, device)
     if beam is not None:
         transcriber.set_params(beam_width=checks.count("beam", beam, 1))

@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from gpulstm.labs.command import (
     DEVICE,
     ENCODING,
     FILE,
+    check_output,
     describe,
     parameter_options,
     parameters,
@@ -29,7 +29,6 @@ from gpulstm.labs.translate.dates import dates
 from gpulstm.labs.translate.estimator import Translator
 from gpulstm.labs.translate.pairs import Pairs, read_pairs
 from gpulstm.labs.translate.report import Report, draw
-from gpulstm.plot import check_plot
 
 DATES = 5000  # pairs that are generated where no file is given
 TESTED = 1000  # sentences of the test part, at most, where it is a share
@@ -124,9 +123,7 @@ def predict(
 ) -> None:
     """Translate each line of FILES, by default of standard input, with a MODEL; an empty line stays empty."""
     if picture is not None:
-        check_plot(picture)
-        if Path(picture).exists() and not force:
-            raise FormatError(f"{picture}: exists already; replace it with --force, or write elsewhere with --picture")
+        check_output("picture", picture, (model, *files), force)
     translator = Translator.load(model, device)
     if beam is not None:
         translator.beam_width = checks.count("beam", beam, 1)
