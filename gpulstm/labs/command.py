@@ -156,8 +156,8 @@ def check_apart(files: tuple[str, ...], start: str | None, **targets: str | None
 def check_output(option: str, path: str, read: tuple[str, ...], force: bool) -> None:
     """Before any work: see that a command can write the file of an option, and that nothing is lost by it.
 
-    Raises click.BadParameter for a file that is read, FileExists for one that is there, unless ``force``, FormatError for
-    a picture of an unknown kind, OSError where it cannot be written.
+    Raises click.BadParameter for a file that is read, FileExists for one that is there, unless ``force``,
+    FormatError for a picture of an unknown kind, OSError where it cannot be written.
     """
     check_apart(read, None, **{option: path})
     if option == "picture":
