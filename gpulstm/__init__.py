@@ -24,7 +24,7 @@ from gpulstm.errors import (
     NotFinite,
     ShapeError,
 )
-from gpulstm.functional.explain import explain
+from gpulstm.explain import explain
 from gpulstm.nn import (
     ELU,
     GELU,

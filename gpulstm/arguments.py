@@ -6,25 +6,41 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.backend import CPU, Array, Backend, backend_of
+from gpulstm.backend import CPU, Array, Backend, CupyBackend, backend_of
 from gpulstm.errors import DeviceError, DTypeError, GpulstmError, ShapeError
+from gpulstm.explain import record_move
 
 
-def one_backend(fn: Callable, given: Sequence[Any], arrays: Sequence[Array | float | None]) -> Backend:
-    """The backend of all arrays that ``fn`` is called with: the raw arrays of what was ``given``.
+def one_backend(fn: Callable, given: Sequence[Any], arrays: list[Any]) -> Backend:
+    """The backend of all ``arrays``, the raw arrays of what was ``given`` to ``fn``.
 
-    Raises DTypeError for what is no array and DeviceError for one on another device, both with its name in ``fn``.
-    What is learnt, a Tensor that requires_grad, is where it should be; the others are to be moved.
+    An array of NumPy beside some on a GPU is moved there, in ``arrays`` too, and ``gl.explain()`` tells so. Raises
+    DTypeError for what is no array, and DeviceError for a Tensor, or an array of CuPy, on another device, both with its
+    name in ``fn``. What is learnt, a Tensor that requires_grad, is where it should be.
     """
     try:
         return backend_of(*arrays)
     except (DTypeError, DeviceError):
-        named = list(zip(input_names(fn, len(given)), given, arrays, strict=True))
-    for name, x, array in named:
+        names = input_names(fn, len(given))
+    for name, x, array in zip(names, given, arrays, strict=True):
         if not (hasattr(array, "dtype") or array is None or isinstance(array, bool | int | float)):
             raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
+    named = list(zip(names, given, arrays, range(len(given)), strict=True))
     named.sort(key=lambda item: not getattr(item[1], "requires_grad", False))
-    return backend_of(**{name: array for name, _, array in named})
+    on_gpu = [array for array in arrays if hasattr(array, "__cuda_array_interface__")]
+    if on_gpu:
+        for name, x, array, k in named:
+            if not hasattr(x, "requires_grad"):  # a Tensor is where its user has put it
+                arrays[k] = moved(name, array, backend_of(on_gpu[0]))
+    return backend_of(**{name: arrays[k] for name, *_, k in named})
+
+
+def moved(name: str, array: Any, backend: Backend) -> Any:
+    """An array of NumPy on the GPU of ``backend``, which ``gl.explain()`` tells; anything else as it is."""
+    if not isinstance(backend, CupyBackend) or type(array) is not np.ndarray:
+        return array
+    record_move(name, array.shape, array.dtype, backend.name)
+    return backend.asarray(array)
 
 
 def input_names(fn: Callable, count: int) -> list[str]:

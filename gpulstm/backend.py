@@ -251,9 +251,17 @@ def why_no_cuda() -> str:
     try:
         cupy.RawModule(code='extern "C" __global__ void probe() {}').compile()
     except Exception as error:  # a missing NVRTC shows as one of several exceptions
-        install = _INSTALL_CUPY.get(built_for // 1000, _INSTALL_CUPY[13])
-        return f"CuPy cannot compile a kernel (is NVRTC installed? {install}): {_first_line(error)}"
+        return f"CuPy cannot compile a kernel (is NVRTC installed? {_install(built_for)}): {_first_line(error)}"
+    try:
+        square = cupy.ones((2, 2), "float32")
+        cupy.matmul(square, square)
+    except Exception as error:  # found at the first product, not before
+        return f"CuPy cannot multiply matrices (is cuBLAS installed? {_install(built_for)}): {_first_line(error)}"
     return ""
+
+
+def _install(cuda: int) -> str:
+    return _INSTALL_CUPY.get(cuda // 1000, _INSTALL_CUPY[13])
 
 
 def _first_line(error: Exception) -> str:

@@ -29,6 +29,15 @@ if unknown := set(NAMED) - set(ALL_DEVICES):
     raise pytest.UsageError(f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}")
 
 
+# A process has one CUDA: the emulated one where it is asked for, or where there is no other. It must be there before cupy
+# is imported.
+REAL_GPU = any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg"))
+if REAL_GPU and "emulated" not in NAMED:
+    NO_EMULATION = "this process has a GPU; GPULSTM_TEST_DEVICES=cpu,emulated emulates one"
+else:
+    NO_EMULATION = emulated_cuda.why_not()
+
+
 class NoDevice(pytest.skip.Exception):
     """The one skip that may happen under CI: no GPU or processor of a kind is there, or GPULSTM_TEST_DEVICES leaves the
     device out."""
@@ -71,13 +80,26 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> A
     yield backend.device("cuda").backend
 
 
+def emulation() -> Any:
+    """CuPy on the emulated CUDA; skips the test, or the module that calls this, where it is not to be had."""
+    if REAL_GPU and NO_EMULATION:
+        raise NoDevice(NO_EMULATION, allow_module_level=True)
+    if NO_EMULATION:
+        skip(NO_EMULATION)
+    return emulated_cuda.prepare()
+
+
 @pytest.fixture
-def emulated(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The emulated CuPy, in place of the real one until the test ends."""
-    if reason := emulated_cuda.why_not():
-        skip(reason)
-    with monkeypatch.context() as patch:
-        yield emulated_cuda.install(patch)
+def emulated() -> Any:
+    """CuPy, on a emulated CUDA with two devices until the test ends."""
+    cupy = emulation()
+    with emulated_cuda.gpu(devices=2):
+        backend._forget_devices()
+        cupy.cuda.Device(0).use()
+        yield cupy
+        cupy.cuda.Device(0).use()
+        if fault := emulated_cuda.pending_fault():
+            pytest.fail(fault)
     backend._forget_devices()
 
 

@@ -20,7 +20,7 @@ from tests.wheels import build_wheel, copy_tree
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
-    ("building", "errors", "version"),
+    ("building", "errors", "explain", "version"),
     ("build_command", "checks", "dtypes", "engine", "launch", "library_cache", "plain", "pool", "random", "threads"),
     ("arguments", "backend"),
     ("cells",),

@@ -13,7 +13,6 @@ from gpulstm import backend
 from gpulstm.backend import CPU, backend_of
 from gpulstm.dtypes import accumulator, as_dtype
 from gpulstm.errors import DeviceError, DTypeError
-from tests import emulated_cuda
 
 BFLOAT16 = ml_dtypes.bfloat16
 
@@ -113,8 +112,9 @@ def test_arrays_with_dlpack_come_in(device):
 def test_dlpack_memory_on_the_same_device_is_not_copied(emulated):
     cuda = backend.device("cuda").backend
     memory = np.arange(6.0).reshape(2, 3)
-    cuda.asarray(Foreign(memory, kind=2))[0, 0] = 7
-    assert memory[0, 0] == 7
+    there = cuda.asarray(memory)
+    cuda.asarray(Foreign(there, kind=2))[0, 0] = 7
+    assert there[0, 0].item() == 7
     assert np.shares_memory(CPU.asarray(Foreign(memory)), memory)
 
 
@@ -122,9 +122,9 @@ def test_memory_with_a_cuda_array_interface_is_not_copied(emulated):
     class Interface:
         def __init__(self, array):
             self.array = array
-            self.__cuda_array_interface__ = {**array.__array_interface__, "version": 3}
+            self.__cuda_array_interface__ = array.__cuda_array_interface__
 
-    memory = np.arange(3.0)
+    memory = emulated.arange(3.0)
     backend.device("cuda").backend.asarray(Interface(memory))[1] = 7
     assert memory.tolist() == [0, 7, 2]
 
@@ -204,13 +204,9 @@ def test_a_device_that_is_not_there_is_refused(emulated):
 
 # -- every way in which CUDA can be missing ----------------------------------------
 def _changed(**runtime):
-    """The stand-in with other answers of the CUDA runtime."""
-    cupy = types.ModuleType("cupy")
-    cupy.__dict__.update(vars(emulated_cuda.cupy))
-    cupy.cuda = types.ModuleType("cupy.cuda")
-    cupy.cuda.__dict__.update(vars(emulated_cuda.cupy.cuda))
-    cupy.cuda.runtime = types.SimpleNamespace(**{**vars(emulated_cuda.cupy.cuda.runtime), **runtime})
-    return cupy
+    """A CuPy of other answers of the CUDA runtime."""
+    answers = {"driverGetVersion": lambda: 13020, "runtimeGetVersion": lambda: 13020, "getDeviceCount": lambda: 1}
+    return types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=types.SimpleNamespace(**answers | runtime)))
 
 
 def _raises(error):
@@ -227,7 +223,11 @@ def _without_nvrtc():
     return cupy
 
 
-_NO_DRIVER = emulated_cuda.devices.CUDARuntimeError(35)
+class CUDARuntimeError(RuntimeError):
+    """CuPy's class of that name."""
+
+
+_NO_DRIVER = CUDARuntimeError("cudaErrorInsufficientDriver")
 BROKEN = {
     "missing": (
         lambda: None,

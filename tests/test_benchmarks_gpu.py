@@ -1,10 +1,8 @@
 """Every part of benchmarks.gpu: going on past what fails, and the parts themselves on the emulated CUDA."""
 
-import inspect
 import itertools
 import math
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -33,7 +31,6 @@ from benchmarks.problem import MODES, Problem, Shape
 from gpulstm import DeviceError, backend, device
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, results_of, sequence_row
 from tests.conftest import require
-from tests.emulated_cuda.raw import RawKernel
 
 pytestmark = pytest.mark.slow  # harnesses that no version of a dependency changes
 
@@ -317,68 +314,15 @@ def test_a_captured_torch_layer_gives_what_the_eager_one_gives(monkeypatch):
 
 # -- the small measurements as a part
 # ----------------------------------------------------------------------------------
-class Event:
-    """cupy.cuda.Event where every launch has ended when it returns; the GPU is never ahead of the host."""
-
-    done = False
-
-    def __init__(self, block=False, disable_timing=False, interprocess=False):
-        self.at = None
-
-    def record(self, stream=None):
-        self.at = time.perf_counter()
-
-    def synchronize(self):
-        assert self.at is not None
-
-
-class Stream:
-    """cupy.cuda.Stream that captures: between begin and end, launches are kept and not run."""
-
-    null, ptr, kept, on = None, 4711, None, None
-
-    def __init__(self, null=False, non_blocking=False, ptds=False, priority=None):
-        assert non_blocking  # the legacy default stream cannot be captured, nor one that waits for it
-
-    def __enter__(self):
-        Stream.on = self
-        return self
-
-    def __exit__(self, *exception):
-        Stream.on = None
-
-    def synchronize(self):
-        pass
-
-    def begin_capture(self, mode=None):
-        assert Stream.on is self
-        Stream.kept = []
-
-    def end_capture(self):
-        kept, Stream.kept = Stream.kept, None
-        return types.SimpleNamespace(launch=lambda stream=None: [launch() for launch in kept])
-
-
 @pytest.fixture
 def emulated_gpu(emulated, monkeypatch):
-    """The emulated GPU with what timing and graphs need beside; its Backend."""
-    for name, fake in (("Event", Event), ("Stream", Stream), ("get_elapsed_time", elapsed)):
-        monkeypatch.setattr(emulated.cuda, name, fake, raising=False)
-    for kind, name in ((RawKernel, "__call__"), (cublas.Cublas, "_call")):
-        original = getattr(kind, name)
+    """The emulated GPU's Backend; its host is always ahead of it."""
 
-        def call(self, *arguments, original=original, **options):
-            if Stream.kept is None:
-                original(self, *arguments, **options)
-            else:
-                Stream.kept.append(lambda: original(self, *arguments, **options))
+    class Event(emulated.cuda.Event):
+        done = False
 
-        monkeypatch.setattr(kind, name, call)
+    monkeypatch.setattr(emulated.cuda, "Event", Event)
     return device("cuda").backend
-
-
-def elapsed(start: Event, stop: Event) -> float:
-    return 1e3 * (stop.at - start.at)
 
 
 def test_copy_launch_and_host_on_the_emulated_gpu(emulated_gpu):
@@ -391,10 +335,10 @@ def test_copy_launch_and_host_on_the_emulated_gpu(emulated_gpu):
     assert all(row["value"] > 0 and row["unit"] in ("GB/s", "µs") and row["how"] for row in rows)
 
 
-def test_values_are_for_one_call_in_the_units_they_name(emulated_gpu, fake_cublas, monkeypatch):
+def test_values_are_for_one_call_in_the_units_they_name(emulated_gpu, monkeypatch):
     monkeypatch.setattr(emulated_gpu.xp.cuda, "get_elapsed_time", lambda start, stop: 6.0)  # ms, whatever is measured
     monkeypatch.setattr(hardware, "host_seconds", lambda backend, call: 6e-3)
-    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True), fake_cublas)
+    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True))
     factors = products.Factors(3, 8)
     copied, queued, launched, in_graph, *host = [
         *hardware.copy(emulated_gpu, 6_000_000),
@@ -416,12 +360,16 @@ def test_a_copy_that_does_not_copy_is_not_timed(emulated_gpu, monkeypatch):
 
 def test_work_that_was_not_queued_in_time_is_not_counted(emulated_gpu, monkeypatch):
     late = iter([True, True, *[False] * 100])
-    monkeypatch.setattr(Event, "done", property(lambda self: next(late)))
+
+    class Event(emulated_gpu.xp.cuda.Event):
+        done = property(lambda self: next(late))
+
+    monkeypatch.setattr(emulated_gpu.xp.cuda, "Event", Event)
     calls = []
     assert clock.queue_behind(emulated_gpu, lambda: calls.append(1), 3) > 0
     assert len(calls) == 3 * (2 + clock.TAKES + 1)
     monkeypatch.setattr(clock, "OCCUPY", clock.OCCUPY.replace("k < steps", "k < 1"))
-    monkeypatch.setattr(Event, "done", True)
+    Event.done = True
     with pytest.raises(RuntimeError, match="never filled"):
         clock.queue_behind(emulated_gpu, lambda: None, 3)
 
@@ -436,62 +384,22 @@ def test_products_on_the_emulated_gpu(emulated_gpu, dtype):
         list(products.product(emulated_gpu, factors, dtype, 2))
 
 
-# cuBLAS's few functions as the header declares them, on the processor: what ctypes is told must fit.
-FAKE_CUBLAS = """
-#include <cstddef>
-struct Handle { void* stream; void* workspace; size_t bytes; };
-extern "C" int cublasCreate_v2(Handle** handle) { *handle = new Handle{}; return 0; }
-extern "C" int cublasSetStream_v2(Handle* handle, void* stream) { handle->stream = stream; return 0; }
-extern "C" int cublasSetWorkspace_v2(Handle* handle, void* at, size_t bytes) {
-    handle->workspace = at; handle->bytes = bytes; return 0;
-}
-extern "C" int cublasGemmEx(Handle* handle, int transa, int transb, int m, int n, int k, const void* alpha,
-                            const void* A, int a_type, int lda, const void* B, int b_type, int ldb,
-                            const void* beta, void* C, int c_type, int ldc, int compute, int algorithm) {
-    if (!handle->stream || !handle->workspace || handle->bytes < (1 << 20)) return 1;
-    if (a_type || b_type || c_type || (compute != 68 && compute != 77) || algorithm != -1) return 15;
-    for (int col = 0; col < n; ++col)
-        for (int row = 0; row < m; ++row) {
-            float sum = 0;
-            for (int at = 0; at < k; ++at)
-                sum += ((const float*)A)[transa ? at + row * lda : row + at * lda]
-                     * ((const float*)B)[transb ? col + at * ldb : at + col * ldb];
-            float* c = (float*)C + row + (size_t)col * ldc;
-            float before = *(const float*)beta;
-            *c = *(const float*)alpha * sum + (before ? before * *c : 0);
-        }
-    return 0;
-}
-"""
-
-
-@pytest.fixture
-def fake_cublas(tmp_path) -> str:
-    (tmp_path / "cublas.cpp").write_text(FAKE_CUBLAS)
-    library = tmp_path / "libcublas.so"
-    compiler = shutil.which("g++") or "g++"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "cublas.cpp")], check=True)
-    return str(library)
-
-
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_products_in_a_graph_on_the_emulated_gpu(emulated_gpu, fake_cublas, precision):
-    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True), fake_cublas)
+def test_products_in_a_graph_on_the_emulated_gpu(emulated_gpu, precision):
+    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True))
     (row,) = products.product_graph(emulated_gpu, products.Factors(3, 8), precision, 2, made)
     assert (row["dtype"], row["B"], row["H"]) == (precision, 3, 8) and row["value"] > 0
-    with pytest.raises(RuntimeError, match="cublasGemmEx failed with status 15"):
-        list(products.product_graph(emulated_gpu, products.Factors(3, 8), "float16", 2, made))
 
 
-def test_a_graph_that_computes_nothing_is_not_timed(emulated_gpu, fake_cublas, monkeypatch):
-    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True), fake_cublas)
-    monkeypatch.setattr(Stream, "end_capture", lambda self: types.SimpleNamespace(launch=lambda stream: None))
-    monkeypatch.setattr(Stream, "kept", None)
-    try:
-        with pytest.raises(ValueError, match="the product is off"):
-            list(products.product_graph(emulated_gpu, products.Factors(3, 8), "float32", 2, made))
-    finally:
-        Stream.kept = None
+def test_a_graph_that_computes_nothing_is_not_timed(emulated_gpu):
+    class Stream(emulated_gpu.xp.cuda.Stream):
+        def end_capture(self):
+            super().end_capture()
+            return types.SimpleNamespace(launch=lambda stream: None)
+
+    made = cublas.Cublas(emulated_gpu, Stream(non_blocking=True))
+    with pytest.raises(ValueError, match="the product is off"):
+        list(products.product_graph(emulated_gpu, products.Factors(3, 8), "float32", 2, made))
 
 
 @pytest.fixture
@@ -529,20 +437,8 @@ def test_a_measurement_that_breaks_costs_no_other(emulated_gpu, no_cublas, monke
     assert not late.rows and "no time was left" in late.failures[0]
 
 
-# -- against the real CuPy, which imports without a GPU
-# ------------------------------------------------------------------
-def test_what_the_benchmarks_use_of_cupy_is_there():
-    cupy = require("cupy")
-    cuda = cupy.cuda
-    for fake, real in ((Event, cuda.Event), (Stream, cuda.Stream)):
-        for name in ("__init__", "record", "synchronize", "begin_capture", "end_capture"):
-            if name in vars(fake):
-                assert list(inspect.signature(getattr(real, name)).parameters) == list(
-                    inspect.signature(getattr(fake, name)).parameters
-                ), f"{real.__name__}.{name}"
-    assert hasattr(cuda.Event, "done") and hasattr(cuda.Graph, "launch") and callable(cuda.get_elapsed_time)
-    assert {"total_bytes", "free_all_blocks"} <= set(dir(cupy.get_default_memory_pool()))
-    runtime = cuda.runtime
+def test_the_types_have_cudas_numbers(emulated):
+    runtime = emulated.cuda.runtime
     assert cublas._STORED == {
         "float32": runtime.CUDA_R_32F, "float16": runtime.CUDA_R_16F, "bfloat16": runtime.CUDA_R_16BF
     }  # fmt: skip

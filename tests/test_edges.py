@@ -438,7 +438,7 @@ ELSEWHERE = {
     "Forecaster", "LanguageModel", "SequenceClassifier", "Transcriber", "Translator",  # the tests of the labs
     "Module", "Sequential", "Tensor", "tensor", "apply", "concatenate", "stack", "no_grad",  # test_tape, test_nn
     "enable_grad", "Device", "Trainer", "explain", "functional", "io", "data", "labs", "plot", "train",
-    "functional.explain", "io.keras", "io.onnx", "io.torch", "data.Passes",
+    "io.keras", "io.onnx", "io.torch", "data.Passes",
 }  # fmt: skip
 
 

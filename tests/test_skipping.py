@@ -59,13 +59,22 @@ def test_devices_can_be_chosen(tmp_path):
 
 
 def test_without_a_gpu_cuda_is_skipped_with_the_reason_also_under_ci(tmp_path):
-    report = outcome(tmp_path, "device", fakes=["cupy"], CI="true")
-    assert "2 passed, 1 skipped" in report and "cupy is broken here" in report
+    report = outcome(tmp_path, "device", CI="true")
+    assert "2 passed, 1 skipped" in report
+    assert "this process has a GPU" in report or "no NVIDIA driver was found" in report
 
 
 def test_without_a_gpu_cuda_fails_when_asked_for(tmp_path):
     report = outcome(tmp_path, "device", fakes=["cupy"], GPULSTM_TEST_DEVICES="cuda")
     assert "1 error" in report and "asks for cuda" in report and "cupy is broken here" in report
+
+
+def test_without_cupy_emulated_is_skipped_but_not_under_ci(tmp_path):
+    chosen = {"GPULSTM_TEST_DEVICES": "cpu,emulated"}
+    report = outcome(tmp_path, "device", fakes=["cupy"], **chosen)
+    assert "1 passed, 1 skipped" in report and "CuPy does not import: cupy is broken here" in report
+    report = outcome(tmp_path, "device", fakes=["cupy"], CI="true", **chosen)
+    assert "1 passed, 1 error" in report and "under CI nothing may be missing" in report
 
 
 def test_without_a_compiler_emulated_is_skipped_but_not_under_ci(tmp_path):

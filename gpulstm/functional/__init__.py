@@ -11,7 +11,6 @@ from gpulstm.functional.cross_entropy import cross_entropy
 from gpulstm.functional.ctc import ctc_loss
 from gpulstm.functional.dropout import dropout, variational_dropout
 from gpulstm.functional.embedding import embedding
-from gpulstm.functional.explain import explain
 from gpulstm.functional.linear import linear
 from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, mse
 from gpulstm.functional.minimal import minimal
@@ -29,7 +28,6 @@ __all__ = [
     "ctc_loss",
     "dropout",
     "embedding",
-    "explain",
     "gelu",
     "huber",
     "layer_norm",

@@ -7,8 +7,8 @@ from gpulstm.backend import Array, Backend
 from gpulstm.cells import Cell
 from gpulstm.dtypes import FLOATS, accumulator, cast
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from gpulstm.explain import record
 from gpulstm.functional.checks import check_arrays, checked
-from gpulstm.functional.explain import record
 from gpulstm.functional.linear import multiplied
 from gpulstm.functional.paths import choose
 from gpulstm.functional.scan import MINIMAL, PATHS

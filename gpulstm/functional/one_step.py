@@ -9,8 +9,8 @@ from gpulstm import cells
 from gpulstm.backend import Array
 from gpulstm.cells import Cell
 from gpulstm.dtypes import is_floating
+from gpulstm.explain import record
 from gpulstm.functional.engine_loop import EngineStep, why_not
-from gpulstm.functional.explain import record
 from gpulstm.functional.needs import needs
 from gpulstm.functional.products import Weights
 from gpulstm.functional.recurrent import recurrent

@@ -10,9 +10,9 @@ from gpulstm.backend import Array, Backend
 from gpulstm.cells import Cell
 from gpulstm.dtypes import FLOATS, cast, is_floating
 from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.explain import record
 from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.engine_loop import EngineLoop
-from gpulstm.functional.explain import record
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.kernel_steps import KernelSteps
 from gpulstm.functional.loop import Loop, Weights

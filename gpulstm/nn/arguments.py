@@ -5,34 +5,40 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm.arguments import renamed
+from gpulstm.arguments import moved, renamed
 from gpulstm.backend import backend_of
 from gpulstm.dtypes import FLOATS
 from gpulstm.errors import DTypeError, GpulstmError, ShapeError
 from gpulstm.tape import Tensor, tensor
 
 
-def as_tensor(x: Any, name: str) -> Tensor:
-    """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for no array."""
+def as_tensor(x: Any, name: str, beside: Tensor | None = None) -> Tensor:
+    """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for no array.
+
+    An array of the host is moved to the GPU that the Tensor ``beside`` is on, which ``gl.explain()`` tells.
+    """
     if isinstance(x, Tensor):
         return x
     if not any(hasattr(x, mark) for mark in ("dtype", "__dlpack__", "__cuda_array_interface__")):
         raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
     try:
-        return tensor(x)
+        made = tensor(x)
     except GpulstmError as error:  # its name for the argument is the one of gl.tensor
         raise renamed(error, name) from error
+    if beside is None or type(beside.data) is type(made.data):
+        return made
+    return Tensor(moved(name, made.data, backend_of(beside.data)))
 
 
-def as_ids(ids: Any, name: str) -> Tensor:
+def as_ids(ids: Any, name: str, beside: Tensor) -> Tensor:
     """Integers in a Tensor, an array of any library, a list or alone; raises ShapeError for a ragged list."""
     if not isinstance(ids, list | tuple | int):
-        return as_tensor(ids, name)
+        return as_tensor(ids, name, beside)
     try:
         array = np.asarray(ids)
     except ValueError as error:
         raise ShapeError(f"{name}: want equal lengths in a list, got {ids!r:.60}; see gl.data.pad_sequences") from error
-    return as_tensor(array.astype(np.int64) if array.size == 0 else array, name)  # an empty list has no type
+    return as_tensor(array.astype(np.int64) if array.size == 0 else array, name, beside)  # an empty list has no type
 
 
 def on_host(lengths: Any, name: str = "lengths") -> Any:
@@ -116,7 +122,7 @@ def check_states(
         if state is None:
             checked.append(None)
             continue
-        state = as_tensor(state, f"{name}_0")
+        state = as_tensor(state, f"{name}_0", weight)
         want = (rows, B, width) if batched else (rows, width)
         if state.shape != want:
             words = (

@@ -84,8 +84,11 @@ class Attention(Module):
         self, query: Any, keys: Any, values: Any = None, lengths: Any = None, mask: Any = None
     ) -> tuple[Tensor, Tensor]:
         """See the class."""
-        query, keys = as_tensor(query, "query"), as_tensor(keys, "keys")
-        values = None if values is None else as_tensor(values, "values")
+        weight = getattr(self, self._names[0]) if self._names else None
+        query = as_tensor(query, "query", weight)
+        beside = query if weight is None else weight
+        keys = as_tensor(keys, "keys", beside)
+        values = None if values is None else as_tensor(values, "values", beside)
         self._check(query, keys, values)
         check_floats(query=query.data)
         name = self._names[0] if self._names else "query"

@@ -78,7 +78,7 @@ class RecurrentCell(Module):
         """See the class."""
         if self._steps_again and not recording() and (after := self._stepped(x, hx)) is not None:
             return after
-        x = as_tensor(x, "x")
+        x = as_tensor(x, "x", self.weight_ih)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
             raise ShapeError(f"x: want (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
         check_fits("x", x, weight_ih=self.weight_ih)
@@ -112,7 +112,7 @@ class RecurrentCell(Module):
         return Tensor(after[0]) if len(after) == 1 else tuple(map(Tensor, after))
 
     def _state(self, name: str, state: Any, leading: tuple[int, ...]) -> Tensor:
-        state = as_tensor(state, name)
+        state = as_tensor(state, name, self.weight_ih)
         want = (*leading, self.hidden_size)
         if state.shape != want:
             raise ShapeError(f"{name}: want {want}, got {state.shape}")

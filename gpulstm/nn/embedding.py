@@ -9,7 +9,7 @@ from gpulstm.backend import Device
 from gpulstm.nn.arguments import as_ids, check_device
 from gpulstm.nn.initial import Initial
 from gpulstm.nn.module import Module, check_sizes
-from gpulstm.tape import Tensor, apply, tensor
+from gpulstm.tape import Tensor, apply
 
 
 class Embedding(Module):
@@ -47,12 +47,9 @@ class Embedding(Module):
         """ids (...), integers below num_embeddings in an array, Tensor or list -> (..., embedding_dim).
 
         Raises DTypeError for what is no integer, ShapeError for an id out of range or a ragged list, and DeviceError
-        for an array or Tensor on another device; a list goes to the device of the weight.
+        for a Tensor on another device; a list or an array goes to the device of the weight.
         """
-        listed = isinstance(ids, list | tuple | int)
-        ids = as_ids(ids, "ids")
-        if listed:
-            ids = tensor(ids, device=self.weight.device)
+        ids = as_ids(ids, "ids", self.weight)
         check_device("ids", ids, weight=self.weight)
         return apply(functional.embedding, ids, self.weight, padding_idx=self.padding_idx)
 

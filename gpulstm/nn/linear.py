@@ -45,7 +45,7 @@ class Linear(Module):
 
         Raises ShapeError, DTypeError or DeviceError for an x that does not fit the weight.
         """
-        x = as_tensor(x, "x")
+        x = as_tensor(x, "x", self.weight)
         check_fits("x", x, weight=self.weight)
         return apply(functional.linear, x, self.weight, self.bias, input_gradient=x.requires_grad)
 

@@ -50,7 +50,7 @@ class LayerNorm(Module):
 
     def forward(self, x: Any) -> Tensor:
         """x (..., *normalized_shape) -> the same shape."""
-        x, axes = as_tensor(x, "x"), len(self.normalized_shape)
+        x, axes = as_tensor(x, "x", self.weight), len(self.normalized_shape)
         if x.shape[-axes:] != self.normalized_shape:
             want = ", ".join(map(str, self.normalized_shape))
             raise ShapeError(f"x: want (..., {want}), got {x.shape}")

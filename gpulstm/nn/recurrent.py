@@ -146,8 +146,8 @@ class Recurrent(Module):
 
     def _over_layers(self, run: Any, x: Any, hx: Any, lengths: Any, mask: Any, reset: Any) -> Any:
         """Layer by layer, direction by direction, what ``run`` makes of (x, arguments, layer, suffix, **modes)."""
-        x = as_tensor(x, "x")
         weight = getattr(self, "weight_ih_l0")  # noqa: B009
+        x = as_tensor(x, "x", weight)
         check_input(x, self.input_size, self.batch_first, weight)
         batched = x.ndim == 3
         if not batched and lengths is not None:

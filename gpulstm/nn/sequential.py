@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.nn.arguments import as_tensor
 from gpulstm.nn.module import Module
 from gpulstm.tape import Tensor
 
@@ -94,11 +95,17 @@ class Sequential(Module):
         given = {name: value for name, value in zip(STEPS, (lengths, mask, reset), strict=True) if value is not None}
         if given:
             self._check_taken(given)
+        x = self._moved(x)
         for layer in self.layers:
             x = layer(x, **{name: given[name] for name in _taken(layer) if name in given}) if given else layer(x)
             x = x[0] if isinstance(x, tuple) else x
             given = {} if given and _ends_steps(layer) else given
         return x
+
+    def _moved(self, x: Any) -> Any:
+        """An array of the host, where the parameters are on a GPU, as a Tensor there; anything else as it is."""
+        first = next(iter(self.parameters()), None)
+        return as_tensor(x, "x", first) if first is not None and first.device != "cpu" and hasattr(x, "dtype") else x
 
     def _check_taken(self, given: dict[str, Any]) -> None:
         taken = _taken(self)

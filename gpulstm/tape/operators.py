@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm.arguments import check_writable
+from gpulstm.arguments import check_writable, moved
 from gpulstm.backend import backend_of
 from gpulstm.dtypes import is_floating
 from gpulstm.errors import DTypeError, ShapeError, TapeError
@@ -98,7 +98,7 @@ class Operators:
         return self._apply(comparisons.invert, self)
 
     def __getitem__(self, key: Any) -> "Tensor":
-        return self._apply(rearrange.index, self, key=_raw_key(key))
+        return self._apply(rearrange.index, self, key=self._key(key))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if recording() and (self.requires_grad or getattr(value, "requires_grad", False) is True):
@@ -106,7 +106,10 @@ class Operators:
                 "t[...] = value: want tensors without a gradient, as the tape does not record writes to parts; put "
                 "parts together with gl.stack, gl.concatenate or gl.where, or write in a block of gl.no_grad()"
             )
-        self._write("t[...] = value", _raw_key(key), self._raw(value))
+        written = self._raw(value)
+        if not isinstance(value, Operators):  # a Tensor is where its user has put it
+            written = moved("value", written, backend_of(self.data))
+        self._write("t[...] = value", self._key(key), written)
 
     def _update(self, fn: Callable, sign: str, other: Any) -> Any:
         """``t += other`` and its like.
@@ -134,6 +137,12 @@ class Operators:
             self._become(value)
         return self
 
+    def _key(self, key: Any) -> tuple:
+        """The parts of an index, with arrays in place of Tensors; arrays of the host beside a GPU's are moved."""
+        backend = backend_of(self.data)
+        parts = key if isinstance(key, tuple) else (key,)
+        return tuple(part.data if isinstance(part, Operators) else moved("key", part, backend) for part in parts)
+
     def _write(self, what: str, key: tuple, value: Any) -> None:
         """Write into the array, and note it."""
         check_writable(what, self.data)
@@ -145,12 +154,6 @@ class Operators:
             except ValueError as error:
                 raise ShapeError(f"{what}: {error}") from error
         self.version.count += 1
-
-
-def _raw_key(key: Any) -> tuple:
-    """The parts of an index, with arrays in place of Tensors."""
-    parts = key if isinstance(key, tuple) else (key,)
-    return tuple(part.data if isinstance(part, Operators) else part for part in parts)
 
 
 def check_cast(what: str, value: Any, dtype: np.dtype) -> None:

@@ -1,18 +1,34 @@
 // __half for the processor: 16 bits of storage and the conversions, rounding to nearest even as CUDA's do.
 #pragma once
 
-struct __half { unsigned short bits; };
+struct __half_raw { unsigned short x; };
+
+struct __half {
+    unsigned short bits;
+    __half() = default;
+    __half(__half_raw raw) : bits(raw.x) {}
+    template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>> __half(T x);
+    operator float() const;
+    operator __half_raw() const { return {bits}; }
+};
+typedef __half half;
+
+inline __half __ushort_as_half(unsigned short bits) { return __half_raw{bits}; }
+inline unsigned short __half_as_ushort(__half h) { return h.bits; }
 
 inline __half __float2half(float x) {
     unsigned all = emulated_bits<unsigned>(x), sign = all >> 16 & 0x8000, magnitude = all & 0x7fffffff;
-    if (magnitude > 0x7f800000) return {0x7fff};                               // NaN, CUDA's canonical one
-    if (magnitude >= 0x47800000) return {(unsigned short)(sign | 0x7c00)};     // 2^16 and above: infinity
-    if (magnitude < 0x38800000) {                                              // below 2^-14: subnormal, steps of 2^-24
-        float steps = emulated_bits<float>(magnitude) * 16777216.0f;           // exact: a power of two
-        return {(unsigned short)(sign | (unsigned)nearbyintf(steps))};
+    unsigned rounded;
+    if (magnitude > 0x7f800000) return __ushort_as_half(0x7fff);               // NaN, CUDA's canonical one
+    if (magnitude >= 0x47800000) {                                             // 2^16 and above: infinity
+        rounded = sign | 0x7c00;
+    } else if (magnitude < 0x38800000) {                                       // below 2^-14: subnormal, steps of 2^-24
+        rounded = sign | (unsigned)nearbyintf(emulated_bits<float>(magnitude) * 16777216.0f);  // exact: a power of two
+    } else {
+        magnitude += 0xfff + (magnitude >> 13 & 1);                            // ties to the even neighbour
+        rounded = sign | ((magnitude - 0x38000000) >> 13);                     // exponent bias 127 becomes 15
     }
-    unsigned rounded = magnitude + 0xfff + (magnitude >> 13 & 1);              // ties to the even neighbour
-    return {(unsigned short)(sign | ((rounded - 0x38000000) >> 13))};          // exponent bias 127 becomes 15
+    return __ushort_as_half((unsigned short)rounded);
 }
 inline __half __float2half_rn(float x) { return __float2half(x); }
 
@@ -27,4 +43,5 @@ inline float __half2float(__half h) {
     return emulated_bits<float>(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-template <> struct emulated::TypeName<__half> { static const char* get() { return "float16"; } };
+template <class T, class> inline __half::__half(T x) : bits(__float2half((float)x).bits) {}
+inline __half::operator float() const { return __half2float(*this); }

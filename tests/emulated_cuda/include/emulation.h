@@ -1,30 +1,21 @@
 // CUDA's words for the processor's compiler: what nvrtc knows without an #include, as plain C++17.
 //
-// Only what a portable kernel may use is here. Atomics, shuffles, printf and the fast approximate functions
-// (__expf) are left out on purpose, so that a kernel which uses them does not compile.
+// Only what a portable kernel may use is here, and what CuPy's own kernels use besides (cupys.h). Shuffles, printf and
+// the fast approximate functions (__expf) are left out on purpose, so that a kernel which uses them does not compile.
 #pragma once
 
-#include <math.h>
-#include <setjmp.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <ucontext.h>
-#include <string>
-#include <utility>
-#include <vector>
 
-struct uint3 { unsigned x, y, z; };
-struct dim3 { unsigned x = 1, y = 1, z = 1; };
-static uint3 threadIdx, blockIdx;
-static dim3 blockDim, gridDim;
-static const int warpSize = 32;
+#include <type_traits>
 
+#include "functions.h"
 #include "grid.h"
+#include "entry.h"
+#include "warps.h"
 
-#pragma GCC poison printf
+static const int warpSize = 32;
 
 // These stay as marks in the preprocessed text, where compile.py reads them: __global__ begins a kernel,
 // __shared__ becomes static memory, __launch_bounds__ gives the kernel's largest block.
@@ -38,7 +29,12 @@ static const int warpSize = 32;
 #define __forceinline__ inline
 #define __noinline__
 #define __align__(n) alignas(n)
+// CUDA lets threads end while others wait at a barrier, and CuPy does that; gpulstm's kernels may not.
+#ifdef REAL
 #define __syncthreads() emulated::barrier(__LINE__)
+#else
+#define __syncthreads() emulated::barrier(-__LINE__)
+#endif
 
 template <class T> inline T min(T a, T b) { return b < a ? b : a; }
 template <class T> inline T max(T a, T b) { return a < b ? b : a; }
@@ -57,3 +53,5 @@ inline float __int_as_float(int x) { return emulated_bits<float>(x); }
 inline float __uint_as_float(unsigned x) { return emulated_bits<float>(x); }
 inline long long __double_as_longlong(double x) { return emulated_bits<long long>(x); }
 inline double __longlong_as_double(long long x) { return emulated_bits<double>(x); }
+
+#include "cupys.h"

@@ -27,10 +27,14 @@ class Run:
 
 
 class Explanation(list[Run]):
-    """The runs in order; ``print`` shows a line for each."""
+    """The runs in order, and in ``moved`` what came from the host to a GPU; ``print`` shows a line for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: list[str] = []
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self)) or "no sequence was computed"
+        return "\n".join([*map(str, self), *self.moved]) or "no sequence was computed"
 
 
 _collectors: ContextVar[tuple[Explanation, ...]] = ContextVar("gpulstm_explain", default=())
@@ -61,3 +65,9 @@ def record(
         run = Run(cell, path, device, dtype.name, shape, reverse, why)
         for runs in collectors:
             runs.append(run)
+
+
+def record_move(name: str, shape: tuple[int, ...], dtype: Any, device: str) -> None:
+    """Tell every collector that the argument of that name came from the host and was moved to the device."""
+    for runs in _collectors.get():
+        runs.moved.append(f"{name} {shape} {dtype.name} came from the host and was moved to {device}")
