@@ -1,5 +1,6 @@
 """What stands beside the cost model's predictions: cuDNN's published times, and what benchmarks.gpu has measured."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ class Measured:
             try:
                 record = harness.read(file)
                 found.add(record["machine"]["gpu"], record["rows"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{file}: want a result file of benchmarks.gpu, got {error!r}") from error
         return found
 
@@ -77,7 +78,7 @@ class Measured:
         shape, passes = case.shape, {}
         for key, ways in self._times.items():
             same = (key.cell, key.precision, key.shape) == (cell, precision, (shape.B, shape.T, shape.D, shape.H))
-            if case.loops > 1 or not same or gpu not in key.gpu:
+            if case.loops > 1 or not same or not re.search(rf"\b{gpu}\b", key.gpu):  # H200, and no GH200
                 continue
             for modes in (modes for way, modes in ways.items() if wanted(way)):
                 if "inference" in modes:

@@ -56,7 +56,7 @@ class Prediction:
 def start(gpu: Gpu, path: str) -> tuple[str, float]:
     """(the term, microseconds): what one step waits for before its work."""
     if path in PERSISTENT:
-        return "barrier", getattr(gpu, path).value
+        return path, getattr(gpu, path).value
     return "launch", counts.launches(path) * (gpu.stream if path == "step" else gpu.node).value
 
 
