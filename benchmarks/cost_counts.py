@@ -100,21 +100,23 @@ def streamed(n: Numbers, way: str, size: int) -> dict[str, int]:
     return moved | {"h_prev": n.direct * size}
 
 
-def carried(n: Numbers, path: str, way: str, size: int) -> dict[str, int]:
-    """Bytes a unit through L2: what one kernel leaves to the next, and what blocks tell each other.
+def multiplied(n: Numbers, way: str, size: int) -> dict[str, int]:
+    """Bytes a unit that the product reads through L2, once; that every block reads them is cost_tiles.py's exchange."""
+    return {"h": size} if way == "forward" else {"dz": n.G * size}
 
-    The persistent paths keep the states, their gradients and sums in registers. What is multiplied is read once here;
-    that every block reads it is the exchange in cost_times.py.
+
+def carried(n: Numbers, path: str, way: str, size: int) -> dict[str, int]:
+    """Bytes a unit through L2 besides: what one kernel leaves to the next.
+
+    The persistent paths keep the states, their gradients and the sums of vectors in registers.
     """
-    kept, states = path in PERSISTENT, ACC * (n.S - 1)
+    states, moved = ACC * (n.S - 1), {}
     if way == "forward":
-        moved = {"h multiplied": size}
-        if not kept:
-            moved |= {"states before": states, "h_prev": n.direct * size}
+        if path not in PERSISTENT:
+            moved = {"states before": states, "h_prev": n.direct * size}
         return moved | ({"zr": 2 * n.G * size} if path in SEPARATE else {})
-    moved = {"dz multiplied": n.G * size}
-    if not kept:
-        moved |= {"ds": 2 * states, "direct": 2 * n.direct * size, "sums of vectors": 2 * n.V * ACC}
+    if path not in PERSISTENT:
+        moved = {"ds": 2 * states, "direct": 2 * n.direct * size, "sums of vectors": 2 * n.V * ACC}
     return moved | ({"dh": 2 * size} if path in SEPARATE else {})
 
 
@@ -126,7 +128,8 @@ def total(moved: Mapping[str, int], B: int, H: int) -> int:
 def step_bytes(n: Numbers, shape: Shape, path: str, way: str, precision: str, resident: float = 0.0) -> int:
     """Bytes that a step of one loop moves; ``resident`` is the share of the weights that stays on the chip."""
     size = PRECISIONS[precision]
-    once = total(streamed(n, way, size), shape.B, shape.H) + total(carried(n, path, way, size), shape.B, shape.H)
+    kinds = (streamed(n, way, size), multiplied(n, way, size), carried(n, path, way, size))
+    once = sum(total(kind, shape.B, shape.H) for kind in kinds)
     return once + round((1 - resident) * weights(n, shape.H, size))
 
 

@@ -71,7 +71,7 @@ def heading(gpu: str, cell: str, precision: str, case: Case, measured: Measured,
 
 def number(value: float) -> str:
     """Three digits and no more."""
-    if value != value:  # NaN
+    if math.isnan(value):
         return "-"
     if value == 0:
         return "0"
@@ -127,8 +127,10 @@ def fastest(rows: Sequence[Mapping[str, Any]]) -> str:
         of[row["path"]] = of.get(row["path"], 0.0) + row["whole_us"]
     lines: dict[tuple[str, str], dict[str, str]] = {}
     for (gpu, case, precision), of in sums.items():
-        path = min(of, key=lambda path, of=of: of[path] if of[path] == of[path] else math.inf)
-        lines.setdefault((gpu, case), {"gpu": gpu, "case": case})[precision] = f"{path} {number(of[path])}"
+        line = lines.setdefault((gpu, case), {"gpu": gpu, "case": case})
+        if timed := {path: us for path, us in of.items() if not math.isnan(us)}:
+            path = min(timed, key=timed.__getitem__)
+            line[precision] = f"{path} {number(timed[path])}"
     columns = {"gpu": "GPU", "case": "B,T,D,H"} | {p: p for _, _, p in sums}
     table = [{key: line.get(key, "-") for key in columns} for line in lines.values()]
     return "== The fastest path: µs a step forward and backward, large products included\n\n" + aligned(

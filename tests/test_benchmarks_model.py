@@ -89,7 +89,6 @@ def stated(kernel: str, n: Numbers) -> int:
 def test_the_gate_kernel_moves_what_its_head_says(cell, way):
     n = dataclasses.replace(numbers(cell), V=0)  # sums of vectors are stated apart
     of_kernel = {**cost_counts.streamed(n, way, 4), **cost_counts.carried(n, "step", way, 4)}
-    del of_kernel["h multiplied" if way == "forward" else "dz multiplied"]  # the product's alone
     half = {"zr": 2, "dh": 2}  # the product writes them, the gate kernel reads them
     values = sum(nbytes / 4 / half.get(name, 1) for name, nbytes in of_kernel.items())
     assert values == stated(f"step_{way}", n)
@@ -240,11 +239,41 @@ def test_one_tile_by_hand():
         "arithmetic": pytest.approx(2 * 64 * 32 * 512 / (peak / 132)),
         "shared memory": pytest.approx(2 * 4 * 8 * 64 * 32 / (128 * 1830)),
     }
+    resident = cost_tiles.work(gpu, cost_tiles.Product(512, 64, 4, 512, 2, plain=False), tile, peak, True)
+    assert resident.resident == 1 and resident.terms == got.terms | {"weights (L2)": 0}
+    many = cost_tiles.work(gpu, cost_tiles.Product(512, 600, 4, 512, 2, plain=False), tile, peak, False)
+    assert many.blocks == 608 and many.terms["arithmetic"] == 5 * got.terms["arithmetic"]  # 608 on 132: five waves
+    assert many.terms["weights (L2)"] == pytest.approx(5 * 64 * 512 * 2 / (5.5e6 / 132))
     loads = got.terms["weights (L2)"] + got.terms["exchange"]
     others = (got.terms["arithmetic"], got.terms["shared memory"], 0.5)
     assert got.longest_with(0.5) == pytest.approx(
         max(loads, *others) + 0.25 * (loads + sum(others) - max(loads, *others))
     )
+
+
+def test_a_step_by_hand():
+    """Two kernels of a graph, then one kernel, at B 64 and H 512 in bfloat16; zx, kept, h and c are the sequence's."""
+    case, units = Case(Shape(64, 512, 512, 512)), 64 * 512
+    streamed = units * (2 * (4 + 4 + 1) + 4) / (4.8e6 * 0.9)
+    graph, fused = (
+        cost_times.predict(GPUS["H200"], CELLS["lstm"], case, path, "forward", "bfloat16")
+        for path in ("graph", "fused")
+    )
+    passed = units * (2 * (4 + 4 + 1) + 4 + 2 * 8 + 4) / 5.5e6  # with zr, twice, and the old c: all goes through L2
+    assert fused.terms["sequence data"] == pytest.approx(streamed)
+    assert graph.terms["sequence data"] == pytest.approx(passed) and passed > streamed
+    assert (graph.terms["launch"], fused.terms["launch"]) == (2 * 1.3, 1.3)
+    assert graph.terms["latency"] == pytest.approx(2 * 0.16 + 0.3) and fused.terms["latency"] == pytest.approx(
+        0.16 + 0.3
+    )
+    for p in (graph, fused):
+        t = p.terms
+        beside, after = (0.0, passed) if p is graph else (streamed, 0.0)
+        parts = (t["weights (L2)"] + t["exchange"], t["arithmetic"], t["shared memory"], beside)
+        work = max(parts) + 0.25 * (sum(parts) - max(parts))
+        assert p.loop == pytest.approx(t["launch"] + t["latency"] + work + after)
+    # (64 x 512, 512) by (512, 4 x 512), at 0.8 of the peak, after one launch, over 512 steps
+    assert graph.outside == pytest.approx((2.1 + 2 * 64 * 512 * 512 * 2048 / (989.5e6 * 0.8)) / 512)
 
 
 def test_the_host_bounds_short_steps_and_a_graph_takes_it_away():
@@ -335,6 +364,14 @@ def test_the_bare_command_shows_everything_in_a_terminals_width(capsys):
     assert max(map(len, text.splitlines())) <= 120 and "nan" not in text
     tables = [line for line in text.splitlines() if line.startswith(("  step", "  polling", "           "))]
     assert max(map(len, tables)) <= 100
+
+
+def test_a_path_without_a_time_says_why(capsys):
+    asked = ["--gpu", "t4", "--precision", "float16", "--path", "barrier", "--shapes", "4096,8,4096,4096"]
+    assert model.main(asked) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"barrier +forward .* - +its blocks cannot all be on the GPU at once", text)
+    assert re.search(r"T4 +4096,8,4096,4096 +-$", text, re.M) and "nan" not in text
 
 
 def test_the_constants_are_printed(capsys):
