@@ -1,13 +1,14 @@
-"""What is measured, and how: four commands, each run from the top of a checkout.
+"""What is measured, and how: five commands, each run from the top of a checkout.
 
     python -m benchmarks.recurrent      one LSTM layer beside torch, onnxruntime and a per-gate NumPy loop
     python -m benchmarks.cells          every cell beside torch's way to it, and what each learns of a text
     python -m benchmarks.text           the text lab on a corpus, beside published figures
     python -m benchmarks.gpu            everything that needs an NVIDIA GPU, in under 8 minutes
+    python -m benchmarks.model          what a step should cost on a GPU, from bytes, operations and latencies
 
-Each leaves ``<name>.json`` and ``<name>.md`` in ``benchmarks/results/``, or in the folder given as ``--out``;
-with ``--quick`` it only shows that it works, and writes nothing unless it is told where. ``--help`` lists the
-rest.
+Each but the last leaves ``<name>.json`` and ``<name>.md`` in ``benchmarks/results/``, or in the folder given as
+``--out``; with ``--quick`` it only shows that it works, and writes nothing unless it is told where. The last measures
+nothing, needs no GPU and writes what ``--json`` names. ``--help`` lists the rest.
 
     problem.py      the sequence to compute, the float64 agreement that comes before any timing
     peers.py        the implementations: gpulstm and those it is compared with
@@ -16,5 +17,7 @@ rest.
     team.py         starts the workers and lets them take turns; comparison.py: what they are asked for
     harness.py      percentiles, rows, result files, tables; facts.py: machine, versions, commit
     part.py         what the parts of benchmarks.gpu share: suite.py, losses.py, cudnn.py, hardware.py
+    cost_facts.py, cost_counts.py, cost_tiles.py, cost_times.py    the model: constants, counts, tiles, times
+    cost_beside.py, cost_report.py    what stands beside its predictions; its tables
     clock.py        how hardware.py measures; products.py and cublas.py: its matrix products
 """

@@ -1,0 +1,147 @@
+"""What a recurrent layer should cost on a GPU, on each path: bytes, operations, launches and microseconds a step.
+
+    python -m benchmarks.model                                     # everything: all GPUs, precisions, paths, shapes
+    python -m benchmarks.model --gpu h200 --precision bfloat16,float32
+    python -m benchmarks.model --gpu t4 --cell gru --path fused,polling --shapes 32,100,256,256 --layers 2
+    python -m benchmarks.model --constants                         # every constant with its source
+    python -m benchmarks.model --gpu h200 --json model.json
+
+No GPU is needed: this is a model, not a measurement. It adds the latencies of a step to what the step moves and
+computes (cost_times.py), with the constants of cost_facts.py; many of these are estimates, and each says so. Where a
+result file of benchmarks.gpu lies in benchmarks/results/, its times stand beside the predictions. As there, the first
+layer's input has no gradient, unless --input-gradient asks for it.
+
+Paths: step, graph, fused, barrier and polling (the last two are persistent); cost_counts.py says what each is.
+
+Exit code 0: the table was printed. 2: wrong arguments, or a file that cannot be read or written.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks import cost_report, facts, harness
+from benchmarks.cost_beside import Measured
+from benchmarks.cost_counts import PATHS, Case, why_not
+from benchmarks.cost_facts import GPUS, PRECISIONS, constants, why_no
+from benchmarks.problem import Shape
+from gpulstm.cells import CELLS
+
+CASES = (
+    *(
+        Case(Shape.parse(text))
+        for text in (
+            "1,512,128,128", "16,512,256,256", "64,512,512,512", "16,1024,768,768", "64,512,1024,1024",
+            "256,256,1024,1024", "33,300,500,500",
+        )
+    ),
+    Case(Shape.parse("64,512,512,512"), layers=4),
+    Case(Shape.parse("64,512,512,512"), directions=2),
+)  # fmt: skip
+
+
+def shape(text: str) -> Shape:
+    """A shape, or argparse's error with the reason."""
+    try:
+        return Shape.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def layers(text: str) -> int:
+    """A whole number above 0, or argparse's error with the reason."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"want a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def some_of(text: str, known: Iterable[str]) -> list[str]:
+    """The names in a list with commas, "all" for all, in any case and without spaces; raises ValueError."""
+    known = list(known)
+    spelled = {name.lower().replace(" ", ""): name for name in known}
+    asked = [word.lower().replace(" ", "") for word in text.split(",")]
+    if asked == ["all"]:
+        return known
+    if unknown := [word for word in asked if word not in spelled]:
+        raise ValueError(f"want all, or some of {', '.join(spelled)}, got {', '.join(map(repr, unknown))}")
+    return list(dict.fromkeys(spelled[word] for word in asked))
+
+
+def arguments(given: Sequence[str]) -> argparse.Namespace:
+    """The command line, checked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.model", description=__doc__.splitlines()[0])
+    for name, known in (("gpu", GPUS), ("precision", PRECISIONS), ("path", PATHS)):
+        parser.add_argument(f"--{name}", default="all", help="all, or some of " + ", ".join(known))
+    parser.add_argument("--cell", default="lstm", help="one of " + ", ".join(c for c in CELLS if not why_not(CELLS[c])))
+    parser.add_argument("--shapes", nargs="+", type=shape, metavar="B,T,D,H", help="in place of the usual nine")
+    parser.add_argument("--layers", type=layers, help="of the shapes given (1)")
+    parser.add_argument("--bidirectional", action="store_true", help="both directions of the shapes given")
+    parser.add_argument("--input-gradient", action="store_true", help="with the gradient of the first layer's input")
+    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="the folder with gpu*.json, measured")
+    parser.add_argument("--constants", action="store_true", help="print the constants and their sources instead")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write constants and predictions there too")
+    options = parser.parse_args(given)
+    for name, known in (("gpu", GPUS), ("precision", PRECISIONS), ("path", PATHS)):
+        try:
+            setattr(options, name, some_of(getattr(options, name), known))
+        except ValueError as error:
+            parser.error(f"--{name}: {error}")
+    if options.cell not in CELLS:
+        parser.error(f"--cell: want one of {', '.join(CELLS)}, got {options.cell!r}")
+    if reason := why_not(CELLS[options.cell]):
+        parser.error(f"--cell: the model has no numbers for {options.cell}: {reason}")
+    if (options.layers or options.bidirectional) and not options.shapes:
+        parser.error("--layers and --bidirectional: want --shapes with them; the usual shapes have their own")
+    if not options.results.is_dir():
+        parser.error(f"--results: want a folder, got {options.results}")
+    if options.json is not None and options.json.is_dir():
+        parser.error(f"--json: want a file, got the folder {options.json}")
+    try:
+        options.measured = Measured.read(options.results)
+    except ValueError as error:
+        parser.error(f"--results: {error}")
+    both = 2 if options.bidirectional else 1
+    options.cases = [Case(each, options.layers or 1, both) for each in options.shapes or ()] or CASES
+    return options
+
+
+def predictions(options: argparse.Namespace) -> list[dict]:
+    """Print a table for each GPU and precision, and the fastest paths; give the rows."""
+    rows = []
+    print(cost_report.LEGEND)
+    for gpu in options.gpu:
+        for precision in options.precision:
+            if reason := why_no(gpu, precision):
+                print(f"== {gpu}, {precision}, {options.cell}\n\n  {reason}\n")
+                continue
+            text, these = cost_report.section(
+                gpu, options.cell, precision, options.cases, options.path, options.measured, options.input_gradient
+            )
+            print(text)
+            rows += these
+    if rows:
+        print(cost_report.fastest(rows))
+    print(cost_report.elsewhere())
+    return rows
+
+
+def main(given: Sequence[str]) -> int:
+    options = arguments(given)
+    if options.constants:
+        print(cost_report.table_of_constants())
+        rows = []
+    else:
+        rows = predictions(options)
+    if options.json is not None:
+        head = {"command": facts.facts("benchmarks.model", given)["command"], "commit": facts.git_commit()}
+        try:
+            harness.write_json(options.json, {**head, "constants": list(constants()), "rows": rows})
+        except OSError as error:
+            print(f"--json: {options.json} cannot be written: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
