@@ -13,6 +13,7 @@ from gpulstm.functional.dropout import dropout, variational_dropout
 from gpulstm.functional.embedding import embedding
 from gpulstm.functional.explain import explain
 from gpulstm.functional.linear import linear
+from gpulstm.functional.linear_cross_entropy import linear_cross_entropy
 from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, mse
 from gpulstm.functional.minimal import minimal
 from gpulstm.functional.norm import layer_norm
@@ -34,6 +35,7 @@ __all__ = [
     "huber",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "minimal",
     "mse",
