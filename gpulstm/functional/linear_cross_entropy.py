@@ -155,6 +155,7 @@ class _Head:
             yield at, logits
 
     def logits(self, at: slice, out: Array) -> None:
+        """Those of rows ``at``, written to ``out`` (rows, V)."""
         rows, bias = self.rows(at), None if self.bias is None else self.bias.astype(self.dtype, copy=False)
         for words, weight in self.words():
             own = None if bias is None else bias[words]
@@ -167,7 +168,8 @@ class _Head:
 class _Gradients:
     """Those of x, the weight and the bias, to which each chunk adds its part; sums over chunks are in float32.
 
-    Of a half type they take twice the memory of the result: the sums of the first half of the words lie in it.
+    Of a half type they take twice the memory of the result: the sums of the first half of the words lie in it. On a GPU
+    a chunk's own part is a product in the half type, summed in float32 and rounded once.
     """
 
     def __init__(self, head: _Head, x: bool, weight: bool, bias: bool) -> None:
@@ -216,12 +218,13 @@ class _Gradients:
     def scaled(self, factor: Array | float) -> tuple[Array | None, Array | None, Array | None]:
         """(dx, dweight, dbias) times the factor, in the memory of their own: once."""
         wide, dtype, dweight = self.head.wide, self.head.x.dtype, self.dweight
+        width = 4 * self.head.x.shape[1]  # a number here takes the memory of four in a product
         if self.dx is not None:
-            for at in self.head.blocks(*self.dx.shape):
+            for at in self.head.blocks(len(self.dx), width):
                 self.dx[at] = (self.dx[at].astype(wide, copy=False) * factor).astype(dtype, copy=False)
         for first, sums in self.sums:
             assert dweight is not None
-            for at in self.head.blocks(*sums.shape):
+            for at in self.head.blocks(len(sums), width):
                 # Sums that lie in dweight were read before they are written over: they take more memory.
                 dweight[first + at.start : first + at.stop] = (sums[at] * factor).astype(dtype, copy=False)
         dbias = None if self.dbias is None else (self.dbias * factor).astype(dtype, copy=False)
