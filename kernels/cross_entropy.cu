@@ -16,6 +16,12 @@
 #ifndef LANES
 #define LANES 32
 #endif
+// IN_PLACE: dx is x. Otherwise the compiler may read far ahead of what is written.
+#ifdef IN_PLACE
+#define APART
+#else
+#define APART __restrict__
+#endif
 #define ROWS (THREADS / LANES)
 // Below every finite logit, and finite itself: a logit of minus infinity is then a class of probability 0.
 #define LOWEST ((ACC)(sizeof(ACC) == 4 ? -3.4028234e38 : -1.7976931348623157e308))
@@ -56,11 +62,12 @@ __device__ inline ACC row_max(ACC v, ACC* scratch) {
 // loss       (rows)     out: 0 for an ignored row
 // row_weight (rows)     out: weight of the row's class, 0 for an ignored row
 // dx         (rows, C)  out: gradient of loss; 0 for an ignored row, whatever its logits are
-// No two may overlap.
+// No two may overlap, but for x and dx with IN_PLACE: a thread reads each logit for the last time just before it writes
+// there, and x[y] is read before the sums that all threads of the row wait for.
 // Moves 3 values an element: x in twice (the second time from the cache while the rows at work fit there), dx out.
 extern "C" __global__ void cross_entropy(
-    const REAL* __restrict__ x, const long long* __restrict__ target, const REAL* __restrict__ weight,
-    ACC* __restrict__ loss, ACC* __restrict__ row_weight, REAL* __restrict__ dx,
+    const REAL* APART x, const long long* __restrict__ target, const REAL* __restrict__ weight,
+    ACC* __restrict__ loss, ACC* __restrict__ row_weight, REAL* APART dx,
     long long rows, long long C, long long ignore_index, double label_smoothing)
 {
     __shared__ ACC scratch[THREADS];

@@ -193,6 +193,7 @@ SEQUENCE = {"lengths": "lengths", "mask": "mask", "reset": "mask"}
 ARRAYS = dict.fromkeys(("x", "h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh"), "floats")
 LOSS = {"input": floats(B, D), "target": floats(B, D)}
 CLASSES = {"input": floats(B, D), "target": np.arange(B)}
+HEAD = {"input": floats(B, D), "linear_weight": floats(5, D), "target": np.arange(B)}
 CTC = {  # the others are read on the host, wherever they are
     "log_probs": -floats(T, B, D), "targets": [[1]] * B, "input_lengths": [T] * B, "target_lengths": [1] * B,
 }  # fmt: skip
@@ -297,6 +298,12 @@ TABLE: dict[str, Row] = {
         {"input": "floats", "target": "raw ids", "weight": "floats", "ignore_index": "count",
          "label_smoothing": "number", "reduction": "choice"}, ("weight",), fine=("ignore_index: negative",),
     ),
+    "linear_cross_entropy": Row(
+        gl.linear_cross_entropy, HEAD,
+        {"input": "floats", "linear_weight": "floats", "target": "raw ids", "linear_bias": "floats", "weight": "floats",
+         "ignore_index": "count", "label_smoothing": "number", "reduction": "choice"},
+        ("linear_bias", "weight"), fine=("ignore_index: negative",),
+    ),
     "ctc_loss": Row(
         gl.ctc_loss, CTC,
         {"log_probs": "floats", "targets": "ids", "input_lengths": "lengths", "target_lengths": "lengths",
@@ -336,6 +343,11 @@ TABLE: dict[str, Row] = {
     ),
     "functional.cross_entropy": Row(
         F.cross_entropy, CLASSES, {"input": "floats", "target": "raw ids", "weight": "floats"}, ("weight",)
+    ),
+    "functional.linear_cross_entropy": Row(
+        F.linear_cross_entropy, HEAD,
+        {"input": "floats", "linear_weight": "floats", "target": "raw ids", "linear_bias": "floats",
+         "weight": "floats"}, ("linear_bias", "weight"),
     ),
     "functional.ctc_loss": Row(F.ctc_loss, CTC, {"log_probs": "floats", "targets": "ids", "input_lengths": "lengths"}),
     **{f"functional.{name}": Row(getattr(F, name), {"x": floats(B, D)}, {"x": "any shape", "axis": "choice"})

@@ -16,7 +16,11 @@ pytestmark = pytest.mark.slow  # no version of Python or NumPy changes it
 ARCHITECTURES = ("75", "80", "90", "100", "120")
 # The macros that callers choose, beside the defaults that stand in the text: functional/cross_entropy.py, ctc.py.
 VARIANTS = {
-    "cross_entropy": [("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512")],
+    "cross_entropy": [
+        (*sizes, *place)
+        for sizes in (("THREADS=128", "LANES=4"), ("THREADS=128", "LANES=32"), ("THREADS=512", "LANES=512"))
+        for place in ((), ("IN_PLACE",))
+    ],
     "ctc": [("THREADS=64",), ("THREADS=256",)],
 }
 CELLS = [

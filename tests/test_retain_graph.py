@@ -93,6 +93,12 @@ def test_other_layers_and_losses(device):
             (lambda r=reduction: gl.mse(head(x), y, reduction=r), [x, y, *head.parameters()]),
             (lambda r=reduction: gl.huber(head(x), y, reduction=r), [x, y]),
             (lambda r=reduction: gl.cross_entropy(head(x), classes, reduction=r, label_smoothing=0.1), [x]),
+            (
+                lambda r=reduction: gl.linear_cross_entropy(
+                    x, head.weight, classes, linear_bias=head.bias, reduction=r
+                ),
+                [x, *head.parameters()],
+            ),
             (lambda r=reduction: gl.binary_cross_entropy_with_logits(x, chances, reduction=r), [x]),
             (lambda: (table(ids) * dropout(x)).sum(), [x, table.weight]),
         ):

@@ -65,6 +65,8 @@ CALLS = {
     "mse": (functional.mse, (SQUARE, SQUARE.T), {}),
     "huber": (functional.huber, (SQUARE, SQUARE.T), {}),
     "cross_entropy": (functional.cross_entropy, (SQUARE, TARGET, np.array([0.3, 0.6])), {"label_smoothing": 0.1}),
+    **{f"linear_cross_entropy, {reduction}": (functional.linear_cross_entropy, (SQUARE, SQUARE.T, TARGET, ROW),
+                                              {"reduction": reduction}) for reduction in ("mean", "none")},
     "binary_cross_entropy": (functional.binary_cross_entropy_with_logits, (SQUARE, SQUARE.T), {}),
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from gpulstm.functional.ctc import ctc_loss
 from gpulstm.functional.dropout import dropout, variational_dropout
 from gpulstm.functional.embedding import embedding
 from gpulstm.functional.linear import linear
+from gpulstm.functional.linear_cross_entropy import linear_cross_entropy
 from gpulstm.functional.losses import binary_cross_entropy_with_logits, huber, mse
 from gpulstm.functional.minimal import minimal
 from gpulstm.functional.norm import layer_norm
@@ -32,6 +33,7 @@ __all__ = [
     "huber",
     "layer_norm",
     "linear",
+    "linear_cross_entropy",
     "log_softmax",
     "minimal",
     "mse",

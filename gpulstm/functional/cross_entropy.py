@@ -21,6 +21,7 @@ from gpulstm.functional.checks import check_arrays, check_floats, check_indices,
 from gpulstm.functional.needs import needs
 
 _CHUNK = 1 << 16  # logits worked on at once: with their exponentials they stay in a core's cache
+_IN_PLACE = 1 << 20  # gradients of logits scaled at once on a GPU, where no second array of them all is wanted
 
 
 @needs({2: (0,)})
@@ -45,11 +46,7 @@ def cross_entropy(
     """
     backend = check_arrays(("weight",), input=input, target=target, weight=weight)
     dtype, logits = check_floats(input=input, weight=weight), input
-    check_reduction(reduction)
-    # Python's own numbers: NumPy's would have another width in the arithmetic or in a kernel's arguments.
-    words = "0 <= label_smoothing <= 1"
-    smoothing = checks.number("label_smoothing", label_smoothing, most=1, words=words)
-    ignore = checks.integer("ignore_index", ignore_index, -(2**63), 2**63, words="a whole number of 64 bits")
+    ignore, smoothing = check_options(reduction, ignore_index, label_smoothing)
     if logits.ndim == 0:
         raise ShapeError("input: want (N, C), (C,) or (N, C, d1, ...), got ()")
     axis = min(1, logits.ndim - 1)
@@ -64,9 +61,8 @@ def cross_entropy(
 
     by_row = backend.xp.moveaxis(logits, axis, -1)
     rows = by_row.reshape(flat.size, C)
-    on_rows = _rows_cuda if backend.is_cuda else _rows_host
     row_loss, row_weight, gradient = on_rows(backend, rows, flat, weight, ignore, smoothing)
-    loss, scale = _reduced(backend.xp, row_loss, row_weight, reduction)
+    loss, scale = reduced(backend.xp, row_loss, row_weight, reduction)
 
     def pullback(dloss: Array) -> tuple[Array, None, None]:
         drow = scale * dloss.reshape(-1).astype(row_loss.dtype, copy=False)  # (rows,), or (1,) for all
@@ -77,7 +73,33 @@ def cross_entropy(
     return loss.reshape(shape).astype(dtype, copy=False), pullback
 
 
-def _reduced(xp, row_loss: Array, row_weight: Array, reduction: str) -> tuple[Array, Array | float]:
+def check_options(reduction: str, ignore_index: int, label_smoothing: float) -> tuple[int, float]:
+    """(ignore_index, label_smoothing), checked: Python's own numbers.
+
+    NumPy's would have another width in the arithmetic or in a kernel's arguments.
+    """
+    check_reduction(reduction)
+    words = "0 <= label_smoothing <= 1"
+    smoothing = checks.number("label_smoothing", label_smoothing, most=1, words=words)
+    ignore = checks.integer("ignore_index", ignore_index, -(2**63), 2**63, words="a whole number of 64 bits")
+    return ignore, smoothing
+
+
+def on_rows(
+    backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float,
+    in_place: bool = False,
+) -> tuple[Array, Array, Callable]:  # fmt: skip
+    """(loss (rows,), weight of each row (rows,), gradient) of logits x (rows, C).
+
+    ``gradient(drow)`` gives the gradient of x from that of each row's loss; None stands for ones. With ``in_place``
+    x, contiguous and on the processor of no half type, is written over by the loss, and by the gradient, which may be
+    called once.
+    """
+    which = _rows_cuda if backend.is_cuda else _rows_host
+    return which(backend, x, target, weight, ignore_index, smoothing, in_place)
+
+
+def reduced(xp, row_loss: Array, row_weight: Array, reduction: str) -> tuple[Array, Array | float]:
     """(the loss, what the gradient of the loss is multiplied by to give that of each row's)."""
     if reduction == "none":
         return row_loss, 1.0
@@ -92,9 +114,9 @@ def _reduced(xp, row_loss: Array, row_weight: Array, reduction: str) -> tuple[Ar
 
 @np.errstate(invalid="ignore")  # a row of infinities has no softmax: nan, as in PyTorch, and no warning
 def _rows_host(
-    backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
-) -> tuple[Array, Array, Callable]:
-    """(loss (rows,), weight of each row (rows,), gradient): gradient(drow) gives that of x; x (rows, C)."""
+    backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float,
+    in_place: bool,
+) -> tuple[Array, Array, Callable]:  # fmt: skip
     rows, C = x.shape
     wide = accumulator(x.dtype)
     w = np.ones(C, wide) if weight is None else np.ascontiguousarray(weight, wide)
@@ -102,7 +124,8 @@ def _rows_host(
     y = np.where(kept, target, 0)  # an ignored row may name no class
     row_weight = np.where(kept, w[y], wide.type(0))
     spread = smoothing / max(C, 1)
-    exps, total, nll = (backend.empty(shape, wide) for shape in ((rows, C), (rows,), (rows,)))
+    exps = x if in_place else backend.empty((rows, C), wide)
+    total, nll = backend.empty((rows,), wide), backend.empty((rows,), wide)
     smooth = np.zeros(rows, wide)
     forward = engine.function("cross_entropy", x.dtype) or _forward_numpy
     forward(np.ascontiguousarray(x), y, w, exps, total, nll, smooth if smoothing else None, rows, C)
@@ -110,13 +133,16 @@ def _rows_host(
         smooth += np.log(total) * w.sum()
     loss = np.where(kept, (1 - smoothing) * row_weight * nll + spread * smooth, wide.type(0))
 
-    def gradient(drow: np.ndarray) -> np.ndarray:
-        own, others = ((factor * drow).astype(wide) for factor in ((1 - smoothing) * row_weight, spread * kept))
-        dx = backend.empty((rows, C), wide)
-        backward = engine.function("cross_entropy_backward", x.dtype) or _backward_numpy
+    dtype = x.dtype
+
+    def gradient(drow: np.ndarray | None) -> np.ndarray:
+        given = 1 if drow is None else drow
+        own, others = ((factor * given).astype(wide) for factor in ((1 - smoothing) * row_weight, spread * kept))
+        dx = exps if in_place else backend.empty((rows, C), wide)
+        backward = engine.function("cross_entropy_backward", dtype) or _backward_numpy
         part = (own + others * w.sum()) / total
         backward(exps, y, w, own, part, others if smoothing else None, kept, dx, rows, C)
-        return dx.astype(x.dtype, copy=False)
+        return dx.astype(dtype, copy=False)
 
     return loss, row_weight, gradient
 
@@ -150,25 +176,34 @@ def _backward_numpy(
 
 
 def _rows_cuda(
-    backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float
-) -> tuple[Array, Array, Callable]:
-    """As _rows_host, the gradient made in the same launch as the loss, to be scaled only."""
-    xp, (rows, C) = backend.xp, x.shape
-    wide = accumulator(x.dtype)
+    backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float,
+    in_place: bool,
+) -> tuple[Array, Array, Callable]:  # fmt: skip
+    """The gradient is made in the same launch as the loss, to be scaled only."""
+    xp, dtype, (rows, C) = backend.xp, x.dtype, x.shape
+    wide = accumulator(dtype)
     x, target = xp.ascontiguousarray(x), xp.ascontiguousarray(target)
     weight = None if weight is None else xp.ascontiguousarray(weight)
     loss, row_weight = backend.empty((rows,), wide), backend.empty((rows,), wide)
-    dx = backend.empty((rows, C), x.dtype)
+    dx = x if in_place else backend.empty((rows, C), dtype)
     lanes = 4 if C <= 16 else 32 if C <= 1024 else 512  # threads on a row
     threads = max(lanes, 128)
+    defines = (f"THREADS={threads}", f"LANES={lanes}", *(("IN_PLACE",) if in_place else ()))
     assert backend.kernels is not None
     backend.kernels(
         "cross_entropy", "cross_entropy", rows * lanes,
         x, target, weight, loss, row_weight, dx, rows, C, ignore_index, smoothing,
-        real=x.dtype, threads=threads, defines=(f"THREADS={threads}", f"LANES={lanes}"),
+        real=dtype, threads=threads, defines=defines,
     )  # fmt: skip
 
-    def gradient(drow: Array) -> Array:
-        return (dx.astype(wide, copy=False) * drow[:, None]).astype(x.dtype, copy=False)
+    def gradient(drow: Array | None) -> Array:
+        if drow is None:
+            return dx
+        if not in_place:
+            return (dx.astype(wide, copy=False) * drow[:, None]).astype(dtype, copy=False)
+        step = max(1, _IN_PLACE // max(rows, 1))
+        for at in (slice(start, start + step) for start in range(0, C, step)):
+            dx[:, at] = (dx[:, at].astype(wide, copy=False) * drow[:, None]).astype(dtype, copy=False)
+        return dx
 
     return loss, row_weight, gradient

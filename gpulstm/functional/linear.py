@@ -11,41 +11,45 @@ from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.needs import needs
 
 
-def product(backend: Backend, a: Array, b: Array) -> Array:
-    """a @ b of two matrices in pooled memory, accumulated in float32 at least.
+def product(backend: Backend, a: Array, b: Array, out: Array | None = None) -> Array:
+    """a @ b of two matrices in pooled memory or in ``out``, accumulated in float32 at least.
 
     NumPy multiplies half types one number at a time; they go through float32 there. cuBLAS takes them as is.
     """
     if a.dtype.itemsize == 2 and not backend.is_cuda:
         wide = accumulator(a.dtype)
         return product(backend, a.astype(wide), b.astype(wide)).astype(a.dtype)
-    out = backend.empty((a.shape[0], b.shape[1]), a.dtype)
+    if out is None:
+        out = backend.empty((a.shape[0], b.shape[1]), a.dtype)
     backend.xp.matmul(a, b, out=out)
     return out
 
 
 def multiplied(
-    backend: Backend, a: Array, b: Array, bias: Array | None = None, *, sums: bool = False
+    backend: Backend, a: Array, b: Array, bias: Array | None = None, *, sums: bool = False, out: Array | None = None
 ) -> tuple[Array, Array | None]:
     """(a @ b + bias, the sums of a's rows if asked for), compiled on the processor: in the engine's own threads.
 
+    ``out``, contiguous and on the processor of no half type, takes the product in place of new memory.
     BLAS has threads of its own, which take the processor from the engine's for a while after each product.
     """
     if a.dtype.itemsize == 2 and not backend.is_cuda:
         wide = accumulator(a.dtype)
         wider = None if bias is None else bias.astype(wide)
-        out, rows = multiplied(backend, a.astype(wide), b.astype(wide), wider, sums=sums)
-        return out.astype(a.dtype), None if rows is None else rows.astype(a.dtype)
+        y, rows = multiplied(backend, a.astype(wide), b.astype(wide), wider, sums=sums)
+        return y.astype(a.dtype), None if rows is None else rows.astype(a.dtype)
     compiled = None if backend.is_cuda else _compiled(a, b, sums)
     if compiled is None:
-        out = product(backend, a, b)
+        out = product(backend, a, b, out)
         if bias is not None:
             out += bias
         # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
         ones = backend.xp.ones((a.shape[1], 1), a.dtype) if sums else None
         return out, None if ones is None else product(backend, a, ones)[:, 0]
     (M, K), N = a.shape, b.shape[1]
-    out, rows = backend.empty((M, N), a.dtype), backend.empty((M,), a.dtype) if sums else None
+    if out is None:
+        out = backend.empty((M, N), a.dtype)
+    rows = backend.empty((M,), a.dtype) if sums else None
     strides = [stride // a.itemsize for stride in (*a.strides, *b.strides)]
     bias = None if bias is None else backend.xp.ascontiguousarray(bias)
     compiled(a.ctypes.data, *strides[:2], b.ctypes.data, *strides[2:], bias, out, rows, M, N, K)

@@ -7,7 +7,7 @@ from gpulstm import functional
 from gpulstm.errors import DTypeError
 from gpulstm.functional import elementwise, rearrange
 from gpulstm.nn.arguments import on_host
-from gpulstm.tape import Tensor, apply
+from gpulstm.tape import Tensor, apply, records
 
 
 def tanh(x: Any) -> Tensor:
@@ -100,6 +100,34 @@ def cross_entropy(
     """
     options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
     return apply(functional.cross_entropy, input, target, weight, **options)
+
+
+def linear_cross_entropy(
+    input: Any,
+    linear_weight: Any,
+    target: Any,
+    *,
+    linear_bias: Any = None,
+    weight: Any = None,
+    reduction: str = "mean",
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """``gl.cross_entropy`` of a linear layer's outputs, for large vocabularies: the logits are never held together.
+
+    As ``torch.nn.functional.linear_cross_entropy``: input (..., D), linear_weight (V, D) and linear_bias (V,) as in
+    ``gl.Linear``, target integers (...), each 0 <= target < V or ``ignore_index``; weight (V,) of the classes. The loss
+    is () or, with reduction="none", of target's shape. Values and gradients are those of the two functions to
+    rounding, in a fraction of the memory. The gradients are made in this call: evaluate under ``gl.no_grad``.
+
+    Raises ShapeError, DTypeError or DeviceError, naming the argument, for what does not fit.
+
+    >>> loss = gl.linear_cross_entropy(output, head.weight, target, linear_bias=head.bias)  # head = gl.Linear(D, V)
+    """
+    wanted = {"input": input, "weight": linear_weight, "bias": linear_bias}
+    options: dict[str, Any] = {f"{name}_gradient": records((x,)) for name, x in wanted.items()}
+    options |= {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
+    return apply(functional.linear_cross_entropy, input, linear_weight, target, linear_bias, weight, **options)
 
 
 def ctc_loss(

@@ -35,7 +35,7 @@ static REAL sum(V v) {
 // x      (rows, C)  logits, C >= 1
 // y      (rows)     the class of each row
 // weight (C)        of each class
-// exps   (rows, C)  out: exp(x - largest of the row)
+// exps   (rows, C)  out: exp(x - largest of the row); may be x
 // total  (rows)     out: their sums
 // nll    (rows)     out: -log p_y
 // smooth (rows)     out: -sum of w_c (x_c - largest), or null
@@ -46,7 +46,7 @@ EXPORTED void ENTRY(cross_entropy)(
     using namespace GPULSTM_ISA;
     share(rows, rows * C, [=](long long first, long long last) {
         for (long long row = first; row < last; row++) {
-            const REAL *of = x + row * C, largest = row_max(of, C);
+            const REAL *of = x + row * C, largest = row_max(of, C), x_y = of[y[row]];
             V sum_exps{}, sum_z{};
             for_vectors<V>(C, [&](long long c, long long n) INLINED {
                 const V z = load<V>(of + c, n) - largest, e = with_rest(exp_(z), n, V{});
@@ -55,7 +55,7 @@ EXPORTED void ENTRY(cross_entropy)(
                 if (smooth) sum_z += load<V>(weight + c, n) * z; // beyond the row the weights are zero
             });
             total[row] = sum(sum_exps);
-            nll[row] = log_(total[row]) - (of[y[row]] - largest);
+            nll[row] = log_(total[row]) - (x_y - largest);
             if (smooth) smooth[row] = -sum(sum_z);
         }
     });
@@ -66,7 +66,7 @@ EXPORTED void ENTRY(cross_entropy)(
 // exps, y, weight    as above
 // own, part, spread  (rows)     of the equation; spread is null for zero
 // kept               (rows)     the rows that have a gradient; that of the others is 0
-// dx                 (rows, C)  out
+// dx                 (rows, C)  out; may be exps
 EXPORTED void ENTRY(cross_entropy_backward)(
     const REAL* exps, const long long* y, const REAL* weight, const REAL* own, const REAL* part, const REAL* spread,
     const bool* kept, REAL* dx, long long rows, long long C)
