@@ -236,9 +236,9 @@ def test_a_missing_barrier_gives_a_wrong_sum(rng, missing):
     assert SUM.count(barrier) == 1
     racing = SUM.replace(barrier, barrier.replace("__syncthreads();", ""))
     add = kernel("const REAL* x, REAL* y", f"__shared__ REAL scratch[64];{racing}")
-    x, y = rng.integers(1, 100, (5, 64)).astype(np.float32), xp.empty(5, np.float32)
-    add((5,), (64,), (xp.asarray(x), y))
-    assert (y.get() != x.sum(axis=1)).all()
+    x, y = rng.integers(1, 100, (20, 64)).astype(np.float32), xp.empty(20, np.float32)
+    add((20,), (64,), (xp.asarray(x), y))
+    assert (y.get() != x.sum(axis=1)).any()  # some blocks happen to run their threads in an order that is well
 
 
 def test_threads_that_add_to_one_place_without_order_show_it():

@@ -31,6 +31,7 @@ class _Launch(ctypes.Structure):
         ("shared", ctypes.c_size_t),
         ("seed", ctypes.c_uint64),
         ("message", ctypes.c_char * 256),
+        ("cooperative", ctypes.c_int),
     )
 
 
@@ -49,11 +50,12 @@ class RawModule:
         name_expressions: Any = None,
         jitify: Any = None,
     ) -> None:
-        if code is None or path is not None or name_expressions or enable_cooperative_groups:
+        if code is None or path is not None or name_expressions:
             raise NotImplementedError('the stand-in compiles plain extern "C" text only')
         if not isinstance(options, tuple):
             raise TypeError(f"Argument 'options' has incorrect type (expected tuple, got {type(options).__name__})")
         self.code, self.options, self.backend = code, options, backend
+        self.enable_cooperative_groups = enable_cooperative_groups
 
     def compile(self, log_stream: Any = None) -> None:
         compiling.load(self.code, self.options)
@@ -62,7 +64,7 @@ class RawModule:
         library, kernels = compiling.load(self.code, self.options)
         if name not in kernels:
             raise devices.CUDADriverError(500)
-        return RawKernel(kernels[name], library)
+        return RawKernel(kernels[name], library, self.enable_cooperative_groups)
 
 
 class RawKernel:
@@ -70,7 +72,8 @@ class RawKernel:
 
     num_regs, local_size_bytes, const_size_bytes = 32, 0, 0  # a processor's compiler cannot know
 
-    def __init__(self, kernel: compiling.Kernel, library: ctypes.PyDLL) -> None:
+    def __init__(self, kernel: compiling.Kernel, library: ctypes.PyDLL, cooperative: bool) -> None:
+        self.enable_cooperative_groups = cooperative
         self.name = self.__name__ = kernel.name
         self.max_threads_per_block = kernel.max_threads
         self._kernel = kernel
@@ -85,7 +88,8 @@ class RawKernel:
         self._check_limits(grid, block, shared_mem)
         values = self._packed(args)
         watched = _Watch(self, args)
-        launch = _Launch((ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block), shared_mem, next(_counter))
+        sizes = (ctypes.c_uint * 3)(*grid), (ctypes.c_uint * 3)(*block)
+        launch = _Launch(*sizes, shared_mem, next(_counter), b"", self.enable_cooperative_groups)
         addresses = (ctypes.c_void_p * len(values))(*(value.ctypes.data for value in values))
         ended = self._run(ctypes.byref(launch), addresses)
         watched.check()

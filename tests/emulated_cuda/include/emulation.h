@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
+#include <algorithm>
+#include <deque>
 #include <string>
 #include <utility>
 #include <vector>
@@ -23,6 +25,8 @@ static dim3 blockDim, gridDim;
 static const int warpSize = 32;
 
 #include "grid.h"
+#include "signature.h"
+#include "warps.h"
 
 #pragma GCC poison printf
 

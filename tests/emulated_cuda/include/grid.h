@@ -1,8 +1,11 @@
 // Runs every thread of a launch on the processor, in random order.
 //
-// A fibre (a stack of its own) runs one thread after another, as a plain loop. A thread that comes to a barrier
-// leaves its fibre waiting there, and another fibre goes on with the threads that have not begun. When none is
-// left to begin, all those that wait go on, in a new order. A kernel without barriers never needs a second fibre.
+// A fibre (a stack of its own) runs one thread after another, as a plain loop. A thread that has to wait leaves its
+// fibre there, and another fibre goes on with the threads that have not begun. A kernel without barriers never needs a
+// second fibre. Threads wait for their block (barrier), for their warp (warps.h), or look again later (pause). After a
+// barrier whole warps or single threads go on in a new order, some long before the others.
+//
+// Blocks run one after another, in random order. Those of a cooperative launch are all there at once and take turns.
 #pragma once
 
 namespace emulated {
@@ -12,6 +15,7 @@ struct Launch {
     size_t shared;       // bytes of dynamic shared memory
     uint64_t seed;       // of the order of blocks and threads
     char message[256];   // out: what went wrong
+    int cooperative;
 };
 
 struct Fibre {
@@ -23,14 +27,31 @@ struct Fibre {
     int line;            // of the barrier it waits at
 };
 
+struct Warp {
+    std::vector<Fibre*> waiting;
+    unsigned in[32][12], out[32][4];
+};
+
+struct Block {
+    uint3 index;
+    std::vector<unsigned> order;         // of its threads
+    size_t next_thread = 0, finished = 0, barriers = 0;
+    std::deque<Fibre*> ready;            // may go on
+    std::vector<Fibre*> waiting;         // at a barrier
+    std::vector<Warp> warps;
+    std::vector<char> shared;            // its shared memory while another block runs
+};
+
 const size_t STACK = 64 << 10, LARGEST_SHARED = 228 << 10, SHARED_FENCE = 1024, MOST_BARRIERS = 1 << 20;
 alignas(128) static char dynamic_shared[LARGEST_SHARED + SHARED_FENCE];
 
 static jmp_buf scheduler;
 static Fibre* running;
-static std::vector<Fibre*> idle, waiting;
-static std::vector<unsigned> order;  // of the block's threads
-static size_t next_thread, finished;
+static Block* block;                     // the one that runs
+static std::vector<Fibre*> idle;
+static uint64_t chance;                  // the state of the random numbers
+static bool paused;                      // a thread waits for another block
+static char* fault;                      // the launch's message
 static void (*call_kernel)();
 
 inline uint64_t random_bits(uint64_t& state) {  // SplitMix64, Steele, Lea & Flood 2014
@@ -40,29 +61,43 @@ inline uint64_t random_bits(uint64_t& state) {  // SplitMix64, Steele, Lea & Flo
     return z ^ z >> 31;
 }
 
-template <class T> void shuffle(std::vector<T>& items, uint64_t& seed) {
-    for (size_t k = items.size(); k > 1; --k) std::swap(items[k - 1], items[random_bits(seed) % k]);
+inline bool one_in(unsigned n) { return random_bits(chance) % n == 0; }
+
+template <class T> void shuffle(std::vector<T>& items) {
+    for (size_t k = items.size(); k > 1; --k) std::swap(items[k - 1], items[random_bits(chance) % k]);
 }
 
 inline uint3 unravel(uint64_t k, const unsigned* size) {
     return {(unsigned)(k % size[0]), (unsigned)(k / size[0] % size[1]), (unsigned)(k / size[0] / size[1])};
 }
 
-__attribute__((noinline)) static void barrier(int line) {
+inline size_t number_of(uint3 thread) { return thread.x + (size_t)blockDim.x * (thread.y + blockDim.y * thread.z); }
+
+__attribute__((noinline)) static void leave(int line) {  // whoever has put the fibre on a list resumes it
     Fibre* self = running;
     self->thread = threadIdx;
     self->line = line;
-    waiting.push_back(self);
     if (!_setjmp(self->at)) _longjmp(scheduler, 1);
     threadIdx = self->thread;
 }
 
+static void barrier(int line) {
+    block->waiting.push_back(running);
+    leave(line);
+}
+
+static void pause() {  // of a thread that looks again and again at what another one writes
+    paused = true;
+    block->ready.push_back(running);
+    leave(0);
+}
+
 static void run_threads() {  // what a fibre does
     for (;;) {
-        while (next_thread < order.size()) {
-            threadIdx = unravel(order[next_thread++], &blockDim.x);
+        while (block->next_thread < block->order.size()) {
+            threadIdx = unravel(block->order[block->next_thread++], &blockDim.x);
             call_kernel();
-            ++finished;
+            ++block->finished;
         }
         idle.push_back(running);
         if (!_setjmp(running->at)) _longjmp(scheduler, 1);
@@ -83,9 +118,9 @@ static Fibre* fresh_fibre() {
         idle.pop_back();
         return fibre;
     }
-    Fibre* fibre = new Fibre;
     void* stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (stack == MAP_FAILED) return nullptr;
+    Fibre* fibre = new Fibre;
     fibre->stack = (char*)stack;
     getcontext(&fibre->start);
     fibre->start.uc_stack.ss_sp = stack;
@@ -94,50 +129,63 @@ static Fibre* fresh_fibre() {
     return fibre;
 }
 
-static void forget_waiting() {  // threads that will never go on
-    for (Fibre* fibre : waiting) {
+template <class Fibres> void forget(Fibres& fibres) {  // threads that will never go on
+    for (Fibre* fibre : fibres) {
         munmap(fibre->stack, STACK);
         delete fibre;
     }
-    waiting.clear();
+    fibres.clear();
 }
 
-static bool diverged(Launch& launch) {
-    if (finished) {
-        snprintf(launch.message, sizeof launch.message, "%zu threads wait at the barrier in line %d, %zu have ended",
-                 waiting.size(), waiting[0]->line, finished);
-        return true;
-    }
-    for (Fibre* fibre : waiting)
-        if (fibre->line != waiting[0]->line) {
-            snprintf(launch.message, sizeof launch.message, "threads wait at different barriers, in lines %d and %d",
-                     waiting[0]->line, fibre->line);
-            return true;
-        }
-    return false;
+// Threads in random order: one by one, or whole warps, of which the first may end before the last begins.
+template <class T, class Number> void mix(std::vector<T>& threads, Number number) {
+    shuffle(threads);
+    if (one_in(2)) return;
+    uint64_t turn = random_bits(chance);
+    auto place = [&](T thread) { uint64_t state = turn ^ number(thread) / 32; return random_bits(state); };
+    std::stable_sort(threads.begin(), threads.end(), [&](T a, T b) { return place(a) < place(b); });
 }
 
-static bool run_block(Launch& launch, uint64_t& seed) {
-    shuffle(order, seed);
-    next_thread = finished = 0;
-    while (next_thread < order.size()) {
-        Fibre* fibre = fresh_fibre();
-        if (!fibre) {
-            strcpy(launch.message, "no memory for another fibre");
-            return false;
+#define FAULT(...) (snprintf(fault, sizeof Launch::message, __VA_ARGS__), false)
+
+// All threads that have not ended wait: whether they wait at one barrier.
+static bool together() {
+    size_t in_warps = 0, line = 0;
+    for (Warp& warp : block->warps)
+        if (!warp.waiting.empty()) in_warps += warp.waiting.size(), line = warp.waiting[0]->line;
+    if (in_warps)
+        return FAULT("%zu threads wait in line %zu for the rest of their warp, %zu at a barrier, %zu have ended",
+                     in_warps, line, block->waiting.size(), block->finished);
+    if (block->finished)
+        return FAULT("%zu threads wait at the barrier in line %d, %zu have ended", block->waiting.size(),
+                     block->waiting[0]->line, block->finished);
+    for (Fibre* fibre : block->waiting)
+        if (fibre->line != block->waiting[0]->line)
+            return FAULT("threads wait at different barriers, in lines %d and %d", block->waiting[0]->line, fibre->line);
+    if (++block->barriers > MOST_BARRIERS) return FAULT("over a million barriers: the kernel does not end");
+    return true;
+}
+
+// Runs the block until it has ended or, where others wait for their turn, for a while; false for a fault.
+static bool run_block(bool others) {
+    while (block->finished < block->order.size()) {
+        if (!block->ready.empty() && (block->next_thread == block->order.size() || one_in(8))) {
+            Fibre* next = block->ready.front();
+            block->ready.pop_front();
+            resume(next);
+        } else if (block->next_thread < block->order.size()) {
+            Fibre* fibre = fresh_fibre();
+            if (!fibre) return FAULT("no memory for another fibre");
+            resume(fibre);
+        } else {
+            if (!together()) return false;
+            mix(block->waiting, [](Fibre* fibre) { return number_of(fibre->thread); });
+            block->ready.assign(block->waiting.begin(), block->waiting.end());
+            block->waiting.clear();
+            paused = one_in(4);
         }
-        resume(fibre);
-    }
-    for (size_t barriers = 0; !waiting.empty(); ++barriers) {
-        if (diverged(launch)) return false;
-        if (barriers == MOST_BARRIERS) {
-            strcpy(launch.message, "over a million barriers: the kernel does not end");
-            return false;
-        }
-        std::vector<Fibre*> batch;
-        batch.swap(waiting);
-        shuffle(batch, seed);
-        for (Fibre* fibre : batch) resume(fibre);
+        if (*fault) return false;
+        if (others && paused) return true;
     }
     return true;
 }
@@ -148,74 +196,60 @@ extern "C" char __start_emulated_shared[] __attribute__((weak)), __stop_emulated
 
 static size_t static_shared() { return __start_emulated_shared ? __stop_emulated_shared - __start_emulated_shared : 0; }
 
-static bool run_grid(Launch& launch) {
-    uint64_t seed = launch.seed;
-    memcpy(&blockDim, launch.block, sizeof blockDim);
-    memcpy(&gridDim, launch.grid, sizeof gridDim);
-    order.resize((size_t)blockDim.x * blockDim.y * blockDim.z);
-    for (size_t k = 0; k < order.size(); ++k) order[k] = k;
-    std::vector<uint64_t> blocks((uint64_t)gridDim.x * gridDim.y * gridDim.z);
-    for (size_t k = 0; k < blocks.size(); ++k) blocks[k] = k;
-    shuffle(blocks, seed);
-    for (uint64_t block : blocks) {
-        blockIdx = unravel(block, launch.grid);
-        memset(dynamic_shared, 0xff, launch.shared + SHARED_FENCE);
-        if (static_shared()) memset(__start_emulated_shared, 0xff, static_shared());
-        if (!run_block(launch, seed)) {
-            forget_waiting();
-            return false;
-        }
-        for (size_t k = 0; k < SHARED_FENCE; ++k)
-            if (dynamic_shared[launch.shared + k] != (char)0xff) {
-                snprintf(launch.message, sizeof launch.message,
-                         "wrote %zu bytes beyond the %zu bytes of dynamic shared memory", k, launch.shared);
-                return false;
-            }
-    }
+static void move_shared(Launch& launch, Block& of, bool in) {
+    size_t dynamic = launch.shared + SHARED_FENCE;
+    char *there[] = {of.shared.data(), of.shared.data() + dynamic}, *here[] = {dynamic_shared, __start_emulated_shared};
+    for (int k = 0; k < (static_shared() ? 2 : 1); ++k)
+        memcpy(in ? here[k] : there[k], in ? there[k] : here[k], k ? static_shared() : dynamic);
+}
+
+static bool run_turn(Launch& launch, Block& next, bool others) {
+    block = &next;
+    blockIdx = next.index;
+    paused = false;
+    move_shared(launch, next, true);
+    if (!run_block(others)) return false;
+    for (size_t k = 0; k < SHARED_FENCE; ++k)
+        if (dynamic_shared[launch.shared + k] != (char)0xff)
+            return FAULT("wrote %zu bytes beyond the %zu bytes of dynamic shared memory", k, launch.shared);
+    if (others) move_shared(launch, next, false);
     return true;
 }
 
-// -- a kernel's signature, for the check of its arguments ---------------------------------------------------------
-template <class T> struct TypeName { static const char* get() { return "?"; } };
-#define EMULATED_NAME(type, name) \
-    template <> struct TypeName<type> { static const char* get() { return name; } };
-EMULATED_NAME(void, "void")
-EMULATED_NAME(bool, "bool")
-EMULATED_NAME(float, "float32")
-EMULATED_NAME(double, "float64")
-EMULATED_NAME(char, "int8")
-EMULATED_NAME(signed char, "int8")
-EMULATED_NAME(unsigned char, "uint8")
-EMULATED_NAME(short, "int16")
-EMULATED_NAME(unsigned short, "uint16")
-EMULATED_NAME(int, "int32")
-EMULATED_NAME(unsigned, "uint32")
-EMULATED_NAME(long, "int64")
-EMULATED_NAME(unsigned long, "uint64")
-EMULATED_NAME(long long, "int64")
-EMULATED_NAME(unsigned long long, "uint64")
+static Block fresh_block(Launch& launch, uint64_t number) {
+    Block made;
+    made.index = unravel(number, launch.grid);
+    made.order.resize((size_t)blockDim.x * blockDim.y * blockDim.z);
+    for (size_t k = 0; k < made.order.size(); ++k) made.order[k] = k;
+    mix(made.order, [](unsigned thread) { return thread; });
+    made.warps.resize((made.order.size() + 31) / 32);
+    made.shared.assign(launch.shared + SHARED_FENCE + static_shared(), (char)0xff);
+    return made;
+}
 
-template <class T> struct Parameter { static std::string get() { return TypeName<T>::get(); } };
-template <class T> struct Parameter<T*> { static std::string get() { return std::string("out ") + TypeName<T>::get(); } };
-template <class T> struct Parameter<const T*> { static std::string get() { return std::string("in ") + TypeName<T>::get(); } };
-
-template <auto kernel, class... A> struct Kernel {
-    static inline void** arguments;
-
-    template <size_t... I> static void unpack(std::index_sequence<I...>) { kernel(*(A*)arguments[I]...); }
-    static void call() { unpack(std::index_sequence_for<A...>()); }
-
-    static int launch(Launch& launch, void** args) {
-        arguments = args;
-        call_kernel = call;
-        return run_grid(launch);
+static bool run_grid(Launch& launch) {
+    chance = launch.seed;
+    fault = launch.message;
+    *fault = 0;
+    memcpy(&blockDim, launch.block, sizeof blockDim);
+    memcpy(&gridDim, launch.grid, sizeof gridDim);
+    std::vector<uint64_t> numbers((uint64_t)gridDim.x * gridDim.y * gridDim.z);
+    for (size_t k = 0; k < numbers.size(); ++k) numbers[k] = k;
+    shuffle(numbers);
+    std::vector<Block> blocks;
+    bool well = true;
+    for (size_t k = 0; well && (k < numbers.size() || !blocks.empty());) {
+        while (k < numbers.size() && (launch.cooperative || blocks.empty())) blocks.push_back(fresh_block(launch, numbers[k++]));
+        size_t turn = random_bits(chance) % blocks.size();
+        well = run_turn(launch, blocks[turn], blocks.size() > 1);
+        if (well && blocks[turn].finished == blocks[turn].order.size()) blocks.erase(blocks.begin() + turn);
     }
-    static const char* parameters() {
-        static std::string text = ((Parameter<A>::get() + ";") + ... + "");
-        return text.c_str();
+    for (Block& left : blocks) {
+        forget(left.ready);
+        forget(left.waiting);
+        for (Warp& warp : left.warps) forget(warp.waiting);
     }
-};
-template <auto kernel> struct Entry;
-template <class... A, void (*kernel)(A...)> struct Entry<kernel> : Kernel<kernel, A...> {};
+    return well;
+}
 
 }  // namespace emulated
