@@ -220,6 +220,15 @@ def test_more_blocks_than_run_at_once_are_refused(device):
     del device.kernels.__dict__["multiprocessors"]
 
 
+def test_a_block_that_waits_in_vain_leaves_and_says_so(many, monkeypatch):
+    macros, blocks = Tile.macros, Tile.blocks
+    monkeypatch.setattr(Tile, "macros", lambda *args: (*macros(*args), "LOOKS=1000"))
+    monkeypatch.setattr(Tile, "blocks", lambda *args: blocks(*args) - 1)
+    given, cotangents = sequence(lstm.CELL, 3, 3, 20)
+    with pytest.raises(RuntimeError, match="sequence_forward: blocks waited in vain for one another"):
+        run(many, np.dtype(float), "persistent", lstm.CELL, given, cotangents)
+
+
 def test_the_path_is_named(device):
     given, cotangents = sequence(lstm.CELL, 2, 3, 5)
     with gl.explain() as runs:
