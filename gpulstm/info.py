@@ -12,8 +12,9 @@ import numpy as np
 
 from gpulstm import engine
 from gpulstm.backend import CPU, device, why_no_cuda
-from gpulstm.cells import STEPS
+from gpulstm.cells import STEPS, Cell
 from gpulstm.dtypes import as_dtype
+from gpulstm.functional import fused_steps
 from gpulstm.launch import REALS, kernel_files, options, source
 from gpulstm.version import __version__
 
@@ -55,14 +56,20 @@ class _Text(NamedTuple):
 
 
 def _texts() -> Iterator[_Text]:
-    """Every kernel file; those of a step once for each cell."""
+    """Every kernel file; those of a step or of a sequence once for each cell."""
     for file in kernel_files():
-        cells = [(struct, cell) for struct, cell in STEPS.items() if cell.kernel and cell.kernel.program == file]
+        cells = [(struct, cell) for struct, cell in STEPS.items() if _runs(cell, file)]
         for struct, cell in cells:
             assert cell.kernel is not None
             yield _Text(f"{file} {struct}", file, cell.kernel.file, cell.defines)
         if not cells:
             yield _Text(file, file)
+
+
+def _runs(cell: Cell, file: str) -> bool:
+    """Whether the file is compiled with the cell."""
+    assert cell.kernel is not None
+    return cell.kernel.program == file or (file in fused_steps.FILES and not fused_steps.not_one_product(cell))
 
 
 def _or_reason(find: Callable[[], str]) -> str:

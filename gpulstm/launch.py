@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +110,24 @@ class Kernel:
         NoKernel when the launch is over a limit of the device, ShapeError when an array is not contiguous.
         """
         grid = min(math.ceil(size / threads), self._wave_blocks) if blocks is None else blocks
-        if grid == 0:
-            return  # nothing to do, and CUDA refuses an empty grid
+        self.bound(*args, threads=threads, blocks=grid, shared=shared)()
+
+    def bound(self, *args: Any, threads: int, blocks: int, shared: int = 0) -> Callable[..., None]:
+        """What launches with ``args``, checked and packed once, and the integers it is given after them."""
         for what, want, got in (
             ("threads in a block", self.max_threads, threads),
-            ("blocks", self._max_blocks, grid),
+            ("blocks", self._max_blocks, blocks),
             ("bytes of shared memory", self._max_shared, shared),
         ):
             if got > want:
                 raise NoKernel(f"{self.name}: want at most {want} {what} on this device, got {got}")
-        self.function((grid,), (threads,), tuple(self._packed(arg) for arg in args), shared_mem=shared)
+        packed = tuple(self._packed(arg) for arg in args)
+
+        def launch(*more: int) -> None:
+            if blocks:  # else there is nothing to do, and CUDA refuses an empty grid
+                self.function((blocks,), (threads,), (*packed, *map(np.int64, more)), shared_mem=shared)
+
+        return launch
 
     def _packed(self, arg: Any) -> Any:
         if arg is None:
@@ -144,19 +153,33 @@ class Launcher:
         self._kernels: dict[tuple, Kernel] = {}
         self._failed: dict[tuple, str] = {}  # why a cell's kernel could not be compiled
 
+    @functools.cached_property
+    def multiprocessors(self) -> int:
+        """How many blocks, be they as large as they may, run at once on this device."""
+        return self._device.attributes["MultiProcessorCount"]
+
+    @functools.cached_property
+    def capability(self) -> int:
+        """The compute capability of this device, 8.6 as 86."""
+        return int(self._device.compute_capability)
+
     def kernel(
-        self, file: str, entry: str, real: Any, defines: tuple[str, ...] = (), cell: str = "", stamp: Any = None
-    ) -> Kernel:
+        self, file: str, entry: str, real: Any, defines: tuple[str, ...] = (), cell: str = "", stamp: Any = None,
+        cooperative: bool = False,
+    ) -> Kernel:  # fmt: skip
         """The compiled kernel; compiles at the first call, CuPy keeps the result on disk.
+
+        The blocks of a ``cooperative`` one are all on the device at once, or the launch fails.
 
         Raises NoKernel, with the compiler's first error, for a cell that cannot be compiled.
         """
-        key = (file, entry, np.dtype(real).name, defines, cell, stamp)
+        key = (file, entry, np.dtype(real).name, defines, cell, stamp, cooperative)
         if key in self._failed:
             raise NoKernel(self._failed[key])
         if key not in self._kernels:
             with self._device:
-                module = self._cupy.RawModule(code=source(file, cell, stamp), options=options(real, defines))
+                more = {"enable_cooperative_groups": True} if cooperative else {}
+                module = self._cupy.RawModule(code=source(file, cell, stamp), options=options(real, defines), **more)
                 try:
                     function = module.get_function(entry)
                 except self._cupy.cuda.compiler.CompileException as error:

@@ -8,25 +8,6 @@
 
 #include "step.cuh"
 
-// What a step keeps: its first G numbers in `gates` (B, G*H), the rest in `kept` (B, (K-G)*H).
-constexpr int IN_GATES = KEPT < GATES ? KEPT : GATES, BESIDES = KEPT - IN_GATES;
-
-__device__ inline void load_kept(
-    const REAL* gates, const REAL* kept, long long b, long long j, long long H, ACC* keep)
-{
-    for (int n = 0; n < IN_GATES; ++n) keep[n] = load(gates[(b * GATES + n) * H + j]);
-    load_unit(kept, BESIDES, b, j, H, keep + IN_GATES);
-}
-
-// The unit's pre-activations: zx and zr of the bias there is.
-__device__ inline void load_pre_activations(
-    const REAL* z, const REAL* bias, long long b, long long j, long long H, ACC* gates)
-{
-    load_unit(z, GATES, b, j, H, gates);
-    if (bias)
-        for (int g = 0; g < GATES; ++g) gates[g] += load(bias[g * H + j]);
-}
-
 // zx      (B, G*H)  pre-activations from the input, x_t W_ih', without biases
 // zr      (B, G*H)  pre-activations from the states, h_prev W_hh' and what the cell has besides, without biases
 // b_ih    (G*H)     bias of the input part, or null for zero
@@ -57,8 +38,7 @@ extern "C" __global__ void step_forward(
         load_unit(vectors, VECTORS, 0, j, H, e);
         load_states(h_prev, before, k, B * H, old);
         cell.forward(x, r, old, e, fresh, keep);
-        for (int n = 0; n < IN_GATES; ++n) gates[(b * GATES + n) * H + j] = store(keep[n]);
-        store_unit(keep + IN_GATES, BESIDES, b, j, H, kept);
+        store_kept(keep, b, j, H, gates, kept);
         ACC kept_h = share_kept(alive, keep_h, b, k), kept_c = share_kept(alive, keep_c, b, k);
         h[k] = store(mixed(kept_h, old[0], fresh[0]));
         for (int s = 1; s < STATES; ++s) after[(s - 1) * B * H + k] = mixed(kept_c, old[s], fresh[s]);

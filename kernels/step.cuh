@@ -65,3 +65,29 @@ __device__ inline ACC mixed(ACC kept, ACC before, ACC after) { return kept * bef
 __device__ inline ACC gradient_of_h(const REAL* dh, const REAL* dy, const REAL* direct, long long k) {
     return load(dh[k]) + (dy ? load(dy[k]) : 0) + (direct ? load(direct[k]) : 0);
 }
+
+// What a step keeps: its first G numbers in `gates` (B, G*H), the rest in `kept` (B, (K-G)*H).
+constexpr int IN_GATES = KEPT < GATES ? KEPT : GATES, BESIDES = KEPT - IN_GATES;
+
+__device__ inline void load_kept(
+    const REAL* gates, const REAL* kept, long long b, long long j, long long H, ACC* keep)
+{
+    for (int n = 0; n < IN_GATES; ++n) keep[n] = load(gates[(b * GATES + n) * H + j]);
+    load_unit(kept, BESIDES, b, j, H, keep + IN_GATES);
+}
+
+__device__ inline void store_kept(
+    const ACC* keep, long long b, long long j, long long H, REAL* gates, REAL* kept)
+{
+    for (int n = 0; n < IN_GATES; ++n) gates[(b * GATES + n) * H + j] = store(keep[n]);
+    store_unit(keep + IN_GATES, BESIDES, b, j, H, kept);
+}
+
+// The unit's pre-activations: zx and zr of the bias there is.
+__device__ inline void load_pre_activations(
+    const REAL* z, const REAL* bias, long long b, long long j, long long H, ACC* gates)
+{
+    load_unit(z, GATES, b, j, H, gates);
+    if (bias)
+        for (int g = 0; g < GATES; ++g) gates[g] += load(bias[g * H + j]);
+}

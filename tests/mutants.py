@@ -73,6 +73,7 @@ TESTS = {
     "kernels/cross_entropy.cu": ["tests/test_cross_entropy.py"],
     "kernels/ctc.cu": ["tests/test_ctc.py"],
     "kernels/ctc.cuh": ["tests/test_ctc.py"],
+    "kernels/device.cuh": ["tests/test_fused_kernel.py"],
     "kernels/dropout.cu": ["tests/test_dropout.py"],
     "kernels/embedding.cu": ["tests/test_embedding.py"],
     "kernels/host/adam.cpp": ["tests/test_compiled.py"],
@@ -97,8 +98,12 @@ TESTS = {
     "kernels/host/vector.h": ["tests/test_math.py"],
     "kernels/math.cuh": ["tests/test_math.py", "tests/test_activation.py", "tests/test_slstm.py"],
     "kernels/norm.cu": ["tests/test_clip.py"],
+    "kernels/product.cuh": ["tests/test_fused_kernel.py"],
     "kernels/scan.cu": ["tests/test_scan.py"],
     "kernels/scanned.cuh": ["tests/test_scan.py"],
+    "kernels/sequence.cuh": ["tests/test_fused_kernel.py"],
+    "kernels/sequence_backward.cu": ["tests/test_fused_kernel.py"],
+    "kernels/sequence_forward.cu": ["tests/test_fused_kernel.py"],
     "kernels/split_mix.cuh": ["tests/test_dropout.py"],
     "kernels/step.cu": [
         "tests/test_recurrent.py",
@@ -211,9 +216,9 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
             "1 -> 2",
         ): _NOT_READ,
         ("states[0] = h_prev ? load(h_prev[k]) : 0;", "0 -> 1"): _PROJECTED,
+        ("constexpr int IN_GATES = KEPT < GATES ? KEPT : GATES, BESIDES = KEPT - IN_GATES;", "< -> <="): _EQUAL,
     },
     "kernels/step.cu": {
-        ("constexpr int IN_GATES = KEPT < GATES ? KEPT : GATES, BESIDES = KEPT - IN_GATES;", "< -> <="): _EQUAL,
         ("d[0] = CELL::direct ? load(direct[k]) : 0;", "0 -> 1"): _NOT_READ,
     },
     "kernels/step_rows.cu": {

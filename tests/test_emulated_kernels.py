@@ -8,7 +8,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from tests import emulated_cuda
 from tests.conftest import ROOT, emulation
 from tests.emulated_cuda import compile
 
@@ -25,10 +24,10 @@ def fault(message):
     return pytest.raises(xp.cuda.driver.CUDADriverError, match=f"CUDA_ERROR_LAUNCH_FAILED: .*{message}")
 
 
-def kernel(signature, body, options=("-DREAL=float",), before=""):
+def kernel(signature, body, options=("-DREAL=float",), before="", cooperative=False):
     """The kernel ``extern "C" __global__ void probe(signature) { body }``."""
     code = f'{PRELUDE}{before}\nextern "C" __global__ void probe({signature})\n{{\n{body}\n}}\n'
-    return xp.RawModule(code=code, options=options).get_function("probe")
+    return xp.RawModule(code=code, options=options, enable_cooperative_groups=cooperative).get_function("probe")
 
 
 SCALE = ("const REAL* x, REAL* y, double factor, long long n", "FOR_EACH(k, n) y[k] = factor * x[k];")
@@ -117,6 +116,91 @@ def test_a_grid_of_no_blocks_runs_one_as_cupy_makes_it():
     y = xp.zeros(1, np.int64)
     kernel("long long* y", "y[0] += 1;")((0,), (1,), (y,))
     assert y.item() == 1
+
+
+# -- warps and cooperative launches ----------------------------------------
+SWAP = "emulated::exchange(__LINE__, &mine, &got, 1, [](int lane) { return lane ^ 5; });"
+
+
+def test_the_lanes_of_a_warp_exchange_values():
+    turns = f"for (int k = 0; k < 3; ++k) {{ {SWAP} mine = got; }}"
+    body = f"unsigned mine = 3 * threadIdx.x, got = 0; {turns} y[threadIdx.x] = got;"
+    y = xp.empty(96, np.uint32)
+    kernel("unsigned* y", body)((1,), (96,), (y,))
+    np.testing.assert_array_equal(y.get(), 3 * (np.arange(96) ^ 5))
+
+
+@pytest.mark.parametrize("a_words", [2, 4])
+@pytest.mark.parametrize("per", [1, 2])
+def test_fragments_are_those_of_the_ptx_manual(rng, a_words, per):
+    """Rows and columns of every element as the manual says them of mma.m16n8k8 and k16, for 16 and 32 bits."""
+    K = 2 * per * a_words
+    multiply = kernel(
+        "const unsigned* A, const unsigned* B, float* C",
+        f"""const int g = threadIdx.x / 4, t = threadIdx.x % 4;
+        unsigned a[4] = {{0, 0, 0, 0}}, b[2] = {{0, 0}};
+        for (int i = 0; i < {per * a_words}; ++i) {{
+            int row = i / {per} % 2 ? g + 8 : g, col = t * {per} + i % {per} + (i >= {2 * per} ? {4 * per} : 0);
+            a[i / {per}] |= A[row * {K} + col] << (16 * (i % {per}));
+        }}
+        for (int i = 0; i < {per * a_words // 2}; ++i)
+            b[i / {per}] |= B[(t * {per} + i % {per} + (i >= {per} ? {4 * per} : 0)) * 8 + g] << (16 * (i % {per}));
+        float c[4];
+        for (int i = 0; i < 4; ++i) c[i] = C[(i < 2 ? g : g + 8) * 8 + t * 2 + (i & 1)];
+        emulated::multiply_fragments<{per}, {a_words}>(__LINE__, c, a, b,
+            [](unsigned word, int n) {{ return (float)({per} == 1 ? word : word >> 16 * n & 0xffff); }});
+        for (int i = 0; i < 4; ++i) C[(i < 2 ? g : g + 8) * 8 + t * 2 + (i & 1)] = c[i];""",
+    )
+    a, b, c = (rng.integers(0, 100, shape).astype(np.uint32) for shape in ((16, K), (K, 8), (16, 8)))
+    got = xp.asarray(c.astype(np.float32))
+    multiply((1,), (32,), (xp.asarray(a), xp.asarray(b), got))
+    np.testing.assert_array_equal(got.get(), a @ b + c)
+
+
+@pytest.mark.parametrize("body, message", [
+    ("if (threadIdx.x != 3) MEET", "31 threads wait in line 7 for the rest of their warp, 0 at a barrier"),
+    ("if (threadIdx.x != 3) MEET else __syncthreads();", "31 threads wait in line 7 for the rest of their warp, 1 at"),
+    ("if (threadIdx.x % 2) MEET\nelse MEET", "lanes of a warp meet in lines"),
+])  # fmt: skip
+def test_a_warp_that_does_not_meet_is_caught(body, message):
+    broken = kernel("unsigned* y", "unsigned mine = 0, got;" + body.replace("MEET", f"{{ {SWAP} }}"))
+    with fault(message):
+        broken((1,), (32,), (xp.zeros(1, np.uint32),))
+
+
+RING = """
+    for (unsigned turn = 1; turn <= 5; ++turn) {
+        volatile unsigned *from = y + (1 - turn % 2) * gridDim.x, *to = y + turn % 2 * gridDim.x;
+        if (threadIdx.x == 0) to[blockIdx.x] = from[(blockIdx.x + 1) % gridDim.x] + 1;
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            ++*count;
+            while (*(volatile unsigned*)count < turn * gridDim.x) emulated::pause();
+        }
+        __syncthreads();
+    }
+"""
+
+
+def test_the_blocks_of_a_cooperative_launch_wait_for_one_another():
+    sums = {}
+    for name, body in (("whole", RING), ("racing", RING.replace("turn * gridDim.x", "0"))):
+        ring, sums[name] = kernel("unsigned* y, unsigned* count", body, cooperative=True), set()
+        for _ in range(20):
+            y, count = xp.asarray(np.array([[0, 10, 20, 30], [0] * 4], np.uint32)), xp.zeros(1, np.uint32)
+            ring((4,), (32,), (y, count))
+            sums[name].add(tuple(y.get()[1]))
+    assert sums["whole"] == {(15, 25, 35, 5)} and len(sums["racing"]) > 1
+
+
+def test_shared_memory_is_each_blocks_own_while_blocks_take_turns():
+    body = """extern __shared__ float mine[]; __shared__ float too[32];
+    mine[threadIdx.x] = too[threadIdx.x] = blockIdx.x;
+    for (int k = 0; k < 20; ++k) __syncthreads();
+    y[blockIdx.x * 32 + threadIdx.x] = mine[threadIdx.x] + too[threadIdx.x];"""
+    y = xp.zeros(128, np.float32)
+    kernel("float* y", body, cooperative=True)((4,), (32,), (y,), shared_mem=128)
+    np.testing.assert_array_equal(y.get(), np.repeat(2 * np.arange(4), 32))
 
 
 # -- half types ----------------------------------------
@@ -239,9 +323,9 @@ def test_a_missing_barrier_gives_a_wrong_sum(rng, missing):
     assert SUM.count(barrier) == 1
     racing = SUM.replace(barrier, barrier.replace("__syncthreads();", ""))
     add = kernel("const REAL* x, REAL* y", f"__shared__ REAL scratch[64];{racing}")
-    x, y = rng.integers(1, 100, (5, 64)).astype(np.float32), xp.empty(5, np.float32)
-    add((5,), (64,), (xp.asarray(x), y))
-    assert (y.get() != x.sum(axis=1)).any()
+    x, y = rng.integers(1, 100, (20, 64)).astype(np.float32), xp.empty(20, np.float32)
+    add((20,), (64,), (xp.asarray(x), y))
+    assert (y.get() != x.sum(axis=1)).any()  # some blocks happen to run their threads in an order that is well
 
 
 def test_threads_that_add_to_one_place_without_order_show_it():

@@ -8,8 +8,9 @@ import re
 import pytest
 
 from gpulstm import info, launch
-from gpulstm.cells import general, gru, rnn
-from gpulstm.dtypes import as_dtype
+from gpulstm.cells import general, gru, lstm, rnn
+from gpulstm.dtypes import accumulator, as_dtype
+from gpulstm.functional import fused_steps
 from tests.conftest import require, skip
 
 pytestmark = pytest.mark.slow  # no version of Python or NumPy changes it
@@ -117,6 +118,52 @@ def test_every_macro_that_callers_may_choose_has_variants():
         chosen = set(re.findall(r"#ifndef (\w+)", own))
         for defines in VARIANTS.get(file, [()]):
             assert {define.partition("=")[0] for define in defines} == chosen, f"{file}.cu has macros {chosen}"
+
+
+# -- the product and the gates in one kernel ----------------------------------------
+def fused(nvrtc, monkeypatch, architecture, kind, cell, direction, H, persistent):
+    """(tile, whether on tensor cores, bytes of local memory, machine code) of every tile there is for the case."""
+    monkeypatch.setenv("CUPY_TF32", "1" if kind == "tf32" else "0")
+    real, capability = as_dtype("float32" if kind == "tf32" else kind), int(architecture)
+    tensor = fused_steps.tensor_cores(real, capability)
+    outputs, K = (len(cell.gates), H) if direction == "forward" else (1, len(cell.gates) * H)
+    code = launch.source(f"sequence_{direction}", cell.kernel.file)
+    for tile in fused_steps._TILES["tensor" if tensor else accumulator(real).name, direction]:
+        macros = tile.macros(outputs, -(-K * real.itemsize // 64) if persistent else 0, real, tensor)
+        options = launch.options(real, (*cell.defines, *macros))
+        cubin, log = compile_for(nvrtc, architecture, code, options)
+        yield tile, tensor, local_bytes(log), cubin
+
+
+@pytest.mark.parametrize("architecture", ("75", "80", "86", "90", "100", "120"))
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("kind", (*launch.REALS, "tf32"))
+def test_no_tile_of_the_fused_kernels_spills(nvrtc, monkeypatch, kind, direction, architecture):
+    for H, persistent in ((128, False), (128, True), (512, True)):
+        for tile, _, used, _ in fused(nvrtc, monkeypatch, architecture, kind, lstm.CELL, direction, H, persistent):
+            assert len(used) >= 2 and not any(used.values()), f"{tile} keeps values in local memory: {used}"
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.inner is None], ids=lambda cell: cell.name)
+def test_no_tile_of_the_fused_kernels_of_any_cell_spills(nvrtc, monkeypatch, cell, kind, direction):
+    for H, persistent in ((128, False), (512, True)):
+        for tile, _, used, _ in fused(nvrtc, monkeypatch, "90", kind, cell, direction, H, persistent):
+            assert not any(used.values()), f"{tile} keeps values in local memory: {used}"
+
+
+@pytest.mark.parametrize(("kind", "architecture", "instruction"), [
+    ("float16", "75", "m16n8k8.row.col.f32.f16.f16.f32"), ("float16", "80", "m16n8k16.row.col.f32.f16.f16.f32"),
+    ("bfloat16", "80", "m16n8k16.row.col.f32.bf16.bf16.f32"), ("tf32", "80", "m16n8k8.row.col.f32.tf32.tf32.f32"),
+    ("bfloat16", "75", None), ("float32", "80", None), ("float64", "90", None),
+])  # fmt: skip
+def test_tensor_cores_multiply_where_they_should(nvrtc, monkeypatch, kind, architecture, instruction):
+    monkeypatch.setattr(nvrtc, "getCUBIN", nvrtc.getPTX)
+    for direction in ("forward", "backward"):
+        for _, tensor, _, ptx in fused(nvrtc, monkeypatch, architecture, kind, lstm.CELL, direction, 128, False):
+            found = set(re.findall(r"mma\.sync\.aligned\.([\w.]+)", ptx.decode() if isinstance(ptx, bytes) else ptx))
+            assert found == ({instruction} if instruction else set()) and tensor == bool(instruction)
 
 
 # -- the checks above can fail ----------------------------------------

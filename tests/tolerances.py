@@ -31,8 +31,10 @@ ULPS = {
     # The plain run beside it is in float32; the kernel rounds what it stores at every step of the sequence.
     "float16": 16,
     "bfloat16": 16,
+    # Factors of float16's ten bits in every product, in arrays of float32.
+    "tf32": 16,
 }
-_EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+_EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7, "tf32": 2.0**-10}
 
 # Central differences in float64 with step 1e-6 and the tolerances of PyTorch's gradcheck.
 STEP, GRADIENT_RELATIVE, GRADIENT_ABSOLUTE = 1e-6, 1e-3, 1e-5
@@ -68,9 +70,12 @@ def assert_close(got: Any, want: Any, name: str = "array", rtol: float | None = 
     assert error <= tolerance * scale, f"{name}: relative error {error / scale:.2e}, want at most {tolerance:.0e}"
 
 
-def assert_ratio(kernel: Any, plain: Any, reference: Any, name: str = "array") -> None:
-    """The ratio rule: ``kernel`` in any dtype, ``plain`` NumPy's float32 run, ``reference`` in float64."""
-    dtype = _host(kernel).dtype.name
+def assert_ratio(kernel: Any, plain: Any, reference: Any, name: str = "array", row: str = "") -> None:
+    """The ratio rule: ``kernel`` in any dtype, ``plain`` NumPy's float32 run, ``reference`` in float64.
+
+    ``row`` is that of the table where it is not the dtype's.
+    """
+    dtype = row or _host(kernel).dtype.name
     assert _host(reference).dtype == np.float64, f"{name}: want a float64 reference, got {_host(reference).dtype}"
     kernel, reference = _checked(kernel, reference, name, same_dtype=False)
     plain, _ = _checked(plain, reference, name, same_dtype=False)

@@ -43,6 +43,18 @@ class Loop:
         self.all = be.empty((T + 1, B, seq.P), seq.dtype), be.empty(others, accumulator(seq.dtype))
         for row, state in zip((self.all[0][first], *self.all[1][first]), states, strict=True):
             row[...] = 0 if state is None else state
+        self._run_steps(gates)
+
+        y = self.all[0][seq.after : T + seq.after]
+        if alive is not None:
+            y = be.where(alive, y, 0)
+        h, states_n = (rows[last] for rows in self.all)
+        return y, h.copy(), *(state.astype(seq.dtype) for state in states_n)
+
+    def _run_steps(self, gates: Array) -> None:
+        """All steps from the first states on; gates (T, B, G*H), the input's part, becomes what is kept."""
+        seq, be, xp, cell, weights = self.seq, self.seq.backend, self.seq.backend.xp, self.seq.cell, self.weights
+        T, B, H, GH = seq.T, seq.B, seq.H, gates.shape[2]
         self.left = tuple(rows[seq.before : T + seq.before] for rows in self.all)  # by the step before
         after = tuple(rows[seq.after : T + seq.after] for rows in self.all)
         self.entering = self.left
@@ -85,20 +97,27 @@ class Loop:
             if weights.w_hr is not None:
                 self._project(t, weights.w_hr, after[0][t])
 
-        y = after[0]
-        if alive is not None:
-            y = be.where(alive, y, 0)
-        h, states_n = (rows[last] for rows in self.all)
-        return y, h.copy(), *(state.astype(seq.dtype) for state in states_n)
-
     def pullback(self, dy: Array | None, *dstates: Array | None) -> tuple:
         """The gradients of x, the first states and the weights, from those of y and the last states."""
-        seq, be, xp, cell, weights = self.seq, self.seq.backend, self.seq.backend.xp, self.seq.cell, self.weights
-        T, B, H, P, GH = seq.T, seq.B, seq.H, seq.P, weights.w_ih.shape[0]
+        seq, be, weights = self.seq, self.seq.backend, self.weights
+        T, B, GH = seq.T, seq.B, weights.w_ih.shape[0]
         if dy is not None:
-            dy = xp.ascontiguousarray(dy, dtype=seq.dtype)
+            dy = be.xp.ascontiguousarray(dy, dtype=seq.dtype)
             if seq.alive is not None:
                 dy = be.where(seq.alive[:, :, None], dy, 0)
+        gradients, dzx, dzr, dhs, dvectors = self._run_back(dy, dstates)
+        flat_x, flat_r = dzx.reshape(T * B, GH), dzr.reshape(T * B, GH)
+        return (
+            product(be, flat_x, weights.w_ih).reshape(T, B, weights.w_ih.shape[1]) if self.input_gradient else None,
+            *(d if given else None for d, given in zip(gradients, self.given, strict=True)),
+            product(be, flat_x.T, self.x),
+            *self._weight_gradients(flat_x, flat_r, dhs, dvectors),
+        )
+
+    def _run_back(self, dy: Array | None, dstates: tuple) -> tuple:
+        """(gradients of the first states, dzx, dzr, dhs, dvectors), from those of y and of the last states."""
+        seq, be, xp, cell, weights = self.seq, self.seq.backend, self.seq.backend.xp, self.seq.cell, self.weights
+        T, B, H, P, GH = seq.T, seq.B, seq.H, seq.P, weights.w_ih.shape[0]
         dy_rows = [None] * T if dy is None else list(dy)
         # The gradient of h by way of the next step's product, and besides it.
         dh = be.zeros((B, P), seq.dtype)
@@ -128,14 +147,7 @@ class Loop:
 
         if direct is not None:
             dh += direct
-        gradients = [dh, *(d.astype(seq.dtype, copy=False) for d in ds)]
-        flat_x, flat_r = dzx.reshape(T * B, GH), dzr.reshape(T * B, GH)
-        return (
-            product(be, flat_x, weights.w_ih).reshape(T, B, weights.w_ih.shape[1]) if self.input_gradient else None,
-            *(d if given else None for d, given in zip(gradients, self.given, strict=True)),
-            product(be, flat_x.T, self.x),
-            *self._weight_gradients(flat_x, flat_r, dhs),
-        )
+        return [dh, *(d.astype(seq.dtype, copy=False) for d in ds)], dzx, dzr, dhs, self.steps.dvectors
 
     def _products_backward(self, t: int, dzr: Array, dh: Array, direct: Array | None, ds: Array) -> None:
         """The gradients of the states before step t by way of its products; dh, used up, is written."""
@@ -154,7 +166,7 @@ class Loop:
         if not written:
             dh[...] = 0
 
-    def _weight_gradients(self, dzx: Array, dzr: Array, dhs: Array) -> tuple:
+    def _weight_gradients(self, dzx: Array, dzr: Array, dhs: Any, dvectors: Array) -> tuple:
         """Those of w_hh, b_ih, b_hh, w_hr and the extras."""
         seq, be, cell, weights = self.seq, self.seq.backend, self.seq.cell, self.weights
         # A sum over rows is a product too: it accumulates in float32 and runs on all cores.
@@ -176,8 +188,7 @@ class Loop:
             if name not in by_name:
                 by_name[name] = be.zeros(shape, seq.dtype)
             by_name[name][each.form.weight_rows(seq.H)] += gradient
-        dvectors = self.steps.dvectors.sum(0).astype(seq.dtype, copy=False)
-        by_name |= vectors_by_name(cell, dvectors, seq.H)
+        by_name |= vectors_by_name(cell, dvectors.sum(0).astype(seq.dtype, copy=False), seq.H)
         return by_name["w_hh"], db_ih, db_hh, dw_hr, *(by_name[form.name] for form in cell.extra)
 
     def _enter(self, t: int, multiplied: Any) -> None:

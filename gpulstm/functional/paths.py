@@ -5,32 +5,39 @@ from typing import Any
 from gpulstm.backend import Backend
 from gpulstm.cells import Cell
 from gpulstm.errors import NoKernel
-from gpulstm.functional import engine_loop, kernel_steps
+from gpulstm.functional import engine_loop, fused_steps, kernel_steps
 
-PATHS = ("kernel", "engine", "reference")  # the fastest of a GPU and of the processor, and what serves every case
+# What "auto" takes on a GPU and on the processor, what serves every case, and what is taken only by its name.
+PATHS = ("kernel", "engine", "reference", "fused", "persistent")
+FUSED = PATHS[3:]
 
 
-def choose(path: str, cell: Cell, backend: Backend, dtype: Any) -> tuple[str, str]:
+def choose(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool = False) -> tuple[str, str]:
     """(the path to take, why no faster one serves).
 
     "auto" takes the fastest that can serve the case. Raises NoKernel, with the reason, when the path named
-    cannot, and for a path that does not exist.
+    cannot, and for a path that does not exist. ``projected`` says that h is projected in each step.
     """
     if path not in ("auto", *PATHS):
         raise NoKernel(f"path: want one of auto, {', '.join(PATHS)}, got {path!r}")
     fastest = "kernel" if backend.is_cuda else "engine"
     if path == "reference":
         return path, f"path={path!r} was asked for"
-    why = _why_not(fastest if path == "auto" else path, cell, backend, dtype)
+    path_meant = fastest if path == "auto" else path
+    why = _why_not(path_meant, cell, backend, dtype, projected)
     if not why:
-        return fastest, ""
+        return path_meant, ""
     if path != "auto":
         raise NoKernel(f"path {path!r} cannot serve this {cell.name}: {why}; use path='auto'")
     return "reference", why
 
 
-def _why_not(path: str, cell: Cell, backend: Backend, dtype: Any) -> str:
+def _why_not(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool) -> str:
     """Why the path cannot serve the case, or ""; the scan of a cell that is not recurrent (scan.py) has every path."""
     if path == "engine":
         return "it takes NumPy arrays and these are CuPy's" if backend.is_cuda else engine_loop.why_not(cell)
-    return backend.why_no_kernels if backend.kernels is None else kernel_steps.why_not(cell, backend.kernels, dtype)
+    if backend.kernels is None:
+        return backend.why_no_kernels
+    if path in FUSED:
+        return fused_steps.why_not(cell, backend.kernels, dtype, projected)
+    return kernel_steps.why_not(cell, backend.kernels, dtype)

@@ -13,12 +13,13 @@ from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.explain import record
 from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.engine_loop import EngineLoop
+from gpulstm.functional.fused_loop import FusedLoop
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.kernel_steps import KernelSteps
 from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.needs import needs
-from gpulstm.functional.paths import choose
+from gpulstm.functional.paths import FUSED, choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
 
@@ -64,7 +65,8 @@ def recurrent(
 
     ``reverse`` runs from the last step of each sequence to its first. ``zoneout`` is the noise on h and that on
     the other states (Krueger 2017), ``recurrent_dropout`` that on h_prev in its product, one mask for all steps
-    (Gal & Ghahramani 2016). ``path`` is "auto" or one of "kernel", "reference" (see ``gl.explain``).
+    (Gal & Ghahramani 2016). ``path`` is "auto" or one of "kernel", "reference" (see ``gl.explain``), and on a GPU also
+    "fused" or "persistent", which have the product and the gates of a step in one kernel.
     ``recompute`` keeps the states of every sqrt(T)-th step alone and computes the rest again in the pullback
     (Chen et al. 2016), which takes one more forward pass. ``inference`` says that the pullback is not needed: then less
     is kept, and the pullback, if it is called all the same, may have to compute the sequence again.
@@ -148,7 +150,7 @@ def _prepared(
     if c is not None and len(cell.states) == 1:
         raise ShapeError(f"zoneout: want None for what a {cell.name} has not, states besides h, got {c}")
     modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
-    path, why = choose(path, cell, backend, x.dtype)
+    path, why = choose(path, cell, backend, x.dtype, projected=weights.w_hr is not None)
     record(cell.name, path, backend.name, x.dtype, (T, B, D, H), reverse, why)
 
     def loop(part: slice | None) -> Loop | EngineLoop:
@@ -156,6 +158,8 @@ def _prepared(
         seq = Sequence(backend, cell, x.dtype, steps, B, H, P, reverse, its_modes)
         if path == "engine":
             return EngineLoop(seq, input_gradient, keep=not inference)
+        if path in FUSED:
+            return FusedLoop(seq, path == "persistent", input_gradient)
         return Loop(seq, KernelSteps if path == "kernel" else ReferenceSteps, input_gradient)
 
     return loop, states, weights
