@@ -6,12 +6,14 @@ The array decides: functions ask ``backend_of(x, w)`` and use ``.xp``. There is 
 import functools
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpulstm import pool
+from gpulstm.cublas import Cublas
 from gpulstm.errors import DeviceError, DTypeError, type_name
 from gpulstm.launch import Launcher
 from gpulstm.plain import check_plain, native
@@ -72,6 +74,27 @@ class NumpyBackend:
         """a where the condition holds, else b, an array or a number, in the type of a."""
         return np.where(condition, a, np.asarray(b, a.dtype))
 
+    def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+        """out (M, N) = a (M, K) @ b (K, N); half types are summed in float32."""
+        if a.dtype.itemsize == 2:  # NumPy multiplies these one number at a time, and sums them as they are
+            out[...] = np.matmul(a.astype(np.float32), b.astype(np.float32))
+        else:
+            np.matmul(a, b, out=out)
+
+    def multiply_rows(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, add: bool = False) -> Callable[[int], None]:
+        """What computes out = a[t] @ b for t, a of (T, M, K); with ``add`` out += a[t] @ b. out may be (T, M, N)."""
+        rows = list(a)  # once: indexing an array costs as much as a small product
+        to = list(out) if out.ndim == 3 else [out] * len(rows)
+        if not add:
+            return lambda t: self.multiply(rows[t], b, to[t])
+        product = self.empty(to[0].shape, out.dtype)
+
+        def multiply(t: int) -> None:
+            self.multiply(rows[t], b, product)
+            to[t][...] += product
+
+        return multiply
+
     def synchronize(self) -> None:
         pass
 
@@ -94,6 +117,7 @@ class CupyBackend:
         self.name, self.xp, self.index = f"cuda:{index}", cupy, index
         self.device = cupy.cuda.Device(index)
         self.kernels: Launcher | None = Launcher(cupy, self.device)
+        self._products = Cublas(cupy, self.device)
 
     def __enter__(self) -> "CupyBackend":
         self.device.__enter__()
@@ -112,11 +136,8 @@ class CupyBackend:
         with self.device:
             if _is_cupy(x) and x.device.id != self.index:
                 x = x.copy()  # CuPy copies to the current device
-            elif (
-                not isinstance(x, np.ndarray)
-                and not hasattr(x, "__cuda_array_interface__")
-                and hasattr(x, "__dlpack__")
-            ):
+            elif not isinstance(x, np.ndarray) and not _is_cupy(x) and hasattr(x, "__dlpack__"):
+                # Before __cuda_array_interface__, which has no name for bfloat16.
                 x = _from_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CPU else self.xp.from_dlpack(x)
             return self.xp.asarray(native(x), dtype=dtype)
 
@@ -137,7 +158,16 @@ class CupyBackend:
         CuPy's own has no bfloat16 and gives float32 for it.
         """
         with self.device:
-            return self.xp.where(condition, a, self.xp.asarray(b, a.dtype)).astype(a.dtype, copy=False)
+            return self.xp.where(condition, a, b).astype(a.dtype, copy=False)
+
+    def multiply(self, a: Array, b: Array, out: Array) -> None:
+        """out (M, N) = a (M, K) @ b (K, N); half types are summed in float32."""
+        self._products.multiply(a, b, out)
+
+    def multiply_rows(self, a: Array, b: Array, out: Array, add: bool = False) -> Callable[[int], None]:
+        """What computes out = a[t] @ b for t, a of (T, M, K), on the stream that is current now; with ``add``
+        out += a[t] @ b. out may be (T, M, N)."""
+        return self._products.by_row(a, b, out, add)
 
     def synchronize(self) -> None:
         self.device.synchronize()

@@ -1,16 +1,15 @@
 """Finds, compiles, caches and launches a kernel of ``kernels/*.cu`` through CuPy's RawModule."""
 
 import functools
-import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gpulstm.building import first_error, kernel_folder
-from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from gpulstm.errors import DTypeError, NoKernel
+from gpulstm.kernel import Kernel, parameters
 
 # dtype name -> what a kernel's REAL (storage) and ACC (accumulation) are.
 _TYPES = {
@@ -22,7 +21,6 @@ _TYPES = {
 REALS = tuple(_TYPES)
 _INCLUDE = re.compile(r'#include (?:"([^"]+\.cuh)"|CELL_FILE\b)')
 _STRUCT = re.compile(r"^struct (\w+) : Cell\b", re.MULTILINE)
-_WAVES = 32  # blocks of a grid-stride kernel for each multiprocessor; more would only queue
 
 
 def kernel_files() -> list[str]:
@@ -93,58 +91,6 @@ def options(real: Any, defines: tuple[str, ...] = ()) -> tuple[str, ...]:
     return ("-std=c++17", *_TYPES[name], *(f"-D{define}" for define in defines))
 
 
-class Kernel:
-    """One compiled entry point on one device."""
-
-    def __init__(self, name: str, function: Any, attributes: dict[str, int]) -> None:
-        self.name, self.function = name, function
-        self.max_threads = min(attributes["MaxThreadsPerBlock"], function.max_threads_per_block)
-        self._max_blocks = attributes["MaxGridDimX"]
-        self._max_shared = attributes["MaxSharedMemoryPerBlock"] - function.shared_size_bytes
-        self._wave_blocks = _WAVES * attributes["MultiProcessorCount"]
-
-    def __call__(self, size: int, *args: Any, threads: int = 256, blocks: int | None = None, shared: int = 0) -> None:
-        """Launch with ``size`` elements for a grid-stride loop, or with an exact number of ``blocks``.
-
-        Arrays pass their pointer, integers a ``long long``, floats a ``double``, None a null pointer. Raises
-        NoKernel when the launch is over a limit of the device, ShapeError when an array is not contiguous.
-        """
-        grid = min(math.ceil(size / threads), self._wave_blocks) if blocks is None else blocks
-        self.bound(*args, threads=threads, blocks=grid, shared=shared)()
-
-    def bound(self, *args: Any, threads: int, blocks: int, shared: int = 0) -> Callable[..., None]:
-        """What launches with ``args``, checked and packed once, and the integers it is given after them."""
-        for what, want, got in (
-            ("threads in a block", self.max_threads, threads),
-            ("blocks", self._max_blocks, blocks),
-            ("bytes of shared memory", self._max_shared, shared),
-        ):
-            if got > want:
-                raise NoKernel(f"{self.name}: want at most {want} {what} on this device, got {got}")
-        packed = tuple(self._packed(arg) for arg in args)
-
-        def launch(*more: int) -> None:
-            if blocks:  # else there is nothing to do, and CUDA refuses an empty grid
-                self.function((blocks,), (threads,), (*packed, *map(np.int64, more)), shared_mem=shared)
-
-        return launch
-
-    def _packed(self, arg: Any) -> Any:
-        if arg is None:
-            return np.uintp(0)
-        if isinstance(arg, int | np.integer):
-            return np.int64(arg)
-        if isinstance(arg, float | np.floating):
-            return np.float64(arg)
-        if isinstance(arg, np.ndarray):  # CuPy would take one of a single element for a pointer
-            raise DTypeError(f"{self.name}: want arrays on the GPU, got one of NumPy of shape {arg.shape}")
-        if not arg.flags.c_contiguous:
-            raise ShapeError(
-                f"{self.name}: want C-contiguous arrays, got one of shape {arg.shape}, strides {arg.strides}"
-            )
-        return arg
-
-
 class Launcher:
     """The kernels of one device: ``launcher(file, entry, size, *args, real=dtype)`` looks up and launches."""
 
@@ -188,7 +134,8 @@ class Launcher:
                     self._failed[key] = f"{Path(cell).name}: the compiler failed: {first_error(str(error))}"
                     raise NoKernel(self._failed[key]) from error
                 name = f"{file.removesuffix('.cu')}.cu {entry}{f' of {cell}' if cell else ''}"
-                self._kernels[key] = Kernel(name, function, self._device.attributes)
+                listed = parameters(source(file, cell, stamp), entry, real)
+                self._kernels[key] = Kernel(name, function, listed, self._cupy, self._device)
         return self._kernels[key]
 
     def __call__(

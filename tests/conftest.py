@@ -29,8 +29,8 @@ if unknown := set(NAMED) - set(ALL_DEVICES):
     raise pytest.UsageError(f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}")
 
 
-# A process has one CUDA: the emulated one where it is asked for, or where there is no other. It must be there before cupy
-# is imported.
+# A process has one CUDA: the emulated one where it is asked for, or where there is no other. It must be there before
+# cupy is imported.
 REAL_GPU = any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg"))
 if REAL_GPU and "emulated" not in NAMED:
     NO_EMULATION = "this process has a GPU; GPULSTM_TEST_DEVICES=cpu,emulated emulates one"

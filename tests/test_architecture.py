@@ -21,7 +21,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
     ("building", "errors", "explain", "version"),
-    ("build_command", "checks", "dtypes", "engine", "launch", "library_cache", "plain", "pool", "random", "threads"),
+    (
+        "build_command",
+        "checks",
+        "cublas",
+        "dtypes",
+        "engine",
+        "kernel",
+        "launch",
+        "library_cache",
+        "plain",
+        "pool",
+        "random",
+        "threads",
+    ),
     ("arguments", "backend"),
     ("cells",),
     ("functional",),

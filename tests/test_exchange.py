@@ -433,6 +433,6 @@ def test_parts_and_numpys_functions_name_another_device(emulated):
         x[np.array([0])] = np.float32([1])
         assert x[np.array([False, True])].tolist() == [2]
     assert [line.partition(" ")[0] for line in runs.moved] == ["value", "key", "key"]
-    with pytest.raises(DeviceError, match=r"np.save: want a tensor on cpu, got one on cuda:0; copy it with .numpy\(\)"):
-        np.save("never", x)
+    with pytest.raises(DeviceError, match=r"np.block: want a tensor on cpu, got one on cuda:0; copy it with"):
+        np.block([x, x])
     assert x[[0]].tolist() == [1] and x[gl.tensor([1], device="cuda")].tolist() == [2]

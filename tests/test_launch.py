@@ -6,9 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpulstm import backend, launch
+from gpulstm import backend, kernel, launch
 from gpulstm.dtypes import as_dtype
-from gpulstm.errors import DTypeError, NoKernel, ShapeError
+from gpulstm.errors import DeviceError, DTypeError, NoKernel, ShapeError
 from tests.conftest import GPUS
 
 PROBES = """// Kernels for tests of the launcher.
@@ -155,7 +155,7 @@ def test_the_grid_fits_the_size(device, probes, size, limits, want):
 
 @on_gpus
 def test_a_grid_is_no_larger_than_fills_the_device(device, probes):
-    most = launch._WAVES * device.device.attributes["MultiProcessorCount"]
+    most = kernel._WAVES * device.device.attributes["MultiProcessorCount"]
     blocks, threads, _ = launched_sizes(device, most * 2 + 1, threads=1)
     assert (blocks, threads) == (most, 1)
     x = np.arange(most * 2 + 1, dtype=np.float32)  # a grid-stride loop serves all the same
@@ -239,10 +239,57 @@ def test_limits_of_the_kernel_count_beside_the_devices(device, probes):
 def test_an_array_with_gaps_is_refused(device, probes, view):
     x, y = device.zeros((6, 4), np.float32), device.zeros((6, 4), np.float32)
     for given in ((view(x), y), (x, view(y))):
-        with pytest.raises(ShapeError, match=r"probes.cu scale: want C-contiguous arrays, got one of shape \(\d, \d\)"):
+        with pytest.raises(
+            ShapeError, match=r"probes.cu scale: [xy]: want a C-contiguous array, got one of shape \(\d, \d\)"
+        ):
             device.kernels("probes", "scale", 4, *given, 1.0, 4, real=np.float32)
     with device:
         device.kernels("probes", "scale", 4, x[2], y[3], 1.0, 4, real=np.float32)  # a row of an array has none
+
+
+@on_gpus
+@pytest.mark.parametrize("change, message", [
+    (lambda x, y: (x, y, 2.0), "want 4 arguments, got 3"),
+    (lambda x, y: (x, y, 2.0, 10, None), "want 4 arguments, got more"),
+    (lambda x, y: (x, y, 10, 2.0), "factor: want a float, got int"),
+    (lambda x, y: (x, y, 2.0, 10.0), "n: want an integer, got float"),
+    (lambda x, y: (x, y, 2.0, None), "n: want an integer, got NoneType"),
+    (lambda x, y: (x, 2.0, 2.0, 10), "y: want an array of float32 on the GPU, got float"),
+    (lambda x, y: (2, y, 2.0, 10), "x: want an array of float32 on the GPU, got int"),
+    (lambda x, y: (x, y, x, 10), "factor: want a float, got ndarray"),
+    (lambda x, y: (x.get(), y, 2.0, 10), "x: want an array of float32 on the GPU, got ndarray"),
+    (lambda x, y: (x.astype(np.float64), y, 2.0, 10), "x: want an array of float32 on the GPU, got one of float64"),
+    (lambda x, y: (x, y.view(np.int32), 2.0, 10), "y: want an array of float32 on the GPU, got one of int32"),
+])  # fmt: skip
+def test_an_argument_that_does_not_fit_the_kernels_own_parameter_is_refused(device, probes, change, message):
+    """CUDA would take the bits for what the kernel calls them."""
+    x, y = device.zeros((10,), np.float32), device.zeros((10,), np.float32)
+    scale = device.kernels.kernel("probes", "scale", np.float32)
+    with pytest.raises((ShapeError, DTypeError), match=f"^probes.cu scale: {message}$"):
+        scale(10, *change(x, y))
+    assert not device.to_numpy(y).any()
+
+
+def test_an_array_of_another_gpu_is_refused(emulated, probes):
+    first, second = (backend.device(f"cuda:{k}").backend for k in range(2))
+    x, y = first.zeros((10,), np.float32), second.zeros((10,), np.float32)
+    with pytest.raises(DeviceError, match=r"^probes.cu scale: x: want an array on cuda:1, got one on cuda:0$"):
+        second.kernels("probes", "scale", 10, x, y, 2.0, 10, real=np.float32)
+
+
+@pytest.mark.parametrize(("real", "names"), [
+    ("float16", ["float16", "float32"]), ("float64", ["float64", "float64"]), ("bfloat16", ["bfloat16", "float32"]),
+])  # fmt: skip
+def test_a_kernels_parameters_are_read_from_its_text(real, names):
+    text = """extern "C" __global__ void __launch_bounds__(THREADS, 1) other(int n) {}
+    extern "C" __global__ void probe(
+        const REAL* __restrict__ x, ACC* sums, const bool* alive, long long n, double factor, Thing* what) {}"""
+    found = kernel.parameters(text, "probe", as_dtype(real))
+    assert [p.name for p in found] == ["x", "sums", "alive", "n", "factor", "what"]
+    assert [p.dtype for p in found] == [*names, "bool", "int64", "float64", ""]
+    assert [p.pointer for p in found] == [True, True, True, False, False, True]
+    with pytest.raises(NoKernel, match="probe2: want a kernel of this name"):
+        kernel.parameters(text, "probe2", np.float32)
 
 
 @on_gpus

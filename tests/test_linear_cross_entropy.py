@@ -18,7 +18,6 @@ from gpulstm.errors import DeviceError, DTypeError, ShapeError
 from gpulstm.functional import cross_entropy, linear, linear_cross_entropy
 from tests import emulated_cuda
 from tests.conftest import GPUS
-from tests.emulated_cuda import memory as emulated_memory
 from tests.tolerances import assert_close, assert_gradient, assert_ratio, central_differences
 
 module = importlib.import_module("gpulstm.functional.linear_cross_entropy")
@@ -388,41 +387,23 @@ def test_memory_in_small(monkeypatch, dtype, reduction):
     assert beyond_results(lambda: called(composed, [x, w, target, b], reduction=reduction)) > logits
 
 
-@pytest.mark.parametrize("device", GPUS, indirect=True)
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("reduction", ["mean", "none"])
-def test_memory_of_a_gpu(device, monkeypatch, dtype, reduction):
-    """The most that is in use during the call: asked at each allocation of the emulated GPU, of a real one at most."""
+def test_memory_of_a_gpu(emulated, monkeypatch, dtype, reduction):
+    """The most that is in use during the call, every block of the emulated GPU counted."""
     monkeypatch.setattr(module, "_LEAST", 1 << 10)
     monkeypatch.setattr(module, "_BLOCK_CUDA", 1 << 10)
     monkeypatch.setattr(importlib.import_module("gpulstm.functional.cross_entropy"), "_IN_PLACE", 1 << 10)
+    device = gl.device("cuda").backend
     N, V, D = 512, 1000, 32
     x, w, target, b, _ = (device.asarray(a) for a in case(18, (N,), D, V, dtype))
-    memory = device.xp.get_default_memory_pool()
-    memory.free_all_blocks()
+    linear(x[:1], w)  # cuBLAS has its workspace
 
     def beyond(function):
-        before, most = memory.used_bytes(), 0
-
-        def noted(call):
-            def noting(*args, **kwargs):
-                nonlocal most
-                result = call(*args, **kwargs)
-                most = max(most, memory.used_bytes())
-                return result
-
-            return noting
-
-        with monkeypatch.context() as patch:
-            if device.xp is emulated_cuda.cupy:
-                patch.setattr(emulated_memory.Block, "__init__", noted(emulated_memory.Block.__init__))
-            else:
-                patch.setattr(device, "empty", noted(device.empty))
-                patch.setattr(device.xp, "matmul", noted(device.xp.matmul))
+        with emulated_cuda.counted() as counts:
             loss, pullback = function(x, w, target, b, reduction=reduction)
             results = [loss, *pullback(device.xp.ones(loss.shape, loss.dtype))]
-            most = max(most, memory.used_bytes())
-        return most - before - sum(a.nbytes for a in results if a is not None)
+        return counts.most_bytes - sum(a.nbytes for a in results if a is not None)
 
     logits = x.itemsize * N * V
     assert beyond(linear_cross_entropy) < logits / 10

@@ -332,7 +332,7 @@ def test_what_a_layer_says_of_bad_input(device, rng):
     refused(ShapeError, "lengths: want None with a single sequence", x[:, 0], lengths=[5])
     refused(ShapeError, "lengths: want an array or a list that is one, got ", x, lengths=[[1], [2, 3]])
     if device.is_cuda:
-        refused(DeviceError, "x: want cuda:0, the device of weight_ih_l0, got cpu", np.zeros((5, 2, 3)))
+        refused(DeviceError, "x: want cuda:0, the device of weight_ih_l0, got cpu", gl.tensor(np.zeros((5, 2, 3))))
 
 
 @pytest.mark.oracle

@@ -192,7 +192,24 @@ def test_new_layers_go_to_the_best_device_in_float32(emulated):
             assert p.device == "cuda:0" and p.dtype == np.float32
     assert gl.Linear(2, 3, device=gl.device("cuda:1")).device == "cuda:1"
     with pytest.raises(DeviceError, match=r"^x: want cuda:0, the device of weight, got cpu; .*device='cuda:0'"):
-        gl.Linear(2, 3)(np.ones((4, 2), np.float32))
+        gl.Linear(2, 3)(gl.tensor(np.ones((4, 2), np.float32)))
+
+
+def test_arrays_of_the_host_are_moved_to_a_layers_gpu(emulated):
+    """What a layer, a loss and an operator are given; a Tensor is where its user has put it."""
+    x, ids = np.ones((5, 2, 3), np.float32), np.zeros((5, 2), np.int64)
+    with gl.explain() as runs:
+        y, (h, _) = gl.LSTM(3, 4)(x, (np.zeros((1, 2, 4), np.float32), None))
+        gl.mse(y + np.ones(4, np.float32), np.zeros((5, 2, 4), np.float32)).backward()
+        gl.LSTMCell(3, 4)(x[0])
+        gl.LayerNorm(3)(x)
+        gl.Embedding(4, 2)(ids)
+        gl.Sequential(gl.Dropout(), gl.Linear(3, 2))(x)
+        gl.Attention(4, 3)(y, x)
+    assert y.device == h.device == "cuda:0"
+    wanted = ["x", "h_0", "b", "target", "x", "x", "ids", "x", "keys"]
+    assert [line.split(" ")[0] for line in runs.moved] == wanted
+    assert str(runs).splitlines()[-1] == "keys (5, 2, 3) float32 came from the host and was moved to cuda:0"
 
 
 def test_modes_reach_every_layer():

@@ -124,7 +124,7 @@ class FusedSteps:
         be = seq.backend
         self.seq, self.persistent = seq, persistent
         self.w_hh, self.biases, self.vectors = be.xp.ascontiguousarray(w_hh), biases, vectors
-        self.stays: Any = None if seq.modes.clear is None else be.asarray(~seq.modes.clear)
+        self.stays = seq.stays
         self._modes = (vectors, seq.alive, self.stays, seq.shares_h, seq.shares_c, seq.dropped)
         steady = (int(shares is not None and len(shares) == 1) for shares in (seq.shares_h, seq.shares_c))
         self._sizes = (seq.T, seq.B, seq.H, int(seq.reverse), *steady)

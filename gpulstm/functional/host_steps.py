@@ -4,7 +4,7 @@ from typing import Any
 
 from gpulstm.backend import Array
 from gpulstm.functional.products import vectors_by_name
-from gpulstm.functional.steps import Steps
+from gpulstm.functional.steps import Steps, by_step
 
 
 class ReferenceSteps(Steps):
@@ -13,6 +13,9 @@ class ReferenceSteps(Steps):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         seq = self.seq
+        # Rows once, as lists: indexing an array costs as much as a small step's arithmetic.
+        self.z_rows, self.keep_h = list(self.gates), seq.keep_h if self.keeps_h else [None] * seq.T
+        self.before_rows, self.after_rows = by_step(self.before, seq.T), by_step(self.after, seq.T)
         # The bias of the recurrent part stands apart only where its gradient does.
         given = [b for b in (self.b_ih, None if seq.cell.split else self.b_hh) if b is not None]
         if given:
@@ -21,8 +24,19 @@ class ReferenceSteps(Steps):
         self.extras = self._extras(self.vectors)
         self.saved: list[Any] = [None] * seq.T
 
-    def forward(self, t: int, zr: Array) -> None:
+    def start(self, zr: Array, v: Array | None) -> None:
         """See Steps."""
+        self.zr, self.v = zr, v if v is None else list(v)
+
+    def start_backward(self, *gradients: Any) -> None:
+        """See Steps."""
+        super().start_backward(*gradients)
+        self.dzx_rows, self.dzr_rows = list(self.dzx), list(self.dzr)
+        self.dy_rows = [None] * self.seq.T if self.dy is None else list(self.dy)
+
+    def forward(self, t: int) -> None:
+        """See Steps."""
+        zr = self.zr
         if self.b_hh is not None:
             zr += self.b_hh
         before, (h_after, others_after) = self._before(t), self.after_rows[t]
@@ -30,9 +44,10 @@ class ReferenceSteps(Steps):
         for old, new, after, share in zip(before, states, (h_after, *others_after), self._shares(t), strict=True):
             after[...] = new if share is None else (1 - share) * new + (0 if old is None else share * old)
 
-    def backward(self, t: int, dy: Array | None, dh: Any, direct: Any, ds: Any) -> None:
+    def backward(self, t: int) -> None:
         """See Steps."""
-        for other in (dy, direct):
+        dh, direct, ds = self.dh, self.direct, self.ds
+        for other in (self.dy_rows[t], direct):
             if other is not None:
                 dh += other
         gradients, shares = (dh, *ds), self._shares(t)
@@ -42,34 +57,35 @@ class ReferenceSteps(Steps):
         dzx, dzr, dstates, dextras = self.seq.cell.backward(self.seq.backend.xp, through, self.saved[t], self.extras)
         if direct is not None:
             direct[...] = 0
-        self._write(t, dzx, dzr, dstates, direct, ds)
+        self._write(t, dzx, dzr, dstates)
         for total, stays in zip((direct, *ds), kept, strict=True):
             if total is not None:
                 total += stays
         for total, dextra in zip(self._extras(self.dvectors), dextras, strict=True):
             total += dextra
 
-    def inner(self, t: int, zr: Array, v: Array) -> None:
+    def inner(self, t: int) -> None:
         """See Steps."""
         xp, cell = self.seq.backend.xp, self.seq.cell
-        assert cell.inner is not None
-        zr = zr if self.b_hh is None else zr + self.b_hh
+        assert cell.inner is not None and self.v is not None
+        zr = self.zr if self.b_hh is None else self.zr + self.b_hh
+        v: Any = self.v[t]
         v[...] = cell.inner.forward(xp, self.z_rows[t], zr, self._before(t), self.extras)
 
-    def inner_backward(self, t: int, dv: Array, direct: Any, ds: Any) -> None:
+    def inner_backward(self, t: int) -> None:
         """See Steps."""
         xp, cell, dz = self.seq.backend.xp, self.seq.cell, (self.dzx_rows[t], self.dzr_rows[t])
         assert cell.inner is not None
-        dzx, dzr, dstates = cell.inner.backward(xp, dv, *dz, (direct, *ds), self.saved[t], self.extras)
-        self._write(t, dzx, dzr, dstates, direct, ds)
+        dzx, dzr, dstates = cell.inner.backward(xp, self.dv, *dz, (self.direct, *self.ds), self.saved[t], self.extras)
+        self._write(t, dzx, dzr, dstates)
 
-    def _write(self, t: int, dzx: Array, dzr: Array, dstates: tuple, direct: Any, ds: Any) -> None:
+    def _write(self, t: int, dzx: Array, dzr: Array, dstates: tuple) -> None:
         self.dzx_rows[t][...] = dzx
         if self.seq.cell.split:
             self.dzr_rows[t][...] = dzr
         if dstates[0] is not None:
-            direct[...] = dstates[0]
-        for d, dstate in zip(ds, dstates[1:], strict=True):
+            self.direct[...] = dstates[0]
+        for d, dstate in zip(self.ds, dstates[1:], strict=True):
             d[...] = dstate
 
     def _before(self, t: int) -> tuple:

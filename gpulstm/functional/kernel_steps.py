@@ -1,12 +1,17 @@
 """The path of a GPU: one fused kernel a step."""
 
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from gpulstm.backend import Array
 from gpulstm.cells import Cell
 from gpulstm.dtypes import accumulator
 from gpulstm.errors import NoKernel
+from gpulstm.functional.sequence import Sequence
 from gpulstm.functional.steps import Steps
+from gpulstm.kernel import Kernel, Rows
 from gpulstm.launch import REALS, Launcher
 
 
@@ -15,54 +20,79 @@ class KernelSteps(Steps):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        seq, cell, kernels = self.seq, self.seq.cell, self.seq.backend.kernels
-        assert kernels is not None and cell.kernel is not None  # choose() looked
-        form = cell.kernel
-        self.kept_rows = list(seq.backend.empty((seq.T, seq.B, form.kept * seq.H), seq.dtype))
-
-        def entry(name: str) -> Any:
-            return _entry(kernels, name, cell, seq.dtype)
-
-        self._forward, self._backward = entry("step_forward"), entry("step_backward")
-        if cell.inner is not None:
-            self._inner, self._inner_backward = entry("step_inner"), entry("step_inner_backward")
-        self.sizes, self.grid = (seq.B, seq.H), {}
+        seq, form = self.seq, self.seq.cell.kernel
+        assert form is not None  # choose() looked
+        self.kept = seq.backend.empty((seq.T, seq.B, form.kept * seq.H), seq.dtype)
+        self.sizes, self.limits = (seq.B, seq.H), {}
         if form.rows:
-            most = min(kernel.max_threads for kernel in (self._forward, self._backward))
-            threads = min(_power_of_two_below(most), max(32, 1 << (seq.H - 1).bit_length()))
-            self.grid = {"blocks": seq.B, "threads": threads, "shared": threads * accumulator(seq.dtype).itemsize}
+            kernels = [self._entry(name) for name in ("step_forward", "step_backward")]
+            threads = _power_of_two_below(min(kernel.max_threads for kernel in kernels))
+            threads = min(threads, max(32, 1 << (seq.H - 1).bit_length()))
+            self.limits = {"blocks": seq.B, "threads": threads, "shared": threads * accumulator(seq.dtype).itemsize}
+        # What a step reads besides its products: the states before it, the vectors, and what is kept of the states.
+        self.entering = (*map(_rows, self.before), self.vectors)
+        shares = _row_shares(seq.shares_h if self.keeps_h else None), _row_shares(seq.shares_c)
+        self.shares = (_alive(seq), *shares)
 
-    def forward(self, t: int, zr: Array) -> None:
+    def start(self, zr: Array, v: Array | None) -> None:
         """See Steps."""
-        z = self.z_rows[t]
-        self._launch(self._forward, z, zr, self.b_ih, self.b_hh, *self.before_rows[t], self.vectors, *self._shares(t),
-                     *self.sizes, z, self.kept_rows[t], *self.after_rows[t])  # fmt: skip
+        z, biases, after = Rows(self.gates), (self.b_ih, self.b_hh), map(_rows, self.after)
+        args = (z, zr, *biases, *self.entering, *self.shares, *self.sizes, z, Rows(self.kept), *after)
+        self._forward = self._launches("step_forward", *args)
+        if v is not None:
+            self._inner = self._launches("step_inner", z, zr, *biases, *self.entering, *self.sizes, Rows(v))
 
-    def backward(self, t: int, dy: Array | None, dh: Any, direct: Any, ds: Any) -> None:
+    def start_backward(self, *gradients: Any) -> None:
         """See Steps."""
-        dz = self.dzx_rows[t], self.dzr_rows[t] if self.seq.cell.split else None
-        self._launch(self._backward, self.z_rows[t], self.kept_rows[t], *self.before_rows[t], self.vectors,
-                     *self._shares(t), dy, dh, direct, *self.sizes, *dz, ds, self.dvectors)  # fmt: skip
+        super().start_backward(*gradients)
+        kept, dzx = (Rows(self.gates), Rows(self.kept), *self.entering), Rows(self.dzx)
+        dzr = Rows(self.dzr) if self.seq.cell.split else None
+        args: tuple = (_rows(self.dy), self.dh, self.direct, *self.sizes, dzx, dzr, self.ds, self.dvectors)
+        self._backward = self._launches("step_backward", *kept, *self.shares, *args)
+        if self.dv is not None:
+            args = (self.dv, *self.sizes, dzx, self.direct, self.ds)
+            self._inner_backward = self._launches("step_inner_backward", *kept, *args)
 
-    def inner(self, t: int, zr: Array, v: Array) -> None:
+    def forward(self, t: int) -> None:
         """See Steps."""
-        self._launch(self._inner, self.z_rows[t], zr, self.b_ih, self.b_hh, *self.before_rows[t], self.vectors,
-                     *self.sizes, v)  # fmt: skip
+        self._forward(t)
 
-    def inner_backward(self, t: int, dv: Array, direct: Any, ds: Any) -> None:
+    def backward(self, t: int) -> None:
         """See Steps."""
-        self._launch(self._inner_backward, self.z_rows[t], self.kept_rows[t], *self.before_rows[t], self.vectors, dv,
-                     *self.sizes, self.dzx_rows[t], direct, ds)  # fmt: skip
+        self._backward(t)
 
-    def _launch(self, kernel: Any, *args: Any) -> None:
-        kernel(self.seq.B * self.seq.H, *args, **self.grid)
+    def inner(self, t: int) -> None:
+        """See Steps."""
+        self._inner(t)
 
-    def _shares(self, t: int) -> tuple:
-        """alive, and the shares of the old h and of the other old states."""
-        return self.seq.alive_rows[t], self.keep_h[t], self.seq.keep_c[t]
+    def inner_backward(self, t: int) -> None:
+        """See Steps."""
+        self._inner_backward(t)
+
+    def _entry(self, name: str) -> Kernel:
+        kernels = self.seq.backend.kernels
+        assert kernels is not None  # choose() looked
+        return _entry(kernels, name, self.seq.cell, self.seq.dtype)
+
+    def _launches(self, name: str, *args: Any) -> Callable[[int], None]:
+        return self._entry(name).over(self.seq.T, self.seq.B * self.seq.H, *args, **self.limits)
 
 
-def _entry(kernels: Launcher, name: str, cell: Cell, dtype: Any) -> Any:
+def _rows(array: Array | None) -> Rows | None:
+    return None if array is None else Rows(array)
+
+
+def _row_shares(shares: Array | None) -> Any:
+    """(T, B, width) row by row, (1, B, width) the same at every step."""
+    return None if shares is None else shares[0] if len(shares) == 1 else Rows(shares)
+
+
+def _alive(seq: Sequence) -> Rows | None:
+    """Which sequences are alive at each step; null where all are."""
+    return None if seq.modes.alive is None else Rows(seq.alive, np.asarray(~seq.modes.alive.all(axis=1)))
+
+
+def _entry(kernels: Launcher, name: str, cell: Cell, dtype: Any) -> Kernel:
     form = cell.kernel
     assert form is not None
     return kernels.kernel(form.program, name, dtype, cell.defines, form.file, form.stamp)

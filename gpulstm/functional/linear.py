@@ -12,16 +12,10 @@ from gpulstm.functional.needs import needs
 
 
 def product(backend: Backend, a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b of two matrices in pooled memory or in ``out``, accumulated in float32 at least.
-
-    NumPy multiplies half types one number at a time; they go through float32 there. cuBLAS takes them as is.
-    """
-    if a.dtype.itemsize == 2 and not backend.is_cuda:
-        wide = accumulator(a.dtype)
-        return product(backend, a.astype(wide), b.astype(wide)).astype(a.dtype)
+    """a @ b of two matrices in pooled memory or in ``out``, accumulated in float32 at least."""
     if out is None:
         out = backend.empty((a.shape[0], b.shape[1]), a.dtype)
-    backend.xp.matmul(a, b, out=out)
+    backend.multiply(a, b, out)
     return out
 
 

@@ -28,7 +28,7 @@ class Loop:
 
     def run(self, x: Array, states: list, weights: Weights) -> tuple:
         """(y, *states_n) of x (T, B, D) from the first states, None for zeros."""
-        seq, be, xp, cell = self.seq, self.seq.backend, self.seq.backend.xp, self.seq.cell
+        seq, be, cell = self.seq, self.seq.backend, self.seq.cell
         T, B, H, GH = seq.T, seq.B, seq.H, weights.w_ih.shape[0]
         alive = None if seq.alive is None else seq.alive[:, :, None]
         if alive is not None:
@@ -36,7 +36,7 @@ class Loop:
         self.x, self.weights, self.given = x.reshape(T * B, x.shape[2]), weights, [s is not None for s in states]
 
         gates = be.empty((T, B, GH), seq.dtype)
-        xp.matmul(self.x, weights.w_ih.T, out=gates.reshape(T * B, GH))
+        be.multiply(self.x, weights.w_ih.T, gates.reshape(T * B, GH))
         first, last = (T, 0) if seq.reverse else (0, T)
         # h, and the other states.
         others = (T + 1, len(cell.states) - 1, B, H)
@@ -73,7 +73,7 @@ class Loop:
         biases, vectors = (weights.b_ih, weights.b_hh), weights.vectors(cell, xp, seq.dtype)
         self.steps = self.make_steps(seq, gates, before, cell_after, biases, vectors)
 
-        sources = {state: self.entering[1][:, s] for s, state in enumerate(cell.states[1:])}
+        sources: dict[str, Any] = {state: self.entering[1][:, s] for s, state in enumerate(cell.states[1:])}
         sources[cell.states[0]] = multiplied
         if cell.inner is not None:
             sources["inner"] = be.empty((T, B, H), seq.dtype)
@@ -82,6 +82,11 @@ class Loop:
         self.inner = inner = [p for p in products if p.form.source == "inner"]
         zr = be.empty((B, GH), seq.dtype)
         cleared = lay_out([*outer, *inner], zr, len(cell.gates))
+        self.steps.start(zr, sources["inner"] if inner else None)
+        projected = None
+        if weights.w_hr is not None:
+            assert self.cell_out is not None
+            projected = be.multiply_rows(self.cell_out, weights.w_hr.T, after[0])
         for t in self.times:
             if self.changed:
                 self._enter(t, multiplied)
@@ -90,12 +95,13 @@ class Loop:
             for each in outer:
                 each.forward(t)
             if inner:
-                self.steps.inner(t, zr, sources["inner"][t])
+                self.steps.inner(t)
             for each in inner:
                 each.forward(t)
-            self.steps.forward(t, zr)
-            if weights.w_hr is not None:
-                self._project(t, weights.w_hr, after[0][t])
+            self.steps.forward(t)
+            if projected is not None:
+                projected(t)
+                self._keep_projected(t, after[0][t])
 
     def pullback(self, dy: Array | None, *dstates: Array | None) -> tuple:
         """The gradients of x, the first states and the weights, from those of y and the last states."""
@@ -116,9 +122,8 @@ class Loop:
 
     def _run_back(self, dy: Array | None, dstates: tuple) -> tuple:
         """(gradients of the first states, dzx, dzr, dhs, dvectors), from those of y and of the last states."""
-        seq, be, xp, cell, weights = self.seq, self.seq.backend, self.seq.backend.xp, self.seq.cell, self.weights
+        seq, be, cell, weights = self.seq, self.seq.backend, self.seq.cell, self.weights
         T, B, H, P, GH = seq.T, seq.B, seq.H, seq.P, weights.w_ih.shape[0]
-        dy_rows = [None] * T if dy is None else list(dy)
         # The gradient of h by way of the next step's product, and besides it.
         dh = be.zeros((B, P), seq.dtype)
         direct = be.zeros((B, P), seq.dtype) if cell.direct or seq.keeps else None
@@ -128,20 +133,23 @@ class Loop:
                 d[...] = given
         dzx = be.empty((T, B, GH), seq.dtype)
         dzr = be.empty((T, B, GH), seq.dtype) if cell.split else dzx
-        self.steps.start_backward(dzx, dzr)
-        dzr_rows = list(dzr)
+        dv = self._start_products_backward(dzr, dh)
         # With a projection: the gradient of h at every step, and of what it was projected from.
         dhs = be.empty((0 if weights.w_hr is None else T, B, P), seq.dtype)
-        dcell = be.empty((B, H), seq.dtype)
+        if weights.w_hr is None:
+            self.steps.start_backward(dzx, dzr, dy, dh, direct, ds, dv)
+        else:
+            dcell = be.empty((B, H), seq.dtype)
+            unprojected = be.multiply_rows(dhs, weights.w_hr, dcell)
+            dhs_rows, dy_rows = list(dhs), [None] * T if dy is None else list(dy)
+            self.steps.start_backward(dzx, dzr, None, dcell, None, ds, dv)
 
         for t in reversed(self.times):
-            if weights.w_hr is None:
-                self.steps.backward(t, dy_rows[t], dh, direct, ds)
-            else:
-                self._project_backward(t, dy_rows[t], dh, direct, dhs[t])
-                xp.matmul(dhs[t], weights.w_hr, out=dcell)
-                self.steps.backward(t, None, dcell, None, ds)
-            self._products_backward(t, dzr_rows[t], dh, direct, ds)
+            if weights.w_hr is not None:
+                self._project_backward(t, dy_rows[t], dh, direct, dhs_rows[t])
+                unprojected(t)
+            self.steps.backward(t)
+            self._products_backward(t, dh, ds)
             if self.changed:
                 self._leave(t, dh, direct, ds)
 
@@ -149,21 +157,32 @@ class Loop:
             dh += direct
         return [dh, *(d.astype(seq.dtype, copy=False) for d in ds)], dzx, dzr, dhs, self.steps.dvectors
 
-    def _products_backward(self, t: int, dzr: Array, dh: Array, direct: Array | None, ds: Array) -> None:
-        """The gradients of the states before step t by way of its products; dh, used up, is written."""
-        if self.inner:
-            dv = sum((each.backward(dzr) for each in self.inner[1:]), self.inner[0].backward(dzr))
-            self.steps.inner_backward(t, dv, direct, ds)
-        written = False
+    def _start_products_backward(self, dzr: Array, dh: Array) -> Array | None:
+        """Where the gradients of the products go: those of h to dh; the answer is that of an inner product."""
+        for each in self.inner:
+            each.start_backward(dzr)
+        self.writes_dh = False
         for each in self.outer:
-            if each.form.source != "h":
-                ds[self.seq.cell.states.index(each.form.source) - 1] += each.backward(dzr)
-            elif written:
-                dh += each.backward(dzr)
+            if each.form.source == "h":
+                each.start_backward(dzr, dh, add=self.writes_dh)
+                self.writes_dh = True
             else:
-                each.backward(dzr, out=dh)
-                written = True
-        if not written:
+                each.start_backward(dzr)
+        return self.inner[0].gradient if self.inner else None
+
+    def _products_backward(self, t: int, dh: Array, ds: Array) -> None:
+        """The gradients of the states before step t by way of its products; dh, used up, is written."""
+        for each in self.inner:
+            each.backward(t)
+        for each in self.inner[1:]:
+            self.inner[0].gradient += each.gradient
+        if self.inner:
+            self.steps.inner_backward(t)
+        for each in self.outer:
+            each.backward(t)
+            if each.form.source != "h":
+                ds[self.seq.cell.states.index(each.form.source) - 1] += each.gradient
+        if not self.writes_dh:
             dh[...] = 0
 
     def _weight_gradients(self, dzx: Array, dzr: Array, dhs: Any, dvectors: Array) -> tuple:
@@ -213,10 +232,9 @@ class Loop:
         stays = self.seq.clear_rows[t]
         return rows if stays is None else self.seq.backend.where(stays, rows, 0)
 
-    def _project(self, t: int, w_hr: Array, h: Any) -> None:
-        """h = w_hr (o * tanh c), and what of the old h is kept."""
+    def _keep_projected(self, t: int, h: Any) -> None:
+        """h, which the projection has written, with what is kept of the old h."""
         seq, before = self.seq, self.entering[0][t]
-        seq.backend.xp.matmul(self.cell_out[t], w_hr.T, out=h)
         if seq.keep_h[t] is not None:
             h[...] = seq.keep_h[t] * before + (1 - seq.keep_h[t]) * h
         if seq.alive_rows[t] is not None:
@@ -225,9 +243,10 @@ class Loop:
     def _project_backward(self, t: int, dy: Array | None, dh: Array, direct: Any, dh_t: Any) -> None:
         """The gradient of what was projected at step t into dh_t; direct becomes what reaches h_prev unprojected."""
         seq = self.seq
-        dh_t[...] = dh
-        if dy is not None:
-            dh_t += dy
+        if dy is None:
+            dh_t[...] = dh
+        else:
+            seq.backend.xp.add(dh, dy, out=dh_t)
         if direct is None:
             return
         dh_t += direct

@@ -10,6 +10,7 @@ from gpulstm.functional import engine_loop, fused_steps, kernel_steps
 # What "auto" takes on a GPU and on the processor, what serves every case, and what is taken only by its name.
 PATHS = ("kernel", "engine", "reference", "fused", "persistent")
 FUSED = PATHS[3:]
+GRAPHED = ("kernel", "fused")  # the steps of which a CUDA graph may hold
 
 
 def choose(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool = False) -> tuple[str, str]:

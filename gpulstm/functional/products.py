@@ -27,7 +27,11 @@ class Weights:
     def vectors(self, cell: Cell, xp: Any, dtype: Any) -> Array:
         """The extras that are no matrices, one after the other."""
         values = [value for form, value in zip(cell.extra, self.extra, strict=True) if not form.matrix]
-        return xp.concatenate(values) if values else xp.empty(0, dtype)
+        joined, end = xp.empty(sum(len(value) for value in values), dtype), 0
+        for value in values:  # CuPy's concatenate sends the host's list of addresses, which no CUDA graph can
+            joined[end : end + len(value)] = value
+            end += len(value)
+        return joined
 
 
 def vectors_by_name(cell: Cell, vectors: Array, H: int) -> dict[str, Array]:
@@ -49,36 +53,32 @@ class Multiplied:
             self.sources, self.given = seq.backend.empty(sources.shape, seq.dtype), sources
         self.weight = weights.of(seq.cell, form.weight)[form.weight_rows(seq.H)]
         self.columns = form.columns(seq.H)
-        self.transposed, self.rows = self.weight.T, list(self.sources)
         # Dropout on the recurrent path acts on all that w_hh multiplies; h_prev comes with it already.
         self.dropped = seq.dropped if form.source == "inner" and form.weight == "w_hh" else None
 
     def write_to(self, zr: Array, first: bool) -> None:
         """Before the first step: the products go to columns of zr (B, G*H), over what is there if ``first``."""
-        self.first, self.out, self.target = first, zr[:, self.columns], None
-        # cuBLAS by way of CuPy writes whole arrays alone.
-        if not first or (self.backend.is_cuda and not self.out.flags.c_contiguous):
-            self.out, self.target = self.backend.empty(self.out.shape, zr.dtype), self.out
+        self._multiply = self.backend.multiply_rows(self.sources, self.weight.T, zr[:, self.columns], add=not first)
 
     def forward(self, t: int) -> None:
         """The product of step t."""
         if self.given is not None:
-            self.rows[t][...] = self.given[t]
+            self.sources[t][...] = self.given[t]
         if self.dropped is not None:
-            self.rows[t][...] = self.rows[t] * self.dropped
-        self.backend.xp.matmul(self.rows[t], self.transposed, out=self.out)
-        if self.target is not None:
-            if self.first:
-                self.target[...] = self.out
-            else:
-                self.target += self.out
+            self.sources[t][...] = self.sources[t] * self.dropped
+        self._multiply(t)
 
-    def backward(self, dzr: Array, out: Array | None = None) -> Array:
-        """The gradient of what was multiplied, from dzr (B, G*H) of its step."""
-        gradient = self.backend.xp.matmul(dzr[:, self.columns], self.weight, out=out)
+    def start_backward(self, dzr: Array, out: Array | None = None, add: bool = False) -> None:
+        """Before the first ``backward``: dzr (T, B, G*H), and where the gradients go, added there if ``add``."""
+        rows = dzr[:, :, self.columns]
+        self.gradient = self.backend.empty((rows.shape[1], self.weight.shape[1]), dzr.dtype) if out is None else out
+        self._multiply_back = self.backend.multiply_rows(rows, self.weight, self.gradient, add)
+
+    def backward(self, t: int) -> None:
+        """``gradient`` becomes that of what was multiplied in step t."""
+        self._multiply_back(t)
         if self.dropped is not None:
-            gradient *= self.dropped
-        return gradient
+            self.gradient *= self.dropped
 
     def weight_gradient(self, dzr: Array) -> Array:
         """The gradient of the weight's rows, from dzr (T*B, G*H) of all steps."""

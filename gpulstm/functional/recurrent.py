@@ -14,12 +14,13 @@ from gpulstm.explain import record
 from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.engine_loop import EngineLoop
 from gpulstm.functional.fused_loop import FusedLoop
+from gpulstm.functional.graphs import graphed
 from gpulstm.functional.host_steps import ReferenceSteps
 from gpulstm.functional.kernel_steps import KernelSteps
 from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.needs import needs
-from gpulstm.functional.paths import FUSED, choose
+from gpulstm.functional.paths import FUSED, GRAPHED, choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
 
@@ -92,13 +93,35 @@ def recurrent(
         outputs, pullback = recurrent(*cast((x, *arguments), np.float32), cell=cell, **modes)
         return cast(outputs, x.dtype), lambda *d: cast(pullback(*cast(d, np.float32)), x.dtype)
 
-    loop, states, weights = _prepared(backend, x, arguments, row, path, input_gradient, inference, **modes)
-    if recompute:
-        outputs, pullback = in_chunks(loop, x, states, weights, reverse)
+    with backend:
+        loop, states, weights, path, tell = _prepared(
+            backend, x, arguments, row, path, input_gradient, inference, **modes
+        )
+        if recompute:
+            tell(path)
+            outputs, pullback = in_chunks(loop, x, states, weights, reverse)
+        else:
+            outputs, pullback = _whole(loop(None), x, states, weights, path, tell, inference)
+
+    def on_device(*cotangents: Array | None) -> tuple:
+        with backend:
+            return pullback(*cotangents)
+
+    return outputs, checked(on_device, row.outputs, outputs)
+
+
+def _whole(
+    loop: Loop | EngineLoop, x: Array, states: list, weights: Weights, path: str, tell: Callable, inference: bool
+) -> tuple[tuple, Callable]:
+    """(outputs, pullback) of all steps at once: by a CUDA graph where one can be had."""
+    if isinstance(loop, Loop) and path in GRAPHED:
+        done, why = graphed(loop, x, states, weights, inference)
+        tell("graph" if done else path, why)
+        if done:
+            return done
     else:
-        whole = loop(None)
-        outputs, pullback = whole.run(x, states, weights), whole.pullback
-    return outputs, checked(pullback, row.outputs, outputs)
+        tell(path)
+    return loop.run(x, states, weights), loop.pullback
 
 
 def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes: Any) -> dict[str, Array]:
@@ -117,7 +140,8 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
         _check_type(x, **named)
         x, *wide = cast((x, *arguments), np.float32)
         arguments = tuple(wide)
-    loop, states, weights = _prepared(backend, x, arguments, row, "reference", False, **modes)
+    loop, states, weights, path, tell = _prepared(backend, x, arguments, row, "reference", False, **modes)
+    tell(path)
     whole = loop(None)
     whole.run(x, states, weights)
     seq, steps = whole.seq, whole.steps
@@ -135,8 +159,9 @@ def _prepared(
     backend: Backend, x: Array, arguments: tuple, cell: Cell, path: str, input_gradient: bool,
     inference: bool = False, *, lengths: Any = None, mask: Any = None, reset: Any = None, zoneout: tuple = (None, None),
     recurrent_dropout: Noise | None = None, reverse: bool = False,
-) -> tuple[Callable[[slice | None], Any], list, Weights]:  # fmt: skip
-    """(what makes the loop over a part of the steps or all, the states, the weights), all checked."""
+) -> tuple[Callable[[slice | None], Any], list, Weights, str, Callable[..., None]]:  # fmt: skip
+    """(what makes the loop over a part of the steps or all, the states, the weights, the path, what tells which path
+    was taken), all checked."""
     states, weights = _sorted(cell, arguments)
     _check_arrays(cell, x, states, weights)
     T, B, D = x.shape
@@ -151,7 +176,9 @@ def _prepared(
         raise ShapeError(f"zoneout: want None for what a {cell.name} has not, states besides h, got {c}")
     modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
     path, why = choose(path, cell, backend, x.dtype, projected=weights.w_hr is not None)
-    record(cell.name, path, backend.name, x.dtype, (T, B, D, H), reverse, why)
+
+    def tell(path: str, other: str = "") -> None:
+        record(cell.name, path, backend.name, x.dtype, (T, B, D, H), reverse, why or other)
 
     def loop(part: slice | None) -> Loop | EngineLoop:
         steps, its_modes = (T, modes) if part is None else (part.stop - part.start, modes.part(part))
@@ -162,7 +189,7 @@ def _prepared(
             return FusedLoop(seq, path == "persistent", input_gradient)
         return Loop(seq, KernelSteps if path == "kernel" else ReferenceSteps, input_gradient)
 
-    return loop, states, weights
+    return loop, states, weights, path, tell
 
 
 def _named(cell: Cell, arguments: tuple) -> dict[str, Array | None]:

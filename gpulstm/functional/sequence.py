@@ -80,6 +80,17 @@ class Sequence:
         return self.alive is not None or self.shares_h is not None
 
     @functools.cached_property
+    def stays(self) -> Any:
+        """(T, B) bool, whether the states that enter a step stay what they are; None where all do."""
+        return None if self.modes.clear is None else self.backend.asarray(~self.modes.clear)
+
+    @property
+    def arrays(self) -> list:
+        """All arrays of the modes, on the device."""
+        arrays = (self.alive, self.clear, self.stays, self.shares_h, self.shares_c, self.dropped)
+        return [array for array in arrays if array is not None]
+
+    @functools.cached_property
     def alive_rows(self) -> list:
         """For each step (B,) bool, None where all are alive."""
         if self.modes.alive is None:
@@ -91,7 +102,7 @@ class Sequence:
         """For each step (B, 1) bool, whether the states that enter it stay what they are; None where all do."""
         if self.modes.clear is None:
             return [None] * self.T
-        stays = self.backend.asarray(~self.modes.clear[:, :, None])
+        stays = self.stays[:, :, None]
         return [stays[t] if row.any() else None for t, row in enumerate(self.modes.clear)]
 
     @functools.cached_property

@@ -21,38 +21,48 @@ class Steps(ABC):
     """
 
     def __init__(self, seq: Sequence, gates: Array, before: tuple, after: tuple, biases: tuple, vectors: Array) -> None:
-        self.seq, self.gates = seq, gates
+        self.seq, self.gates, self.before, self.after = seq, gates, before, after
         self.b_ih, self.b_hh, self.vectors = *biases, vectors
-        # Rows once, as lists: indexing an array costs as much as a small step's arithmetic.
-        self.z_rows = list(gates)
-        self.before_rows, self.after_rows = by_step(before, seq.T), by_step(after, seq.T)
-        self.keep_h: list[Any] = seq.keep_h if before[0] is not None else [None] * seq.T
 
-    def start_backward(self, dzx: Array, dzr: Array) -> None:
-        """Before the first ``backward``: where the gradients (T, B, G*H) of the pre-activations go."""
-        self.dzx_rows, self.dzr_rows = list(dzx), list(dzr)
+    @property
+    def keeps_h(self) -> bool:
+        """Whether a step keeps shares of the old h; with a projection that is done after it."""
+        return self.before[0] is not None
+
+    @abstractmethod
+    def start(self, zr: Array, v: Array | None) -> None:
+        """Before the first ``forward``: zr (B, G*H) will hold the products of the states before each step, used up
+        by it; v (T, B, H) takes what an inner product multiplies, None where the cell has none."""
+
+    def start_backward(
+        self, dzx: Array, dzr: Array, dy: Array | None, dh: Array, direct: Array | None, ds: Array, dv: Array | None
+    ) -> None:
+        """Before the first ``backward``.
+
+        dzx and dzr (T, B, G*H) take the gradients of the pre-activations. dy (T, B, H) is that of every h, or None; dh
+        (B, H), used up by each step, comes through the product of the step after it, direct (B, H) or None is the rest;
+        ds (S, B, H) are those of the other states, dv (B, H) that of what an inner product multiplies.
+        """
+        self.dzx, self.dzr, self.dy, self.dh, self.ds, self.dv = dzx, dzr, dy, dh, ds, dv
+        self.direct: Any = direct
         # The gradient of the vectors, a row for each sequence: summed over steps here, over rows at the end.
         self.dvectors = self.seq.backend.zeros((self.seq.B, self.vectors.size), accumulator(self.seq.dtype))
 
     @abstractmethod
-    def forward(self, t: int, zr: Array) -> None:
-        """Step t: the states after it from zr (B, G*H), the products of the states before it, used up."""
+    def forward(self, t: int) -> None:
+        """Step t: the states after it."""
 
     @abstractmethod
-    def backward(self, t: int, dy: Array | None, dh: Any, direct: Any, ds: Any) -> None:
-        """The derivative of step t.
-
-        dh (B, H), used up, is the gradient of h through the product of the step after it, direct (B, H) or
-        None the rest but dy; ds (S, B, H) are the gradients of the other states. direct and ds leave as those of
-        the states before, row t of dzx and dzr is written.
-        """
+    def backward(self, t: int) -> None:
+        """The derivative of step t: direct and ds leave as those of the states before, row t of dzx and dzr is
+        written."""
 
     @abstractmethod
-    def inner(self, t: int, zr: Array, v: Array) -> None:
-        """The first half of a step with an inner product: v (B, H), what is multiplied."""
+    def inner(self, t: int) -> None:
+        """The first half of a step with an inner product: row t of v."""
 
     @abstractmethod
-    def inner_backward(self, t: int, dv: Array, direct: Any, ds: Any) -> None:
+    def inner_backward(self, t: int) -> None:
         """The derivative of ``inner``, after ``backward``: completes what that has written."""
 
 

@@ -84,11 +84,7 @@ class Attention(Module):
         self, query: Any, keys: Any, values: Any = None, lengths: Any = None, mask: Any = None
     ) -> tuple[Tensor, Tensor]:
         """See the class."""
-        weight = getattr(self, self._names[0]) if self._names else None
-        query = as_tensor(query, "query", weight)
-        beside = query if weight is None else weight
-        keys = as_tensor(keys, "keys", beside)
-        values = None if values is None else as_tensor(values, "values", beside)
+        query, keys, values = self._tensors(query=query, keys=keys, values=values)
         self._check(query, keys, values)
         check_floats(query=query.data)
         name = self._names[0] if self._names else "query"
@@ -107,6 +103,13 @@ class Attention(Module):
         if self.batch_first and query.ndim == 3:
             context, weights = context.transpose(1, 0, 2), weights.transpose(1, 0, 2)
         return context, weights
+
+    def _tensors(self, **given: Any) -> list:
+        """The arguments as Tensors; arrays of the host where the weights are, or the first argument on a GPU."""
+        tensors = {name: None if x is None else as_tensor(x, name) for name, x in given.items()}
+        on_gpu = [x for x in tensors.values() if x is not None and x.device != "cpu"]
+        beside = getattr(self, self._names[0]) if self._names else on_gpu[0] if on_gpu else None
+        return [None if x is None else as_tensor(x, name, beside) for name, x in given.items()]
 
     def _check(self, query: Tensor, keys: Tensor, values: Tensor | None) -> None:
         """Raises ShapeError for another number of axes, in the words of ``batch_first``, and for other sizes."""

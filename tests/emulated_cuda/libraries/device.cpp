@@ -46,7 +46,7 @@ static const char* words_of(int error) {
     return text;
 }
 
-// The limits of every CUDA device since compute capability 7.5, a small number of multiprocessors, and Hopper's
+// The limits of every CUDA device since compute capability 7.5, a T4's number of multiprocessors, and Hopper's
 // shared memory.
 static int attribute(int what) {
     switch (what) {

@@ -33,7 +33,7 @@ struct Settings {
     int idle = 0;                     // launches and products do nothing: what is left is the time of the host
     int harsh = 0;                    // denormals are flushed, elementary functions are off by an ulp
     int peers = 0;                    // devices may read each other's memory
-    int multiprocessors = 4, compute_capability = 90;
+    int multiprocessors = 40, compute_capability = 90;
     uint64_t memory = 16ull << 30;    // of a device
 };
 extern Counts counts;
@@ -75,6 +75,7 @@ struct Stream {
     Graph* graph = nullptr;           // while it is captured
     std::set<int> last;               // its next node waits for these
 };
+bool idle(void* stream, uint64_t* count);  // whether nothing is to be done; then it counts
 int enqueue(void* stream, Operation run, uint64_t* count, bool launch = false);
 int no_capture(void* stream);         // OK, or the error of a call that waits or allocates while capture goes on
 int allocation_allowed();

@@ -55,6 +55,12 @@ int allocation_allowed() {
     return OK;
 }
 
+bool idle(void* stream, uint64_t* count) {
+    if (!settings.idle || (own(stream) && own(stream)->graph)) return false;
+    ++*count;
+    return true;
+}
+
 int enqueue(void* stream, Operation run, uint64_t* count, bool launch) {
     Stream* mine = own(stream);
     if (!mine) {

@@ -1,0 +1,121 @@
+"""Products of matrices on a GPU, by cuBLAS itself on a handle and a workspace of our own.
+
+CuPy's products go to the same library, but take the host twice as long, cannot be captured in a CUDA graph, write whole
+arrays alone, and sum half types in the half type where the result is a single number.
+"""
+
+import ctypes
+import functools
+import importlib
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+# cudaDataType, cublasComputeType_t and the type of alpha and beta, from library_types.h and cublas_api.h.
+_TYPES = {
+    "float32": (0, 68, ctypes.c_float),
+    "float64": (1, 70, ctypes.c_double),
+    "float16": (2, 68, ctypes.c_float),
+    "bfloat16": (14, 68, ctypes.c_float),
+}
+_AS_IS, _TRANSPOSED, _DEFAULT_ALGORITHM = 0, 1, -1
+WORKSPACE = 32 << 20  # bytes; what cuBLAS takes for itself on the largest GPUs
+
+
+@functools.cache
+def _library() -> Any:
+    """The libcublas that CuPy takes, which keeps the GIL: a call lasts no longer than a launch."""
+    found = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublas")
+    return ctypes.PyDLL(found.abs_path)
+
+
+class _Laid(NamedTuple):
+    """How a matrix lies in memory: row by row, or column by column; and how far the next row or column is."""
+
+    transposed: bool
+    step: int
+
+
+def _laid(matrix: Any) -> _Laid | None:
+    """None for a matrix whose rows and columns both have gaps."""
+    (rows, columns), (down, right) = matrix.shape, (stride // matrix.itemsize for stride in matrix.strides)
+    if right == 1 or columns == 1:
+        step = columns if rows == 1 else down
+        if step >= columns:
+            return _Laid(False, max(step, 1))
+    if down == 1 or rows == 1:
+        step = rows if columns == 1 else right
+        if step >= rows:
+            return _Laid(True, max(step, 1))
+    return None
+
+
+class Cublas:
+    """The products of one device; each thread has a handle of its own, which lasts as long as the thread."""
+
+    def __init__(self, cupy: Any, device: Any) -> None:
+        self._cupy, self._device, self._mine = cupy, device, threading.local()
+
+    def multiply(self, a: Any, b: Any, out: Any, add: bool = False) -> None:
+        """out (M, N) = a (M, K) @ b (K, N), or += with ``add``; sums in float32 at least.
+
+        All are of one type and on this device; rows of out have no gaps.
+        """
+        if out.size:
+            with self._device:
+                a = a if _laid(a) else self._cupy.ascontiguousarray(a)
+                self._call(a, b, out, add)(a.data.ptr, out.data.ptr)
+
+    def by_row(self, a: Any, b: Any, out: Any, add: bool = False) -> Callable[[int], None]:
+        """What computes out = a[t] @ b for t, a of (T, M, K), on the stream that is current now; out, or (T, M, N)."""
+        if not out.size or not len(a):
+            return lambda t: None
+        rows = out.ndim == 3
+        with self._device:
+            call = self._call(a[0], b, out[0] if rows else out, add)
+        first, step, to, further = a.data.ptr, a.strides[0], out.data.ptr, out.strides[0] if rows else 0
+        return lambda t: call(first + t * step, to + t * further)
+
+    def _call(self, a: Any, b: Any, out: Any, add: bool) -> Callable[[int, int], None]:
+        """What multiplies with the addresses of a and out, on the stream that is current now."""
+        (M, K), N = a.shape, out.shape[1]
+        if not K:
+            return lambda first, to: None if add else out.fill(0)
+        b = b if _laid(b) else self._cupy.ascontiguousarray(b)
+        laid, laid_b, laid_out = _laid(a), _laid(b), _laid(out)
+        assert laid is not None and laid_b is not None and laid_out is not None and not laid_out.transposed
+        kind, compute, scalar = _TYPES[a.dtype.name]
+        one, beta, whole, pointer = scalar(1), scalar(add), ctypes.c_int, ctypes.c_void_p
+        handle, multiply = self._handle(), _library().cublasGemmEx
+        # cuBLAS reads columns where C has rows, so it is asked for out' (N, M) = b' a': the same memory.
+        operations = [whole(_TRANSPOSED if each.transposed else _AS_IS) for each in (laid_b, laid)]
+        head = (handle, *operations, *map(whole, (N, M, K)), ctypes.byref(one))
+        right = (pointer(b.data.ptr), whole(kind), whole(laid_b.step))
+        left = (whole(kind), whole(laid.step), ctypes.byref(beta))
+        end = (whole(kind), whole(laid_out.step), whole(compute), whole(_DEFAULT_ALGORITHM))
+
+        def call(first: int, to: int, _kept: Any = b) -> None:
+            status = multiply(*head, *right, pointer(first), *left, pointer(to), *end)
+            if status:
+                raise RuntimeError(f"cublasGemmEx failed with status {status}")
+
+        return call
+
+    def _handle(self) -> ctypes.c_void_p:
+        """This thread's handle, on the current stream."""
+        mine = self._mine
+        if not hasattr(mine, "handle"):
+            mine.handle = ctypes.c_void_p()
+            self._checked("cublasCreate_v2", ctypes.byref(mine.handle))
+            mine.workspace, mine.stream = self._cupy.empty(WORKSPACE, "uint8"), None
+        stream = self._cupy.cuda.get_current_stream().ptr
+        if mine.stream != stream:
+            self._checked("cublasSetStream_v2", mine.handle, ctypes.c_void_p(stream))  # which forgets the workspace
+            workspace = ctypes.c_void_p(mine.workspace.data.ptr)
+            self._checked("cublasSetWorkspace_v2", mine.handle, workspace, ctypes.c_size_t(WORKSPACE))
+            mine.stream = stream
+        return mine.handle
+
+    def _checked(self, name: str, *arguments: Any) -> None:
+        if status := getattr(_library(), name)(*arguments):
+            raise RuntimeError(f"{name} failed with status {status}")

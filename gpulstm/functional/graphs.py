@@ -1,0 +1,197 @@
+"""A whole sequence as one CUDA graph: the launches of all its steps are captured once and replayed with new data.
+
+What a time loop asks of a GPU is the same for every sequence of one shape, so the host need not ask again. The first
+sequence of a shape runs as it is; the second is captured, in memory of its own; from then on a sequence costs the host
+a few launches: its inputs are copied in, the graph is launched, its outputs are copied out. The same holds for the way
+back. The graph reads the weights where they lie, so their addresses belong to what is kept it by.
+"""
+
+import contextlib
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from gpulstm.backend import Array, CupyBackend
+from gpulstm.functional.loop import Loop
+from gpulstm.functional.products import Weights
+
+_MOST_PLANS, _MOST_SEEN = 64, 1024
+_SHARE = 0.25  # of the device's memory that plans may hold
+_ALIGNED = 256  # bytes; where each of several arrays in one begins
+_graphs: "weakref.WeakKeyDictionary[CupyBackend, Graphs]" = weakref.WeakKeyDictionary()
+
+
+def graphed(loop: Loop, x: Array, states: list, weights: Weights, inference: bool) -> tuple[Any, str]:
+    """((outputs, pullback), ""), by a graph; or (None, why not)."""
+    backend: Any = loop.seq.backend
+    return _graphs.setdefault(backend, Graphs(backend)).run(loop, x, states, weights, inference)
+
+
+class _Packed:
+    """Several arrays in one piece of memory, so that one copy takes them all; None where there is none."""
+
+    def __init__(self, xp: Any, arrays: tuple) -> None:
+        """Allocates, and copies the arrays in."""
+        self.places, end, dtype = [], 0, next(a.dtype for a in arrays if a is not None)
+        for array in arrays:
+            self.places.append(None if array is None else (end, array.shape, array.size))
+            end += 0 if array is None else -(-array.nbytes // _ALIGNED) * _ALIGNED // dtype.itemsize
+        self.flat = xp.empty((end,), dtype)
+        for view, array in zip(self._views(self.flat), arrays, strict=True):
+            if array is not None:
+                view[...] = array
+
+    def copies(self) -> tuple:
+        """The arrays as they are now, in new memory."""
+        return tuple(self._views(self.flat.copy()))
+
+    def _views(self, flat: Any) -> list:
+        return [p if p is None else flat[p[0] : p[0] + p[2]].reshape(p[1]) for p in self.places]
+
+
+class _Plan:
+    """A loop captured: the memory it works in, and a graph for each direction."""
+
+    def __init__(self, loop: Loop, x: Array, states: list, weights: Weights) -> None:
+        self.loop, self.cupy = loop, loop.seq.backend.xp
+        self.pool, self.stream = self.cupy.cuda.MemoryPool(), self.cupy.cuda.Stream(non_blocking=True)
+        self.busy = False
+        self.backwards: dict[tuple[bool, ...], tuple] = {}
+        self.arrays = loop.seq.arrays  # of this plan from now on
+        with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
+            self.inputs = [None if a is None else self.cupy.empty(a.shape, a.dtype) for a in (x, *states)]
+        first, *rest = self.inputs
+        self.graph, self.outputs = self._captured(lambda: loop.run(first, rest, weights))
+
+    def forward(self, loop: Loop, x: Array, states: list) -> tuple:
+        """The outputs for new inputs; ``loop`` has this sequence's modes."""
+        _copy((*self.inputs, *self.arrays), (x, *states, *loop.seq.arrays))
+        self.graph.launch()
+        return self.outputs.copies()
+
+    def backward(self, *cotangents: Array | None) -> tuple:
+        """The gradients of the inputs and the weights."""
+        given = tuple(d is not None for d in cotangents)
+        if given not in self.backwards:
+            with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
+                room = [None if d is None else self.cupy.empty(d.shape, self.loop.seq.dtype) for d in cotangents]
+            self.backwards[given] = (room, *self._captured(lambda: self.loop.pullback(*room)))
+        room, graph, gradients = self.backwards[given]
+        _copy(room, cotangents)
+        graph.launch()
+        return gradients.copies()
+
+    def _captured(self, work: Callable[[], tuple]) -> tuple[Any, _Packed]:
+        """(the graph of what ``work`` launches, the arrays it answers)."""
+        with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
+            self.stream.begin_capture()
+            try:
+                packed = _Packed(self.cupy, work())
+            except BaseException:
+                _abandon(self.stream)
+                raise
+            return self.stream.end_capture(), packed
+
+
+class _Pullback:
+    """The way back of one sequence; the plan serves no other sequence before this is gone."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self._plan = plan
+
+    def __call__(self, *cotangents: Array | None) -> tuple:
+        return self._plan.backward(*cotangents)
+
+    def __del__(self) -> None:
+        self._plan.busy = False
+
+
+class Graphs:
+    """The plans of one GPU, by what they were captured for; those unused for longest go when there are too many."""
+
+    def __init__(self, backend: CupyBackend) -> None:
+        self._backend = backend
+        self._most_bytes = int(_SHARE * backend.memory()[1])
+        self._plans: OrderedDict[tuple, list[_Plan]] = OrderedDict()
+        self._seen: OrderedDict[tuple, str] = OrderedDict()  # and why a shape cannot be captured
+        self._lock = threading.Lock()
+
+    def run(self, loop: Loop, x: Array, states: list, weights: Weights, inference: bool) -> tuple[Any, str]:
+        """((outputs, pullback), "") by a graph, or (None, why not)."""
+        key = (*_key(loop, x, states, weights), inference)
+        with self._lock, self._backend:
+            why = self._why_not(key)
+            plan = None if why else self._free_plan(key) or self._made(key, loop, x, states, weights)
+            if plan is None:
+                return None, why or self._seen[key]
+            outputs = plan.forward(loop, x, states)
+            plan.busy = not inference
+        return (outputs, _Pullback(plan) if plan.busy else plan.backward), ""
+
+    def _why_not(self, key: tuple) -> str:
+        if key in self._seen:
+            self._seen.move_to_end(key)
+            return self._seen[key]
+        self._seen[key] = ""
+        while len(self._seen) > _MOST_SEEN:
+            self._seen.popitem(last=False)
+        return "the first sequence of its shape; the next one is captured as a CUDA graph"
+
+    def _free_plan(self, key: tuple) -> _Plan | None:
+        if key in self._plans:
+            self._plans.move_to_end(key)
+        return next((plan for plan in self._plans.get(key, []) if not plan.busy), None)
+
+    def _made(self, key: tuple, loop: Loop, x: Array, states: list, weights: Weights) -> _Plan | None:
+        try:
+            plan = _Plan(loop, x, states, weights)
+        except Exception as error:  # whatever cannot be captured runs as it is
+            self._seen[key] = f"its capture as a CUDA graph failed: {type(error).__name__}: {error}"
+            return None
+        # The way back takes about as much memory again.
+        if 2 * plan.pool.total_bytes() > self._most_bytes:
+            self._seen[key] = "its CUDA graph would hold more than a quarter of the device's memory"
+            return None
+        self._plans.setdefault(key, []).append(plan)
+        self._evict()
+        return plan
+
+    def _evict(self) -> None:
+        """Forget the plans unused for longest, where they are too many or too large."""
+
+        def held() -> tuple[int, int]:
+            plans = [plan for each in self._plans.values() for plan in each]
+            return len(plans), sum(plan.pool.total_bytes() for plan in plans)
+
+        while len(self._plans) > 1 and (held()[0] > _MOST_PLANS or held()[1] > self._most_bytes):
+            self._plans.popitem(last=False)
+
+
+def _key(loop: Loop, x: Array, states: list, weights: Weights) -> tuple:
+    """Everything that decides what a loop launches, but the values that it copies in."""
+    seq, modes = loop.seq, loop.seq.modes
+    arrays = (weights.w_ih, weights.w_hh, weights.b_ih, weights.b_hh, weights.w_hr, *weights.extra)
+    # Steps at which every sequence is alive, and at which one begins, have launches of their own.
+    masks = (None if modes.alive is None else modes.alive.all(axis=1).tobytes(),
+             None if modes.clear is None else modes.clear.any(axis=1).tobytes())  # fmt: skip
+    return (
+        type(loop), getattr(loop, "make_steps", None), loop.input_gradient, seq.cell, seq.dtype.name,
+        (seq.T, seq.B, seq.H, seq.P, x.shape[2]), seq.reverse, *masks,
+        *((a.shape, a.dtype.name) for a in seq.arrays), *(state is None for state in states),
+        *((a if a is None else (a.data.ptr, a.shape, a.strides)) for a in arrays),
+        seq.backend.xp.cuda.get_current_stream().ptr, threading.get_ident(),
+    )  # fmt: skip
+
+
+def _copy(to: Any, given: Any) -> None:
+    for room, array in zip(to, given, strict=True):
+        if room is not None and room is not array:
+            room[...] = array
+
+
+def _abandon(stream: Any) -> None:
+    """End a capture that went wrong."""
+    with contextlib.suppress(Exception):  # it says that the capture is not valid, which is known
+        stream.end_capture()
