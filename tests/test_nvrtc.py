@@ -8,7 +8,7 @@ import re
 import pytest
 
 from gpulstm import info, launch
-from gpulstm.cells import general, gru, lstm, rnn
+from gpulstm.cells import STEPS, general, gru, lstm, rnn
 from gpulstm.dtypes import accumulator, as_dtype
 from gpulstm.functional import fused_steps
 from tests.conftest import require, skip
@@ -27,6 +27,7 @@ CELLS = [
     gru.cell("before", activations=("hard_sigmoid", "thresholded_relu"), clip=0.5),
     *(rnn.cell(name, clip) for name, clip in (("relu", None), ("softplus", 0.5), ("elu", 2.0))),
 ]
+SERVED = [cell for cell in (*STEPS.values(), *CELLS) if not fused_steps.not_one_product(cell)]
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
 _LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -142,7 +143,7 @@ def test_no_tile_of_the_fused_kernels_spills(nvrtc, monkeypatch, kind, direction
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell.inner is None], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", SERVED, ids=lambda cell: cell.kernel.struct)
 def test_no_tile_of_the_fused_kernels_of_any_cell_spills(nvrtc, monkeypatch, cell, kind, direction):
     for H, persistent in ((128, False), (512, True)):
         for tile, _, used, _ in fused(nvrtc, monkeypatch, "90", kind, cell, direction, H, persistent):
