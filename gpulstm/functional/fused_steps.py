@@ -51,7 +51,7 @@ class Tile:
         sums = lines * self.tiles * (4 if tensor else 16) * accumulator(dtype).itemsize // 4
         multiplied = 4 * (min(8, steps * self.tiles) if tensor else 8 * self.tiles)
         words = steps * 8 * lines + multiplied + 2 * sums
-        resident = steps if words <= _MOST_WORDS["tensor" if tensor else accumulator(dtype).name] else 0
+        resident = steps if words <= _MOST_WORDS.get("tensor" if tensor else dtype.name, 0) else 0
         sizes = {"UNITS": self.units, "TILES": self.tiles, "THREADS": self.threads, "RESIDENT": resident}
         flags = {"TF32": tf32(dtype), "PLAIN_PRODUCTS": not tensor}
         return (*(f"{name}={value}" for name, value in sizes.items()), *(name for name, on in flags.items() if on))
@@ -69,7 +69,7 @@ _TILES = {
     ("float64", "backward"): (Tile(16, 1),),
 }
 # The 32-bit registers of a thread for weights that stay, what they multiply, and twice the sums: more than that spills.
-_MOST_WORDS = {"tensor": 192, "float32": 160, "float64": 0}
+_MOST_WORDS = {"tensor": 172, "float32": 150}
 
 
 def tile_of(B: int, H: int, direction: str, dtype: Any, tensor: bool, blocks: int) -> Tile:

@@ -7,9 +7,8 @@ from gpulstm.cells import Cell
 from gpulstm.errors import NoKernel
 from gpulstm.functional import engine_loop, fused_steps, kernel_steps
 
-# What "auto" takes on a GPU and on the processor, what serves every case, and what is taken only by its name.
-PATHS = ("kernel", "engine", "reference", "fused", "persistent")
-FUSED = PATHS[3:]
+FUSED = ("fused", "persistent")  # taken only by their names
+PATHS = ("kernel", *FUSED, "engine", "reference")  # a GPU's, the processor's, and what serves every case
 
 
 def choose(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool = False) -> tuple[str, str]:
@@ -23,10 +22,10 @@ def choose(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool 
     fastest = "kernel" if backend.is_cuda else "engine"
     if path == "reference":
         return path, f"path={path!r} was asked for"
-    path_meant = fastest if path == "auto" else path
-    why = _why_not(path_meant, cell, backend, dtype, projected)
+    meant = fastest if path == "auto" else path
+    why = _why_not(meant, cell, backend, dtype, projected)
     if not why:
-        return path_meant, ""
+        return meant, ""
     if path != "auto":
         raise NoKernel(f"path {path!r} cannot serve this {cell.name}: {why}; use path='auto'")
     return "reference", why
