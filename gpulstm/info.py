@@ -12,7 +12,7 @@ import numpy as np
 
 from gpulstm import engine
 from gpulstm.backend import CPU, device, why_no_cuda
-from gpulstm.cells import STEPS, Cell
+from gpulstm.cells import STEPS, Cell, lstm
 from gpulstm.dtypes import as_dtype
 from gpulstm.functional import fused_steps
 from gpulstm.launch import REALS, kernel_files, options, source
@@ -56,7 +56,7 @@ class _Text(NamedTuple):
 
 
 def _texts() -> Iterator[_Text]:
-    """Every kernel file; those of a step or of a sequence once for each cell."""
+    """Every kernel file; those of a step once for each cell, those of a sequence for the LSTM."""
     for file in kernel_files():
         cells = [(struct, cell) for struct, cell in STEPS.items() if _runs(cell, file)]
         for struct, cell in cells:
@@ -67,9 +67,9 @@ def _texts() -> Iterator[_Text]:
 
 
 def _runs(cell: Cell, file: str) -> bool:
-    """Whether the file is compiled with the cell."""
+    """Whether the report compiles the file with the cell."""
     assert cell.kernel is not None
-    return cell.kernel.program == file or (file in fused_steps.FILES and not fused_steps.not_one_product(cell))
+    return file == cell.kernel.program or (file in fused_steps.FILES and cell is lstm.CELL)
 
 
 def _or_reason(find: Callable[[], str]) -> str:

@@ -94,11 +94,17 @@ template <int OUTPUTS> struct Product {
     }
 
     __device__ inline void multiply_held(const Granule* x) {
-        Granule b[RESIDENT ? RESIDENT : 1][TAKEN];
+        constexpr int GROUP = TAKEN < 8 ? 8 / TAKEN : 1;  // k-steps whose x is read at once
 #pragma unroll
-        for (int n = 0; n < RESIDENT; ++n) fetch_x(x, warp() + n * WARPS, b[n]);
+        for (int first = 0; first < RESIDENT; first += GROUP) {
+            Granule b[GROUP][TAKEN];
 #pragma unroll
-        for (int n = 0; n < RESIDENT; ++n) multiply(held[n], b[n]);
+            for (int n = 0; n < GROUP; ++n)
+                if (first + n < RESIDENT) fetch_x(x, warp() + (first + n) * WARPS, b[n]);
+#pragma unroll
+            for (int n = 0; n < GROUP; ++n)
+                if (first + n < RESIDENT) multiply(held[first + n], b[n]);
+        }
     }
 
     __device__ inline void multiply_read(const Granule* x) {

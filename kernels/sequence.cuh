@@ -122,13 +122,13 @@ __device__ inline void pack(const REAL* w, long long H, bool back, REAL* packed)
 // Waits until `count` is `want`; false, and *failed set, where that takes too long. All threads of the block call it.
 __device__ inline bool wait_for(const unsigned* count, unsigned want, unsigned* failed, int* late) {
     if (threadIdx.x == 0) {
-        long long looks = 0;
-        while (look(count) < want && looks < LOOKS) {
+        bool here = look(count) >= want;
+        for (long long looks = 1; !here && looks < LOOKS; ++looks) {
             pause();
-            ++looks;
+            here = look(count) >= want;
         }
-        *late = looks == LOOKS;
-        if (*late) *failed = 1;
+        *late = !here;
+        if (!here) *failed = 1;
     }
     __syncthreads();
     return !*late;

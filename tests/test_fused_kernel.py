@@ -8,7 +8,8 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.backend import CPU
-from gpulstm.cells import gru, layer_norm, lstm, mingru, peephole, rnn
+from gpulstm.building import kernel_folder
+from gpulstm.cells import Kernels, gru, layer_norm, lstm, mingru, peephole, rnn
 from gpulstm.dtypes import as_dtype
 from gpulstm.errors import NoKernel
 from gpulstm.functional import fused_steps, recurrent
@@ -121,6 +122,7 @@ def test_gradients_arrive_from_any_output(device, monkeypatch, through):
     check(device, monkeypatch, "float32", lstm.CELL, 5, 5, 10, through=through, **MODES["lengths"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["float32", "float64", "tensor"])
 def test_every_tile_equals_the_equations(device, monkeypatch, kind):
     ways = [fused_steps._TILES[kind, way] for way in ("forward", "backward")]
@@ -128,7 +130,7 @@ def test_every_tile_equals_the_equations(device, monkeypatch, kind):
         tiles = {"forward": forward, "backward": backward}
         monkeypatch.setattr(fused_steps, "tile_of", lambda B, H, way, *rest, tiles=tiles: tiles[way])
         for dtype in ("float16", "tf32") if kind == "tensor" else (kind,):
-            for T, B, H in ((2, 35, 67), (3, 1, 9)):
+            for T, B, H in ((2, 35, 67), (2, 32, 9)):  # parts of a tile, and whole ones
                 check(device, monkeypatch, dtype, lstm.CELL, T, B, H)
 
 
@@ -166,6 +168,20 @@ def test_a_pullback_may_be_called_twice(device):
         assert as_bytes(device, pullback(*d)) == as_bytes(device, pullback(*d))
 
 
+def own_cell(folder, text):
+    """The LSTM, as if its kernel were a file of the user's own."""
+    file = folder / "own.cuh"
+    file.write_text(text, encoding="utf-8")
+    return dataclasses.replace(lstm.CELL, kernel=Kernels(str(file), "Lstm"))
+
+
+def test_a_cell_of_the_users_own_is_served_like_the_librarys(device, monkeypatch, tmp_path):
+    text = (kernel_folder() / "cells" / "lstm.cuh").read_text(encoding="utf-8")
+    check(device, monkeypatch, "float32", own_cell(tmp_path, text), 3, 3, 9)
+    with pytest.raises(NoKernel, match=r"path 'fused' cannot serve this lstm: own.cuh: the compiler failed"):
+        check(device, monkeypatch, "float32", own_cell(tmp_path, text.replace("V c = f", "V c = nothing")), 3, 3, 9)
+
+
 # -- the same bits ----------------------------------------
 @pytest.fixture
 def many(device):
@@ -175,11 +191,12 @@ def many(device):
     del device.kernels.__dict__["multiprocessors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("cell", [lstm.CELL, gru.CELL], ids=lambda cell: cell.name)
 def test_both_forms_and_any_order_of_threads_give_the_same_bits(many, monkeypatch, kind, cell):
     """Also where the form with the loop inside has its weights in registers."""
-    for T, B, H, modes in ((4, 9, 20, {}), (5, 5, 33, MODES["resets"])):
+    for T, B, H, modes in ((4, 8, 20, {}), (5, 5, 33, MODES["resets"])):
         runs = [
             as_bytes(many, check(many, monkeypatch, kind, cell, T, B, H, path, **modes))
             for path in ("fused", "persistent", "persistent", "fused")
@@ -234,6 +251,10 @@ def test_the_path_is_named(device):
     with gl.explain() as runs:
         run(device, np.dtype(float), "fused", lstm.CELL, given, cotangents)
     assert str(runs) == f"lstm T=2 B=3 D=3 H=5 float64 on {device.name}: fused"
+    with gl.explain() as runs:
+        layer = gl.LSTM(3, 5, num_layers=2, bidirectional=True, dtype="float64", device=device.name, path="fused")
+        layer(gl.Tensor(device.asarray(given[0])))[0].sum().backward()
+    assert [each.path for each in runs] == ["fused"] * 4
 
 
 def test_the_processor_has_no_such_kernel(device):

@@ -8,6 +8,7 @@ import pytest
 
 import gpulstm as gl
 from gpulstm.dtypes import as_dtype
+from gpulstm.errors import NoKernel
 from gpulstm.functional import graphs, recurrent
 from gpulstm.functional.loop import Loop
 from gpulstm.functional.sequence import Noise
@@ -201,6 +202,31 @@ def test_outputs_stay_what_they_are(device):
         again.load_state_dict(layer.state_dict())
         x = gl.tensor(np.full((T, B, D), k, np.float32), device=device.name)
         np.testing.assert_allclose(y.numpy(), again(x)[0].numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", GPUS, indirect=True)
+def test_the_path_may_be_named(device):
+    x = np.ones((T, B, D), np.float32)
+    for path, taken in (("graph", ["graph"] * 3), ("kernel", ["kernel"] * 3), ("auto", ["kernel", "graph", "graph"])):
+        assert [run.path for run in paths(gl.LSTM(D, H, path=path, device=device.name), x, 3)] == taken
+    with pytest.raises(NoKernel, match="path 'graph' keeps a whole sequence, which recompute=True is not to"):
+        gl.LSTM(D, H, path="graph", recompute=True, device=device.name)(x)
+    with pytest.raises(NoKernel, match="path 'graph' cannot serve this mingru: the mingru has no steps, it is a scan"):
+        gl.MinGRU(D, H, path="graph", device=device.name)(x)
+
+
+@pytest.mark.parametrize("device", GPUS, indirect=True)
+def test_the_fused_kernels_are_replayed_too(device):
+    rng = np.random.default_rng(8)
+    given, counts = arguments(device, rng, RECURRENT[0].cell), []
+    state = rng.bit_generator.state
+    got = []
+    for _ in range(3):
+        rng.bit_generator.state = state
+        got.append(step(device, rng, given, RECURRENT[0].cell, MODES["lengths"], path="fused"))
+        counts.append(sum(len(plans) for plans in graphs._graphs[device]._plans.values()))
+    assert [path for path, _ in got] == ["fused"] * 3 and counts == [0, 1, 1]
+    assert got[0][1] == got[1][1] == got[2][1]
 
 
 # -- what cannot be captured, and what is too much ----------------------------------------

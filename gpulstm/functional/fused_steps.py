@@ -49,8 +49,9 @@ class Tile:
         """
         lines, steps = math.ceil(outputs * self.units / 16), math.ceil(k_steps / (self.threads // 32))
         sums = lines * self.tiles * (4 if tensor else 16) * accumulator(dtype).itemsize // 4
-        words = steps * 4 * (2 * lines + (1 if tensor else 8) * self.tiles) + sums
-        resident = steps if words <= _MOST_WORDS else 0
+        multiplied = 4 * (min(8, steps * self.tiles) if tensor else 8 * self.tiles)
+        words = steps * 8 * lines + multiplied + 2 * sums
+        resident = steps if words <= _MOST_WORDS.get("tensor" if tensor else dtype.name, 0) else 0
         sizes = {"UNITS": self.units, "TILES": self.tiles, "THREADS": self.threads, "RESIDENT": resident}
         flags = {"TF32": tf32(dtype), "PLAIN_PRODUCTS": not tensor}
         return (*(f"{name}={value}" for name, value in sizes.items()), *(name for name, on in flags.items() if on))
@@ -67,7 +68,8 @@ _TILES = {
     ("float64", "forward"): (Tile(8, 1),),
     ("float64", "backward"): (Tile(16, 1),),
 }
-_MOST_WORDS = 152  # 32-bit registers of a thread for weights that stay, what they multiply, and the sums
+# The 32-bit registers of a thread for weights that stay, what they multiply, and twice the sums: more than that spills.
+_MOST_WORDS = {"tensor": 172, "float32": 150}
 
 
 def tile_of(B: int, H: int, direction: str, dtype: Any, tensor: bool, blocks: int) -> Tile:
@@ -182,10 +184,9 @@ class _Direction:
         """An entry of this direction's file, compiled for its tile."""
         seq, form, kernels = self.seq, self.seq.cell.kernel, self.seq.backend.kernels
         assert kernels is not None and form is not None
-        defines = (*seq.cell.defines, *self.macros)
-        return kernels.kernel(
-            f"sequence_{self.name}", entry, seq.dtype, defines, form.file, form.stamp, self.persistent
-        )
+        file, defines = f"sequence_{self.name}", (*seq.cell.defines, *self.macros)
+        cooperative = self.persistent and entry == file
+        return kernels.kernel(file, entry, seq.dtype, defines, form.file, form.stamp, cooperative)
 
     def run(self, turns: int, *args: Any) -> None:
         """All turns, a launch each or one for all of them; raises RuntimeError where blocks waited in vain."""

@@ -23,10 +23,12 @@ _ALIGNED = 256  # bytes; where each of several arrays in one begins
 _graphs: "weakref.WeakKeyDictionary[CupyBackend, Graphs]" = weakref.WeakKeyDictionary()
 
 
-def graphed(loop: Loop, x: Array, states: list, weights: Weights, inference: bool) -> tuple[Any, str]:
-    """((outputs, pullback), ""), by a graph; or (None, why not)."""
+def graphed(
+    loop: Loop, x: Array, states: list, weights: Weights, inference: bool, at_once: bool = False
+) -> tuple[Any, str]:
+    """((outputs, pullback), "") by a graph, of the first sequence of a shape only ``at_once``; or (None, why not)."""
     backend: Any = loop.seq.backend
-    return _graphs.setdefault(backend, Graphs(backend)).run(loop, x, states, weights, inference)
+    return _graphs.setdefault(backend, Graphs(backend)).run(loop, x, states, weights, inference, at_once)
 
 
 class _Packed:
@@ -118,10 +120,15 @@ class Graphs:
         self._seen: OrderedDict[tuple, str] = OrderedDict()  # and why a shape cannot be captured
         self._lock = threading.Lock()
 
-    def run(self, loop: Loop, x: Array, states: list, weights: Weights, inference: bool) -> tuple[Any, str]:
-        """((outputs, pullback), "") by a graph, or (None, why not)."""
+    def run(
+        self, loop: Loop, x: Array, states: list, weights: Weights, inference: bool, at_once: bool
+    ) -> tuple[Any, str]:
+        """See ``graphed``."""
         key = (*_key(loop, x, states, weights), inference)
         with self._lock, self._backend:
+            if at_once and key not in self._seen:
+                loop.run(x, states, weights)  # what a first run sets up cannot be captured
+                self._seen[key] = ""
             why = self._why_not(key)
             plan = None if why else self._free_plan(key) or self._made(key, loop, x, states, weights)
             if plan is None:

@@ -7,10 +7,9 @@ from gpulstm.cells import Cell
 from gpulstm.errors import NoKernel
 from gpulstm.functional import engine_loop, fused_steps, kernel_steps
 
-# What "auto" takes on a GPU and on the processor, what serves every case, and what is taken only by its name.
-PATHS = ("kernel", "engine", "reference", "fused", "persistent")
-FUSED = PATHS[3:]
-GRAPHED = ("kernel", "fused")  # the steps of which a CUDA graph may hold
+FUSED = ("fused", "persistent")  # taken only by their names
+# A GPU's, the processor's, and what serves every case.
+PATHS = ("graph", "kernel", *FUSED, "engine", "reference")
 
 
 def choose(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool = False) -> tuple[str, str]:
@@ -24,10 +23,10 @@ def choose(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool 
     fastest = "kernel" if backend.is_cuda else "engine"
     if path == "reference":
         return path, f"path={path!r} was asked for"
-    path_meant = fastest if path == "auto" else path
-    why = _why_not(path_meant, cell, backend, dtype, projected)
+    meant = fastest if path == "auto" else path
+    why = _why_not(meant, cell, backend, dtype, projected)
     if not why:
-        return path_meant, ""
+        return meant, ""
     if path != "auto":
         raise NoKernel(f"path {path!r} cannot serve this {cell.name}: {why}; use path='auto'")
     return "reference", why
@@ -39,6 +38,8 @@ def _why_not(path: str, cell: Cell, backend: Backend, dtype: Any, projected: boo
         return "it takes NumPy arrays and these are CuPy's" if backend.is_cuda else engine_loop.why_not(cell)
     if backend.kernels is None:
         return backend.why_no_kernels
+    if path == "graph" and not cell.recurrent:
+        return f"the {cell.name} has no steps, it is a scan"
     if path in FUSED:
         return fused_steps.why_not(cell, backend.kernels, dtype, projected)
     return kernel_steps.why_not(cell, backend.kernels, dtype)

@@ -9,7 +9,7 @@ from gpulstm import cells
 from gpulstm.backend import Array, Backend
 from gpulstm.cells import Cell
 from gpulstm.dtypes import FLOATS, cast, is_floating
-from gpulstm.errors import DTypeError, ShapeError
+from gpulstm.errors import DTypeError, NoKernel, ShapeError
 from gpulstm.explain import record
 from gpulstm.functional.checks import check_arrays, checked
 from gpulstm.functional.engine_loop import EngineLoop
@@ -20,7 +20,7 @@ from gpulstm.functional.kernel_steps import KernelSteps
 from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.needs import needs
-from gpulstm.functional.paths import FUSED, GRAPHED, choose
+from gpulstm.functional.paths import FUSED, choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
 
@@ -66,8 +66,9 @@ def recurrent(
 
     ``reverse`` runs from the last step of each sequence to its first. ``zoneout`` is the noise on h and that on
     the other states (Krueger 2017), ``recurrent_dropout`` that on h_prev in its product, one mask for all steps
-    (Gal & Ghahramani 2016). ``path`` is "auto" or one of "kernel", "reference" (see ``gl.explain``), and on a GPU also
-    "fused" or "persistent", which have the product and the gates of a step in one kernel.
+    (Gal & Ghahramani 2016). ``path`` is "auto" or one of "engine", "reference" (see ``gl.explain``), on a GPU
+    "kernel" (a launch a step), "graph" (all of them captured as one CUDA graph, which "auto" takes from the second
+    sequence of a shape on), "fused" or "persistent" (the product and the gates of a step in one kernel).
     ``recompute`` keeps the states of every sqrt(T)-th step alone and computes the rest again in the pullback
     (Chen et al. 2016), which takes one more forward pass. ``inference`` says that the pullback is not needed: then less
     is kept, and the pullback, if it is called all the same, may have to compute the sequence again.
@@ -94,14 +95,15 @@ def recurrent(
         return cast(outputs, x.dtype), lambda *d: cast(pullback(*cast(d, np.float32)), x.dtype)
 
     with backend:
-        loop, states, weights, path, tell = _prepared(
-            backend, x, arguments, row, path, input_gradient, inference, **modes
-        )
+        asked, prepared = path, _prepared(backend, x, arguments, row, path, input_gradient, inference, **modes)
+        loop, states, weights, path, tell = prepared
         if recompute:
+            if path == "graph":
+                raise NoKernel("path 'graph' keeps a whole sequence, which recompute=True is not to; use path='auto'")
             tell(path)
             outputs, pullback = in_chunks(loop, x, states, weights, reverse)
         else:
-            outputs, pullback = _whole(loop(None), x, states, weights, path, tell, inference)
+            outputs, pullback = _whole(loop(None), x, states, weights, path, asked, tell, inference)
 
     def on_device(*cotangents: Array | None) -> tuple:
         with backend:
@@ -111,12 +113,14 @@ def recurrent(
 
 
 def _whole(
-    loop: Loop | EngineLoop, x: Array, states: list, weights: Weights, path: str, tell: Callable, inference: bool
+    loop: Any, x: Array, states: list, weights: Weights, path: str, asked: str, tell: Callable, inference: bool
 ) -> tuple[tuple, Callable]:
-    """(outputs, pullback) of all steps at once: by a CUDA graph where one can be had."""
-    if isinstance(loop, Loop) and path in GRAPHED:
-        done, why = graphed(loop, x, states, weights, inference)
-        tell("graph" if done else path, why)
+    """(outputs, pullback) of all steps at once; where no path was ``asked`` for, by a CUDA graph if that can be."""
+    if path in ("graph", "fused") or (path == "kernel" and asked == "auto"):
+        done, why = graphed(loop, x, states, weights, inference, at_once=path == "graph")
+        if path == "graph" and done is None:
+            raise NoKernel(f"path 'graph' cannot serve this {loop.seq.cell.name}: {why}; use path='auto'")
+        tell("graph" if done and path == "kernel" else path, why)
         if done:
             return done
     else:
@@ -187,7 +191,7 @@ def _prepared(
             return EngineLoop(seq, input_gradient, keep=not inference)
         if path in FUSED:
             return FusedLoop(seq, path == "persistent", input_gradient)
-        return Loop(seq, KernelSteps if path == "kernel" else ReferenceSteps, input_gradient)
+        return Loop(seq, KernelSteps if path in ("kernel", "graph") else ReferenceSteps, input_gradient)
 
     return loop, states, weights, path, tell
 
