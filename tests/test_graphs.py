@@ -79,7 +79,7 @@ def same_as_launches(device, cell, modes, dtype=np.float32, P=H):
 
 @pytest.mark.parametrize("device", GPUS, indirect=True)
 @pytest.mark.parametrize("modes", MODES)
-@pytest.mark.parametrize("case", RECURRENT, ids=str)
+@pytest.mark.parametrize("case", RECURRENT, ids=lambda case: case.name)
 def test_every_cell_and_mode_gives_the_bits_of_its_launches(device, case, modes):
     modes = dict(MODES[modes])
     if len(case.cell.states) == 1 and "zoneout" in modes:
