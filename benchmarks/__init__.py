@@ -16,7 +16,7 @@ nothing, needs no GPU and writes what ``--json`` names. ``--help`` lists the res
     worker.py       the process that an implementation runs in; memory.py: what it used; floor.py: the least it could
     team.py         starts the workers and lets them take turns; comparison.py: what they are asked for
     harness.py      percentiles, rows, result files, tables; facts.py: machine, versions, commit
-    part.py         what the parts of benchmarks.gpu share: suite.py, losses.py, cudnn.py, hardware.py
+    part.py         what the parts of benchmarks.gpu share: warm.py, suite.py, losses.py, cudnn.py, hardware.py
     cost_facts.py, cost_counts.py, cost_tiles.py, cost_times.py    the model: constants, counts, tiles, times
     cost_beside.py, cost_report.py    what stands beside its predictions; its tables
     clock.py        how hardware.py measures; products.py and cublas.py: its matrix products

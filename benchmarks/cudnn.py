@@ -19,20 +19,20 @@ from benchmarks.part import Part, main
 from benchmarks.problem import Shape
 from benchmarks.team import Team
 
-PEERS = ("gpulstm", "torch", "torch graph")
+PEERS = ("gpulstm", "gpulstm fused", "gpulstm persistent", "torch", "torch graph")
 PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
-# The last two are long: the first has published figures (FlashRNN's plot, on an H100).
+# Small and large, odd ones too; (16, 1024, 768, 768) has published figures (FlashRNN's plot, on an H100).
 SHAPES = (
-    *(Shape(B, 100, H, H) for H in (128, 256, 512, 1024) for B in (1, 16, 64, 128)),
-    Shape(16, 1024, 768, 768),
-    Shape(64, 512, 512, 512),
-)
+    Shape(1, 512, 128, 128), Shape(16, 512, 256, 256), Shape(64, 512, 512, 512), Shape(16, 1024, 768, 768),
+    Shape(64, 512, 1024, 1024), Shape(256, 256, 1024, 1024), Shape(33, 300, 500, 500),
+)  # fmt: skip
 ROUNDS, SECONDS = 2, 0.03  # an eager sequence takes milliseconds, and a GPU's times are steady
 PACE = 0.9  # share of the part's time after which nothing new is begun
 
 COLUMNS = {
     "B": "B", "T": "T", "H": "H", "precision": "precision", "mode": "mode",
     "ours_gpu": "gpulstm GPU ms", "ours_wall": "wall ms", "ours_us": "µs a step",
+    "fused_gpu": "fused GPU ms", "persistent_gpu": "persistent GPU ms",
     "eager_gpu": "cuDNN GPU ms", "eager_wall": "wall ms",
     "graph_gpu": "cuDNN graph GPU ms", "graph_us": "µs a step",
     "speed": "speed beside eager", "graph_speed": "beside graph",
@@ -52,6 +52,8 @@ def side_by_side(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if row["implementation"] == "gpulstm":
             line |= {"ours_gpu": row["gpu_p50_ms"], "ours_wall": row["p50_ms"], "ours_us": row["us_per_step"]}
             line |= {"error": row["error"], "speed": row["gpu_speed"]}
+        elif row["implementation"].startswith("gpulstm "):
+            line[f"{row['implementation'].removeprefix('gpulstm ')}_gpu"] = row["gpu_p50_ms"]
         elif row["implementation"] == "torch":
             line |= {"eager_gpu": row["gpu_p50_ms"], "eager_wall": row["p50_ms"], "their_error": row["error"]}
         else:

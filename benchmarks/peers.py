@@ -63,11 +63,13 @@ class Peer:
 class Gpulstm(Peer):
     """gl.LSTM, as a user calls it: the layer and the tape are part of what is measured."""
 
+    asked = "auto"
+
     def __init__(self, problem: Problem, device: str, precision: str) -> None:
         dtype = gl.as_dtype("float32" if precision == "tf32" else precision)
         self.backend = gl.device(device).backend
         shape = problem.shape
-        self.layer = gl.LSTM(shape.D, shape.H, device=device, dtype=dtype)
+        self.layer = gl.LSTM(shape.D, shape.H, device=device, dtype=dtype, path=self.asked)
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         given = (problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh)
         self.layer.load_state_dict({name: array.astype(dtype) for name, array in zip(names, given, strict=True)})
@@ -75,8 +77,9 @@ class Gpulstm(Peer):
         self.x, self.dy = (self.backend.asarray(array.astype(dtype)) for array in (problem.x, problem.dy))
 
     def learn_path(self) -> None:
+        self.inference()
         with gl.explain() as runs:
-            self.inference()
+            self.inference()  # a GPU replays the second sequence of a shape
         self.path, self.note = runs[0].path, runs[0].why_not_faster
 
     def inference(self) -> tuple:
@@ -110,6 +113,18 @@ class Gpulstm(Peer):
 
     def free_device_memory(self) -> None:
         self.backend.xp.get_default_memory_pool().free_all_blocks()
+
+
+class GpulstmFused(Gpulstm):
+    """With the product and the gates of a step in one kernel."""
+
+    asked = "fused"
+
+
+class GpulstmPersistent(Gpulstm):
+    """With the time loop inside the kernel."""
+
+    asked = "persistent"
 
 
 class PerGate(Peer):
@@ -195,6 +210,8 @@ class Serves:
 
 SERVES = {
     "gpulstm": Serves(("cpu", "cuda")),
+    "gpulstm fused": Serves(("cuda",)),
+    "gpulstm persistent": Serves(("cuda",)),
     "torch": Serves(("cpu", "cuda")),
     "gpulstm.torch": Serves(("cpu", "cuda")),
     "torch graph": Serves(("cuda",)),
@@ -219,4 +236,5 @@ def find(name: str, cell: str = "lstm") -> type[Peer]:
         from benchmarks import onnx_peer
 
         return onnx_peer.OnnxRuntime
-    return {"gpulstm": Gpulstm, "numpy": PerGate}[name]
+    own = {"gpulstm": Gpulstm, "gpulstm fused": GpulstmFused, "gpulstm persistent": GpulstmPersistent}
+    return {**own, "numpy": PerGate}[name]

@@ -42,7 +42,7 @@ def lines() -> Iterator[str]:
     compile_kernel, how = _compiler(cupy, works=not reason)
     yield f"{'kernels':<10} {how}"
     if compile_kernel is not None:
-        for text in _texts():
+        for text in kernel_texts():
             yield f"  {text.title:<20} {', '.join(_compiled(compile_kernel, text, real) for real in REALS)}"
 
 
@@ -55,7 +55,7 @@ class _Text(NamedTuple):
     defines: tuple[str, ...] = ()
 
 
-def _texts() -> Iterator[_Text]:
+def kernel_texts() -> Iterator[_Text]:
     """Every kernel file; those of a step once for each cell, those of a sequence for the LSTM."""
     for file in kernel_files():
         cells = [(struct, cell) for struct, cell in STEPS.items() if _runs(cell, file)]
@@ -134,7 +134,7 @@ def _compiled(compile_kernel: Callable[[_Text, str], None], text: _Text, real: s
 def _compiler(cupy: Any, works: bool) -> tuple[Callable[[_Text, str], None] | None, str]:
     """What compiles a text for a storage type here, or None, and the words that say so."""
     if works:
-        return functools.partial(_compile_on_device, cupy), "compile on this device for"
+        return functools.partial(compile_on_device, cupy), "compile on this device for"
     if cupy is None:
         return None, "not compiled: that takes CuPy, and NVRTC beside it"
     try:
@@ -146,7 +146,7 @@ def _compiler(cupy: Any, works: bool) -> tuple[Callable[[_Text, str], None] | No
     return functools.partial(_compile_by_nvrtc, nvrtc), how
 
 
-def _compile_on_device(cupy: Any, text: _Text, real: str) -> None:
+def compile_on_device(cupy: Any, text: _Text, real: str) -> None:
     code = source(text.file, text.cell)
     cupy.RawModule(code=code, options=options(as_dtype(real), text.defines)).compile()
 

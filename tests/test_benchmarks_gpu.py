@@ -1,6 +1,5 @@
 """Every part of benchmarks.gpu: going on past what fails, and the parts themselves on the emulated CUDA."""
 
-import itertools
 import math
 import re
 import subprocess
@@ -26,9 +25,10 @@ from benchmarks import (
     products,
     recurrent,
     suite,
+    warm,
 )  # fmt: skip
-from benchmarks.problem import MODES, Problem, Shape
-from gpulstm import DeviceError, backend, device
+from benchmarks.problem import MODES, Problem
+from gpulstm import DeviceError, backend, device, info
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, results_of, sequence_row
 from tests.conftest import require
 
@@ -237,6 +237,7 @@ def test_losses_on_the_emulated_gpu(emulated_gpu, tmp_path, capsys):
 def test_lines_beside_cudnn():
     ours = sequence_row("gpulstm", 4.0, gpu=3.0, gpu_speed=2.0)
     rows = [ours, sequence_row("torch", 8.0, gpu=6.0), sequence_row("torch graph", 2.0, gpu=1.5)]
+    rows += [sequence_row(f"gpulstm {path}", 1.0, gpu=gpu) for path, gpu in (("fused", 1.25), ("persistent", 0.5))]
     (line,) = cudnn.side_by_side(rows)
     assert set(cudnn.COLUMNS) <= line.keys()
     assert (line["precision"], line["ours_gpu"], line["eager_gpu"], line["graph_gpu"]) == (
@@ -245,15 +246,15 @@ def test_lines_beside_cudnn():
         6.0,
         1.5,
     )
+    assert (line["fused_gpu"], line["persistent_gpu"]) == (1.25, 0.5)
     assert (line["speed"], line["graph_speed"], line["ours_us"]) == (2.0, 0.5, 500.0)
     other = sequence_row("gpulstm", 4.0, gpu=3.0) | {"B": 9}
     assert len(cudnn.side_by_side([*rows, other])) == 2
 
 
 def test_cudnn_shapes_are_those_planned_for():
-    pairs = {(shape.H, shape.B) for shape in cudnn.SHAPES if shape.T == 100}
-    assert pairs == set(itertools.product((128, 256, 512, 1024), (1, 16, 64, 128)))
-    assert Shape(16, 1024, 768, 768) in cudnn.SHAPES
+    sizes = {(shape.B, shape.T, shape.H) for shape in cudnn.SHAPES}
+    assert {(1, 512, 128), (64, 512, 512), (16, 1024, 768), (256, 256, 1024), (33, 300, 500)} <= sizes
     assert set(cudnn.PRECISIONS) == {"float32", "tf32", "float16", "bfloat16"}
 
 
@@ -270,8 +271,9 @@ def test_gpulstm_on_the_emulated_gpu_where_torch_is_missing(emulated_gpu, monkey
     done = part.Part(None, 600, quick=True)
     cudnn.work(done, emulated_gpu)
     assert not done.failures
-    assert len(done.rows) == len(cudnn.PRECISIONS) * len(MODES)
-    assert all(row["path"] == "kernel" and row["gpu_p50_ms"] > 0 and row["device"] == "cuda" for row in done.rows)
+    assert len(done.rows) == len(cudnn.PRECISIONS) * len(MODES) * 3
+    assert {row["path"] for row in done.rows} == {"graph", "fused", "persistent"}
+    assert all(row["gpu_p50_ms"] > 0 and row["device"] == "cuda" for row in done.rows)
     assert {row["dtype"] for row in done.rows} == {"float32", "float16", "bfloat16"}
     assert "torch is not here, so nothing is set beside it: No module named 'torch'" in done.notes
 
@@ -323,6 +325,18 @@ def emulated_gpu(emulated, monkeypatch):
 
     monkeypatch.setattr(emulated.cuda, "Event", Event)
     return device("cuda").backend
+
+
+def test_kernels_are_compiled_before_the_rest(emulated_gpu, monkeypatch, capsys):
+    texts = [text for text in info.kernel_texts() if text.title in ("adam", "dropout")]
+    monkeypatch.setattr(info, "kernel_texts", lambda: texts)
+    done = part.Part(None, 60, quick=False)
+    warm.work(done, emulated_gpu)
+    assert not done.failures and done.notes[0].startswith("8 kernels compiled")
+    monkeypatch.setattr(info, "kernel_texts", lambda: [text._replace(defines=("ACC=nonsense",)) for text in texts])
+    warm.work(done, emulated_gpu)
+    assert len(done.failures) == 8 and "adam float32: CompileException" in done.failures[0]
+    assert next(iter(gpu.PARTS)) == "warm"
 
 
 def test_copy_launch_and_host_on_the_emulated_gpu(emulated_gpu):

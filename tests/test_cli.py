@@ -426,8 +426,8 @@ def test_info_names_the_kernel_that_does_not_compile(monkeypatch):
 
     monkeypatch.setattr(info, "_compiler", lambda cupy, works: (compile_kernel, "compile here for"))
     shown = [line for line in info.lines() if line.startswith("  ")]
-    assert [line[2:22].rstrip() for line in shown] == [text.title for text in info._texts()]
-    assert {"adam", "step GruBefore", "step_rows LayerNorm"} <= {text.title for text in info._texts()}
+    assert [line[2:22].rstrip() for line in shown] == [text.title for text in info.kernel_texts()]
+    assert {"adam", "step GruBefore", "step_rows LayerNorm"} <= {text.title for text in info.kernel_texts()}
     (line,) = [line for line in shown if line.startswith("  step Gru ")]
     fault = "float16 FAILS (RuntimeError: step.cu(3): error: no such word)"
     assert line == f"  step Gru             float32, float64, {fault}, bfloat16"

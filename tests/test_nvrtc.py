@@ -78,7 +78,7 @@ def entries(code):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("real", launch.REALS)
-@pytest.mark.parametrize("text", list(info._texts()), ids=lambda text: text.title)
+@pytest.mark.parametrize("text", list(info.kernel_texts()), ids=lambda text: text.title)
 def test_kernels_compile_and_spill_nothing(nvrtc, text, real, architecture):
     code = launch.source(text.file, text.cell)
     cubin, log = compile_for(nvrtc, architecture, code, launch.options(as_dtype(real), text.defines))
