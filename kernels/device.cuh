@@ -8,7 +8,7 @@
 //     load_exchanged(at)          a granule that another block of this launch may have written
 //     as_factor(x)                a number as products take it
 //     shuffle_xor(x, mask)        x of lane ^ mask
-//     multiply_tile(c, a, b, x)   the tensor cores: see there
+//     multiply_fragment(c, a, x)  one instruction of the tensor cores; multiply_tile is made of it
 //     arrive(count) look(count)   one more, and how many: what was written before the one is seen after the other
 //     pause()                     between two looks
 
@@ -100,8 +100,8 @@ inline REAL as_factor(ACC x) { return isfinite(x) ? __uint_as_float((__float_as_
 __device__ inline REAL as_factor(ACC x) { return store(x); }
 #endif
 
-// One instruction of the tensor cores: c (16, 8) += a (16, K) x (8, K)', of which a lane has FRAGMENT words of a, half as
-// many of x, 4 numbers of c. Only where there are tensor cores.
+// One instruction of the tensor cores: c (16, 8) += a (16, K) x (8, K)', of which a lane has FRAGMENT words of a, half
+// as many of x, 4 numbers of c. Only where there are tensor cores.
 #if defined(__CUDACC__)
 
 #if defined(REAL_IS_HALF)
@@ -135,10 +135,10 @@ inline void multiply_fragment(float* c, const unsigned* a, const unsigned* x) {
 
 #endif
 
-// The same for whole granules: a lane has those of rows g and g + 8 of a (`upper`, `lower`) and of row g of x, where
-// g = lane / 4, and of c the elements (g, 2 q), (g, 2 q + 1), (g + 8, 2 q), (g + 8, 2 q + 1), where q = lane % 4. The q-th
-// lane of four has the q-th granule of each row. An instruction takes its columns of K in another order than they lie in:
-// a word or two of each granule. Both operands are permuted alike, which no sum notices.
+// The same for whole granules: a lane has those of rows g and g + 8 of a (`upper`, `lower`) and of row g of x, where g
+// = lane / 4, and of c the elements (g, 2 q), (g, 2 q + 1), (g + 8, 2 q), (g + 8, 2 q + 1), where q = lane % 4. The
+// q-th lane of four has the q-th granule of each row. An instruction takes its columns of K in another order than they
+// lie in: a word or two of each granule. Both operands are permuted alike, which no sum notices.
 __device__ inline void multiply_tile(float* c, const Granule& upper, const Granule& lower, const Granule& x) {
 #pragma unroll
     for (int k = 0; k < 4; k += FRAGMENT / 2) {

@@ -1,13 +1,13 @@
 // The product of a time step for a tile of units and sequences, by a whole block: weights times x, sums in registers.
 //
 // A block serves UNITS units, each with OUTPUTS numbers (forward: its gates; backward: one), and ROWS = 8 * TILES
-// sequences. Its warps share K: warp w takes the k-steps w, w + WARPS, ..., each four granules of every row. Weights are
-// the left operand, so that a batch of eight fills the tensor cores; how lanes hold them stands at multiply_tile. Where
-// there are no tensor cores a lane multiplies its weights' granules with those of all eight sequences of a tile, and four
-// lanes add up what they have. Both ways read the same arrays:
+// sequences. Its warps share K: warp w takes the k-steps w, w + WARPS, ..., each four granules of every row. Weights
+// are the left operand, so that a batch of eight fills the tensor cores; how lanes hold them stands at multiply_tile.
+// Where there are no tensor cores a lane multiplies its weights' granules with those of all eight sequences of a tile,
+// and four lanes add up what they have. Both ways read the same arrays:
 //
-// packed  [unit block][k-step][m tile][half][lane] granules: the lane's weights, line 16 * m + 8 * half + lane / 4 of the
-//         block, where line output * UNITS + unit has an output of a unit; zeros beyond the last unit, output and K
+// packed  [unit block][k-step][m tile][half][lane] granules: of line 16 * m + 8 * half + lane / 4 of the block's weights,
+//         where line output * UNITS + unit has an output of a unit; zeros beyond the last unit, output and K
 // x       (rows, K), K padded to whole k-steps with zeros, the rows to whole tiles
 //
 // Weights of RESIDENT k-steps a warp stay in registers for all time steps of a launch (0: they are read in each).
@@ -23,7 +23,7 @@ __device__ inline long long k_steps_of(long long K) { return (K + DEPTH - 1) / D
 
 template <int OUTPUTS> struct Product {
     static constexpr int M = (OUTPUTS * UNITS + 15) / 16;      // tiles of 16 lines
-    static constexpr int STRIDE = 16 * M + 4;                  // of a sequence in `shared`: lanes that write use all banks
+    static constexpr int STRIDE = 16 * M + 4;                  // of a sequence in `shared`: a warp writes to all banks
     static constexpr int TAKEN = TENSOR_CORES ? TILES : ROWS;  // granules of x that a lane takes in a k-step
     static constexpr int PLACES = TENSOR_CORES ? 4 : 16;       // numbers of a tile that a lane adds up
     // Whether there are registers to read the next k-step while one is multiplied.
@@ -45,7 +45,7 @@ template <int OUTPUTS> struct Product {
         for (int m = 0; m < M; ++m)
 #pragma unroll
             for (int half = 0; half < 2; ++half)
-                a[m][half] = k < k_steps ? load_constant(weights + ((long long)k * 2 * M + 2 * m + half) * 32) : Granule{};
+                a[m][half] = k < k_steps ? load_constant(weights + (2LL * k * M + 2 * m + half) * 32) : Granule{};
     }
 
     __device__ inline void fetch_x(const Granule* x, int k, Granule (&b)[TAKEN]) const {
@@ -84,11 +84,11 @@ template <int OUTPUTS> struct Product {
         if constexpr (RESIDENT > 0) multiply_held(x);
         else multiply_read(x);
         if constexpr (!TENSOR_CORES) gather();
-        int line = lane() / 4, row = 2 * (lane() % 4);
 #pragma unroll
         for (int k = 0; k < M * TILES * 4; ++k) {
             int m = k / 4 / TILES, n = k / 4 % TILES, place = k % 4;
-            shared[(warp() * ROWS + 8 * n + row + place % 2) * STRIDE + 16 * m + line + place / 2 * 8] = sums[m][n][place];
+            int row = 8 * n + lane() % 4 * 2 + place % 2, line = 16 * m + lane() / 4 + place / 2 * 8;
+            shared[(warp() * ROWS + row) * STRIDE + line] = sums[m][n][place];
         }
         __syncthreads();
     }

@@ -1,8 +1,8 @@
 // What both directions of a sequence's kernel share: its arrays, its clock, the tile of a block, the turns it takes.
 //
 // A turn is what lies between two products: a time step, and in the backward direction one more for the gradient of the
-// first h. Between turns x, what the next product takes, goes from block to block through `exchange`: it has two places,
-// one to read and one to write, each of whole tiles with zeros beyond B and K.
+// first h. Between turns x, what the next product takes, goes from block to block through `exchange`: it has two
+// places, one to read and one to write, each of whole tiles with zeros beyond B and K.
 
 #pragma once
 
@@ -66,12 +66,13 @@ struct Sequence {
     __device__ inline ACC factor(long long k) const { return dropped ? load(dropped[k]) : 1; }
 
     __device__ inline ACC share_of_h(long long n, long long b, long long k) const {
-        long long t = row(n);
-        return share_kept(alive ? alive + t * B : nullptr, keep_h ? keep_h + (steady_h ? 0 : t * B * H) : nullptr, b, k);
+        return share(keep_h, steady_h, row(n), b, k);
     }
     __device__ inline ACC share_of_others(long long n, long long b, long long k) const {
-        long long t = row(n);
-        return share_kept(alive ? alive + t * B : nullptr, keep_c ? keep_c + (steady_c ? 0 : t * B * H) : nullptr, b, k);
+        return share(keep_c, steady_c, row(n), b, k);
+    }
+    __device__ inline ACC share(const REAL* keep, bool steady, long long t, long long b, long long k) const {
+        return share_kept(alive ? alive + t * B : nullptr, keep && !steady ? keep + t * B * H : keep, b, k);
     }
 
     // The states that enter the n-th step.

@@ -1,13 +1,14 @@
-// The backward direction of a sequence of a cell (cell.cuh): the recurrent product and the gates of a step in one kernel.
+// The backward direction of a sequence of a cell (cell.cuh): the recurrent product and the gates of a step in one
+// kernel.
 //
 // Turn m is time step T - 1 - m: the product of the step after it, of which the first turn has none, gives the gradient
 // of h, then come the gates. Turn T has the product alone, for the gradient of the first h.
 //
 // For cells whose step is one product with h: not `inner`, not `normed`. G, S, V and K are the cell's gates, states,
-// vectors and kept; states but h, and their gradients, are ACC. Arrays of T rows have a row for each time step; those of
-// T + 1 one more, before the first or, in `reverse`, after the last. Grid: a block for each tile of UNITS units and ROWS
-// sequences, units first; those of a launch of several turns must be on the device at once. Shared memory: WARPS * ROWS *
-// Product<1>::STRIDE numbers of ACC.
+// vectors and kept; states but h, and their gradients, are ACC. Arrays of T rows have a row for each time step; those
+// of T + 1 one more, before the first or, in `reverse`, after the last. Grid: a block for each tile of UNITS units and
+// ROWS sequences, units first; those of a launch of several turns must be on the device at once. Shared memory: WARPS *
+// ROWS * Product<1>::STRIDE numbers of ACC.
 
 #include "sequence.cuh"
 
@@ -89,15 +90,16 @@ struct Backward {
 
 extern "C" __global__ void sequence_pack(const REAL* w, long long H, REAL* packed) { pack<1>(w, H, true, packed); }
 
-// All as sequence_forward left it; weights packed for this direction, exchange (2, whole tiles of B, whole k-steps of G*H) zeros.
+// All as sequence_forward left it, but for two: weights are packed for this direction, and
+// exchange (2, whole tiles of B, whole k-steps of G*H)  in: zeros
 // dy       (T, B, H)  gradient of h after each step, or null for zero
 // direct   (B, H)     in: gradient of the last h besides dy; out: that of the first
 // ds       (S-1, B, H)  the same for the other states; null where there is none
 // dvectors (B, V*H)   in and out: sums of each sequence over its steps; null where there is none
 // dzx      (T, B, G*H)  out: gradients of the input's pre-activations
 // dzr      (T, B, G*H)  out: those of the product; null where the cell is not `split`
-// Moves, beside the weights and one dz for each block, K + 2 G + 4 S + 1 values a unit and step, G more where the cell is
-// `split`, 2 V for the sums.
+// No arrays overlap. Moves, beside the weights and one dz for each block, K + 2 G + 3 S + 1 values a unit and step, G
+// more where the cell is `split`, 2 V for the sums.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) sequence_backward(
     const REAL* weights, REAL* exchange, const REAL* gates, const REAL* kept, REAL* h, ACC* others,
     const REAL* vectors, const bool* alive, const bool* stays, const REAL* keep_h, const REAL* keep_c,

@@ -1,12 +1,13 @@
-// The forward direction of a sequence of a cell (cell.cuh): the recurrent product and the gates of a step in one kernel.
+// The forward direction of a sequence of a cell (cell.cuh): the recurrent product and the gates of a step in one
+// kernel.
 //
 // Turn n is time step n: the product of the states before it, then the gates.
 //
 // For cells whose step is one product with h: not `inner`, not `normed`. G, S, V and K are the cell's gates, states,
-// vectors and kept; states but h, and their gradients, are ACC. Arrays of T rows have a row for each time step; those of
-// T + 1 one more, before the first or, in `reverse`, after the last. Grid: a block for each tile of UNITS units and ROWS
-// sequences, units first; those of a launch of several turns must be on the device at once. Shared memory: WARPS * ROWS *
-// Product<GATES>::STRIDE numbers of ACC.
+// vectors and kept; states but h, and their gradients, are ACC. Arrays of T rows have a row for each time step; those
+// of T + 1 one more, before the first or, in `reverse`, after the last. Grid: a block for each tile of UNITS units and
+// ROWS sequences, units first; those of a launch of several turns must be on the device at once. Shared memory: WARPS *
+// ROWS * Product<GATES>::STRIDE numbers of ACC.
 
 #include "sequence.cuh"
 
@@ -89,7 +90,7 @@ extern "C" __global__ void sequence_begin(
 // keep_h   (T, B, H), or (1, B, H) where steady_h is 1: share of h that every unit keeps (zoneout); null for none
 // keep_c   the same, with steady_c, for the other states
 // dropped  (B, H)   factors of h in its product (dropout), or null for one
-// Moves, beside the weights and one h for each block, 2 G + 2 (S - 1) + K - G + 3 values a unit and step.
+// No arrays overlap. Moves, beside the weights and one h for each block, G + K + 2 S + 1 values a unit and step.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) sequence_forward(
     const REAL* weights, REAL* exchange, REAL* gates, REAL* kept, REAL* h, ACC* others, const REAL* b_ih,
     const REAL* b_hh, const REAL* vectors, const bool* alive, const bool* stays, const REAL* keep_h,

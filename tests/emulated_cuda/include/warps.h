@@ -20,7 +20,7 @@ template <class From> void exchange(int line, const unsigned* given, unsigned* g
     memcpy(got, warp.out[lane()], words * sizeof *given);
 }
 
-// c (16, 8) += a (16, K) b (K, 8) of a warp, each lane with its fragment of PTX' mma.m16n8k<K>: `a_words` words of a, half
+// c (16, 8) += a (16, K) b (K, 8) of a warp, each lane with its fragments of PTX' mma.m16n8k<K>: A_WORDS words of a, half
 // as many of b, 4 of c. A word has PER values, `value(word, n)` is its n-th.
 template <int PER, int A_WORDS, class Value>
 void multiply_fragments(int line, float* c, const unsigned* a, const unsigned* b, Value value) {
