@@ -265,6 +265,24 @@ def test_a_loop_that_waits_is_not_captured_and_leaves_no_capture_behind(emulated
     assert [run.path for run in paths(gl.LSTM(D, H), x, 2)] == ["kernel", "graph"]
 
 
+def test_a_way_back_that_cannot_be_captured_runs_as_it_is(emulated, monkeypatch):
+    def waiting(self, *cotangents):
+        gradients = pullback(self, *cotangents)
+        emulated.cuda.runtime.streamSynchronize(emulated.cuda.get_current_stream().ptr)
+        return gradients
+
+    pullback = Loop.pullback
+    monkeypatch.setattr(Loop, "pullback", waiting)
+    device, cell = gl.device("cuda").backend, RECURRENT[0].cell
+    rng = np.random.default_rng(3)
+    given = arguments(device, rng, cell)
+    state, got = rng.bit_generator.state, []
+    for _ in range(3):
+        rng.bit_generator.state = state
+        got.append(step(device, rng, given, cell, {}))
+    assert [path for path, _ in got] == ["kernel", "graph", "graph"] and got[0][1] == got[1][1] == got[2][1]
+
+
 def test_plans_are_bounded_in_number_and_memory(emulated, monkeypatch):
     monkeypatch.setattr(graphs, "_MOST_PLANS", 2)
     layer = gl.LSTM(D, H)

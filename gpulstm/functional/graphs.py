@@ -60,7 +60,7 @@ class _Plan:
         self.loop, self.cupy = loop, loop.seq.backend.xp
         self.pool, self.stream = self.cupy.cuda.MemoryPool(), self.cupy.cuda.Stream(non_blocking=True)
         self.busy = False
-        self.backwards: dict[tuple[bool, ...], tuple] = {}
+        self.backwards: dict[tuple[bool, ...], tuple | None] = {}
         self.arrays = loop.seq.arrays  # of this plan from now on
         with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
             self.inputs = [None if a is None else self.cupy.empty(a.shape, a.dtype) for a in (x, *states)]
@@ -77,13 +77,22 @@ class _Plan:
         """The gradients of the inputs and the weights."""
         given = tuple(d is not None for d in cotangents)
         if given not in self.backwards:
-            with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
-                room = [None if d is None else self.cupy.empty(d.shape, self.loop.seq.dtype) for d in cotangents]
-            self.backwards[given] = (room, *self._captured(lambda: self.loop.pullback(*room)))
-        room, graph, gradients = self.backwards[given]
+            self.backwards[given] = self._way_back(cotangents)
+        if (way := self.backwards[given]) is None:
+            return self.loop.pullback(*cotangents)
+        room, graph, gradients = way
         _copy(room, cotangents)
         graph.launch()
         return gradients.copies()
+
+    def _way_back(self, cotangents: tuple) -> tuple | None:
+        """(room for the cotangents, the graph, what it answers); None for what cannot be captured."""
+        with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
+            room = [None if d is None else self.cupy.empty(d.shape, self.loop.seq.dtype) for d in cotangents]
+        try:
+            return (room, *self._captured(lambda: self.loop.pullback(*room)))
+        except Exception:  # whatever cannot be captured runs as it is
+            return None
 
     def _captured(self, work: Callable[[], tuple]) -> tuple[Any, _Packed]:
         """(the graph of what ``work`` launches, the arrays it answers)."""
@@ -188,7 +197,7 @@ def _key(loop: Loop, x: Array, states: list, weights: Weights) -> tuple:
         (seq.T, seq.B, seq.H, seq.P, x.shape[2]), seq.reverse, *masks,
         *((a.shape, a.dtype.name) for a in seq.arrays), *(state is None for state in states),
         *((a if a is None else (a.data.ptr, a.shape, a.strides)) for a in arrays),
-        seq.backend.xp.cuda.get_current_stream().ptr, threading.get_ident(),
+        seq.backend.xp.cuda.get_current_stream().ptr,
     )  # fmt: skip
 
 
