@@ -1,6 +1,7 @@
 """What every test shares: the three devices, a seeded generator, and which tests may be skipped where.
 
-GPULSTM_TEST_DEVICES, a comma-separated list, limits the devices; one named there is never skipped. Under
+GPULSTM_TEST_DEVICES, a comma-separated list, limits the devices; one named there is never skipped.
+GPULSTM_TEST_HARSH=1 makes the emulated GPU's arithmetic as poor as CUDA's may be. Under
 CI=true nothing but a GPU or a kind of processor may be missing: a test that is skipped for another reason fails.
 """
 
@@ -24,6 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 CI = os.environ.get("CI") == "true"
 ALL_DEVICES = ("cpu", "emulated", "cuda")
 NAMED = tuple(filter(None, os.environ.get("GPULSTM_TEST_DEVICES", "").replace(" ", "").split(",")))
+HARSH = int(os.environ.get("GPULSTM_TEST_HARSH") == "1")
 GPUS = ALL_DEVICES[1:]  # for @pytest.mark.parametrize("device", GPUS, indirect=True)
 if unknown := set(NAMED) - set(ALL_DEVICES):
     raise pytest.UsageError(f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}")
@@ -93,7 +95,7 @@ def emulation() -> Any:
 def emulated() -> Any:
     """CuPy, on a emulated CUDA with two devices until the test ends."""
     cupy = emulation()
-    with emulated_cuda.gpu(devices=2):
+    with emulated_cuda.gpu(devices=2, harsh=HARSH):
         backend._forget_devices()
         cupy.cuda.Device(0).use()
         yield cupy

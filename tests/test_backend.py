@@ -118,6 +118,18 @@ def test_dlpack_memory_on_the_same_device_is_not_copied(emulated):
     assert np.shares_memory(CPU.asarray(Foreign(memory)), memory)
 
 
+def test_dlpack_comes_before_an_interface_that_has_no_name_for_bfloat16(emulated):
+    """torch.Tensor has both; its __cuda_array_interface__ calls bfloat16 <V2, two bytes of anything."""
+
+    class Tensor(Foreign):
+        __cuda_array_interface__ = property(lambda self: self._array.__cuda_array_interface__ | {"typestr": "<V2"})
+
+    cuda = backend.device("cuda").backend
+    there = cuda.asarray(np.float32([1, 2]).astype(BFLOAT16))
+    x = cuda.asarray(Tensor(there, kind=2))
+    assert x.dtype == BFLOAT16 and x.data.ptr == there.data.ptr
+
+
 def test_memory_with_a_cuda_array_interface_is_not_copied(emulated):
     class Interface:
         def __init__(self, array):

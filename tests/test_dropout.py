@@ -154,3 +154,8 @@ def test_seed_out_of_range(device, seed):
 def test_integers_are_refused(device):
     with pytest.raises(DTypeError, match="x: want float32, float64, float16, bfloat16, got int64"):
         dropout(device.xp.ones(3, np.int64), 0.5, 0)
+
+
+def test_an_array_without_dimensions_keeps_its_shape(device):
+    y, pullback = dropout(device.asarray(np.float32(2)), 0.5, 3)
+    assert y.shape == pullback(y)[0].shape == () and device.to_numpy(y).item() in (0, 4)

@@ -114,3 +114,14 @@ def test_types_that_do_not_fit(device):
         linear(x, weight)
     with pytest.raises(DTypeError, match="x: want float32, float64, float16, bfloat16, got int32"):
         linear(x.astype(np.int32), weight)
+
+
+def test_half_types_are_summed_in_float32_whatever_the_shape(device):
+    """CuPy multiplies half types whose result is one number without cuBLAS, in the half type: here it overflows."""
+    for rows, outputs in ((1, 1), (1, 3), (2, 1)):
+        x = np.full((rows, 300), 300, np.float16)
+        w = np.where(np.arange(300) % 2, 300, -300).astype(np.float16) * np.ones((outputs, 1), np.float16)
+        y, pullback = linear(device.asarray(x), device.asarray(w))
+        np.testing.assert_array_equal(device.to_numpy(y), np.zeros((rows, outputs)))
+        dx = pullback(device.asarray(np.ones((rows, outputs), np.float16)))[0]
+        assert np.isfinite(device.to_numpy(dx)).all()

@@ -65,8 +65,8 @@ def _signed(seed: int) -> int:
 
 
 def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: int) -> Array:
-    x = backend.xp.ascontiguousarray(x)
     y = backend.empty(x.shape, x.dtype)
+    x = backend.xp.ascontiguousarray(x)  # CuPy gives an array without dimensions one
     assert backend.kernels is not None
     backend.kernels(
         "dropout", "dropout", -(-x.size // DRAWS), x, y, x.size, _signed(seed), threshold, scale, real=x.dtype
