@@ -118,6 +118,7 @@ class CupyBackend:
         self.device = cupy.cuda.Device(index)
         self.kernels: Launcher | None = Launcher(cupy, self.device)
         self._products = Cublas(cupy, self.device)
+        self.graphs: Any = None  # what functional/graphs.py keeps for this GPU
 
     def __enter__(self) -> "CupyBackend":
         self.device.__enter__()

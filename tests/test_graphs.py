@@ -29,12 +29,6 @@ T, B, D, H = 4, 3, 2, 5
 RECURRENT = [case for case in CELL_CASES if case.cell.recurrent]
 
 
-@pytest.fixture(autouse=True)
-def _no_plans():
-    yield
-    graphs._graphs.clear()
-
-
 def arguments(device, rng, cell, dtype=np.float32, P=H):
     """The arguments of ``recurrent`` after x for a cell, random."""
     G = len(cell.gates)
@@ -175,7 +169,7 @@ def test_sequences_whose_way_back_is_still_to_come_keep_what_they_need(device):
         for got, wanted in zip(gradients("auto"), want, strict=True):
             np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
     gc.collect()
-    plans = [plan for each in graphs._graphs[device]._plans.values() for plan in each]
+    plans = [plan for each in graphs.graphs_of(device)._plans.values() for plan in each]
     assert len(plans) == 3 and not any(plan.busy for plan in plans)
 
 
@@ -224,7 +218,7 @@ def test_the_fused_kernels_are_replayed_too(device):
     for _ in range(3):
         rng.bit_generator.state = state
         got.append(step(device, rng, given, RECURRENT[0].cell, MODES["lengths"], path="fused"))
-        counts.append(sum(len(plans) for plans in graphs._graphs[device]._plans.values()))
+        counts.append(sum(len(plans) for plans in graphs.graphs_of(device)._plans.values()))
     assert [path for path, _ in got] == ["fused"] * 3 and counts == [0, 1, 1]
     assert got[0][1] == got[1][1] == got[2][1]
 
@@ -288,9 +282,9 @@ def test_plans_are_bounded_in_number_and_memory(emulated, monkeypatch):
     layer = gl.LSTM(D, H)
     for steps in (2, 3, 4, 5):
         paths(layer, np.ones((steps, B, D), np.float32), 2)
-    held = graphs._graphs[gl.device("cuda").backend]._plans
+    held = graphs.graphs_of(gl.device("cuda").backend)._plans
     assert len(held) == 2 and [key[5][0] for key in held] == [4, 5]
-    graphs._graphs.clear()
+    gl.device("cuda").backend.graphs = None
     monkeypatch.setattr(graphs, "_SHARE", 1e-9)
     runs = paths(layer, np.ones((T, B, D), np.float32), 3)
     assert [run.path for run in runs] == ["kernel"] * 3

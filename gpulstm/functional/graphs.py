@@ -8,7 +8,6 @@ back. The graph reads the weights where they lie, so their addresses belong to w
 
 import contextlib
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -20,15 +19,20 @@ from gpulstm.functional.products import Weights
 _MOST_PLANS, _MOST_SEEN = 64, 1024
 _SHARE = 0.25  # of the device's memory that plans may hold
 _ALIGNED = 256  # bytes; where each of several arrays in one begins
-_graphs: "weakref.WeakKeyDictionary[CupyBackend, Graphs]" = weakref.WeakKeyDictionary()
 
 
 def graphed(
     loop: Loop, x: Array, states: list, weights: Weights, inference: bool, at_once: bool = False
 ) -> tuple[Any, str]:
     """((outputs, pullback), "") by a graph, of the first sequence of a shape only ``at_once``; or (None, why not)."""
-    backend: Any = loop.seq.backend
-    return _graphs.setdefault(backend, Graphs(backend)).run(loop, x, states, weights, inference, at_once)
+    return graphs_of(loop.seq.backend).run(loop, x, states, weights, inference, at_once)
+
+
+def graphs_of(backend: Any) -> "Graphs":
+    """The graphs of a GPU, which live as long as its backend."""
+    if backend.graphs is None:
+        backend.graphs = Graphs(backend)
+    return backend.graphs
 
 
 class _Packed:
