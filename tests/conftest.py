@@ -1,13 +1,16 @@
 """What every test shares: the three devices, a seeded generator, and which tests may be skipped where.
 
 GPULSTM_TEST_DEVICES, a comma-separated list, limits the devices; one named there is never skipped.
+GPULSTM_TEST_AUTO=emulated makes "auto" an emulated GPU in every test, as on a machine with a GPU, and
 GPULSTM_TEST_HARSH=1 makes the emulated GPU's arithmetic as poor as CUDA's may be. Under
 CI=true nothing but a GPU or a kind of processor may be missing: a test that is skipped for another reason fails.
 """
 
 import collections
+import functools
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +28,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.g
 CI = os.environ.get("CI") == "true"
 ALL_DEVICES = ("cpu", "emulated", "cuda")
 NAMED = tuple(filter(None, os.environ.get("GPULSTM_TEST_DEVICES", "").replace(" ", "").split(",")))
+GPU_FOR_AUTO = os.environ.get("GPULSTM_TEST_AUTO") == "emulated"
 HARSH = int(os.environ.get("GPULSTM_TEST_HARSH") == "1")
 GPUS = ALL_DEVICES[1:]  # for @pytest.mark.parametrize("device", GPUS, indirect=True)
 if unknown := set(NAMED) - set(ALL_DEVICES):
@@ -113,6 +117,31 @@ def rng() -> np.random.Generator:
 def pytest_sessionstart() -> None:
     """Compile the engine before any test: a process that compiles it says so, which no test expects."""
     engine.library()
+    if REAL_GPU and NO_EMULATION and not backend.why_no_cuda():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the processes that tests start; this one has found its GPUs
+    if GPU_FOR_AUTO:
+        emulation()
+        emulated_cuda.settings().devices = 2
+
+
+_OF_THE_PROCESSOR = "this test is one of the processor"
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu_unasked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """On a machine with a GPU, "auto" is the processor in a test that asks for no GPU."""
+    place = request.node.callspec.params.get("device", "") if hasattr(request.node, "callspec") else ""
+    if not (REAL_GPU or GPU_FOR_AUTO) or "emulated" in request.fixturenames or place in GPUS:
+        yield
+        return
+    found, genuine = backend.why_no_cuda, sys.modules.get("cupy")
+
+    @functools.cache
+    def why_no_cuda() -> str:
+        return _OF_THE_PROCESSOR if sys.modules.get("cupy") is genuine else found()  # a test may put another there
+
+    monkeypatch.setattr(backend, "why_no_cuda", why_no_cuda)
+    yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
