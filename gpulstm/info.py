@@ -61,7 +61,8 @@ def kernel_texts() -> Iterator[_Text]:
         cells = [(struct, cell) for struct, cell in STEPS.items() if _runs(cell, file)]
         for struct, cell in cells:
             assert cell.kernel is not None
-            yield _Text(f"{file} {struct}", file, cell.kernel.file, cell.defines)
+            title = file if file in fused_steps.FILES else f"{file} {struct}"
+            yield _Text(title, file, cell.kernel.file, cell.defines)
         if not cells:
             yield _Text(file, file)
 

@@ -28,7 +28,8 @@
 static_assert(!CELL::inner && !CELL::normed, "want a cell whose step is one product with h");
 
 constexpr int ITEMS = (ROWS * UNITS + THREADS - 1) / THREADS;  // units of sequences that a thread serves
-constexpr bool EARLY = ITEMS <= 2;  // a thread has registers to load what its units need before the product is known
+// Whether a thread has registers to load what its units need before the product is known.
+constexpr bool EARLY = ITEMS <= 2 && sizeof(ACC) == 4;
 
 struct Sequence {
     const REAL* weights;  // packed
