@@ -9,6 +9,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -168,8 +169,8 @@ static bool together() {
         return FAULT("%zu threads wait at the barrier in line %d, %zu have ended", block->waiting.size(),
                      block->waiting[0]->line, block->finished);
     for (Fibre* fibre : block->waiting)
-        if (fibre->line != block->waiting[0]->line)
-            return FAULT("threads wait at different barriers, in lines %d and %d", block->waiting[0]->line, fibre->line);
+        if (int first = block->waiting[0]->line; fibre->line != first)
+            return FAULT("threads wait at different barriers, in lines %d and %d", abs(first), abs(fibre->line));
     if (++block->barriers > MOST_BARRIERS) return FAULT("over a million barriers: the kernel does not end");
     return true;
 }
@@ -243,7 +244,8 @@ bool run_grid(Launch& launch, void (*kernel)(), char* shared, size_t shared_size
     std::vector<Block> blocks;
     bool well = true;
     for (size_t k = 0; well && (k < numbers.size() || !blocks.empty());) {
-        while (k < numbers.size() && (launch.cooperative || blocks.empty())) blocks.push_back(fresh_block(launch, numbers[k++]));
+        while (k < numbers.size() && (launch.cooperative || blocks.empty()))
+            blocks.push_back(fresh_block(launch, numbers[k++]));
         size_t turn = random_bits(chance) % blocks.size();
         well = run_turn(launch, blocks[turn], blocks.size() > 1);
         if (well && blocks[turn].finished == blocks[turn].order.size()) blocks.erase(blocks.begin() + turn);
