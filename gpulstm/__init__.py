@@ -91,6 +91,7 @@ from gpulstm.nn import (
     where,
 )
 from gpulstm.optim import SGD, Adagrad, Adam, AdamW, RMSprop
+from gpulstm.precision import precision
 from gpulstm.random import manual_seed
 from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
 from gpulstm.tape import TapeError, Tensor, apply, enable_grad, no_grad, tensor
@@ -229,6 +230,7 @@ __all__ = [
     "mse",
     "no_grad",
     "plot",
+    "precision",
     "relu",
     "save",
     "set_num_threads",

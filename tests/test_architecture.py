@@ -20,7 +20,7 @@ from tests.wheels import build_wheel, copy_tree
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
-    ("building", "errors", "explain", "version"),
+    ("building", "errors", "explain", "precision", "version"),
     (
         "build_command",
         "checks",
