@@ -25,6 +25,7 @@ from gpulstm.errors import (
     ShapeError,
 )
 from gpulstm.explain import explain
+from gpulstm.grad_scaler import GradScaler
 from gpulstm.nn import (
     ELU,
     GELU,
@@ -158,6 +159,7 @@ __all__ = [
     "GeneralLSTM",
     "GeneralLSTMCell",
     "GpulstmError",
+    "GradScaler",
     "LSTMCell",
     "LanguageModel",
     "LayerNorm",

@@ -40,7 +40,7 @@ LEVELS = (
     ("functional",),
     ("tape", "cell_checks"),
     ("nn",),
-    ("optim", "clip", "schedules", "data"),
+    ("optim", "clip", "grad_scaler", "schedules", "data"),
     ("train", "io", "plot", "classic", "torch"),
     ("labs", "info", "cli", "__main__"),
 )
