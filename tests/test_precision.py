@@ -137,6 +137,20 @@ def test_other_types_are_multiplied_as_always(device, name, dtype):
 
 
 @ON_GPU
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_products_of_other_types_know_no_precision(device, rng, dtype):
+    a, b = (device.asarray(rng.standard_normal(shape).astype(gl.as_dtype(dtype))) for shape in ((3, 4), (4, 2)))
+
+    def both():
+        return [device.to_numpy(y).tobytes() for y in (product(device, a, b), device.matmul(a[None], b[None]))]
+
+    plain = both()
+    for precision in ROUGH:
+        with gl.precision(precision):
+            assert both() == plain
+
+
+@ON_GPU
 @pytest.mark.parametrize("layout", ["plain", "turned", "gaps", "backwards", "repeated", "one", "empty", "no sum"])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_stacks_of_any_layout(device, rng, layout, dtype):
@@ -281,6 +295,15 @@ def test_the_processor_computes_as_always_and_says_so(name):
         with gl.explain() as runs, gl.precision(precision):
             values(CPU, name, np.float64)
         assert not runs.unserved
+
+
+def test_a_product_by_itself_says_so_too(rng):
+    x = rng.standard_normal((3, 3)).astype(np.float32)
+    for multiply in (product, lambda backend, a, b: backend.matmul(a, b)):
+        with gl.explain() as runs, gl.precision("tf32"):
+            multiply(CPU, x, x)
+            multiply(CPU, x, x)
+        assert len(runs.unserved) == 1
 
 
 @ON_GPU

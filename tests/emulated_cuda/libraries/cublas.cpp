@@ -204,6 +204,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           long long sa, const void* b, cudaDataType b_type, int ldb, long long sb,
                                           const void* beta, void* c, cudaDataType c_type, int ldc, long long sc,
                                           int batch, cublasComputeType_t compute, cublasGemmAlgo_t) {
+    if (sa < 0 || sb < 0 || sc < 0) return CUBLAS_STATUS_INVALID_VALUE;  // nobody promises that they work
     for (int q = 0; q < batch; ++q) {
         cublasStatus_t status =
             typed(handle, {ta, tb, m, n, k, lda, ldb, ldc}, alpha, at(a, a_type, q * sa), a_type, at(b, b_type, q * sb),
