@@ -53,7 +53,7 @@ class precision(ContextDecorator):
     A device without tensor cores of a kind computes more exactly. On the processor every product is IEEE float32, and
     ``gl.explain()`` says so. The pullback of a function, and ``backward``, compute in the precision that was in force
     when the function was called. Blocks nest, and other threads and tasks are left alone. The environment variable
-    CUPY_TF32 decides about CuPy's own products only.
+    CUPY_TF32 decides about products that you ask of CuPy, and nothing here.
 
     Raises ShapeError for an unknown name, DTypeError for what is no name.
 
@@ -83,6 +83,14 @@ class precision(ContextDecorator):
         return f"precision({self.name!r})"
 
 
+def run_in(name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call the function in a precision."""
+    if current() == name:  # most often: nothing to set and to put back
+        return function(*args, **kwargs)
+    with precision(name):
+        return function(*args, **kwargs)
+
+
 def keeps_precision(function: Function) -> Function:
     """Decorates a function that returns (value, pullback): its pullback runs in the precision of the call.
 
@@ -93,15 +101,9 @@ def keeps_precision(function: Function) -> Function:
     def called(*args: Any, **kwargs: Any) -> Any:
         first = next(iter((*args, *kwargs.values())), None)
         half = getattr(getattr(first, "dtype", None), "itemsize", 0) == 2
-        within = precision(IEEE if half else current())
-        with within:
-            value, pullback = function(*args, **kwargs)
-
-        def kept(*cotangents: Any) -> tuple:
-            with within:
-                return pullback(*cotangents)
-
-        return value, kept
+        name = IEEE if half else current()
+        value, pullback = run_in(name, function, *args, **kwargs)
+        return value, lambda *cotangents: run_in(name, pullback, *cotangents)
 
     return called  # type: ignore[return-value]
 
