@@ -10,7 +10,7 @@ from gpulstm.io import tree
 from gpulstm.precision import PRECISIONS, current
 from gpulstm.train import Trainer
 from tests import emulated_cuda
-from tests.conftest import require
+from tests.conftest import GPUS, require
 
 SMALL = {"init_scale": 4.0, "growth_interval": 2}
 
@@ -160,6 +160,24 @@ def test_gradients_that_overflow_at_every_scale_end_the_run():
     assert grown.get_scale() == 2.0**127  # float32 holds no more
     grown.update(8)
     assert grown.get_scale() == 8
+
+
+@pytest.mark.parametrize("device", GPUS, indirect=True)
+def test_small_gradients_live_where_they_are_scaled(device):
+    """A slope of 1e-9 is no float16; 65536 times that is one."""
+    x = gl.tensor(np.ones((4, 3), np.float32), device=device.name)
+    layer = gl.Linear(3, 2, device=device.name)
+    optimizer, slopes = gl.SGD(layer.parameters(), lr=1.0), {}
+    for name, enabled in (("ieee", False), ("fp16", False), ("fp16", True)):
+        optimizer.zero_grad()
+        scaler = gl.GradScaler(enabled=enabled)
+        with gl.precision(name):
+            scaler.scale(layer(x).sum() * 1e-9).backward()
+        scaler.unscale_(optimizer)
+        slopes[name, enabled] = device.to_numpy(layer.weight.grad)
+    assert not slopes["fp16", False].any()
+    np.testing.assert_allclose(slopes["fp16", True], slopes["ieee", False], rtol=1e-3)
+    np.testing.assert_allclose(slopes["ieee", False], 4e-9, rtol=1e-6)
 
 
 # -- Trainer ----------------------------------------
