@@ -1,5 +1,6 @@
 """gl.precision: the factors of float32 products on a GPU, in every function, its pullback, CUDA graphs and threads."""
 
+import ast
 import threading
 
 import ml_dtypes
@@ -17,7 +18,7 @@ from gpulstm.functional.linear import product
 from gpulstm.labs.translate.decoder import decode
 from gpulstm.precision import PRECISIONS, current
 from tests import emulated_cuda
-from tests.conftest import GPUS
+from tests.conftest import GPUS, ROOT
 from tests.tolerances import assert_close, assert_factors
 
 ON_GPU = pytest.mark.parametrize("device", GPUS, indirect=True)
@@ -311,3 +312,33 @@ def test_a_gpu_has_nothing_to_say(device):
     with gl.explain() as runs, gl.precision("bf16"):
         values(device, "lstm", np.float32)
     assert not runs.unserved and len(runs) == 1
+
+
+# -- the texts ----------------------------------------
+# NumPy alone, on the host.
+ON_HOST = {"clip.py", "cell_checks/equations.py", "functional/cross_entropy.py", "labs/forecast/baselines.py",
+           "labs/speech/features.py", "train/rows.py"}  # fmt: skip
+PRODUCTS = {"matmul", "dot", "vdot", "inner", "tensordot", "einsum"}
+
+
+def products_of_others(source):
+    """The lines that multiply matrices by another library than ours: ``a @ b``, ``xp.matmul``."""
+    for node in ast.walk(ast.parse(source)):
+        operator = isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.MatMult)
+        named = isinstance(node, ast.Attribute) and node.attr in PRODUCTS
+        if operator or (named and ast.unparse(node.value) in ("xp", "np", "backend.xp", "be.xp", "on.xp", "self.xp")):
+            yield node.lineno
+
+
+@pytest.mark.parametrize("folder", ["", "cell_checks", "functional", "nn", "optim", "train", "labs", "classic", "io"])
+def test_no_module_asks_another_library_for_products(folder):
+    root = ROOT / "gpulstm"
+    files = (root / folder).rglob("*.py") if folder else root.glob("*.py")
+    found = {str(f.relative_to(root)): list(products_of_others(f.read_text(encoding="utf-8"))) for f in files}
+    known = {name for name, lines in found.items() if lines}
+    assert known <= ON_HOST | {"backend.py"}, found
+
+
+def test_products_of_others_are_seen():
+    assert list(products_of_others("y = a @ b\nz = xp.dot(a, b)\nw = backend.xp.matmul(a, b)")) == [1, 2, 3]
+    assert not list(products_of_others("y = backend.matmul(a, b)\n@decorated\ndef f(): pass"))
