@@ -91,10 +91,10 @@ class Cublas:
         (S, M, K), N = a.shape, out.shape[2]
         if not out.size:
             return
-        if not K:
-            out.fill(0)
-            return
         with self._device:
+            if not K:
+                out.fill(0)
+                return
             a, b = (m if m.strides[0] >= 0 and _laid(m[0]) else self._cupy.ascontiguousarray(m) for m in (a, b))
             laid, laid_b = _laid(a[0]), _laid(b[0])
             assert laid is not None and laid_b is not None

@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from gpulstm.precision import current, is_unserved
+from gpulstm.precision import current, stays_ieee
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class Run:
 class Explanation(list[Run]):
     """The runs in order; ``print`` shows a line for each, and for what stands in the two lists.
 
-    ``moved`` has what came from the host to a GPU, ``unserved`` where ``gl.precision`` asked for what is not there.
+    ``moved`` has what came from the host to a GPU, ``notes`` says where ``gl.precision`` had no effect.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.moved: list[str] = []
-        self.unserved: list[str] = []
+        self.notes: list[str] = []
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self), *self.moved, *self.unserved]) or "no sequence was computed"
+        return "\n".join([*map(str, self), *self.moved, *self.notes]) or "no sequence was computed"
 
 
 _collectors: ContextVar[tuple[Explanation, ...]] = ContextVar("gpulstm_explain", default=())
@@ -82,8 +82,8 @@ def record_move(name: str, shape: tuple[int, ...], dtype: Any, device: str) -> N
 
 def note_precision(is_cuda: bool, device: str, dtype: Any) -> None:
     """Tell every collector, once, where products of this type are computed in IEEE float32 against ``gl.precision``."""
-    if (collectors := _collectors.get()) and is_unserved(is_cuda, dtype):
-        line = f"products of float32 on {device} are IEEE float32: precision {current()!r} is a GPU's"
+    if (collectors := _collectors.get()) and stays_ieee(is_cuda, dtype):
+        line = f"products of float32 on {device} are IEEE float32; precision {current()!r} takes effect on a GPU only"
         for runs in collectors:
-            if line not in runs.unserved:
-                runs.unserved.append(line)
+            if line not in runs.notes:
+                runs.notes.append(line)

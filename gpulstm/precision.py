@@ -50,10 +50,13 @@ class precision(ContextDecorator):
     ======== ================= ================================================================================
 
     Weights, states, gradients and sums stay float32. Arrays of float64, float16 and bfloat16 are multiplied as always.
-    A device without tensor cores of a kind computes more exactly. On the processor every product is IEEE float32, and
-    ``gl.explain()`` says so. The pullback of a function, and ``backward``, compute in the precision that was in force
-    when the function was called. Blocks nest, and other threads and tasks are left alone. The environment variable
-    CUPY_TF32 decides about products that you ask of CuPy, and nothing here.
+    cuBLAS may keep more bits than it has to, for instance on a device without such tensor cores. On the processor
+    every product is IEEE float32, and ``gl.explain()`` says so.
+
+    The pullback of a function, and ``backward``, compute in the precision that was in force when the function was
+    called. Blocks nest; other threads and tasks are left alone. The environment variable CUPY_TF32 decides about
+    products that you ask of CuPy, and nothing here. The paths "fused" and "persistent" of ``functional.recurrent``
+    raise NoKernel for float32 arrays in bf16 and fp16.
 
     Raises ShapeError for an unknown name, DTypeError for what is no name.
 
@@ -108,6 +111,6 @@ def keeps_precision(function: Function) -> Function:
     return called  # type: ignore[return-value]
 
 
-def is_unserved(is_cuda: bool, dtype: Any) -> bool:
-    """Whether products of this type would be faster and rougher on a GPU, and are IEEE float32 here."""
+def stays_ieee(is_cuda: bool, dtype: Any) -> bool:
+    """Whether products of this type are IEEE float32 here, although another precision is in force."""
     return not is_cuda and current() != IEEE and dtype == np.float32

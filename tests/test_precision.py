@@ -272,7 +272,7 @@ def test_a_graph_is_of_one_precision(device):
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_kernels_with_a_product_of_their_own_refuse_what_they_have_not(device, path, precision):
     arrays = [device.asarray(np.zeros(shape, np.float32)) for shape in LSTM_SHAPES]
-    with gl.precision(precision), pytest.raises(NoKernel, match=f"float32 in ieee and tf32, not in {precision}"):
+    with gl.precision(precision), pytest.raises(NoKernel, match=f"float32 arrays in ieee or tf32, not in {precision}"):
         recurrent(*arrays, path=path)
     half = [array.astype(np.float16) for array in arrays]
     with gl.precision(precision):
@@ -286,16 +286,18 @@ def test_the_processor_computes_as_always_and_says_so(name):
     plain = as_bytes(values(CPU, name, np.float32))
     with gl.explain() as quiet:
         values(CPU, name, np.float32)
-    assert not quiet.unserved
+    assert not quiet.notes
     for precision in ROUGH:
         with gl.explain() as runs, gl.precision(precision):
             assert as_bytes(values(CPU, name, np.float32)) == plain
-        (line,) = runs.unserved
-        assert line == f"products of float32 on cpu are IEEE float32: precision {precision!r} is a GPU's"
+        (line,) = runs.notes
+        assert (
+            line == f"products of float32 on cpu are IEEE float32; precision {precision!r} takes effect on a GPU only"
+        )
         assert line in str(runs)
         with gl.explain() as runs, gl.precision(precision):
             values(CPU, name, np.float64)
-        assert not runs.unserved
+        assert not runs.notes
 
 
 def test_a_product_by_itself_says_so_too(rng):
@@ -304,14 +306,14 @@ def test_a_product_by_itself_says_so_too(rng):
         with gl.explain() as runs, gl.precision("tf32"):
             multiply(CPU, x, x)
             multiply(CPU, x, x)
-        assert len(runs.unserved) == 1
+        assert len(runs.notes) == 1
 
 
 @ON_GPU
 def test_a_gpu_has_nothing_to_say(device):
     with gl.explain() as runs, gl.precision("bf16"):
         values(device, "lstm", np.float32)
-    assert not runs.unserved and len(runs) == 1
+    assert not runs.notes and len(runs) == 1
 
 
 # -- the texts ----------------------------------------

@@ -111,7 +111,7 @@ def why_not(cell: Cell, kernels: Launcher, dtype: Any, projected: bool) -> str:
         return f"no kernel stores {dtype.name}"
     if dtype == np.float32 and current() in ("bf16", "fp16"):
         kind = {"bf16": "bfloat16", "fp16": "float16"}[current()]
-        return f"its kernel multiplies float32 in ieee and tf32, not in {current()}; arrays of {kind} it takes"
+        return f"its kernel multiplies float32 arrays in ieee or tf32, not in {current()}; convert the arrays to {kind}"
     form = cell.kernel
     assert form is not None
     if form.own:
