@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import gpulstm as gl
 from benchmarks import floor, memory, peers
 from benchmarks.cell_problem import CellProblem
 from benchmarks.models import MODELS, TASKS
@@ -166,11 +167,13 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     service = Service()
-    for line in sys.stdin:
-        answer = service.answer(json.loads(line))
-        answer["asleep"] = fall_asleep()
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+    # What team.py tells CuPy's products by the environment holds for gpulstm's too.
+    with gl.precision("tf32" if os.environ.get("CUPY_TF32") == "1" else "ieee"):
+        for line in sys.stdin:
+            answer = service.answer(json.loads(line))
+            answer["asleep"] = fall_asleep()
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":

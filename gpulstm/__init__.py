@@ -25,6 +25,7 @@ from gpulstm.errors import (
     ShapeError,
 )
 from gpulstm.explain import explain
+from gpulstm.grad_scaler import GradScaler
 from gpulstm.nn import (
     ELU,
     GELU,
@@ -91,6 +92,7 @@ from gpulstm.nn import (
     where,
 )
 from gpulstm.optim import SGD, Adagrad, Adam, AdamW, RMSprop
+from gpulstm.precision import precision
 from gpulstm.random import manual_seed
 from gpulstm.schedules import ConstantLR, CosineWarmup, ReduceLROnPlateau, StepLR
 from gpulstm.tape import TapeError, Tensor, apply, enable_grad, no_grad, tensor
@@ -157,6 +159,7 @@ __all__ = [
     "GeneralLSTM",
     "GeneralLSTMCell",
     "GpulstmError",
+    "GradScaler",
     "LSTMCell",
     "LanguageModel",
     "LayerNorm",
@@ -229,6 +232,7 @@ __all__ = [
     "mse",
     "no_grad",
     "plot",
+    "precision",
     "relu",
     "save",
     "set_num_threads",

@@ -5,6 +5,7 @@ The array decides: functions ask ``backend_of(x, w)`` and use ``.xp``. There is 
 
 import functools
 import importlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ import numpy as np
 
 from gpulstm import pool
 from gpulstm.cublas import Cublas
+from gpulstm.dtypes import accumulator
 from gpulstm.errors import DeviceError, DTypeError, type_name
+from gpulstm.explain import note_precision
 from gpulstm.launch import Launcher
 from gpulstm.plain import check_plain, native
 
@@ -76,6 +79,7 @@ class NumpyBackend:
 
     def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
         """out (M, N) = a (M, K) @ b (K, N); half types are summed in float32."""
+        note_precision(self.is_cuda, self.name, a.dtype)
         if a.dtype.itemsize == 2:  # NumPy multiplies these one number at a time, and sums them as they are
             out[...] = np.matmul(a.astype(np.float32), b.astype(np.float32))
         else:
@@ -94,6 +98,13 @@ class NumpyBackend:
             to[t][...] += product
 
         return multiply
+
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """a (..., M, K) @ b (..., K, N) for stacks of matrices, which broadcast; half types are summed in float32."""
+        wide = accumulator(a.dtype)
+        note_precision(self.is_cuda, self.name, a.dtype)
+        y = np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False))
+        return y.astype(a.dtype, copy=False)
 
     def synchronize(self) -> None:
         pass
@@ -169,6 +180,15 @@ class CupyBackend:
         """What computes out = a[t] @ b for t, a of (T, M, K), on the stream that is current now; with ``add``
         out += a[t] @ b. out may be (T, M, N)."""
         return self._products.by_row(a, b, out, add)
+
+    def matmul(self, a: Array, b: Array) -> Array:
+        """a (..., M, K) @ b (..., K, N) for stacks of matrices, which broadcast; half types are summed in float32."""
+        M, N, stack = a.shape[-2], b.shape[-1], np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        with self.device:
+            out, S = self.xp.empty((*stack, M, N), a.dtype), math.prod(stack)
+            left, right = (self.xp.broadcast_to(m, (*stack, *m.shape[-2:])).reshape(S, *m.shape[-2:]) for m in (a, b))
+            self._products.multiply_stacks(left, right, out.reshape(S, M, N))
+        return out
 
     def synchronize(self) -> None:
         self.device.synchronize()

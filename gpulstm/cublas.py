@@ -1,4 +1,4 @@
-"""Products of matrices on a GPU, by cuBLAS itself on a handle and a workspace of our own.
+"""Products of matrices on a GPU, by cuBLAS itself on a handle and a workspace of our own, in the precision in force.
 
 CuPy's products go to the same library, but take the host twice as long, cannot be captured in a CUDA graph, write whole
 arrays alone, and sum half types in the half type where the result is a single number.
@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from gpulstm.precision import current
+
 # cudaDataType, cublasComputeType_t and the type of alpha and beta, from library_types.h and cublas_api.h.
 _TYPES = {
     "float32": (0, 68, ctypes.c_float),
@@ -18,6 +20,8 @@ _TYPES = {
     "float16": (2, 68, ctypes.c_float),
     "bfloat16": (14, 68, ctypes.c_float),
 }
+# What stands in place of CUBLAS_COMPUTE_32F for float32: CUBLAS_COMPUTE_32F_FAST_TF32, _16BF and _16F.
+_COMPUTE = {"ieee": 68, "tf32": 77, "bf16": 75, "fp16": 74}
 _AS_IS, _TRANSPOSED, _DEFAULT_ALGORITHM = 0, 1, -1
 WORKSPACE = 32 << 20  # bytes; what cuBLAS takes for itself on the largest GPUs
 
@@ -50,6 +54,12 @@ def _laid(matrix: Any) -> _Laid | None:
     return None
 
 
+def _type(array: Any) -> tuple[int, int, Any]:
+    """(cudaDataType, compute type, type of alpha and beta) for products of arrays like this one."""
+    kind, compute, scalar = _TYPES[array.dtype.name]
+    return kind, _COMPUTE[current()] if array.dtype.name == "float32" else compute, scalar
+
+
 class Cublas:
     """The products of one device; each thread has a handle of its own, which lasts as long as the thread."""
 
@@ -76,6 +86,31 @@ class Cublas:
         first, step, to, further = a.data.ptr, a.strides[0], out.data.ptr, out.strides[0] if rows else 0
         return lambda t: call(first + t * step, to + t * further)
 
+    def multiply_stacks(self, a: Any, b: Any, out: Any) -> None:
+        """out (S, M, N) = a (S, M, K) @ b (S, K, N), matrix by matrix; out has no gaps."""
+        (S, M, K), N = a.shape, out.shape[2]
+        if not out.size:
+            return
+        with self._device:
+            if not K:
+                out.fill(0)
+                return
+            a, b = (m if m.strides[0] >= 0 and _laid(m[0]) else self._cupy.ascontiguousarray(m) for m in (a, b))
+            laid, laid_b = _laid(a[0]), _laid(b[0])
+            assert laid is not None and laid_b is not None
+            kind, compute, scalar = _type(a)
+            one, zero, whole, pointer = scalar(1), scalar(0), ctypes.c_int, ctypes.c_void_p
+
+            def operand(m: Any, step: int) -> tuple:
+                further = m.strides[0] // m.itemsize
+                return pointer(m.data.ptr), whole(kind), whole(step), ctypes.c_longlong(further)
+
+            operations = [whole(_TRANSPOSED if each.transposed else _AS_IS) for each in (laid_b, laid)]
+            head = (self._handle(), *operations, *map(whole, (N, M, K)), ctypes.byref(one))
+            factors = (*operand(b, laid_b.step), *operand(a, laid.step), ctypes.byref(zero))
+            end = (whole(S), whole(compute), whole(_DEFAULT_ALGORITHM))
+            self._checked("cublasGemmStridedBatchedEx", *head, *factors, *operand(out, N), *end)
+
     def _call(self, a: Any, b: Any, out: Any, add: bool) -> Callable[[int, int], None]:
         """What multiplies with the addresses of a and out, on the stream that is current now."""
         (M, K), N = a.shape, out.shape[1]
@@ -84,7 +119,7 @@ class Cublas:
         b = b if _laid(b) else self._cupy.ascontiguousarray(b)
         laid, laid_b, laid_out = _laid(a), _laid(b), _laid(out)
         assert laid is not None and laid_b is not None and laid_out is not None and not laid_out.transposed
-        kind, compute, scalar = _TYPES[a.dtype.name]
+        kind, compute, scalar = _type(a)
         one, beta, whole, pointer = scalar(1), scalar(add), ctypes.c_int, ctypes.c_void_p
         handle, multiply = self._handle(), _library().cublasGemmEx
         # cuBLAS reads columns where C has rows, so it is asked for out' (N, M) = b' a': the same memory.

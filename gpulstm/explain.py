@@ -1,10 +1,12 @@
-"""Says which path every sequence took, for which shape, and why not a faster one."""
+"""Says which path every sequence took, for which shape, why not a faster one, and what was done besides."""
 
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
+
+from gpulstm.precision import current, stays_ieee
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,18 @@ class Run:
 
 
 class Explanation(list[Run]):
-    """The runs in order, and in ``moved`` what came from the host to a GPU; ``print`` shows a line for each."""
+    """The runs in order; ``print`` shows a line for each, and for what stands in the two lists.
+
+    ``moved`` has what came from the host to a GPU, ``notes`` says where ``gl.precision`` had no effect.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.moved: list[str] = []
+        self.notes: list[str] = []
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self), *self.moved]) or "no sequence was computed"
+        return "\n".join([*map(str, self), *self.moved, *self.notes]) or "no sequence was computed"
 
 
 _collectors: ContextVar[tuple[Explanation, ...]] = ContextVar("gpulstm_explain", default=())
@@ -62,6 +68,7 @@ def record(
 ) -> None:
     """Tell every collector that is listening; the arguments are the fields of a Run."""
     if collectors := _collectors.get():
+        note_precision(device != "cpu", device, dtype)
         run = Run(cell, path, device, dtype.name, shape, reverse, why)
         for runs in collectors:
             runs.append(run)
@@ -71,3 +78,12 @@ def record_move(name: str, shape: tuple[int, ...], dtype: Any, device: str) -> N
     """Tell every collector that the argument of that name came from the host and was moved to the device."""
     for runs in _collectors.get():
         runs.moved.append(f"{name} {shape} {dtype.name} came from the host and was moved to {device}")
+
+
+def note_precision(is_cuda: bool, device: str, dtype: Any) -> None:
+    """Tell every collector, once, where products of this type are computed in IEEE float32 against ``gl.precision``."""
+    if (collectors := _collectors.get()) and stays_ieee(is_cuda, dtype):
+        line = f"products of float32 on {device} are IEEE float32; precision {current()!r} takes effect on a GPU only"
+        for runs in collectors:
+            if line not in runs.notes:
+                runs.notes.append(line)

@@ -20,7 +20,7 @@ from tests.wheels import build_wheel, copy_tree
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "gpulstm"
 LEVELS = (
-    ("building", "errors", "explain", "version"),
+    ("building", "errors", "explain", "precision", "version"),
     (
         "build_command",
         "checks",
@@ -40,7 +40,7 @@ LEVELS = (
     ("functional",),
     ("tape", "cell_checks"),
     ("nn",),
-    ("optim", "clip", "schedules", "data"),
+    ("optim", "clip", "grad_scaler", "schedules", "data"),
     ("train", "io", "plot", "classic", "torch"),
     ("labs", "info", "cli", "__main__"),
 )

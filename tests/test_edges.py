@@ -388,6 +388,12 @@ TABLE: dict[str, Row] = {
         clipped(gl.clip_grad_value), {"clip_value": 1.0}, {"parameters": "parameters", "clip_value": "number"},
         ("parameters",),
     ),
+    "GradScaler": Row(
+        gl.GradScaler, {},
+        {"init_scale": "number", "growth_factor": "number", "backoff_factor": "number", "growth_interval": "size",
+         "enabled": "flag"},
+    ),
+    "precision": Row(gl.precision, {"name": "bf16"}, {"name": "choice"}),
     "ConstantLR": Row(
         lambda optimizer, **given: gl.ConstantLR(optimizer, **given), {"optimizer": optimizer()},
         {"optimizer": "optimizer", "factor": "number", "total_iters": "count"},

@@ -32,11 +32,6 @@ MODES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _plain_float32(monkeypatch):
-    monkeypatch.delenv("CUPY_TF32", raising=False)
-
-
 def sequence(cell, T, B, H, D=3, seed=0, biases=2):
     """(arguments of functional.recurrent, gradients of its outputs), float64 on the host."""
     rng, G = np.random.default_rng(seed), len(cell.gates)
@@ -65,15 +60,14 @@ def rounded(arrays, dtype):
     return [None if a is None else a.astype(dtype).astype(np.float64) for a in arrays]
 
 
-def check(device, monkeypatch, kind, cell, T, B, H, path="fused", through=None, **modes):
+def check(device, kind, cell, T, B, H, path="fused", through=None, **modes):
     """The path against the equations in float64, by the ratio rule; what it gives."""
     dtype = as_dtype("float32" if kind == "tf32" else kind)
-    if kind == "tf32":
-        monkeypatch.setenv("CUPY_TF32", "1")
     given, cotangents = (rounded(part, dtype) for part in sequence(cell, T, B, H))
     if through is not None:
         cotangents = [d if wanted else None for d, wanted in zip(cotangents, through, strict=True)]
-    got = run(device, dtype, path, cell, given, cotangents, **modes)
+    with gl.precision("tf32" if kind == "tf32" else "ieee"):
+        got = run(device, dtype, path, cell, given, cotangents, **modes)
     plain, want = (run(CPU, np.dtype(t), "reference", cell, given, cotangents, **modes) for t in ("f4", "f8"))
     for number, (mine, other, reference) in enumerate(zip(got, plain, want, strict=True)):
         name = f"output {number}"
@@ -92,34 +86,32 @@ def as_bytes(device, arrays):
 
 # -- against the equations ----------------------------------------
 @pytest.mark.parametrize("case", SERVED, ids=lambda case: case.name)
-def test_every_cell_equals_its_equations(device, monkeypatch, case):
-    check(device, monkeypatch, "float32", case.cell, 4, 5, 19)
-    check(
-        device, monkeypatch, "float32", case.cell, 5, 5, 6, **MODES["zoneout" if len(case.cell.states) > 1 else "holes"]
-    )
+def test_every_cell_equals_its_equations(device, case):
+    check(device, "float32", case.cell, 4, 5, 19)
+    check(device, "float32", case.cell, 5, 5, 6, **MODES["zoneout" if len(case.cell.states) > 1 else "holes"])
 
 
 @pytest.mark.parametrize(
     ("kind", "cell"),
     [*((kind, lstm.CELL) for kind in TYPES), ("float16", gru.CELL), ("bfloat16", peephole.CELL), ("tf32", rnn.CELL)],
 )
-def test_every_type_equals_the_equations(device, monkeypatch, kind, cell):
+def test_every_type_equals_the_equations(device, kind, cell):
     for T, B, H in ((1, 1, 1), (3, 1, 33), (3, 9, 20)):
-        check(device, monkeypatch, kind, cell, T, B, H)
+        check(device, kind, cell, T, B, H)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("cell", [lstm.CELL, gru.CELL], ids=lambda cell: cell.name)
-def test_every_mode_equals_the_equations(device, monkeypatch, cell, mode):
+def test_every_mode_equals_the_equations(device, cell, mode):
     modes = dict(MODES[mode])
     if len(cell.states) == 1 and "zoneout" in modes:
         modes["zoneout"] = (modes["zoneout"][0], None)
-    check(device, monkeypatch, "float32", cell, 5, 5, 10, **modes)
+    check(device, "float32", cell, 5, 5, 10, **modes)
 
 
 @pytest.mark.parametrize("through", list(itertools.product((False, True), repeat=3)), ids=str)
-def test_gradients_arrive_from_any_output(device, monkeypatch, through):
-    check(device, monkeypatch, "float32", lstm.CELL, 5, 5, 10, through=through, **MODES["lengths"])
+def test_gradients_arrive_from_any_output(device, through):
+    check(device, "float32", lstm.CELL, 5, 5, 10, through=through, **MODES["lengths"])
 
 
 @pytest.mark.slow
@@ -131,24 +123,24 @@ def test_every_tile_equals_the_equations(device, monkeypatch, kind):
         monkeypatch.setattr(fused_steps, "tile_of", lambda B, H, way, *rest, tiles=tiles: tiles[way])
         for dtype in ("float16", "tf32") if kind == "tensor" else (kind,):
             for T, B, H in ((2, 35, 67), (2, 32, 9)):  # parts of a tile, and whole ones
-                check(device, monkeypatch, dtype, lstm.CELL, T, B, H)
+                check(device, dtype, lstm.CELL, T, B, H)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
 def test_a_device_without_tensor_cores_computes_the_same(device, monkeypatch, kind):
     monkeypatch.setattr(fused_steps, "tensor_cores", lambda dtype, capability: False)
-    check(device, monkeypatch, kind, lstm.CELL, 3, 9, 35)
+    check(device, kind, lstm.CELL, 3, 9, 35)
 
 
 def test_the_small_fragments_of_the_first_tensor_cores_compute_the_same(device, monkeypatch):
     macros = Tile.macros
-    bits = [as_bytes(device, check(device, monkeypatch, "float16", lstm.CELL, 3, 9, 35))]
+    bits = [as_bytes(device, check(device, "float16", lstm.CELL, 3, 9, 35))]
     monkeypatch.setattr(Tile, "macros", lambda *args: (*macros(*args), "SMALL_FRAGMENTS"))
-    bits.append(as_bytes(device, check(device, monkeypatch, "float16", lstm.CELL, 3, 9, 35)))
+    bits.append(as_bytes(device, check(device, "float16", lstm.CELL, 3, 9, 35)))
     assert bits[0] == bits[1]  # the same order of sums, as far as the processor's body goes
 
 
-def test_without_biases_states_or_a_batch(device, monkeypatch):
+def test_without_biases_states_or_a_batch(device):
     given, cotangents = sequence(lstm.CELL, 3, 2, 5, biases=0)
     given[1:3] = None, None
     got = run(device, np.dtype(float), "fused", lstm.CELL, given, cotangents)
@@ -157,7 +149,7 @@ def test_without_biases_states_or_a_batch(device, monkeypatch):
         assert (mine is None) == (reference is None)
         if mine is not None:
             assert_close(mine, reference)
-    check(device, monkeypatch, "float32", lstm.CELL, 3, 0, 5)
+    check(device, "float32", lstm.CELL, 3, 0, 5)
 
 
 def test_a_pullback_may_be_called_twice(device):
@@ -175,11 +167,11 @@ def own_cell(folder, text):
     return dataclasses.replace(lstm.CELL, kernel=Kernels(str(file), "Lstm"))
 
 
-def test_a_cell_of_the_users_own_is_served_like_the_librarys(device, monkeypatch, tmp_path):
+def test_a_cell_of_the_users_own_is_served_like_the_librarys(device, tmp_path):
     text = (kernel_folder() / "cells" / "lstm.cuh").read_text(encoding="utf-8")
-    check(device, monkeypatch, "float32", own_cell(tmp_path, text), 3, 3, 9)
+    check(device, "float32", own_cell(tmp_path, text), 3, 3, 9)
     with pytest.raises(NoKernel, match=r"path 'fused' cannot serve this lstm: own.cuh: the compiler failed"):
-        check(device, monkeypatch, "float32", own_cell(tmp_path, text.replace("V c = f", "V c = nothing")), 3, 3, 9)
+        check(device, "float32", own_cell(tmp_path, text.replace("V c = f", "V c = nothing")), 3, 3, 9)
 
 
 # -- the same bits ----------------------------------------
@@ -194,11 +186,11 @@ def many(device):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("cell", [lstm.CELL, gru.CELL], ids=lambda cell: cell.name)
-def test_both_forms_and_any_order_of_threads_give_the_same_bits(many, monkeypatch, kind, cell):
+def test_both_forms_and_any_order_of_threads_give_the_same_bits(many, kind, cell):
     """Also where the form with the loop inside has its weights in registers."""
     for T, B, H, modes in ((4, 8, 20, {}), (5, 5, 33, MODES["resets"])):
         runs = [
-            as_bytes(many, check(many, monkeypatch, kind, cell, T, B, H, path, **modes))
+            as_bytes(many, check(many, kind, cell, T, B, H, path, **modes))
             for path in ("fused", "persistent", "persistent", "fused")
         ]
         assert runs[0] == runs[1] == runs[2] == runs[3]
@@ -273,8 +265,9 @@ def test_a_small_grid_gets_small_tiles_and_a_large_one_large(device):
 
 def test_tensor_cores_are_used_where_there_are_some(device, monkeypatch):
     half, brain, single = map(as_dtype, ("float16", "bfloat16", "float32"))
-    for on in ("0", "1"):
-        monkeypatch.setenv("CUPY_TF32", on)
-        for capability in (70, 75, 80, 120):
-            got = [fused_steps.tensor_cores(dtype, capability) for dtype in (half, brain, single)]
-            assert got == [capability >= 75, capability >= 80, capability >= 80 and on == "1"]
+    monkeypatch.setenv("CUPY_TF32", "1")  # it is CuPy's own
+    for name in ("ieee", "tf32"):
+        with gl.precision(name):
+            for capability in (70, 75, 80, 120):
+                got = [fused_steps.tensor_cores(dtype, capability) for dtype in (half, brain, single)]
+                assert got == [capability >= 75, capability >= 80, capability >= 80 and name == "tf32"]

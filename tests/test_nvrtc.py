@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+import gpulstm as gl
 from gpulstm import info, launch
 from gpulstm.cells import STEPS, general, gru, lstm, rnn
 from gpulstm.dtypes import accumulator, as_dtype
@@ -122,15 +123,17 @@ def test_every_macro_that_callers_may_choose_has_variants():
 
 
 # -- the product and the gates in one kernel ----------------------------------------
-def fused(nvrtc, monkeypatch, architecture, kind, cell, direction, H, persistent):
+def fused(nvrtc, architecture, kind, cell, direction, H, persistent):
     """(tile, whether on tensor cores, bytes of local memory, machine code) of every tile there is for the case."""
-    monkeypatch.setenv("CUPY_TF32", "1" if kind == "tf32" else "0")
+    precision = gl.precision("tf32" if kind == "tf32" else "ieee")
     real, capability = as_dtype("float32" if kind == "tf32" else kind), int(architecture)
-    tensor = fused_steps.tensor_cores(real, capability)
+    with precision:
+        tensor = fused_steps.tensor_cores(real, capability)
     outputs, K = (len(cell.gates), H) if direction == "forward" else (1, len(cell.gates) * H)
     code = launch.source(f"sequence_{direction}", cell.kernel.file)
     for tile in fused_steps._TILES["tensor" if tensor else accumulator(real).name, direction]:
-        macros = tile.macros(outputs, -(-K * real.itemsize // 64) if persistent else 0, real, tensor)
+        with precision:
+            macros = tile.macros(outputs, -(-K * real.itemsize // 64) if persistent else 0, real, tensor)
         if persistent and "RESIDENT=0" in macros:
             continue  # as if it were not
         options = launch.options(real, (*cell.defines, *macros))
@@ -141,18 +144,18 @@ def fused(nvrtc, monkeypatch, architecture, kind, cell, direction, H, persistent
 @pytest.mark.parametrize("architecture", ("75", "80", "86", "90", "100", "120"))
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("kind", (*launch.REALS, "tf32"))
-def test_no_tile_of_the_fused_kernels_spills(nvrtc, monkeypatch, kind, direction, architecture):
+def test_no_tile_of_the_fused_kernels_spills(nvrtc, kind, direction, architecture):
     for H, persistent in ((128, False), (128, True), (512, True), (1024, True)):
-        for tile, _, used, _ in fused(nvrtc, monkeypatch, architecture, kind, lstm.CELL, direction, H, persistent):
+        for tile, _, used, _ in fused(nvrtc, architecture, kind, lstm.CELL, direction, H, persistent):
             assert len(used) >= 2 and not any(used.values()), f"{tile} keeps values in local memory: {used}"
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("cell", SERVED, ids=lambda cell: cell.kernel.struct)
-def test_no_tile_of_the_fused_kernels_of_any_cell_spills(nvrtc, monkeypatch, cell, kind, direction):
+def test_no_tile_of_the_fused_kernels_of_any_cell_spills(nvrtc, cell, kind, direction):
     for H, persistent in ((128, False), (128, True), (512, True), (1024, True)):
-        for tile, _, used, _ in fused(nvrtc, monkeypatch, "90", kind, cell, direction, H, persistent):
+        for tile, _, used, _ in fused(nvrtc, "90", kind, cell, direction, H, persistent):
             assert not any(used.values()), f"{tile} keeps values in local memory: {used}"
 
 
@@ -164,7 +167,7 @@ def test_no_tile_of_the_fused_kernels_of_any_cell_spills(nvrtc, monkeypatch, cel
 def test_tensor_cores_multiply_where_they_should(nvrtc, monkeypatch, kind, architecture, instruction):
     monkeypatch.setattr(nvrtc, "getCUBIN", nvrtc.getPTX)
     for direction in ("forward", "backward"):
-        for _, tensor, _, ptx in fused(nvrtc, monkeypatch, architecture, kind, lstm.CELL, direction, 128, False):
+        for _, tensor, _, ptx in fused(nvrtc, architecture, kind, lstm.CELL, direction, 128, False):
             found = set(re.findall(r"mma\.sync\.aligned\.([\w.]+)", ptx.decode() if isinstance(ptx, bytes) else ptx))
             assert found == ({instruction} if instruction else set()) and tensor == bool(instruction)
 

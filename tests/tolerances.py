@@ -36,6 +36,12 @@ ULPS = {
 }
 _EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7, "tf32": 2.0**-10}
 
+# The largest and the smallest relative error of products of float32 whose factors gl.precision rounds: half a unit of
+# 2^-10 or 2^-7 each. Two factors, and the steps of a short sequence, may double it twice; the mean of many is smaller.
+_ROUNDED = {"tf32": 2.0**-11, "bf16": 2.0**-8, "fp16": 2.0**-11}
+FACTORS = {"ieee": (0.0, RELATIVE["float32"])}
+FACTORS |= {name: (error / 32, 4 * error) for name, error in _ROUNDED.items()}
+
 # Central differences in float64 with step 1e-6 and the tolerances of PyTorch's gradcheck.
 STEP, GRADIENT_RELATIVE, GRADIENT_ABSOLUTE = 1e-6, 1e-3, 1e-5
 
@@ -82,6 +88,21 @@ def assert_ratio(kernel: Any, plain: Any, reference: Any, name: str = "array", r
     error, plain_error = _largest(kernel - reference), _largest(plain - reference)
     allowed = FACTOR * plain_error + ULPS[dtype] * _EPSILON[dtype] * _largest(reference)
     assert error <= allowed, f"{name}: error {error:.2e}, want at most {allowed:.2e} (NumPy's is {plain_error:.2e})"
+
+
+def assert_factors(got: Any, want: Any, precision: str, name: str = "array") -> None:
+    """float32 arrays by products of that precision against float64: within its row of FACTORS.
+
+    Each array may be as near as it likes; the largest error of them must be that of rounded factors.
+    """
+    least, most = FACTORS[precision]
+    largest = 0.0
+    for k, (mine, reference) in enumerate(zip(got, want, strict=True)):
+        mine, reference = _checked(mine, reference, f"{name} {k}", same_dtype=False)
+        error = _largest(mine - reference) / max(_largest(reference), np.finfo(np.float64).tiny)
+        assert error <= most, f"{name} {k}: relative error {error:.2e}, want at most {most:.0e} in {precision}"
+        largest = max(largest, error)
+    assert largest >= least, f"{name}: relative error {largest:.2e}, want {least:.0e} at least: no factor is rounded"
 
 
 def assert_gradient(got: Any, differences: Any, name: str = "gradient") -> None:

@@ -64,7 +64,7 @@ class LstmNode:
                 for name, value in (("s_prev", s_prev), ("h_prev", h_prev))
             )
             self.xc = xp.concatenate([x, self.h_prev])
-            z = (param.weight @ self.xc + param.bias)[None]
+            z = backend.matmul(self.xc[None], param.weight.T) + param.bias
             before = (self.h_prev[None], self.s_prev[None])
             ((h, s), self._saved) = _CELL.forward(xp, z, xp.zeros_like(z), before, ())
             state.h, state.s = h[0], s[0]
@@ -86,7 +86,7 @@ class LstmNode:
             param.weight_diff += backend.xp.outer(dz[0], self.xc)
             param.bias_diff += dz[0]
             state.bottom_diff_s = ds_prev[0]
-            state.bottom_diff_h = dz[0] @ param.weight[:, param.x_dim :]
+            state.bottom_diff_h = backend.matmul(dz, param.weight[:, param.x_dim :])[0]
 
     def _vector(self, name: str, value: Any, size: int, what: str) -> Array:
         """value on the parameters' device and in their type."""

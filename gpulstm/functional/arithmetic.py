@@ -17,6 +17,7 @@ from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.checks import check_floats
 from gpulstm.functional.linear import multiplied
 from gpulstm.functional.needs import needs
+from gpulstm.precision import keeps_precision
 
 Operand = Any  # an array or a number
 
@@ -145,6 +146,7 @@ def power(a: Operand, b: Operand) -> tuple[Array, Callable]:
 
 
 @needs({0: (1,), 1: (0,)})
+@keeps_precision
 def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
     """``y, pullback = matmul(a, b)``: a @ b, with NumPy's rules for vectors and for stacks of matrices.
 
@@ -184,6 +186,4 @@ def _products(backend: Backend, left: Array, right: Array) -> Array:
     if right.ndim == 2:
         rows = left.reshape(math.prod(left.shape[:-1]), left.shape[-1])
         return multiplied(backend, rows, right)[0].reshape(*left.shape[:-1], right.shape[1])
-    wide = accumulator(left.dtype)
-    y = backend.xp.matmul(left.astype(wide, copy=False), right.astype(wide, copy=False))
-    return y.astype(left.dtype, copy=False)
+    return backend.matmul(left, right)

@@ -24,8 +24,10 @@ from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.linear import linear, product
 from gpulstm.functional.sequence import alive_by
+from gpulstm.precision import keeps_precision
 
 
+@keeps_precision
 def attention(
     query: Array,
     keys: Array,
@@ -150,26 +152,26 @@ def weighted_sum(weights: Array, values: Array) -> tuple[Array, Callable]:
 
     weights (B, S, T), values (T, B, V) -> context (B, S, V). ``pullback(dcontext)`` returns (dweights, dvalues).
     """
-    xp = backend_of(weights, values).xp
+    backend = backend_of(weights, values)
 
     def pullback(dcontext: Array) -> tuple[Array, Array]:
-        dvalues = xp.matmul(weights.transpose(0, 2, 1), dcontext)  # (B, T, V)
-        return xp.matmul(dcontext, values.transpose(1, 2, 0)), dvalues.transpose(1, 0, 2)
+        dvalues = backend.matmul(weights.transpose(0, 2, 1), dcontext)  # (B, T, V)
+        return backend.matmul(dcontext, values.transpose(1, 2, 0)), dvalues.transpose(1, 0, 2)
 
-    return xp.matmul(weights, values.transpose(1, 0, 2)), pullback
+    return backend.matmul(weights, values.transpose(1, 0, 2)), pullback
 
 
 # -- scores: query (S, B, Q), keys (T, B, K) -> (B, S, T); pullback(dscores) -> (dquery, dkeys, *dparameters)
 def dot(query: Array, keys: Array) -> tuple[Array, Callable]:
     """query' key."""
-    xp = backend_of(query, keys).xp
+    backend = backend_of(query, keys)
 
     def pullback(dscores: Array) -> tuple[Array, Array]:
-        dquery = xp.matmul(dscores, keys.transpose(1, 0, 2))  # (B, S, K)
-        dkeys = xp.matmul(dscores.transpose(0, 2, 1), query.transpose(1, 0, 2))  # (B, T, K)
+        dquery = backend.matmul(dscores, keys.transpose(1, 0, 2))  # (B, S, K)
+        dkeys = backend.matmul(dscores.transpose(0, 2, 1), query.transpose(1, 0, 2))  # (B, T, K)
         return dquery.transpose(1, 0, 2), dkeys.transpose(1, 0, 2)
 
-    return xp.matmul(query.transpose(1, 0, 2), keys.transpose(1, 2, 0)), pullback
+    return backend.matmul(query.transpose(1, 0, 2), keys.transpose(1, 2, 0)), pullback
 
 
 def scaled_dot(query: Array, keys: Array) -> tuple[Array, Callable]:

@@ -5,7 +5,6 @@ stay in registers, and blocks wait for one another.
 """
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +16,7 @@ from gpulstm.dtypes import accumulator
 from gpulstm.errors import NoKernel
 from gpulstm.functional.sequence import Sequence
 from gpulstm.launch import REALS, Kernel, Launcher
+from gpulstm.precision import current
 
 FILES = ("sequence_forward", "sequence_backward")  # of kernels/
 
@@ -79,8 +79,8 @@ def tile_of(B: int, H: int, direction: str, dtype: Any, tensor: bool, blocks: in
 
 
 def tf32(dtype: Any) -> bool:
-    """Whether products of float32 take ten bits of it: where the other products do, those of CuPy."""
-    return dtype == np.float32 and os.environ.get("CUPY_TF32", "0") == "1"
+    """Whether products of float32 take ten bits of it."""
+    return dtype == np.float32 and current() == "tf32"
 
 
 def tensor_cores(dtype: Any, capability: int) -> bool:
@@ -109,6 +109,9 @@ def why_not(cell: Cell, kernels: Launcher, dtype: Any, projected: bool) -> str:
         return "h is projected, which is a second product in each step"
     if dtype.name not in REALS:
         return f"no kernel stores {dtype.name}"
+    if dtype == np.float32 and current() in ("bf16", "fp16"):
+        kind = {"bf16": "bfloat16", "fp16": "float16"}[current()]
+        return f"its kernel multiplies float32 arrays in ieee or tf32, not in {current()}; convert the arrays to {kind}"
     form = cell.kernel
     assert form is not None
     if form.own:

@@ -15,6 +15,7 @@ from typing import Any
 from gpulstm.backend import Array, CupyBackend
 from gpulstm.functional.loop import Loop
 from gpulstm.functional.products import Weights
+from gpulstm.precision import current
 
 _MOST_PLANS, _MOST_SEEN = 64, 1024
 _SHARE = 0.25  # of the device's memory that plans may hold
@@ -201,7 +202,7 @@ def _key(loop: Loop, x: Array, states: list, weights: Weights) -> tuple:
         (seq.T, seq.B, seq.H, seq.P, x.shape[2]), seq.reverse, *masks,
         *((a.shape, a.dtype.name) for a in seq.arrays), *(state is None for state in states),
         *((a if a is None else (a.data.ptr, a.shape, a.strides)) for a in arrays),
-        seq.backend.xp.cuda.get_current_stream().ptr,
+        seq.backend.xp.cuda.get_current_stream().ptr, current(),
     )  # fmt: skip
 
 

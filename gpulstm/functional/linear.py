@@ -7,8 +7,10 @@ from gpulstm import engine
 from gpulstm.backend import Array, Backend
 from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
+from gpulstm.explain import note_precision
 from gpulstm.functional.checks import check_arrays, check_floats, check_shape
 from gpulstm.functional.needs import needs
+from gpulstm.precision import keeps_precision
 
 
 def product(backend: Backend, a: Array, b: Array, out: Array | None = None) -> Array:
@@ -32,6 +34,7 @@ def multiplied(
         wider = None if bias is None else bias.astype(wide)
         y, rows = multiplied(backend, a.astype(wide), b.astype(wide), wider, sums=sums)
         return y.astype(a.dtype), None if rows is None else rows.astype(a.dtype)
+    note_precision(backend.is_cuda, backend.name, a.dtype)
     compiled = None if backend.is_cuda else _compiled(a, b, sums)
     if compiled is None:
         out = product(backend, a, b, out)
@@ -62,6 +65,7 @@ def _compiled(a: Array, b: Array, sums: bool) -> Callable[..., None] | None:
 
 
 @needs({0: (1,), 1: (0,)})
+@keeps_precision
 def linear(
     x: Array, weight: Array, bias: Array | None = None, *, input_gradient: bool = True
 ) -> tuple[Array, Callable]:

@@ -15,6 +15,7 @@ from gpulstm.functional.checks import check_arrays, check_floats, check_indices,
 from gpulstm.functional.cross_entropy import check_options, on_rows, reduced
 from gpulstm.functional.linear import multiplied, product
 from gpulstm.functional.needs import needs
+from gpulstm.precision import keeps_precision
 
 _LEAST = 1 << 22  # logits of a chunk: fewer would read the weight too often
 # Numbers of the weight, or of its gradient, that are converted or added at once; on a GPU each block is some launches.
@@ -22,6 +23,7 @@ _BLOCK, _BLOCK_CUDA = 1 << 18, 1 << 22
 
 
 @needs({k: (0, 1, 3) for k in range(5)})
+@keeps_precision
 def linear_cross_entropy(
     input: Array,
     linear_weight: Array,

@@ -13,8 +13,10 @@ from gpulstm.functional.linear import multiplied
 from gpulstm.functional.paths import choose
 from gpulstm.functional.scan import MINIMAL, PATHS
 from gpulstm.functional.sequence import alive_by, cleared_by
+from gpulstm.precision import keeps_precision
 
 
+@keeps_precision
 def minimal(
     x: Array,
     h0: Array | None,

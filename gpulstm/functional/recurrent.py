@@ -23,11 +23,13 @@ from gpulstm.functional.needs import needs
 from gpulstm.functional.paths import FUSED, choose
 from gpulstm.functional.recompute import in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
+from gpulstm.precision import keeps_precision
 
 Pullback = Callable[..., tuple]
 
 
 @needs(None, None)
+@keeps_precision
 def recurrent(
     x: Array,
     *arguments: Array | None,

@@ -18,9 +18,16 @@ from gpulstm.labs.estimator import Estimator, Run, silent
 from gpulstm.labs.files import RunFiles, checkpoint_path
 from gpulstm.nn.summary import table
 from gpulstm.plot import check_plot
+from gpulstm.precision import IEEE, PRECISIONS
 
 FILE = click.Path()  # for the shell's completion; whether it can be used is the lab's to say
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
+PRECISION = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default=IEEE,
+    help="Precision of float32 products on a GPU in training; see gl.precision.",
+)
 ENCODING = click.option("--encoding", default="utf-8", help="Text encoding of the files, e.g. latin-1.")
 
 
@@ -28,6 +35,7 @@ def run_options(out: str) -> Callable[[Callable], Callable]:
     """The options that say where a run computes, what it writes and how it begins; ``out`` is the usual model."""
     options = [
         DEVICE,
+        PRECISION,
         click.option("--out", default=out, type=FILE, help="Model file; the checkpoint is written beside it."),
         click.option("--checkpoint-every", default=250, help="Steps between checkpoints."),
         click.option("--resume", is_flag=True, help="Continue from the checkpoint, if there is one."),
@@ -58,7 +66,7 @@ PARAMETERS = {
     "clip": ("clip_norm", "Maximum gradient norm."),
     "patience": ("patience", "Stop after this many epochs without improvement."),
     "seed": ("random_state", "Random seed; the same seed gives the same model."),
-    "dtype": ("dtype", "Precision."),
+    "dtype": ("dtype", "Type of the parameters."),
 }
 
 

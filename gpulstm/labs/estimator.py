@@ -18,6 +18,8 @@ from gpulstm.labs.files import RunFiles
 from gpulstm.labs.protocol import Protocol
 from gpulstm.nn import Module
 from gpulstm.optim import AdamW
+from gpulstm.precision import IEEE
+from gpulstm.precision import checked as check_precision
 from gpulstm.schedules import CosineWarmup
 from gpulstm.train import Callback, Trainer
 from gpulstm.train.batch import count_tokens
@@ -92,6 +94,8 @@ class Estimator(Protocol):
         An integer, a NumPy generator or None. The same integer gives the same model.
     device, dtype
         "auto", "cpu", "cuda" or "cuda:N"; "float32" or "float64".
+    precision
+        "ieee", "tf32", "bf16" or "fp16": that of float32 products on a GPU in ``fit``; see ``gl.precision``.
     verbose
         Show progress on standard error.
     """
@@ -110,6 +114,7 @@ class Estimator(Protocol):
     random_state: Any = None
     device: str | Device = "auto"
     dtype: str = "float32"
+    precision: str = IEEE
     verbose: bool = False
 
     kind: ClassVar[str]  # what the model's file says it is
@@ -206,6 +211,7 @@ class Estimator(Protocol):
                 raise ShapeError(f"{name}: want a number above 0, got 0")
         checks.number("weight_decay", self.weight_decay)
         checks.choice("dtype", self.dtype, ("float32", "float64"))
+        check_precision(self.precision)
         checks.flag("verbose", self.verbose)
 
     def _generator(self) -> np.random.Generator:
@@ -246,7 +252,8 @@ class Estimator(Protocol):
         schedule = CosineWarmup(optimizer, min(int(self.warmup * steps), steps - 1), steps)
         # Many short epochs are not all worth a look, unless patience counts them.
         every = len(batches) * (1 if self.patience is not None else -(-self.epochs // MOST_VALIDATIONS))
-        trainer = Trainer(model, optimizer, loss, schedule=schedule, clip_norm=self.clip_norm, tokens=tokens)
+        options: dict[str, Any] = {"clip_norm": self.clip_norm, "precision": self.precision}
+        trainer = Trainer(model, optimizer, loss, schedule=schedule, tokens=tokens, **options)
         records = trainer.fit(
             batches,
             steps,

@@ -146,7 +146,7 @@ class RunFiles:
             return step
         if _holds(self.out):
             had = {name: value for name, value in _facts_or_none(facts_of, self.out).items() if name in notes}
-            if had != notes:
+            if differences(had, notes):
                 raise FileExists(
                     f"{self.out}: exists already, and is of another run than {self.checkpoint}; replace it with "
                     "--force (force=True), or write elsewhere with --out"

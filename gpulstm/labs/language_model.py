@@ -17,6 +17,7 @@ from gpulstm.labs.text_file import model_facts
 from gpulstm.labs.text_model import TextModel
 from gpulstm.labs.text_training import Settings, language_loss, settings_of
 from gpulstm.nn.contexts import evaluation
+from gpulstm.precision import IEEE
 from gpulstm.tape import no_grad
 
 WINDOW = 256  # tokens read at once where a text is measured
@@ -49,6 +50,8 @@ class LanguageModel(Protocol):
         Steps between validations on the last tenth of the text, and how many may pass without improvement.
     random_state, device, dtype, verbose
         A seed from 0 up; the device; "float32" or "float64"; whether to show progress on standard error.
+    precision
+        "ieee", "tf32", "bf16" or "fp16": that of float32 products on a GPU in ``fit``; see ``gl.precision``.
     """
 
     level: str = "char"
@@ -68,6 +71,7 @@ class LanguageModel(Protocol):
     random_state: int = 0
     device: str | Device = "auto"
     dtype: str = "float32"
+    precision: str = IEEE
     verbose: bool = False
 
     def fit(self, X: str | Sequence[str], y: Any = None) -> Self:
@@ -148,6 +152,7 @@ SETTINGS = {
     "level": "level", "vocabulary": "vocabulary_size", "embedding": "embedding_size", "hidden": "hidden_size",
     "layers": "num_layers", "dropout": "dropout", "batch": "batch_size", "window": "window", "steps": "steps",
     "lr": "learning_rate", "warmup": "warmup", "clip": "clip_norm", "seed": "random_state", "dtype": "dtype",
+    "precision": "precision",
     "validate_every": "validate_every", "patience": "patience",
 }  # fmt: skip
 

@@ -49,7 +49,9 @@ def text_lab() -> None:
 @click.option("--warmup", default=DEFAULT.warmup, help="Warm-up steps, in which the learning rate rises.")
 @click.option("--clip", default=DEFAULT.clip, help="Maximum gradient norm.")
 @click.option("--seed", default=DEFAULT.seed, help="Random seed; the same seed gives the same model.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default=DEFAULT.dtype, help="Precision.")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "float64"]), default=DEFAULT.dtype, help="Type of the parameters."
+)
 @click.option("--validate-every", default=DEFAULT.validate_every, help="Steps between validations.")
 @click.option("--patience", type=int, help="Stop after this many validations without improvement.")
 @run_options(out="text.safetensors")

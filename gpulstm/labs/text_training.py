@@ -13,6 +13,7 @@ from gpulstm.labs.text_corpus import LEVELS, Corpus
 from gpulstm.labs.text_model import TextModel
 from gpulstm.nn import cross_entropy
 from gpulstm.optim import Adam
+from gpulstm.precision import IEEE, checked
 from gpulstm.schedules import CosineWarmup
 from gpulstm.tape import Tensor
 from gpulstm.train import Trainer
@@ -40,6 +41,7 @@ class Settings:
     clip: float = 1.0
     seed: int = 0
     dtype: str = "float32"
+    precision: str = IEEE  # of products of float32 on a GPU; see gl.precision
     validate_every: int = 250
     patience: int | None = None
 
@@ -56,6 +58,7 @@ class Settings:
                 raise DTypeError(f"{field.name}: want {want}, got {value!r}")
         if self.level not in LEVELS:
             raise ShapeError(f"level: want one of {', '.join(LEVELS)}, got {self.level!r}")
+        checked(self.precision)
         if self.vocabulary < 2:
             raise ShapeError(f"vocabulary: want at least 2 tokens, got {self.vocabulary}")
         for name in (
@@ -141,7 +144,8 @@ def new_trainer(model: TextModel, settings: Settings) -> Trainer:
     optimizer = Adam(model.parameters(), lr=settings.lr, betas=(0.9, 0.99))
     warmup = min(settings.warmup, settings.steps // 2)
     schedule = CosineWarmup(optimizer, warmup, settings.steps, min_lr=settings.lr / 100)
-    return Trainer(model, optimizer, language_loss, schedule=schedule, clip_norm=settings.clip)
+    options: dict[str, Any] = {"clip_norm": settings.clip, "precision": settings.precision}
+    return Trainer(model, optimizer, language_loss, schedule=schedule, **options)
 
 
 def language_loss(model: TextModel, batch: tuple[np.ndarray, np.ndarray], state: Any) -> tuple[Tensor, Any]:

@@ -84,7 +84,7 @@ class Attention(Module):
         self, query: Any, keys: Any, values: Any = None, lengths: Any = None, mask: Any = None
     ) -> tuple[Tensor, Tensor]:
         """See the class."""
-        query, keys, values = self._tensors(query=query, keys=keys, values=values)
+        query, keys, values = self._tensors(query, keys, values)
         self._check(query, keys, values)
         check_floats(query=query.data)
         name = self._names[0] if self._names else "query"
@@ -104,12 +104,14 @@ class Attention(Module):
             context, weights = context.transpose(1, 0, 2), weights.transpose(1, 0, 2)
         return context, weights
 
-    def _tensors(self, **given: Any) -> list:
+    def _tensors(self, query: Any, keys: Any, values: Any) -> list:
         """The arguments as Tensors; arrays of the host where the weights are, or the first argument on a GPU."""
-        tensors = {name: None if x is None else as_tensor(x, name) for name, x in given.items()}
-        on_gpu = [x for x in tensors.values() if x is not None and x.device != "cpu"]
+        given = {"query": query, "keys": keys} | ({} if values is None else {"values": values})
+        tensors = {name: as_tensor(x, name) for name, x in given.items()}
+        on_gpu = [x for x in tensors.values() if x.device != "cpu"]
         beside = getattr(self, self._names[0]) if self._names else on_gpu[0] if on_gpu else None
-        return [None if x is None else as_tensor(x, name, beside) for name, x in given.items()]
+        placed = [as_tensor(given[name], name, beside) for name in tensors]
+        return [*placed, None][:3]
 
     def _check(self, query: Tensor, keys: Tensor, values: Tensor | None) -> None:
         """Raises ShapeError for another number of axes, in the words of ``batch_first``, and for other sizes."""

@@ -13,6 +13,7 @@ from gpulstm.arguments import input_names
 from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.errors import ShapeError, TapeError
 from gpulstm.functional.needs import needs_of
+from gpulstm.precision import current, run_in
 from gpulstm.tape.versions import Version, owner_of
 
 _numbers = itertools.count()
@@ -25,11 +26,12 @@ Target: TypeAlias = "tuple[Node, int] | Any"
 class Node:
     """One application of ``fn`` to Tensors and other inputs. Numbers rise with time: older nodes have smaller ones."""
 
-    __slots__ = ("backend", "fn", "likes", "needed", "number", "outputs", "pullback", "targets", "view")
+    __slots__ = ("backend", "fn", "likes", "needed", "number", "outputs", "precision", "pullback", "targets", "view")
 
     def __init__(self, fn: Callable, backend: Backend, pullback: Callable, inputs: tuple, outputs: tuple) -> None:
         """``inputs`` and ``outputs`` are Tensors, or None for what has no version or takes no gradient."""
         self.fn, self.backend, self.outputs, self.number = fn, backend, len(outputs), next(_numbers)
+        self.precision = current()  # the pullback's products are like those of the function
         self.pullback: Callable | None = pullback
         wanted = [x if x is not None and x.requires_grad else None for x in inputs]
         self.targets: list[Target] = [None if x is None else x._source or x for x in wanted]
@@ -66,7 +68,7 @@ class Node:
         if pullback is None or all(c is None for c in cotangents):
             return  # every way to this node gave no gradient
         with self.backend as backend:
-            gradients = [as_array(g) for g in pullback(*cotangents)]
+            gradients = [as_array(g) for g in run_in(self.precision, pullback, *cotangents)]
             if len(gradients) < len(targets):  # there may be more, for optional inputs that were not given
                 raise ShapeError(f"pullback of {self.name}: want {len(targets)}, got {len(gradients)}")
             given = [*enumerate(gradients), *((-1, c) for c in cotangents)]

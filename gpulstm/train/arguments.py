@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.nn import Module
+from gpulstm.precision import checked
 from gpulstm.train.source import check_batches
 
 if TYPE_CHECKING:
     from gpulstm.train.trainer import Trainer
 
 
-def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: Any) -> None:
+def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: Any, precision: Any) -> None:
     """Raise DTypeError or ShapeError for arguments of Trainer that do not fit, or not each other."""
     if not isinstance(model, Module):
         raise DTypeError(f"model: want a gl.Module, got {model!r:.80}")
@@ -21,6 +22,10 @@ def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: An
         if not callable(function):
             raise DTypeError(f"{name}: want a function, got {function!r:.80}")
     groups = getattr(optimizer, "param_groups", None)
+    if checked(precision) == "fp16" and groups is None:
+        raise DTypeError(
+            "optimizer: want one with param_groups, whose gradients are scaled for 'fp16', got one without"
+        )
     if groups is not None:
         mine = {id(parameter) for parameter in model.parameters()}
         if not any(id(parameter) in mine for group in groups for parameter in group["params"]):

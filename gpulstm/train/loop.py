@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import numpy as np
 
-from gpulstm.clip import clip_grad_norm, clip_grad_value
 from gpulstm.errors import FileExists, NotFinite
 from gpulstm.io.files import check_writable, hold
 from gpulstm.train import checkpoint
@@ -20,6 +19,7 @@ from gpulstm.train.recorder import Recorder
 from gpulstm.train.report import Log, Progress, check_log, stream_of
 from gpulstm.train.saved import Saved, check_finite
 from gpulstm.train.source import Source
+from gpulstm.train.update import scaled, update
 
 if TYPE_CHECKING:
     from gpulstm.train.trainer import Trainer
@@ -161,16 +161,16 @@ class Run:
         trainer.zero_grad()
         for batch, count in zip(group, counts, strict=True):
             loss, state, values = trainer.compute(batch, memory.state, self._axes)
+            larger = loss if trainer.scaler is None else trainer.scaler.scale(loss)
             # One batch alone needs no weight, and its count may stay on the device.
-            loss.backward(float(count) / whole if len(group) > 1 else None)
+            larger.backward(float(count) / whole if len(group) > 1 else None)
             memory.state = checkpoint.detached(state)
             self._recorder.add(memory.step + 1, [count, loss.data, *values])
-        if trainer.clip_value is not None:
-            clip_grad_value(trainer.model.parameters(), trainer.clip_value)
-        if trainer.clip_norm is not None:
-            clip_grad_norm(trainer.model.parameters(), trainer.clip_norm)
         self._lr = trainer.optimizer.lr
-        trainer.optimizer.step()
+        try:
+            update(trainer)
+        except NotFinite as error:
+            raise NotFinite(f"{error}, at step {memory.step + 1}; {self._good()}") from error
         if trainer.schedule is not None and not self._schedule_waits:
             trainer.schedule.step()
         memory.step += 1
@@ -209,7 +209,10 @@ class Run:
 
     def _record(self, validated: dict[str, float] | None) -> None:
         """Make a record of the batches since the last one, log it, show it and hand it to the callbacks."""
-        memory, record = self.memory, self._recorder.record(self._epoch(), self._lr, validated)
+        memory, record = (
+            self.memory,
+            self._recorder.record(self._epoch(), self._lr, validated, scaled(self.trainer.scaler)),
+        )
         self._is_saved = False
         if len(memory.history) == 1 and self._log.is_open and self.plan.checkpoint is not None:
             # From here on a log that is not empty has a checkpoint, by which a resumed run knows it as its own.

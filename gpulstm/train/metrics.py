@@ -44,7 +44,7 @@ def check_metrics(metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         want = "a dict of functions, e.g. {'accuracy': gl.train.accuracy}"
         raise DTypeError(f"metrics: want {want}, got {metrics!r:.80}")
-    taken = {"step", "epoch", "loss", "lr", "tokens_per_second", "seconds"}
+    taken = {"step", "epoch", "loss", "lr", "tokens_per_second", "seconds", "skipped_steps", "loss_scale"}
     for name in metrics:
         if not isinstance(name, str) or name in taken or name.startswith("val_"):
             raise ShapeError(f"metrics: want names other than those of a record's own entries, got {name!r}")

@@ -53,8 +53,10 @@ class Recorder:
                 raise NotFinite(f"loss: want a finite number, got {row[1]} at step {step}; {self._good()}")
         self._memory.rows += rows
 
-    def record(self, epoch: int, lr: float, validated: dict[str, float] | None) -> dict[str, Any]:
-        """Make the record of the batches since the last one; see Trainer.fit for what it holds."""
+    def record(
+        self, epoch: int, lr: float, validated: dict[str, float] | None, more: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Make the record of the batches since the last one, with ``more``; see Trainer.fit for what it holds."""
         self.read()
         self.tick(training=validated is None)
         memory, made = self._memory, self._means()
@@ -66,6 +68,7 @@ class Recorder:
             "lr": lr,
             "tokens_per_second": round(sum(row[0] for row in memory.rows) / max(memory.train_seconds, 1e-9), 1),
             "seconds": round(memory.seconds, 3),
+            **(more or {}),
         }
         memory.rows, memory.train_seconds = [], 0.0
         memory.history.append(record)

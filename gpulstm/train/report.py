@@ -61,6 +61,8 @@ class Progress:
         """Show a record of the log; see Trainer."""
         facts, validated = _words(record, ""), _words(record, "val_")
         rate = f"{record['tokens_per_second']:,.0f} tokens/s"
+        if skipped := record.get("skipped_steps"):
+            facts += f", {skipped} step{'s'[: skipped > 1]} skipped"
         validated = f"  validation {validated.removeprefix('loss ')}" if validated else ""
         if self._bar is None:
             left = "" if self._steps is None else f"  {clock(seconds_a_step * (self._steps - record['step']))} left"
@@ -92,7 +94,7 @@ class Progress:
 
 def _words(record: Record, prefix: str) -> str:
     """The loss and the metrics of a record, "loss 0.1234, accuracy 0.9"; empty without any."""
-    known = {"step", "epoch", "lr", "tokens_per_second", "seconds"}
+    known = {"step", "epoch", "lr", "tokens_per_second", "seconds", "skipped_steps", "loss_scale"}
     names = [name for name in record if name not in known and not name.startswith("val_")]
     values = [(name, record[prefix + name]) for name in names]
     return ", ".join(f"{name} {value:.4f}" for name, value in values if value is not None)

@@ -10,6 +10,7 @@ import numpy as np
 from gpulstm import random
 from gpulstm.backend import Array, backend_of
 from gpulstm.errors import FormatError, GpulstmError, NotFinite, ShapeError
+from gpulstm.precision import IEEE
 from gpulstm.train import checkpoint
 from gpulstm.train.plan import Memory, Plan
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gpulstm.train.trainer import Trainer
 
 OPTIONAL = {"validation"}  # may be added or left out when a run goes on
+USUAL = {"precision": IEEE}  # facts that older checkpoints and models do not tell, and what they were then
 
 
 def check_finite(arrays: Mapping[str, Array], when: str = "") -> None:
@@ -29,6 +31,7 @@ def check_finite(arrays: Mapping[str, Array], when: str = "") -> None:
 
 def differences(had: Mapping[str, Any], have: Mapping[str, Any]) -> str:
     """What differs between the facts a run began with and those it is resumed with, in words; "" if nothing."""
+    had, have = {**USUAL, **had}, {**USUAL, **have}
     names = [name for name in sorted(had.keys() | have.keys()) if had.get(name) != have.get(name)]
     return "; ".join(f"{name}: want {had.get(name)}, as it began, got {have.get(name)}" for name in names)
 
@@ -39,7 +42,11 @@ class Saved:
     def __init__(self, trainer: "Trainer", plan: Plan, batches: Any, validation: Any, callbacks: list[Any]) -> None:
         self._trainer, self._plan = trainer, plan
         parts = {"model": trainer.model, "optimizer": trainer.optimizer, "schedule": trainer.schedule}
-        parts |= {"batches": batches, "validation": None if validation is batches else validation}
+        parts |= {
+            "scaler": trainer.scaler,
+            "batches": batches,
+            "validation": None if validation is batches else validation,
+        }
         self._parts = {name: part for name, part in parts.items() if hasattr(part, "load_state_dict")}
         self._callbacks = [callback for callback in callbacks if hasattr(callback, "load_state_dict")]
         self._facts = _facts(trainer, plan)
@@ -100,7 +107,8 @@ class Saved:
 
 def _facts(trainer: "Trainer", plan: Plan) -> dict[str, Any]:
     """What else decides a run's result: an optimiser's state, for one, brings its options along."""
-    facts: dict[str, Any] = {name: getattr(trainer, name) for name in ("accumulate", "clip_norm", "clip_value")}
+    options = ("accumulate", "clip_norm", "clip_value", "precision")
+    facts: dict[str, Any] = {name: getattr(trainer, name) for name in options}
     facts |= {"monitor": plan.monitor, "mode": plan.mode, "keep_best": plan.keep_best}
     facts["metrics"] = ", ".join(trainer.metrics) or None
     for name in ("optimizer", "schedule"):

@@ -10,8 +10,10 @@ import numpy as np
 
 from gpulstm import checks, random
 from gpulstm.errors import DTypeError, NotFinite, ShapeError
+from gpulstm.grad_scaler import GradScaler
 from gpulstm.nn import Module
 from gpulstm.nn.contexts import evaluation
+from gpulstm.precision import IEEE, precision
 from gpulstm.tape import Tensor, no_grad
 from gpulstm.train.arguments import check_parts, check_run
 from gpulstm.train.axes import Axes
@@ -49,6 +51,11 @@ class Trainer:
     function's last call of the model returned, of a tuple the first entry. ``generator`` is where the model's
     randomness comes from (by default gpulstm's).
 
+    ``precision`` is that of products of float32 on a GPU, in training and in evaluation: "ieee", "tf32", "bf16" or
+    "fp16" (see ``gl.precision``, whose block around a call of ``fit`` does not count). With "fp16" the loss is scaled
+    by ``scaler``, a ``gl.GradScaler``: gradients are scaled back before they are clipped, and a step whose gradients
+    overflow is skipped. It counts as a step, for the schedule too; the records say how many there were.
+
     Raises DTypeError for arguments of another kind, and ShapeError for an optimiser without any of the
     model's parameters and a schedule of another optimiser.
 
@@ -73,21 +80,23 @@ class Trainer:
         tokens: Callable[[Any], Any] = count_tokens,
         metrics: Mapping[str, Metric] | None = None,
         generator: np.random.Generator | None = None,
+        precision: str = IEEE,
     ) -> None:
-        check_parts(model, optimizer, loss, schedule, tokens)
+        check_parts(model, optimizer, loss, schedule, tokens, precision)
         self.model, self.optimizer, self.loss, self.schedule = model, optimizer, loss, schedule
         self.clip_norm = None if clip_norm is None else checks.number("clip_norm", clip_norm, finite=False)
         self.clip_value = None if clip_value is None else checks.number("clip_value", clip_value, finite=False)
         self.accumulate = checks.integer("accumulate", accumulate, 1, 2**63, "a whole number of batches from 1 up")
         self.tokens, self.metrics = tokens, check_metrics(metrics)
-        self.generator = random.as_generator(generator)
+        self.generator, self.precision = random.as_generator(generator), precision
+        self.scaler = GradScaler() if precision == "fp16" else None
         self.stopped = ""  # why the last run ended before its time; empty if it did not
 
     def __repr__(self) -> str:
         parts = [type(self.model).__name__, type(self.optimizer).__name__, getattr(self.loss, "__name__", "loss")]
         if self.schedule is not None:
             parts.append(f"schedule={type(self.schedule).__name__}")
-        usual = {"clip_norm": None, "clip_value": None, "accumulate": 1}
+        usual = {"clip_norm": None, "clip_value": None, "accumulate": 1, "precision": IEEE}
         parts += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
         if self.metrics:
             parts.append(f"metrics=[{', '.join(self.metrics)}]")
@@ -121,7 +130,8 @@ class Trainer:
         Returns the records. A record, made every ``log_every`` steps, at every validation and, with
         ``epochs``, at the end of each, is a dict of ``step``, ``epoch`` (the pass, from 1), ``loss`` (the mean
         since the record before), ``val_loss`` (or None), the same for each metric (``accuracy``,
-        ``val_accuracy``), ``lr``, ``tokens_per_second`` and ``seconds``; each goes to the file ``log`` as one
+        ``val_accuracy``), ``lr``, ``tokens_per_second`` and ``seconds``, with precision "fp16" also
+        ``skipped_steps`` (of the whole run) and ``loss_scale``; each goes to the file ``log`` as one
         line of JSON, to the stream ``progress`` (True: standard error) and to the ``callbacks`` (functions
         ``callback(trainer, record)`` or ``train.Callback`` objects, which may end the run).
 
@@ -209,6 +219,7 @@ class Trainer:
             if self.metrics:
                 seen = self.model.register_forward_hook(lambda model, args, output: predictions.append(output))
                 hooks.enter_context(seen)
+            hooks.enter_context(precision(self.precision))
             loss, state = checked(axes.call(self.loss, self.model, batch, state), self.model.training)
         if self.metrics and not predictions:
             raise DTypeError("metrics: want a loss function that calls the model, got none called")

@@ -163,7 +163,7 @@ def held(y: Array, *, mask: Array) -> tuple[Array, Callable]:
 
     def pullback(dz: Array) -> tuple[Array]:
         taken = (last[:, None, :] == steps[:, None]).astype(dz.dtype)  # (B, T of y, T of z)
-        return (xp.matmul(taken, dz),)
+        return (backend.matmul(taken, dz),)
 
     return z, pullback
 

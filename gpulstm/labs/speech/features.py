@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from gpulstm import checks
-from gpulstm.backend import Array, backend_of
+from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
+from gpulstm.precision import IEEE, precision
 
 WINDOW, HOP = 0.025, 0.010  # seconds of a frame, and from one frame to the next
 EMPHASIS = 0.97
@@ -38,9 +39,17 @@ def log_mel(
     with backend as on:
         power = _power(on.xp, scaled(wave), sample_rate)  # (T, bins)
         filters = mel_filters(bands, transform_size(sample_rate), sample_rate, low, high, warp)
-        # Not a product of BLAS, whose threads would take the processor from those of the LSTM for so little work.
-        logs = on.xp.log(on.xp.einsum("tk,bk->tb", power, on.asarray(filters.astype(wave.dtype))) + FLOOR)  # (T, bands)
+        logs = on.xp.log(_summed(on, power, on.asarray(filters.astype(wave.dtype))) + FLOOR)  # (T, bands)
         return ((logs - logs.mean(axis=0)) / SPREAD).astype(wave.dtype, copy=False)
+
+
+def _summed(on: Backend, power: Array, filters: Array) -> Array:
+    """power (T, bins) @ filters' (bins, bands), exactly whatever the precision of the network."""
+    if on.is_cuda:
+        with precision(IEEE):
+            return on.matmul(power, filters.T)
+    # Not a product of BLAS, whose threads would take the processor from those of the LSTM for so little work.
+    return on.xp.einsum("tk,bk->tb", power, filters)
 
 
 def scaled(wave: Array) -> Array:

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from gpulstm import cells
-from gpulstm.backend import Array, backend_of
+from gpulstm.backend import Array, Backend, backend_of
 from gpulstm.functional.attention import masked_softmax
+from gpulstm.precision import keeps_precision
 
 LSTM = cells.find("lstm")
 
@@ -48,17 +49,19 @@ class Memory(NamedTuple):
 
 
 def step(
-    xp: Any, weights: Weights, memory: Memory, zx: Array, joined: Array, c: Array, drop: Array | None
+    backend: Backend, weights: Weights, memory: Memory, zx: Array, joined: Array, c: Array, drop: Array | None
 ) -> tuple[Array, Array, Array, Array, tuple]:
     """One step: zx (B, 4H), joined = [h, a] (B, H + D), c (B, H) -> (h, c, a, w (B, T), what backward needs)."""
-    (h, c), saved = LSTM.forward(xp, zx, joined @ weights.recurrent, (None, c), ())
-    scores = xp.matmul(memory.keys, h[:, :, None])[:, :, 0]
+    xp, matmul = backend.xp, backend.matmul
+    (h, c), saved = LSTM.forward(xp, zx, matmul(joined, weights.recurrent), (None, c), ())
+    scores = matmul(memory.keys, h[:, :, None])[:, :, 0]
     w, of_softmax = masked_softmax(scores, memory.seen)
-    tanh = xp.tanh(xp.matmul(w[:, None, :], memory.values)[:, 0] + h @ weights.out)
+    tanh = xp.tanh(matmul(w[:, None, :], memory.values)[:, 0] + matmul(h, weights.out))
     a = tanh if drop is None else tanh * drop
     return h, c, a, w, (saved, of_softmax, tanh)
 
 
+@keeps_precision
 def decode(
     zx: Array,
     h: Array,
@@ -87,18 +90,19 @@ def decode(
     joined[0, :, :H] = h
     attention, kept = xp.empty((S, B, T), zx.dtype), []
     for t in range(S):
-        h, c, a, attention[t], saved = step(xp, weights, memory, zx[t], joined[t], c, None if drop is None else drop[t])
+        dropped = None if drop is None else drop[t]
+        h, c, a, attention[t], saved = step(backend, weights, memory, zx[t], joined[t], c, dropped)
         joined[t + 1, :, :H], joined[t + 1, :, H:] = h, a
         kept.append(saved)
 
     def pullback(da: Array, _: Array | None) -> tuple[Array | None, ...]:
-        return (*_backward(xp, da, joined, attention, kept, weights, memory, drop), None, None)
+        return (*_backward(backend, da, joined, attention, kept, weights, memory, drop), None, None)
 
     return (joined[1:, :, H:], attention), pullback
 
 
 def _backward(
-    xp: Any,
+    backend: Backend,
     da: Array,
     joined: Array,
     attention: Array,
@@ -109,6 +113,7 @@ def _backward(
 ) -> tuple[Array, ...]:
     """The gradients of zx, h, c, keys, values, weight_hh, weight_fed and weight_out; names as in ``decode``."""
     (S, B, D), H = da.shape, weights.out.shape[0]
+    xp, matmul = backend.xp, backend.matmul
     dzx, dscores = xp.empty((S, B, 4 * H), da.dtype), xp.empty_like(attention)
     dsum = xp.empty((S, B, D), da.dtype)  # of the sum inside tanh
     djoined, dc = xp.zeros((B, H + D), da.dtype), xp.zeros((B, H), da.dtype)
@@ -118,17 +123,17 @@ def _backward(
         if drop is not None:
             dtanh *= drop[t]
         dsum[t] = dtanh * (1 - tanh**2)
-        dw = xp.matmul(memory.values, dsum[t][:, :, None])[:, :, 0]
+        dw = matmul(memory.values, dsum[t][:, :, None])[:, :, 0]
         dscores[t] = of_softmax(dw)[0]
-        dh = djoined[:, :H] + dsum[t] @ weights.out.T + xp.matmul(dscores[t][:, None, :], memory.keys)[:, 0]
+        dh = djoined[:, :H] + matmul(dsum[t], weights.out.T) + matmul(dscores[t][:, None, :], memory.keys)[:, 0]
         dzx[t], dzr, (_, dc), _ = LSTM.backward(xp, (dh, dc), saved, ())
-        djoined = dzr @ weights.recurrent.T
+        djoined = matmul(dzr, weights.recurrent.T)
     # Everything that sums over the steps is one product.
     h_all = joined[1:, :, :H]
     by_sentence = (1, 2, 0), (1, 0, 2)
-    dkeys = xp.matmul(dscores.transpose(by_sentence[0]), h_all.transpose(by_sentence[1]))  # (B, T, H)
-    dvalues = xp.matmul(attention.transpose(by_sentence[0]), dsum.transpose(by_sentence[1]))
-    drecurrent = dzx.reshape(S * B, -1).T @ joined[:-1].reshape(S * B, H + D)  # (4H, H + D)
-    dout = dsum.reshape(S * B, D).T @ h_all.reshape(S * B, H)
+    dkeys = matmul(dscores.transpose(by_sentence[0]), h_all.transpose(by_sentence[1]))  # (B, T, H)
+    dvalues = matmul(attention.transpose(by_sentence[0]), dsum.transpose(by_sentence[1]))
+    drecurrent = matmul(dzx.reshape(S * B, -1).T, joined[:-1].reshape(S * B, H + D))  # (4H, H + D)
+    dout = matmul(dsum.reshape(S * B, D).T, h_all.reshape(S * B, H))
     back = (x.transpose(1, 0, 2) for x in (dkeys, dvalues))
     return dzx, djoined[:, :H], dc, *back, drecurrent[:, :H], drecurrent[:, H:], dout

@@ -104,7 +104,7 @@ class TranslationModel(Module):
             xp, D = backend.xp, self.attentional.weight.shape[0]
             fed = self.cell.weight_ih.data[:, D:]
             weights = Weights.of(xp, self.cell.weight_hh.data, fed, self.attentional.weight.data)
-            h, c, a, _, _ = step(xp, weights, state.memory, zx, state.joined, state.c, None)
+            h, c, a, _, _ = step(backend, weights, state.memory, zx, state.joined, state.c, None)
             state = State(xp.concatenate([h, a], axis=1), c, state.memory)
         return self.logits(a).data, state
 

@@ -2,8 +2,6 @@
 #include <cuda_runtime_api.h>
 #include <library_types.h>
 
-#include <type_traits>
-
 #include "gpu.h"
 
 // Of cublas_v2.h, which comes with cuBLAS itself alone.
@@ -16,7 +14,8 @@ enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T, CUBLAS_OP_C };
 enum cublasMath_t { CUBLAS_DEFAULT_MATH = 0, CUBLAS_PEDANTIC_MATH = 2, CUBLAS_TF32_TENSOR_OP_MATH = 3 };
 enum cublasPointerMode_t { CUBLAS_POINTER_MODE_HOST, CUBLAS_POINTER_MODE_DEVICE };
 enum cublasComputeType_t {
-    CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_32F_PEDANTIC = 69, CUBLAS_COMPUTE_64F = 70, CUBLAS_COMPUTE_32F_FAST_TF32 = 77
+    CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_32F_PEDANTIC = 69, CUBLAS_COMPUTE_64F = 70,
+    CUBLAS_COMPUTE_32F_FAST_16F = 74, CUBLAS_COMPUTE_32F_FAST_16BF = 75, CUBLAS_COMPUTE_32F_FAST_TF32 = 77
 };
 typedef int cublasGemmAlgo_t;
 
@@ -58,6 +57,21 @@ static float tf32(float x) {
     return x;
 }
 
+// What a tensor core is given of a float32 factor.
+enum class Factors { whole, tf32, half, bfloat16 };
+
+static float rounded(float x, Factors factors) {
+    _Float16 half;
+    Bfloat16 bfloat16;
+    switch (factors) {
+        case Factors::tf32: return tf32(x);
+        case Factors::half: return narrow(half, x), wide(half);
+        case Factors::bfloat16: return narrow(bfloat16, x), wide(bfloat16);
+        default: return x;
+    }
+}
+static double rounded(double x, Factors) { return x; }
+
 // op(a) (m, k) op(b) (k, n), each in column order.
 struct Shape {
     cublasOperation_t ta, tb;
@@ -81,25 +95,22 @@ template <class T> static bool inside(const T* first, size_t elements) {
 }
 
 template <class T, class Sum>
-static int multiply(Shape s, Sum alpha, const T* a, const T* b, Sum beta, T* c, bool round) {
+static int multiply(Shape s, Sum alpha, const T* a, const T* b, Sum beta, T* c, Factors factors) {
     if (settings.idle || !s.m || !s.n) return OK;
     if (s.k && (!inside(a, s.last_a()) || !inside(b, s.last_b()))) return fault("cuBLAS reads outside of live memory");
     if (!inside(c, s.last_c())) return fault("cuBLAS writes outside of live memory");
-    auto rounded = [round](Sum x) {
-        if constexpr (std::is_same_v<T, float>) return round ? tf32(x) : x;
-        else return x;
-    };
     std::vector<Sum> row(s.k);
     for (int i = 0; i < s.m; ++i) {
         for (int l = 0; l < s.k; ++l)
-            row[l] = rounded(wide(s.ta == CUBLAS_OP_N ? a[i + (size_t)l * s.lda] : a[l + (size_t)i * s.lda]));
+            row[l] = rounded(wide(s.ta == CUBLAS_OP_N ? a[i + (size_t)l * s.lda] : a[l + (size_t)i * s.lda]), factors);
         for (int j = 0; j < s.n; ++j) {
             const T* column = s.tb == CUBLAS_OP_N ? b + (size_t)j * s.ldb : b + j;
             size_t stride = s.tb == CUBLAS_OP_N ? 1 : s.ldb;
             Sum sum = 0;
             for (int first = 0; first < s.k; first += SLICE) {
                 Sum part = 0;
-                for (int l = first; l < s.k && l < first + SLICE; ++l) part += row[l] * rounded(wide(column[l * stride]));
+                for (int l = first; l < s.k && l < first + SLICE; ++l)
+                    part += row[l] * rounded(wide(column[l * stride]), factors);
                 sum += part;
             }
             T& to = c[i + (size_t)j * s.ldc];
@@ -115,29 +126,33 @@ static cublasStatus_t answer(int error) {
 
 template <class T, class Sum>
 static cublasStatus_t product(cublasHandle_t handle, Shape s, const void* alpha, const void* a, const void* b,
-                              const void* beta, void* c, bool round = false) {
+                              const void* beta, void* c, Factors factors = Factors::whole) {
     Locked _(lock);
     if (s.wrong()) return CUBLAS_STATUS_INVALID_VALUE;
     const Handle& mine = *(Handle*)handle;
     if (idle(mine.stream, &counts.products)) return CUBLAS_STATUS_SUCCESS;
     if (mine.pointers != CUBLAS_POINTER_MODE_HOST) return CUBLAS_STATUS_NOT_SUPPORTED;
     Sum x = *(Sum*)alpha, y = *(Sum*)beta;
-    auto run = [=] { return multiply<T, Sum>(s, x, (const T*)a, (const T*)b, y, (T*)c, round); };
+    auto run = [=] { return multiply<T, Sum>(s, x, (const T*)a, (const T*)b, y, (T*)c, factors); };
     return answer(enqueue(mine.stream, run, &counts.products, true));
 }
 
-static bool rounds(cublasHandle_t handle, cublasComputeType_t compute) {
-    return compute == CUBLAS_COMPUTE_32F_FAST_TF32 || ((Handle*)handle)->math == CUBLAS_TF32_TENSOR_OP_MATH;
+static Factors factors_of(cublasHandle_t handle, cublasComputeType_t compute) {
+    if (compute == CUBLAS_COMPUTE_32F_FAST_16F) return Factors::half;
+    if (compute == CUBLAS_COMPUTE_32F_FAST_16BF) return Factors::bfloat16;
+    bool tf32 = compute == CUBLAS_COMPUTE_32F_FAST_TF32 || ((Handle*)handle)->math == CUBLAS_TF32_TENSOR_OP_MATH;
+    return tf32 ? Factors::tf32 : Factors::whole;
 }
 
 static cublasStatus_t typed(cublasHandle_t handle, Shape s, const void* alpha, const void* a, cudaDataType at,
                             const void* b, cudaDataType bt, const void* beta, void* c, cudaDataType ct,
                             cublasComputeType_t compute) {
     if (at != bt || at != ct) return CUBLAS_STATUS_NOT_SUPPORTED;
+    bool fast = compute == CUBLAS_COMPUTE_32F_FAST_16F || compute == CUBLAS_COMPUTE_32F_FAST_16BF;
     bool sums = compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_FAST_TF32;
     if (at == CUDA_R_64F && compute == CUBLAS_COMPUTE_64F) return product<double, double>(handle, s, alpha, a, b, beta, c);
-    if (at == CUDA_R_32F && (sums || compute == CUBLAS_COMPUTE_32F_PEDANTIC))
-        return product<float, float>(handle, s, alpha, a, b, beta, c, rounds(handle, compute));
+    if (at == CUDA_R_32F && (sums || fast || compute == CUBLAS_COMPUTE_32F_PEDANTIC))
+        return product<float, float>(handle, s, alpha, a, b, beta, c, factors_of(handle, compute));
     if (at == CUDA_R_16F && sums) return product<_Float16, float>(handle, s, alpha, a, b, beta, c);
     if (at == CUDA_R_16BF && sums) return product<Bfloat16, float>(handle, s, alpha, a, b, beta, c);
     return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -189,6 +204,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           long long sa, const void* b, cudaDataType b_type, int ldb, long long sb,
                                           const void* beta, void* c, cudaDataType c_type, int ldc, long long sc,
                                           int batch, cublasComputeType_t compute, cublasGemmAlgo_t) {
+    if (sa < 0 || sb < 0 || sc < 0) return CUBLAS_STATUS_INVALID_VALUE;  // nobody promises that they work
     for (int q = 0; q < batch; ++q) {
         cublasStatus_t status =
             typed(handle, {ta, tb, m, n, k, lda, ldb, ldc}, alpha, at(a, a_type, q * sa), a_type, at(b, b_type, q * sb),
@@ -200,8 +216,8 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
 cublasStatus_t cublasSgemm_v2(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
                               const float* alpha, const float* a, int lda, const float* b, int ldb, const float* beta,
                               float* c, int ldc) {
-    bool round = rounds(handle, CUBLAS_COMPUTE_32F);
-    return product<float, float>(handle, {ta, tb, m, n, k, lda, ldb, ldc}, alpha, a, b, beta, c, round);
+    Factors factors = factors_of(handle, CUBLAS_COMPUTE_32F);
+    return product<float, float>(handle, {ta, tb, m, n, k, lda, ldb, ldc}, alpha, a, b, beta, c, factors);
 }
 cublasStatus_t cublasDgemm_v2(cublasHandle_t handle, cublasOperation_t ta, cublasOperation_t tb, int m, int n, int k,
                               const double* alpha, const double* a, int lda, const double* b, int ldb,

@@ -1,0 +1,116 @@
+"""``gl.precision``: how many bits of its factors a product of float32 arrays takes on a GPU.
+
+Arrays stay float32, and so do the sums: only the factors are rounded on their way into the tensor cores.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextlib import ContextDecorator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import numpy as np
+
+from gpulstm.errors import DTypeError, ShapeError
+
+IEEE = "ieee"
+PRECISIONS = (IEEE, "tf32", "bf16", "fp16")
+Function = TypeVar("Function", bound=Callable)
+
+# The precisions of the blocks that this thread or task is in, the innermost last. A tuple, not a token for each block:
+# a block may be left in another context than it was entered in, as by a generator that is closed late.
+_blocks: ContextVar[tuple[str, ...]] = ContextVar("gpulstm_precision", default=(IEEE,))
+
+
+def current() -> str:
+    """The precision in force here, one of PRECISIONS."""
+    return _blocks.get()[-1]
+
+
+def checked(name: Any, argument: str = "precision") -> str:
+    """The name of a precision; raises DTypeError or ShapeError for anything else."""
+    if not isinstance(name, str):
+        raise DTypeError(f"{argument}: want one of {', '.join(PRECISIONS)}, got {name!r:.80}")
+    if name not in PRECISIONS:
+        raise ShapeError(f"{argument}: want one of {', '.join(PRECISIONS)}, got {name!r}")
+    return name
+
+
+class precision(ContextDecorator):
+    """The precision of products of float32 arrays on a GPU, in this block or in the function that it decorates.
+
+    ======== ================= ================================================================================
+    name     bits of a factor  what it is
+    ======== ================= ================================================================================
+    "ieee"   23                IEEE float32; the default
+    "tf32"   10                TensorFloat-32: float32's range
+    "bf16"   7                 bfloat16: float32's range
+    "fp16"   10                float16: from 6e-8 to 65504 only, so training needs ``gl.GradScaler``
+    ======== ================= ================================================================================
+
+    Weights, states, gradients and sums stay float32. Arrays of float64, float16 and bfloat16 are multiplied as always.
+    cuBLAS may keep more bits than it has to, for instance on a device without such tensor cores. On the processor
+    every product is IEEE float32, and ``gl.explain()`` says so.
+
+    The pullback of a function, and ``backward``, compute in the precision that was in force when the function was
+    called. Blocks nest; other threads and tasks are left alone. The environment variable CUPY_TF32 decides about
+    products that you ask of CuPy, and nothing here. The paths "fused" and "persistent" of ``functional.recurrent``
+    raise NoKernel for float32 arrays in bf16 and fp16.
+
+    Raises ShapeError for an unknown name, DTypeError for what is no name.
+
+    >>> with gl.precision("bf16"):
+    ...     loss = gl.mse(model(x), y)
+    >>> loss.backward()  # in bf16 too
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = checked(name, "name")
+
+    def __enter__(self) -> "precision":
+        _blocks.set((*_blocks.get(), self.name))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _blocks.set(_blocks.get()[:-1] or (IEEE,))
+
+    def __call__(self, function: Function) -> Function:
+        later = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+        if not callable(function) or isinstance(function, type) or any(is_one(function) for is_one in later):
+            want = "want a plain function to decorate; use a block inside a generator or coroutine"
+            raise DTypeError(f"precision: {want}, got {function!r:.80}")
+        return super().__call__(function)
+
+    def __repr__(self) -> str:
+        return f"precision({self.name!r})"
+
+
+def run_in(name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call the function in a precision."""
+    if current() == name:  # most often: nothing to set and to put back
+        return function(*args, **kwargs)
+    with precision(name):
+        return function(*args, **kwargs)
+
+
+def keeps_precision(function: Function) -> Function:
+    """Decorates a function that returns (value, pullback): its pullback runs in the precision of the call.
+
+    Half types that a function computes in float32 arrays are computed in IEEE float32.
+    """
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        first = next(iter((*args, *kwargs.values())), None)
+        half = getattr(getattr(first, "dtype", None), "itemsize", 0) == 2
+        name = IEEE if half else current()
+        value, pullback = run_in(name, function, *args, **kwargs)
+        return value, lambda *cotangents: run_in(name, pullback, *cotangents)
+
+    return called  # type: ignore[return-value]
+
+
+def stays_ieee(is_cuda: bool, dtype: Any) -> bool:
+    """Whether products of this type are IEEE float32 here, although another precision is in force."""
+    return not is_cuda and current() != IEEE and dtype == np.float32
