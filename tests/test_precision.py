@@ -12,7 +12,7 @@ from gpulstm import functional as F
 from gpulstm.backend import CPU, backend_of
 from gpulstm.cublas import Cublas
 from gpulstm.errors import DTypeError, NoKernel, ShapeError
-from gpulstm.functional import graphs, recurrent
+from gpulstm.functional import recurrent
 from gpulstm.functional.arithmetic import matmul
 from gpulstm.functional.linear import product
 from gpulstm.labs.translate.decoder import decode
@@ -23,12 +23,6 @@ from tests.tolerances import assert_close, assert_factors
 
 ON_GPU = pytest.mark.parametrize("device", GPUS, indirect=True)
 ROUGH = [name for name in PRECISIONS if name != "ieee"]
-
-
-@pytest.fixture(autouse=True)
-def _no_plans():
-    yield
-    graphs._graphs.clear()
 
 
 def draw(rng, *shape):
@@ -132,7 +126,7 @@ def test_the_factors_are_rounded_and_the_sum_is_float32(device, rng, precision, 
 def test_other_types_are_multiplied_as_always(device, name, dtype):
     plain = as_bytes(values(device, name, gl.as_dtype(dtype)))
     for precision in ROUGH:
-        graphs._graphs.clear()
+        device.graphs = None
         with gl.precision(precision):
             assert as_bytes(values(device, name, gl.as_dtype(dtype))) == plain
 

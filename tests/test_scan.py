@@ -415,7 +415,7 @@ def test_explain_names_the_path_and_the_reason(device, rng):
     other, why = ("engine", "NumPy arrays") if device.is_cuda else ("kernel", "CuPy arrays")
     with pytest.raises(NoKernel, match=f"cannot serve this minlstm.*{why}"):
         minimal(*arrays, path=other)
-    with pytest.raises(NoKernel, match=r"want one of auto, kernel, .*engine, reference, got 'fast'"):
+    with pytest.raises(NoKernel, match=r"want one of auto, graph, kernel, .*engine, reference, got 'fast'"):
         minimal(*arrays, path="fast")
     with pytest.raises(NoKernel, match="cell: want one of minlstm, mingru, got 'lstm'"):
         minimal(*arrays, cell="lstm")

@@ -9,7 +9,6 @@ product and one sum; these are found for all chunks at once, followed from chunk
 (Blelloch 1990, "Prefix sums and their applications").
 """
 
-import functools
 import math
 from abc import ABC, abstractmethod
 from typing import Any
@@ -51,7 +50,9 @@ class KernelScan(_Scan):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         (T, B, _), H = self.zx.shape, self.hs.shape[2]
-        chunk = chunk_steps(T, B * H, self.THREADS * multiprocessors(self.backend), self.SHORTEST)
+        kernels = self.backend.kernels
+        assert kernels is not None  # choose() looked
+        chunk = chunk_steps(T, B * H, self.THREADS * kernels.multiprocessors, self.SHORTEST)
         self.chunks, self.sizes = -(-T // chunk), (T, B, H, chunk, self.reverse)
         bias = None if self.b_ih is None else self.backend.xp.ascontiguousarray(self.b_ih)
         self.inputs = self.zx, bias, self.alive, self.clear
@@ -97,12 +98,6 @@ def chunk_steps(T: int, units: int, threads: int, shortest: int) -> int:
     if 2 * units >= threads:
         return T
     return min(T, max(shortest, math.isqrt(T), -(-T * units // threads)))
-
-
-@functools.cache
-def multiprocessors(backend: Any) -> int:
-    """How many the GPU has; CuPy asks the driver for every attribute each time."""
-    return int(backend.device.attributes["MultiProcessorCount"])
 
 
 class EngineScan(_Scan):
