@@ -1,9 +1,10 @@
-"""What is measured, and how: five commands, each run from the top of a checkout.
+"""What is measured, and how: six commands, each run from the top of a checkout.
 
     python -m benchmarks.recurrent      one LSTM layer beside torch, onnxruntime and a per-gate NumPy loop
     python -m benchmarks.cells          every cell beside torch's way to it, and what each learns of a text
     python -m benchmarks.text           the text lab on a corpus, beside published figures
     python -m benchmarks.gpu            everything that needs an NVIDIA GPU, in under 8 minutes
+    python -m benchmarks.registers      what the CUDA kernels take of a multiprocessor, by NVRTC alone
     python -m benchmarks.model          what a step should cost on a GPU, from bytes, operations and latencies
 
 Each but the last leaves ``<name>.json`` and ``<name>.md`` in ``benchmarks/results/``, or in the folder given as

@@ -153,7 +153,7 @@ def compile_on_device(cupy: Any, text: _Text, real: str) -> None:
 
 
 def _compile_by_nvrtc(nvrtc: Any, text: _Text, real: str) -> None:
-    include = [f"-I{folder}" for folder in _cuda_headers()]
+    include = [f"-I{folder}" for folder in cuda_headers()]
     program = nvrtc.createProgram(source(text.file, text.cell), f"{text.file}.cu", (), ())
     try:
         nvrtc.compileProgram(program, (*options(as_dtype(real), text.defines), f"-arch={_ARCHITECTURE}", *include))
@@ -163,7 +163,7 @@ def _compile_by_nvrtc(nvrtc: Any, text: _Text, real: str) -> None:
         nvrtc.destroyProgram(program)
 
 
-def _cuda_headers() -> list[Path]:
+def cuda_headers() -> list[Path]:
     """The folders that may hold cuda_fp16.h: those of NVIDIA's wheels, and of a toolkit."""
     wheels = [Path(entry) / "nvidia" for entry in sys.path]
     folders = [wheel / part / "include" for wheel in wheels for part in ("cu13", "cuda_runtime")]
