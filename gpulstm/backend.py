@@ -190,6 +190,11 @@ class CupyBackend:
             self._products.multiply_stacks(left, right, out.reshape(S, M, N))
         return out
 
+    def lend_products(self, stream: Any) -> None:
+        """Before a stream is captured: its products take what those of the current stream have."""
+        with self.device:
+            self._products.lend(stream.ptr)
+
     def synchronize(self) -> None:
         self.device.synchronize()
 

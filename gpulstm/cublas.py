@@ -24,6 +24,7 @@ _TYPES = {
 _COMPUTE = {"ieee": 68, "tf32": 77, "bf16": 75, "fp16": 74}
 _AS_IS, _TRANSPOSED, _DEFAULT_ALGORITHM = 0, 1, -1
 WORKSPACE = 32 << 20  # bytes; what cuBLAS takes for itself on the largest GPUs
+_MOST_STREAMS = 8  # with a workspace each: products of two streams may run at the same time
 
 
 @functools.cache
@@ -136,17 +137,30 @@ class Cublas:
 
         return call
 
+    def lend(self, stream: int) -> None:
+        """Let products on the stream, which is to be captured, use the workspace of the stream that is current now.
+
+        What is captured runs on the current stream later, in its order, and nothing may be allocated meanwhile.
+        """
+        self._handle()
+        self._mine.lent = (stream, self._cupy.cuda.get_current_stream().ptr)
+
     def _handle(self) -> ctypes.c_void_p:
-        """This thread's handle, on the current stream."""
+        """This thread's handle, on the current stream, with that stream's workspace."""
         mine = self._mine
         if not hasattr(mine, "handle"):
-            mine.handle = ctypes.c_void_p()
+            mine.handle, mine.stream, mine.lent, mine.workspaces = ctypes.c_void_p(), None, (None, None), {}
             self._checked("cublasCreate_v2", ctypes.byref(mine.handle))
-            mine.workspace, mine.stream = self._cupy.empty(WORKSPACE, "uint8"), None
         stream = self._cupy.cuda.get_current_stream().ptr
         if mine.stream != stream:
             self._checked("cublasSetStream_v2", mine.handle, ctypes.c_void_p(stream))  # which forgets the workspace
-            workspace = ctypes.c_void_p(mine.workspace.data.ptr)
+            owner = mine.lent[1] if stream == mine.lent[0] else stream
+            if owner not in mine.workspaces:
+                if len(mine.workspaces) >= _MOST_STREAMS:
+                    self._device.synchronize()  # none of them is in use
+                    mine.workspaces.clear()
+                mine.workspaces[owner] = self._cupy.empty(WORKSPACE, "uint8")
+            workspace = ctypes.c_void_p(mine.workspaces[owner].data.ptr)
             self._checked("cublasSetWorkspace_v2", mine.handle, workspace, ctypes.c_size_t(WORKSPACE))
             mine.stream = stream
         return mine.handle

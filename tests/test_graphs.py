@@ -223,6 +223,24 @@ def test_the_fused_kernels_are_replayed_too(device):
     assert got[0][1] == got[1][1] == got[2][1]
 
 
+def test_products_of_two_streams_have_workspaces_of_their_own_and_captured_ones_that_of_their_stream(emulated):
+    backend = gl.device("cuda").backend
+    a = backend.zeros((2, 2), np.float32)
+    other = emulated.cuda.Stream(non_blocking=True)
+    backend.multiply(a, a, backend.empty((2, 2), np.float32))
+    with other:
+        backend.multiply(a, a, backend.empty((2, 2), np.float32))
+    mine = backend._products._mine
+    assert set(mine.workspaces) == {emulated.cuda.get_current_stream().ptr, other.ptr}
+    assert len({w.data.ptr for w in mine.workspaces.values()}) == 2
+    paths(gl.LSTM(D, H), np.ones((T, B, D), np.float32), 3)
+    assert len(mine.workspaces) == 2
+    for _ in range(20):
+        with emulated.cuda.Stream(non_blocking=True):
+            backend.multiply(a, a, backend.empty((2, 2), np.float32))
+    assert len(mine.workspaces) <= 8
+
+
 # -- what cannot be captured, and what is too much ----------------------------------------
 def paths(layer, x, times):
     with gl.explain() as runs, gl.no_grad():

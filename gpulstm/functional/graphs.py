@@ -101,6 +101,8 @@ class _Plan:
 
     def _captured(self, work: Callable[[], tuple]) -> tuple[Any, _Packed]:
         """(the graph of what ``work`` launches, the arrays it answers)."""
+        backend: Any = self.loop.seq.backend
+        backend.lend_products(self.stream)
         with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
             self.stream.begin_capture()
             try:
