@@ -129,6 +129,11 @@ def fast_path(backend: Any) -> str:
     return "kernel" if backend.is_cuda else "engine"
 
 
+def launched(path: str) -> str:
+    """The path whose launches were made: a graph has those of "kernel", captured before."""
+    return "kernel" if path == "graph" else path
+
+
 def paths(backend: Any) -> list[str]:
     """Every path that serves there."""
     return list(dict.fromkeys((fast_path(backend), "reference")))

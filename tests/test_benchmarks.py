@@ -383,7 +383,7 @@ def test_recurrent_beside_other_libraries(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--peers", "tensorflow"], "--peers: want some of gpulstm, torch"),
+        (["--peers", "tensorflow"], "--peers: want some of gpulstm, gpulstm fused, gpulstm persistent, torch"),
         (["--precisions", "float8"], "--precisions: want some of float64"),
         (["--precisions", "tf32"], "tf32 is the GPU's"),
         (["--shapes", "1,2,3"], "invalid parse value: '1,2,3'"),

@@ -131,10 +131,12 @@ def test_inference_has_the_bits_of_training_and_keeps_nothing(rng):
         assert a.tobytes() == b.tobytes()
 
     def held(function) -> int:
-        loop = next(c.cell_contents for c in function.__closure__ if hasattr(c.cell_contents, "__self__")).__self__
-        return loop.saved.nbytes
+        """The bytes that the loop keeps, which one of the functions around its own pullback holds."""
+        inside = [cell.cell_contents for cell in function.__closure__ or ()]
+        own = [each.__self__.saved.nbytes for each in inside if hasattr(getattr(each, "__self__", None), "saved")]
+        return own[0] if own else next(filter(None, (held(each) for each in inside if hasattr(each, "__closure__"))), 0)
 
-    assert held(other) * 10 < held(pullback)
+    assert 0 < held(other) * 10 < held(pullback)
 
 
 def test_layers_keep_nothing_where_nothing_is_recorded(rng, monkeypatch):
