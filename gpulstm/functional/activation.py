@@ -51,14 +51,17 @@ def gelu(x: Array, *, approximate: str = "none") -> tuple[Array, Callable]:
     if approximate == "none":
         phi = 1 - 0.5 * _erfc(xp, z / math.sqrt(2))
     else:
-        tanh = xp.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))
-        phi = 0.5 + 0.5 * tanh
+        # (1 + tanh u) / 2 = 1 / (1 + e ** -2u), which loses no digits where tanh u is near -1.
+        u = math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)
+        small = xp.exp(-2 * abs(u))
+        phi = xp.where(u < 0, small, 1) / (1 + small)
 
     def pullback(dy: Array) -> tuple[Array]:
         if approximate == "none":
             dphi = xp.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
         else:
-            dphi = 0.5 * (1 - tanh * tanh) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z)
+            slope = 2 * small / (1 + small) ** 2  # (1 - tanh(u) ** 2) / 2
+            dphi = slope * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * z * z)
         return (xp.asarray(dy * (phi + z * dphi), dtype=dtype),)
 
     return xp.asarray(z * phi, dtype=dtype), pullback
