@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from gpulstm.backend import Array, CupyBackend
 from gpulstm.functional.loop import Loop
 from gpulstm.functional.products import Weights
@@ -41,7 +43,8 @@ class _Packed:
 
     def __init__(self, xp: Any, arrays: tuple) -> None:
         """Allocates, and copies the arrays in."""
-        self.places, end, dtype = [], 0, next(a.dtype for a in arrays if a is not None)
+        self.places: list[Any] = []
+        end, dtype = 0, next((a.dtype for a in arrays if a is not None), np.dtype(np.float32))
         for array in arrays:
             self.places.append(None if array is None else (end, array.shape, array.size))
             end += 0 if array is None else -(-array.nbytes // _ALIGNED) * _ALIGNED // dtype.itemsize
@@ -70,13 +73,13 @@ class _Plan:
         with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
             self.inputs = [None if a is None else self.cupy.empty(a.shape, a.dtype) for a in (x, *states)]
         first, *rest = self.inputs
-        self.graph, self.outputs = self._captured(lambda: loop.run(first, rest, weights))
+        self.graph, self.outputs = self._captured(lambda: loop.run(first, rest, weights), 1)
 
     def forward(self, loop: Loop, x: Array, states: list) -> tuple:
         """The outputs for new inputs; ``loop`` has this sequence's modes."""
         _copy((*self.inputs, *self.arrays), (x, *states, *loop.seq.arrays))
         self.graph.launch()
-        return self.outputs.copies()
+        return _copies(self.outputs)
 
     def backward(self, *cotangents: Array | None) -> tuple:
         """The gradients of the inputs and the weights."""
@@ -88,25 +91,30 @@ class _Plan:
         room, graph, gradients = way
         _copy(room, cotangents)
         graph.launch()
-        return gradients.copies()
+        return _copies(gradients)
 
     def _way_back(self, cotangents: tuple) -> tuple | None:
         """(room for the cotangents, the graph, what it answers); None for what cannot be captured."""
         with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
             room = [None if d is None else self.cupy.empty(d.shape, self.loop.seq.dtype) for d in cotangents]
         try:
-            return (room, *self._captured(lambda: self.loop.pullback(*room)))
+            return (room, *self._captured(lambda: self.loop.pullback(*room), len(self.inputs)))
         except Exception:  # whatever cannot be captured runs as it is
             return None
 
-    def _captured(self, work: Callable[[], tuple]) -> tuple[Any, _Packed]:
-        """(the graph of what ``work`` launches, the arrays it answers)."""
+    def _captured(self, work: Callable[[], tuple], cut: int) -> tuple[Any, list[_Packed]]:
+        """(the graph of what ``work`` launches, the arrays it answers).
+
+        Those before the ``cut`` lie apart from the rest, which lives longer: states from the outputs of all steps, the
+        weights' gradients from the input's.
+        """
         backend: Any = self.loop.seq.backend
         backend.lend_products(self.stream)
         with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
             self.stream.begin_capture()
             try:
-                packed = _Packed(self.cupy, work())
+                arrays = work()
+                packed = [_Packed(self.cupy, part) for part in (arrays[:cut], arrays[cut:])]
             except BaseException:
                 _abandon(self.stream)
                 raise
@@ -206,6 +214,10 @@ def _key(loop: Loop, x: Array, states: list, weights: Weights) -> tuple:
         *((a if a is None else (a.data.ptr, a.shape, a.strides)) for a in arrays),
         seq.backend.xp.cuda.get_current_stream().ptr, current(),
     )  # fmt: skip
+
+
+def _copies(packed: list[_Packed]) -> tuple:
+    return tuple(array for each in packed for array in each.copies())
 
 
 def _copy(to: Any, given: Any) -> None:
