@@ -299,3 +299,18 @@ def test_an_unknown_cell_is_named(rng):
     given, _ = arguments(SEQUENCES[0], rng)
     with pytest.raises(NoKernel, match=r"cell: want one of .*lstm.*, or a Cell, got 'lstn'"):
         functional.recurrent(*given, cell="lstn")
+
+
+def test_a_sequence_runs_on_the_gpu_of_its_arrays_whichever_is_current(emulated, rng):
+    second = gl.device("cuda:1").backend
+    given, _ = arguments(SEQUENCES[0], rng)
+    arrays = [None if a is None else second.asarray(a) for a in given]
+    want, want_back = functional.recurrent(*given, path="reference")
+    for path in ("kernel", "graph", "fused", "reference"):
+        outputs, pullback = functional.recurrent(*arrays, path=path)
+        assert emulated.cuda.Device().id == 0 and all(y.device.id == 1 for y in outputs)
+        gradients = pullback(*(second.asarray(np.ones(y.shape, y.dtype)) for y in outputs))
+        for got, wanted in zip((*outputs, *gradients), (*want, *want_back(*map(np.ones_like, want))), strict=True):
+            assert (got is None) == (wanted is None)
+            if got is not None:
+                np.testing.assert_allclose(got.get(), wanted, rtol=1e-10, atol=1e-10)
