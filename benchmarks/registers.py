@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import facts, harness
-from gpulstm import info
+from gpulstm import backend, info
 from gpulstm.cells import lstm
 from gpulstm.dtypes import accumulator, as_dtype
 from gpulstm.functional import fused_steps
@@ -118,9 +118,9 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=harness.RESULTS, help="the folder for the results")
     parser.add_argument("--quick", action="store_true", help="one architecture and type, written nowhere")
     asked = parser.parse_args(given)
+    backend.why_no_cuda()  # which imports CuPy where it is
     try:
-        from cupy.cuda import nvrtc
-
+        nvrtc = sys.modules["cupy"].cuda.nvrtc
         nvrtc.getVersion()
     except Exception as error:  # CuPy raises one of several exceptions where the library is missing
         print(f"NVRTC is not here (pip install '.[nvrtc]'): {error}", file=sys.stderr)
