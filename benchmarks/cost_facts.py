@@ -61,7 +61,7 @@ class Gpu:
 _GUIDE = "CUDA programming guide, compute capability "
 _BUBBLES = "Hazy Research, Look Ma, No Bubbles, 2025 (an H100)"
 _NEIGHBOUR = "the H100's figure, scaled by clock and size"
-_MACHINE_CODE = "instructions of a prototype's machine code"
+_MACHINE_CODE = "instructions of an early version's machine code"
 
 GPUS = {
     "H200": Gpu(
