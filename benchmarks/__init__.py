@@ -20,5 +20,5 @@ nothing, needs no GPU and writes what ``--json`` names. ``--help`` lists the res
     part.py         what the parts of benchmarks.gpu share: warm.py, suite.py, losses.py, cudnn.py, hardware.py
     cost_facts.py, cost_counts.py, cost_tiles.py, cost_times.py    the model: constants, counts, tiles, times
     cost_beside.py, cost_report.py    what stands beside its predictions; its tables
-    clock.py        how hardware.py measures; products.py and cublas.py: its matrix products
+    clock.py        how hardware.py measures; products.py: its matrix products
 """

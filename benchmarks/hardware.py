@@ -5,8 +5,8 @@
     copy            bandwidth of a copy on the device, bytes read and bytes written counted
     launch          an empty kernel after the other: from a stream, and as nodes of a graph
     host            how long the processor is busy with one launch or one product
-    product         one recurrent product, (B, H) by (H, 4H), as gpulstm asks for it, queued ahead of the GPU
-    product graph   the same product through cuBLAS as nodes of a graph
+    product         one recurrent product, (B, H) by (H, 4H), through CuPy, queued ahead of the GPU
+    product graph   the same product as gpulstm asks for it, as nodes of a graph
 
 Every row: measurement, what, dtype, B, H, value, unit, and how it was taken. Values are medians of 7 takes.
 """
@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.clock import capture, gpu_ms, host_seconds, median_of, queue_behind, repeat, row
-from benchmarks.cublas import Cublas
 from benchmarks.part import Part, main
 from benchmarks.products import Factors, product, product_graph
 from gpulstm.cells import CELLS
@@ -106,18 +105,12 @@ def work(part: Part, backend: Any) -> None:
     attempt("copy", copy, 1 << (16 if small else 30))
     attempt("launch", launches, count, nodes)
     attempt("host", host, count)
-    cublas = None
-    try:
-        cublas = Cublas(backend, backend.xp.cuda.Stream(non_blocking=True))
-    except (OSError, RuntimeError) as error:
-        part.fail(f"cuBLAS: {error}")
     for H, B in itertools.product((16,) if small else HIDDEN, (2,) if small else BATCH):
         factors = Factors(B, H)
         for dtype in DTYPES:
             attempt(f"product {B} {H} {dtype}", product, factors, dtype, count // 2)
-        for precision in (*DTYPES, "tf32") if cublas is not None else ():
-            what = f"product graph {B} {H} {precision}"
-            attempt(what, product_graph, factors, precision, count // 2, cublas)
+        for kind in (*DTYPES, "tf32"):
+            attempt(f"product graph {B} {H} {kind}", product_graph, factors, kind, count // 2)
     part.note(f"{len(part.rows)} small measurements")
 
 

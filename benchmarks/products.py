@@ -1,4 +1,4 @@
-"""One recurrent product on the GPU: the way gpulstm asks for it, and as a node of a CUDA graph."""
+"""One recurrent product on the GPU: through CuPy from a stream, and as gpulstm asks for it, as nodes of a graph."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.clock import capture, gpu_ms, median_of, queue_behind, repeat, row
-from benchmarks.cublas import Cublas
-from gpulstm import as_dtype
+from gpulstm import as_dtype, precision
 
 AGREE = {"float32": 1e-5, "tf32": 1e-2, "float16": 1e-2, "bfloat16": 5e-2}
 
@@ -40,7 +39,7 @@ def check(backend: Any, z: Any, want: np.ndarray, precision: str) -> None:
 
 
 def product(backend: Any, factors: Factors, dtype: str, count: int) -> Iterator[dict]:
-    """As gpulstm's time loop asks for it: cupy.matmul into an array."""
+    """cupy.matmul into an array."""
     h, w, z = factors.on(backend, dtype)
     w_t = w.T
     backend.xp.matmul(h, w_t, out=z)
@@ -50,17 +49,20 @@ def product(backend: Any, factors: Factors, dtype: str, count: int) -> Iterator[
     yield row("product", "cupy.matmul from a stream", value, "µs", how, dtype, factors.B, factors.H)
 
 
-def product_graph(backend: Any, factors: Factors, precision: str, count: int, cublas: Cublas) -> Iterator[dict]:
-    """Through cuBLAS itself, as a chain of nodes."""
-    tf32 = precision == "tf32"
-    h, w, z = factors.on(backend, "float32" if tf32 else precision)
-    cublas.step(h, w, z, tf32)  # what a first call sets up may not be captured
-    backend.synchronize()
-    check(backend, z, factors.product, precision)
-    graph = capture(cublas.stream, lambda: repeat(lambda: cublas.step(h, w, z, tf32), count))
+def product_graph(backend: Any, factors: Factors, kind: str, count: int) -> Iterator[dict]:
+    """As gpulstm asks for it, in a chain of nodes; ``kind`` is a dtype, or tf32 for float32 in that precision."""
+    tf32 = kind == "tf32"
+    h, w, z = factors.on(backend, "float32" if tf32 else kind)
+    w_t, stream = w.T, backend.xp.cuda.Stream(non_blocking=True)
+    with precision("tf32" if tf32 else "ieee"):
+        with stream:
+            backend.multiply(h, w_t, z)  # what a first call sets up may not be captured
+        backend.synchronize()
+        check(backend, z, factors.product, kind)
+        graph = capture(stream, lambda: repeat(lambda: backend.multiply(h, w_t, z), count))
     z.fill(np.nan)
     backend.synchronize()
-    us = 1e3 * median_of(lambda: gpu_ms(backend, lambda: graph.launch(cublas.stream), cublas.stream)) / count
-    check(backend, z, factors.product, precision)
+    us = 1e3 * median_of(lambda: gpu_ms(backend, lambda: graph.launch(stream), stream)) / count
+    check(backend, z, factors.product, kind)
     how = f"a chain of {count} nodes, GPU events"
-    yield row("product graph", "cublasGemmEx in a graph", us, "µs", how, precision, factors.B, factors.H)
+    yield row("product graph", "cublasGemmEx in a graph", us, "µs", how, kind, factors.B, factors.H)

@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks import (
     clock,
-    cublas,
     cudnn,
     facts,
     gpu,
@@ -28,7 +27,7 @@ from benchmarks import (
     warm,
 )  # fmt: skip
 from benchmarks.problem import MODES, Problem
-from gpulstm import DeviceError, backend, device, info
+from gpulstm import DeviceError, backend, cublas, device, info
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, results_of, sequence_row
 from tests.conftest import require
 
@@ -352,14 +351,13 @@ def test_copy_launch_and_host_on_the_emulated_gpu(emulated_gpu):
 def test_values_are_for_one_call_in_the_units_they_name(emulated_gpu, monkeypatch):
     monkeypatch.setattr(emulated_gpu.xp.cuda, "get_elapsed_time", lambda start, stop: 6.0)  # ms, whatever is measured
     monkeypatch.setattr(hardware, "host_seconds", lambda backend, call: 6e-3)
-    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True))
     factors = products.Factors(3, 8)
     copied, queued, launched, in_graph, *host = [
         *hardware.copy(emulated_gpu, 6_000_000),
         *hardware.launches(emulated_gpu, 3, 4),
         *hardware.host(emulated_gpu, 2),
         *products.product(emulated_gpu, factors, "float32", 5),
-        *products.product_graph(emulated_gpu, factors, "float32", 6, made),
+        *products.product_graph(emulated_gpu, factors, "float32", 6),
     ]
     assert (copied["value"], copied["unit"]) == (2.0, "GB/s")  # 6 MB read and 6 MB written in 6 ms
     assert [row["value"] for row in (queued, launched, in_graph)] == [2000.0, 1500.0, 1500.0]
@@ -400,52 +398,35 @@ def test_products_on_the_emulated_gpu(emulated_gpu, dtype):
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
 def test_products_in_a_graph_on_the_emulated_gpu(emulated_gpu, precision):
-    made = cublas.Cublas(emulated_gpu, emulated_gpu.xp.cuda.Stream(non_blocking=True))
-    (row,) = products.product_graph(emulated_gpu, products.Factors(3, 8), precision, 2, made)
+    (row,) = products.product_graph(emulated_gpu, products.Factors(3, 8), precision, 2)
     assert (row["dtype"], row["B"], row["H"]) == (precision, 3, 8) and row["value"] > 0
 
 
-def test_a_graph_that_computes_nothing_is_not_timed(emulated_gpu):
+def test_a_graph_that_computes_nothing_is_not_timed(emulated_gpu, monkeypatch):
     class Stream(emulated_gpu.xp.cuda.Stream):
         def end_capture(self):
             super().end_capture()
             return types.SimpleNamespace(launch=lambda stream: None)
 
-    made = cublas.Cublas(emulated_gpu, Stream(non_blocking=True))
+    monkeypatch.setattr(emulated_gpu.xp.cuda, "Stream", Stream)
     with pytest.raises(ValueError, match="the product is off"):
-        list(products.product_graph(emulated_gpu, products.Factors(3, 8), "float32", 2, made))
+        list(products.product_graph(emulated_gpu, products.Factors(3, 8), "float32", 2))
 
 
-@pytest.fixture
-def no_cublas(monkeypatch):
-    def loaded_library():
-        raise OSError("this process has loaded no libcublas")
-
-    monkeypatch.setattr(cublas, "loaded_library", loaded_library)
+ROWS = 1 + 3 + 5 + len(hardware.DTYPES) + len((*hardware.DTYPES, "tf32"))  # of hardware with --quick
 
 
-def test_small_measurements_go_on_without_cublas(emulated_gpu, no_cublas, tmp_path, capsys):
-    assert part.main(["--quick", "--out", str(tmp_path / "hardware.json")], "hardware", hardware.work) == 1
+def test_all_small_measurements_on_the_emulated_gpu(emulated_gpu, tmp_path, capsys):
+    assert part.main(["--quick", "--out", str(tmp_path / "hardware.json")], "hardware", hardware.work) == 0
     record = harness.read(tmp_path / "hardware.json")
-    assert record["failures"] == ["cuBLAS: this process has loaded no libcublas"]
-    assert len(record["rows"]) == 1 + 3 + 5 + len(hardware.DTYPES)
+    assert record["failures"] == [] and len(record["rows"]) == ROWS
 
 
-def test_the_loaded_library_is_found(tmp_path):
-    maps = tmp_path / "maps"
-    line = "7f00-7f01 r-xp 00000000 08:01 42                         "
-    maps.write_text(f"{line}/lib/libc.so.6\n{line}/a folder/libcublasLt.so.13\n")
-    with pytest.raises(OSError, match="no libcublas"):
-        cublas.loaded_library(maps)
-    maps.write_text(f"{maps.read_text()}{line}/a folder/libcublas.so.13\n")
-    assert cublas.loaded_library(maps) == "/a folder/libcublas.so.13"
-
-
-def test_a_measurement_that_breaks_costs_no_other(emulated_gpu, no_cublas, monkeypatch, capsys):
+def test_a_measurement_that_breaks_costs_no_other(emulated_gpu, monkeypatch, capsys):
     monkeypatch.setattr(hardware, "copy", lambda *arguments: 1 / 0)
     done = part.Part(None, 60, quick=True)
     hardware.work(done, emulated_gpu)
-    assert done.failures[0].startswith("copy: ZeroDivisionError") and len(done.rows) == 3 + 5 + len(hardware.DTYPES)
+    assert done.failures[0].startswith("copy: ZeroDivisionError") and len(done.rows) == ROWS - 1
     late = part.Part(None, -1, quick=True)
     hardware.work(late, emulated_gpu)
     assert not late.rows and "no time was left" in late.failures[0]
@@ -453,6 +434,7 @@ def test_a_measurement_that_breaks_costs_no_other(emulated_gpu, no_cublas, monke
 
 def test_the_types_have_cudas_numbers(emulated):
     runtime = emulated.cuda.runtime
-    assert cublas._STORED == {
-        "float32": runtime.CUDA_R_32F, "float16": runtime.CUDA_R_16F, "bfloat16": runtime.CUDA_R_16BF
+    assert {dtype: kind for dtype, (kind, _, _) in cublas._TYPES.items()} == {
+        "float32": runtime.CUDA_R_32F, "float64": runtime.CUDA_R_64F,
+        "float16": runtime.CUDA_R_16F, "bfloat16": runtime.CUDA_R_16BF,
     }  # fmt: skip
