@@ -168,7 +168,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny shapes, a tiny task; writes only where --out says")
     parser.add_argument("--cells", nargs="+", choices=every, default=every, metavar="CELL", help=", ".join(every))
-    parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure")
+    parser.add_argument("--shapes", nargs="+", type=Shape.parse_layer, metavar="B,T,D,H", help="the shapes to measure")
     parser.add_argument("--peers", default="torch", help="beside gpulstm: torch, gpulstm.torch, or both with a comma")
     parser.add_argument("--no-speed", action="store_true", help="the task alone")
     parser.add_argument("--no-task", action="store_true", help="speed alone")

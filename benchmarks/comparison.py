@@ -71,7 +71,7 @@ class Comparison:
                 self.rows += rows
                 keep(rows)
         for row in self.rows[before:] if self.device == "cpu" else ():
-            shape = Shape(row["B"], row["T"], row["D"], row["H"])
+            shape = Shape.of_row(row)
             row["floor_ms"] = harness.rounded(
                 floors.milliseconds(measured[str(shape), row["mode"], row["dtype"], self.cell])
             )
@@ -160,7 +160,7 @@ class Comparison:
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """Say what was just measured, a line for each row."""
     for row in rows:
-        what = ",".join(str(row[key]) for key in ("B", "T", "D", "H")) + f" {'tf32' if row['tf32'] else row['dtype']}"
+        what = f"{Shape.of_row(row).words()} {'tf32' if row['tf32'] else row['dtype']}"
         time = f"{row['p50_ms']:.3g} ms" + (f", GPU {row['gpu_p50_ms']:.3g} ms" if row["gpu_p50_ms"] else "")
         print(f"{what} {row['mode']}: {row['implementation']} {time}, error {row['error']:.1e}", flush=True)
 

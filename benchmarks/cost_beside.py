@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.cost_counts import PASSES, Case
+from benchmarks.cost_counts import PASSES
 from benchmarks.cost_facts import Fact, estimated, published
+from benchmarks.problem import Shape
 
 _PLOT = "FlashRNN's plot, one layer on an H100, the large products included"
-# (B, T, D, H), cell, precision -> microseconds a step of cuDNN forward, and forward and backward together.
+# Shape, cell, precision -> microseconds a step of cuDNN forward, and forward and backward together.
 CUDNN = {
-    ((16, 1024, 768, 768), "lstm", "float16"): (
+    (Shape(16, 1024, 768, 768), "lstm", "float16"): (
         published(2010 / 1024, "µs", _PLOT),
         published(5190 / 1024, "µs", _PLOT),
     ),
@@ -23,8 +24,8 @@ ELSEWHERE = {
     "cuDNN's standard algorithm in a CUDA graph, B 256, H 128, bfloat16, forward": estimated(3.4, "µs", "an H100"),
     "cuDNN eager, H 129 to 256, float32, forward, backward and optimiser": estimated(19, "µs", "16 to 22, an A100"),
 }
-# The model's name of a path that the library reports by another.
-PATHS = {"kernel": "step"}
+# The model's name of a path that the library reports by another; its persistent kernel has a barrier.
+PATHS = {"kernel": "step", "persistent": "barrier"}
 MODES = ("inference", "training")
 
 
@@ -35,7 +36,7 @@ class Key:
     gpu: str
     cell: str
     precision: str
-    shape: tuple[int, int, int, int]
+    shape: Shape
 
 
 class Measured:
@@ -62,23 +63,23 @@ class Measured:
             if row.get("part") != "cudnn" or row.get("us_per_step") is None:
                 continue
             precision = "tf32" if row["tf32"] else row["dtype"]
-            key = Key(gpu, row["cell"], precision, (row["B"], row["T"], row["D"], row["H"]))
+            key = Key(gpu, row["cell"], precision, Shape.of_row(row))
             way = row["implementation"], PATHS.get(row["path"], row["path"])
             self._times.setdefault(key, {}).setdefault(way, {})[row["mode"]] = float(row["us_per_step"])
 
-    def times(self, gpu: str, cell: str, precision: str, case: Case, path: str) -> dict[str, float]:
+    def times(self, gpu: str, cell: str, precision: str, shape: Shape, path: str) -> dict[str, float]:
         """{pass: microseconds a step} of gpulstm on the path; backward is training less inference."""
-        return self._passes(gpu, cell, precision, case, lambda way: way == ("gpulstm", path))
+        return self._passes(gpu, cell, precision, shape, lambda way: way[0].startswith("gpulstm") and way[1] == path)
 
-    def cudnn(self, gpu: str, cell: str, precision: str, case: Case) -> dict[str, float]:
+    def cudnn(self, gpu: str, cell: str, precision: str, shape: Shape) -> dict[str, float]:
         """The same of cuDNN in a CUDA graph."""
-        return self._passes(gpu, cell, precision, case, lambda way: way[0] == "torch graph")
+        return self._passes(gpu, cell, precision, shape, lambda way: way[0] == "torch graph")
 
-    def _passes(self, gpu: str, cell: str, precision: str, case: Case, wanted: Any) -> dict[str, float]:
-        shape, passes = case.shape, {}
+    def _passes(self, gpu: str, cell: str, precision: str, shape: Shape, wanted: Any) -> dict[str, float]:
+        passes = {}
         for key, ways in self._times.items():
-            same = (key.cell, key.precision, key.shape) == (cell, precision, (shape.B, shape.T, shape.D, shape.H))
-            if case.loops > 1 or not same or not re.search(rf"\b{gpu}\b", key.gpu):  # H200, and no GH200
+            same = (key.cell, key.precision, key.shape) == (cell, precision, shape)
+            if not same or not re.search(rf"\b{gpu}\b", key.gpu):  # H200, and no GH200
                 continue
             for modes in (modes for way, modes in ways.items() if wanted(way)):
                 if "inference" in modes:
@@ -88,11 +89,10 @@ class Measured:
         return passes
 
 
-def cudnn_published(cell: str, precision: str, case: Case) -> dict[str, Fact]:
+def cudnn_published(cell: str, precision: str, shape: Shape) -> dict[str, Fact]:
     """{pass: fact} of cuDNN's published time of this very sequence; backward is the difference of two."""
-    shape = case.shape
-    both = CUDNN.get(((shape.B, shape.T, shape.D, shape.H), cell, precision))
-    if both is None or case.loops > 1:
+    both = CUDNN.get((shape, cell, precision))
+    if both is None:
         return {}
     forward, training = both
     difference = Fact(training.value - forward.value, training.unit, training.mark, training.source)

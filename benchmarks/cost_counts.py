@@ -26,29 +26,6 @@ ACC = 4  # bytes of a state beside h, and of its gradient, whatever the precisio
 
 
 @dataclass(frozen=True)
-class Case:
-    """A sequence through layers of one size, in one direction or in both; they run one after the other."""
-
-    shape: Shape
-    layers: int = 1
-    directions: int = 1
-
-    def __str__(self) -> str:
-        layers = f", {self.layers} layers" if self.layers > 1 else ""
-        return f"{self.shape}{layers}{', both directions' if self.directions > 1 else ''}"
-
-    @property
-    def loops(self) -> int:
-        """How many time loops the sequence takes."""
-        return self.layers * self.directions
-
-    def inputs(self) -> list[int]:
-        """The input size of each loop."""
-        sizes = [self.shape.D, *[self.shape.H * self.directions] * (self.layers - 1)]
-        return [size for size in sizes for _ in range(self.directions)]
-
-
-@dataclass(frozen=True)
 class Numbers:
     """A cell's row as the model uses it: numbers of a unit, by the names of kernels/step.cu."""
 
@@ -143,22 +120,21 @@ def launches(path: str) -> float:
     return 0 if path in PERSISTENT else 2 if path in SEPARATE else 1
 
 
-def outside(n: Numbers, case: Case, way: str, input_gradient: bool = False) -> list[tuple[int, int, int]]:
+def outside(n: Numbers, shape: Shape, way: str, input_gradient: bool = False) -> list[tuple[int, int, int]]:
     """(M, N, K) of the large products of the whole sequence: of the inputs before the loops, of the gradients of the
     weights and of the inputs after them. The first layer's input has a gradient where it is asked for."""
-    shape, products = case.shape, []
-    rows = shape.B * shape.T
-    for index, D in enumerate(case.inputs()):
+    products, rows = [], shape.B * shape.T
+    for index, D in enumerate(shape.inputs()):
         if way == "forward":
             products.append((rows, n.G * shape.H, D))
             continue
         products += [(n.G * shape.H, D, rows), (n.W * shape.H, shape.H, rows)]
-        if input_gradient or index >= case.directions:
+        if input_gradient or index >= shape.directions:
             products.append((rows, D, n.G * shape.H))
     return products
 
 
-def operations(n: Numbers, case: Case, way: str, input_gradient: bool = False) -> int:
+def operations(n: Numbers, shape: Shape, way: str, input_gradient: bool = False) -> int:
     """Operations of the whole sequence, in the loops and outside."""
-    large = sum(2 * M * N * K for M, N, K in outside(n, case, way, input_gradient))
-    return large + case.loops * case.shape.T * step_operations(n, case.shape)
+    large = sum(2 * M * N * K for M, N, K in outside(n, shape, way, input_gradient))
+    return large + shape.loops * shape.T * step_operations(n, shape)

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.cost_beside import ELSEWHERE, Measured, cudnn_published
-from benchmarks.cost_counts import PASSES, PATHS, Case, Numbers, operations, outside
+from benchmarks.cost_counts import PASSES, PATHS, Numbers, operations, outside
 from benchmarks.cost_facts import GPUS, constants
 from benchmarks.cost_times import outside_time, predict
+from benchmarks.problem import Shape
 from gpulstm.cells import CELLS
 
 COLUMNS = {
@@ -25,19 +26,17 @@ LEGEND = """All numbers are of one time step, of all layers and directions toget
 
 
 def rows_of(
-    gpu: str, cell: str, precision: str, case: Case, paths: Iterable[str], measured: Measured, input_gradient: bool
+    gpu: str, cell: str, precision: str, shape: Shape, paths: Iterable[str], measured: Measured, input_gradient: bool
 ) -> list[dict[str, Any]]:
     """A row for each path and pass."""
-    shape, published = case.shape, cudnn_published(cell, precision, case)
-    rows = []
+    published, rows = cudnn_published(cell, precision, shape), []
     for path in paths:
-        times = measured.times(gpu, cell, precision, case, path)
+        times = measured.times(gpu, cell, precision, shape, path)
         for way in PASSES:
-            p = predict(GPUS[gpu], CELLS[cell], case, path, way, precision, input_gradient)
+            p = predict(GPUS[gpu], CELLS[cell], shape, path, way, precision, input_gradient)
             rows.append({
                 "gpu": gpu, "cell": cell, "precision": precision,
-                "B": shape.B, "T": shape.T, "D": shape.D, "H": shape.H,
-                "layers": case.layers, "directions": case.directions, "path": path, "pass": way,
+                **vars(shape), "path": path, "pass": way,
                 "bytes": p.bytes, "operations": p.operations, "launches": p.launches,
                 "loop_us": p.loop, "outside_us": p.outside, "whole_us": p.whole, "bound": p.bound,
                 "terms_us": dict(p.terms), "resident": p.resident, "tile": p.tile, "blocks": p.blocks,
@@ -47,13 +46,13 @@ def rows_of(
     return rows
 
 
-def heading(gpu: str, cell: str, precision: str, case: Case, measured: Measured, input_gradient: bool) -> list[str]:
-    """What a case has in common on all paths: operations, the large products, cuDNN."""
-    n, T = Numbers.of(CELLS[cell]), case.shape.T
-    lines = [f"B, T, D, H: {case}"]
+def heading(gpu: str, cell: str, precision: str, shape: Shape, measured: Measured, input_gradient: bool) -> list[str]:
+    """What a sequence has in common on all paths: operations, the large products, cuDNN."""
+    n, T = Numbers.of(CELLS[cell]), shape.T
+    lines = [f"B, T, D, H: {shape.words()}"]
     for way in PASSES:
-        all_of = operations(n, case, way, input_gradient) / T / 1e6
-        large = outside(n, case, way, input_gradient)
+        all_of = operations(n, shape, way, input_gradient) / T / 1e6
+        large = outside(n, shape, way, input_gradient)
         large_operations = sum(2 * M * N * K for M, N, K in large) / T / 1e6
         time = outside_time(GPUS[gpu], large, precision) / T
         where = "before" if way == "forward" else "after"
@@ -61,10 +60,10 @@ def heading(gpu: str, cell: str, precision: str, case: Case, measured: Measured,
             f"  {way:8}  million operations: {number(all_of - large_operations)} in the loop,"
             f" {number(large_operations)} {where} it, which take {number(time)} µs"
         )
-    published = cudnn_published(cell, precision, case)
+    published = cudnn_published(cell, precision, shape)
     for way, fact in published.items():
         lines.append(f"  {way:8}  cuDNN, published: {number(fact.value)} µs ({fact.source})")
-    for way, time in measured.cudnn(gpu, cell, precision, case).items():
+    for way, time in measured.cudnn(gpu, cell, precision, shape).items():
         lines.append(f"  {way:8}  cuDNN in a graph, measured: {number(time)} µs")
     return lines
 
@@ -104,21 +103,21 @@ def aligned(rows: Sequence[Mapping[str, str]], columns: Mapping[str, str], left:
 
 
 def section(
-    gpu: str, cell: str, precision: str, cases: Iterable[Case], paths: Sequence[str], measured: Measured,
+    gpu: str, cell: str, precision: str, shapes: Iterable[Shape], paths: Sequence[str], measured: Measured,
     input_gradient: bool,
 ) -> tuple[str, list[dict[str, Any]]]:  # fmt: skip
     """(text, rows) of one GPU in one precision."""
     text, rows = [f"== {gpu}, {precision}, {cell}\n"], []
-    for case in cases:
-        these = rows_of(gpu, cell, precision, case, paths, measured, input_gradient)
-        text.append("\n".join(heading(gpu, cell, precision, case, measured, input_gradient)))
+    for shape in shapes:
+        these = rows_of(gpu, cell, precision, shape, paths, measured, input_gradient)
+        text.append("\n".join(heading(gpu, cell, precision, shape, measured, input_gradient)))
         text.append(aligned([shown(row) for row in these], COLUMNS, ("path", "pass", "bound")))
         rows += these
     return "\n".join(text), rows
 
 
 def fastest(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The fastest path of each case in each precision: its time forward and backward, large products included."""
+    """The fastest path of each sequence in each precision: its time forward and backward, large products included."""
     sums: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
         shape = f"{row['B']},{row['T']},{row['D']},{row['H']}"

@@ -16,22 +16,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from benchmarks import cost_counts as counts
-from benchmarks.cost_counts import PERSISTENT, SEPARATE, Case, Numbers
+from benchmarks.cost_counts import PERSISTENT, SEPARATE, Numbers
 from benchmarks.cost_facts import COMMON, HOST, PRECISIONS, Gpu
 from benchmarks.cost_tiles import Product, Work, fastest, rate, stream, through_l2
+from benchmarks.problem import Shape
 from gpulstm.cells import Cell
 
 
-def recurrent_product(n: Numbers, case: Case, way: str, precision: str) -> Product:
+def recurrent_product(n: Numbers, shape: Shape, way: str, precision: str) -> Product:
     """h times W_hh transposed, or backward dz times W_hh."""
-    B, H, size = case.shape.B, case.shape.H, PRECISIONS[precision]
+    B, H, size = shape.B, shape.H, PRECISIONS[precision]
     plain = precision == "float32"
     return Product(H, B, n.W, H, size, plain) if way == "forward" else Product(H, B, 1, n.W * H, size, plain)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One pass of one case on one path. Times in microseconds a time step, of all layers and directions."""
+    """One pass of one sequence on one path. Times in microseconds a time step, of all layers and directions."""
 
     path: str
     way: str
@@ -60,9 +61,9 @@ def start(gpu: Gpu, path: str) -> tuple[str, float]:
     return "launch", counts.launches(path) * (gpu.stream if path == "step" else gpu.node).value
 
 
-def host(cell: Cell, case: Case, path: str, way: str) -> float:
+def host(cell: Cell, shape: Shape, path: str, way: str) -> float:
     """The host's microseconds for a step of one loop; a graph or a persistent kernel costs it one call a sequence."""
-    call = COMMON.host_call.value / case.shape.T
+    call = COMMON.host_call.value / shape.T
     if path != "step":
         return call
     own = HOST.get(cell.name, HOST["lstm"])[counts.PASSES.index(way)].value
@@ -70,15 +71,15 @@ def host(cell: Cell, case: Case, path: str, way: str) -> float:
 
 
 def loop_terms(
-    gpu: Gpu, cell: Cell, n: Numbers, case: Case, path: str, way: str, precision: str
+    gpu: Gpu, cell: Cell, n: Numbers, shape: Shape, path: str, way: str, precision: str
 ) -> tuple[dict[str, float], float, Work] | None:
     """(microseconds by term, the GPU's time, the product) of a step of one loop; None where no tile fits."""
-    shape, size = case.shape, PRECISIONS[precision]
+    size = PRECISIONS[precision]
     streamed = counts.total(counts.streamed(n, way, size), shape.B, shape.H)
     carried = counts.total(counts.carried(n, path, way, size), shape.B, shape.H)
     numbers = max(stream(gpu, streamed), through_l2(gpu, streamed + carried))
     share = COMMON.cublas if path in SEPARATE else COMMON.fma if precision == "float32" else gpu.mma
-    product = recurrent_product(n, case, way, precision)
+    product = recurrent_product(n, shape, way, precision)
     beside = 0.0 if path in SEPARATE else numbers
     best = fastest(gpu, product, rate(gpu, precision) * share.value, path in PERSISTENT, beside)
     if best is None:
@@ -88,7 +89,7 @@ def loop_terms(
     latency = kernels * gpu.l2_latency.value + COMMON.gates.value
     time = waits + latency + best.longest_with(beside) + (numbers - beside)
     terms = {
-        "host": host(cell, case, path, way),
+        "host": host(cell, shape, path, way),
         name: waits,
         "latency": latency,
         **best.terms,
@@ -105,22 +106,22 @@ def outside_time(gpu: Gpu, products: Iterable[tuple[int, int, int]], precision: 
 
 
 def predict(
-    gpu: Gpu, cell: Cell, case: Case, path: str, way: str, precision: str, input_gradient: bool = False
+    gpu: Gpu, cell: Cell, shape: Shape, path: str, way: str, precision: str, input_gradient: bool = False
 ) -> Prediction:
     """One pass on one path; the precision is one that the GPU has, and the cell one that the model has numbers for."""
-    n, shape = Numbers.of(cell), case.shape
-    operations = case.loops * counts.step_operations(n, shape)
-    launched = case.loops * counts.launches(path)
-    outside = outside_time(gpu, counts.outside(n, case, way, input_gradient), precision) / shape.T
-    found = loop_terms(gpu, cell, n, case, path, way, precision)
+    n = Numbers.of(cell)
+    operations = shape.loops * counts.step_operations(n, shape)
+    launched = shape.loops * counts.launches(path)
+    outside = outside_time(gpu, counts.outside(n, shape, way, input_gradient), precision) / shape.T
+    found = loop_terms(gpu, cell, n, shape, path, way, precision)
     if found is None:
-        moved = case.loops * counts.step_bytes(n, shape, path, way, precision)
+        moved = shape.loops * counts.step_bytes(n, shape, path, way, precision)
         why = "its blocks cannot all be on the GPU at once"
         return Prediction(path, way, moved, operations, launched, math.nan, outside, "", reason=why)
     terms, time, best = found
-    moved = case.loops * counts.step_bytes(n, shape, path, way, precision, best.resident)
+    moved = shape.loops * counts.step_bytes(n, shape, path, way, precision, best.resident)
     bound = "host" if terms["host"] > time else max((t for t in terms if t != "host"), key=terms.__getitem__)
     return Prediction(
-        path, way, moved, operations, launched, case.loops * max(time, terms["host"]), outside, bound,
-        {name: case.loops * value for name, value in terms.items()}, best.resident, str(best.tile), best.blocks,
+        path, way, moved, operations, launched, shape.loops * max(time, terms["host"]), outside, bound,
+        {name: shape.loops * value for name, value in terms.items()}, best.resident, str(best.tile), best.blocks,
     )  # fmt: skip

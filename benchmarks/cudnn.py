@@ -21,16 +21,20 @@ from benchmarks.team import Team
 
 PEERS = ("gpulstm", "gpulstm fused", "gpulstm persistent", "torch", "torch graph")
 PRECISIONS = ("float32", "bfloat16", "float16", "tf32")
-# Small and large, odd ones too; (16, 1024, 768, 768) has published figures (FlashRNN's plot, on an H100).
+# Small and large, odd ones too; (16, 1024, 768, 768) has published figures (FlashRNN's plot, on an H100). Then a stack
+# of layers, and both directions of one.
 SHAPES = (
     Shape(1, 512, 128, 128), Shape(16, 512, 256, 256), Shape(64, 512, 512, 512), Shape(16, 1024, 768, 768),
     Shape(64, 512, 1024, 1024), Shape(256, 256, 1024, 1024), Shape(33, 300, 500, 500),
+    Shape(64, 512, 512, 512, layers=4), Shape(64, 512, 512, 512, directions=2),
 )  # fmt: skip
+QUICK_SHAPES = (Shape(2, 5, 16, 16), Shape(2, 5, 16, 16, layers=2), Shape(2, 5, 16, 16, directions=2))
 ROUNDS, SECONDS = 2, 0.03  # an eager sequence takes milliseconds, and a GPU's times are steady
 PACE = 0.9  # share of the part's time after which nothing new is begun
 
 COLUMNS = {
-    "B": "B", "T": "T", "H": "H", "precision": "precision", "mode": "mode",
+    "B": "B", "T": "T", "H": "H", "layers": "layers", "directions": "directions", "precision": "precision",
+    "mode": "mode",
     "ours_gpu": "gpulstm GPU ms", "ours_wall": "wall ms", "ours_us": "µs a step",
     "fused_gpu": "fused GPU ms", "persistent_gpu": "persistent GPU ms",
     "eager_gpu": "cuDNN GPU ms", "eager_wall": "wall ms",
@@ -44,11 +48,9 @@ def side_by_side(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One line for each sequence: gpulstm, cuDNN eager, cuDNN in a graph. Speeds are of the GPU's time."""
     lines: dict[tuple, dict[str, Any]] = {}
     for row in rows:
-        precision = "tf32" if row["tf32"] else row["dtype"]
-        key = row["B"], row["T"], row["D"], row["H"], precision, row["mode"]
-        line = lines.setdefault(
-            key, {"B": row["B"], "T": row["T"], "H": row["H"], "precision": precision, "mode": row["mode"]}
-        )
+        shape, precision = Shape.of_row(row), "tf32" if row["tf32"] else row["dtype"]
+        key = shape, precision, row["mode"]
+        line = lines.setdefault(key, {**vars(shape), "precision": precision, "mode": row["mode"]})
         if row["implementation"] == "gpulstm":
             line |= {"ours_gpu": row["gpu_p50_ms"], "ours_wall": row["p50_ms"], "ours_us": row["us_per_step"]}
             line |= {"error": row["error"], "speed": row["gpu_speed"]}
@@ -88,8 +90,7 @@ def work(part: Part, backend: Any) -> None:
     left = part.end - time.monotonic()
     comparison = Comparison("cuda", PEERS, rounds, seconds, time.monotonic() + PACE * left)
     with Team(facts.cores()) as team:
-        shapes = (Shape(2, 5, 16, 16),) if part.quick else SHAPES
-        compare(part, team, comparison, shapes, PRECISIONS)
+        compare(part, team, comparison, QUICK_SHAPES if part.quick else SHAPES, PRECISIONS)
 
 
 if __name__ == "__main__":

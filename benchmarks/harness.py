@@ -17,7 +17,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 # One measured sequence. Times in milliseconds; None where a thing was not measured or has no meaning.
 FIELDS = (
-    "implementation", "path", "cell", "device", "threads", "T", "B", "D", "H", "dtype", "tf32", "mode", "samples",
+    "implementation", "path", "cell", "device", "threads", "T", "B", "D", "H", "layers", "directions",
+    "dtype", "tf32", "mode", "samples",
     "p20_ms", "p50_ms", "p80_ms",  # from the call to the end of its work, on the clock on the wall
     "gpu_p20_ms", "gpu_p50_ms", "gpu_p80_ms",  # between GPU events around the call
     "us_per_step",  # the median (of the GPU's time, where there is one) over T, in microseconds
@@ -52,7 +53,7 @@ def sequence_row(
     row: dict[str, Any] = dict.fromkeys(FIELDS)
     row |= {"implementation": implementation, "path": loaded["path"], "cell": "lstm", "device": device}
     row["threads"] = loaded["threads"]
-    row |= {"T": shape.T, "B": shape.B, "D": shape.D, "H": shape.H}
+    row |= vars(shape)
     row |= {
         "dtype": "float32" if precision == "tf32" else precision,
         "tf32": precision == "tf32",

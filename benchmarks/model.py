@@ -2,7 +2,7 @@
 
     python -m benchmarks.model                                     # everything: all GPUs, precisions, paths, shapes
     python -m benchmarks.model --gpu h200 --precision bfloat16,float32
-    python -m benchmarks.model --gpu t4 --cell gru --path fused,polling --shapes 32,100,256,256 --layers 2
+    python -m benchmarks.model --gpu t4 --cell gru --path fused,polling --shapes 32,100,256,256,2,1
     python -m benchmarks.model --constants                         # every constant with its source
     python -m benchmarks.model --gpu h200 --json model.json
 
@@ -23,22 +23,11 @@ from pathlib import Path
 
 from benchmarks import cost_report, facts, harness
 from benchmarks.cost_beside import Measured
-from benchmarks.cost_counts import PATHS, Case, why_not
+from benchmarks.cost_counts import PATHS, why_not
 from benchmarks.cost_facts import GPUS, PRECISIONS, constants, why_no
+from benchmarks.cudnn import SHAPES
 from benchmarks.problem import Shape
 from gpulstm.cells import CELLS
-
-CASES = (
-    *(
-        Case(Shape.parse(text))
-        for text in (
-            "1,512,128,128", "16,512,256,256", "64,512,512,512", "16,1024,768,768", "64,512,1024,1024",
-            "256,256,1024,1024", "33,300,500,500",
-        )
-    ),
-    Case(Shape.parse("64,512,512,512"), layers=4),
-    Case(Shape.parse("64,512,512,512"), directions=2),
-)  # fmt: skip
 
 
 def shape(text: str) -> Shape:
@@ -47,13 +36,6 @@ def shape(text: str) -> Shape:
         return Shape.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def layers(text: str) -> int:
-    """A whole number above 0, or argparse's error with the reason."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"want a whole number above 0, got {text!r}")
-    return int(text)
 
 
 def some_of(text: str, known: Iterable[str]) -> list[str]:
@@ -74,9 +56,8 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     for name, known in (("gpu", GPUS), ("precision", PRECISIONS), ("path", PATHS)):
         parser.add_argument(f"--{name}", default="all", help="all, or some of " + ", ".join(known))
     parser.add_argument("--cell", default="lstm", help="one of " + ", ".join(c for c in CELLS if not why_not(CELLS[c])))
-    parser.add_argument("--shapes", nargs="+", type=shape, metavar="B,T,D,H", help="in place of the usual nine")
-    parser.add_argument("--layers", type=layers, help="of the shapes given (1)")
-    parser.add_argument("--bidirectional", action="store_true", help="both directions of the shapes given")
+    more = "in place of the usual nine; B,T,D,H,layers,directions for more than one loop"
+    parser.add_argument("--shapes", nargs="+", type=shape, default=SHAPES, metavar="B,T,D,H", help=more)
     parser.add_argument("--input-gradient", action="store_true", help="with the gradient of the first layer's input")
     parser.add_argument("--results", type=Path, default=harness.RESULTS, help="the folder with gpu*.json, measured")
     parser.add_argument("--constants", action="store_true", help="print the constants and their sources instead")
@@ -91,8 +72,6 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--cell: want one of {', '.join(CELLS)}, got {options.cell!r}")
     if reason := why_not(CELLS[options.cell]):
         parser.error(f"--cell: the model has no numbers for {options.cell}: {reason}")
-    if (options.layers or options.bidirectional) and not options.shapes:
-        parser.error("--layers and --bidirectional: want --shapes with them; the usual shapes have their own")
     if not options.results.is_dir():
         parser.error(f"--results: want a folder, got {options.results}")
     if options.json is not None and options.json.is_dir():
@@ -101,8 +80,6 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         options.measured = Measured.read(options.results)
     except ValueError as error:
         parser.error(f"--results: {error}")
-    both = 2 if options.bidirectional else 1
-    options.cases = [Case(each, options.layers or 1, both) for each in options.shapes or ()] or CASES
     return options
 
 
@@ -116,7 +93,7 @@ def predictions(options: argparse.Namespace) -> list[dict]:
                 print(f"== {gpu}, {precision}, {options.cell}\n\n  {reason}\n")
                 continue
             text, these = cost_report.section(
-                gpu, options.cell, precision, options.cases, options.path, options.measured, options.input_gradient
+                gpu, options.cell, precision, options.shapes, options.path, options.measured, options.input_gradient
             )
             print(text)
             rows += these

@@ -26,17 +26,17 @@ class OnnxRuntime(Peer):
 
     def inference(self) -> tuple:
         y, h_n, c_n = self.session.run(None, {"X": self.x})
-        return y[:, 0], h_n[0], c_n[0]
+        return y[:, 0], h_n, c_n
 
 
 def model_of(problem: Problem):
-    """The model: X (T, B, D) -> Y (T, 1, B, H), Y_h (1, B, H), Y_c (1, B, H)."""
-    shape = problem.shape
+    """The model of one layer in one direction: X (T, B, D) -> Y (T, 1, B, H), Y_h (1, B, H), Y_c (1, B, H)."""
+    shape, (weights,) = problem.shape, problem.weights
     T, B, D, H = shape.T, shape.B, shape.D, shape.H
     constants = {
-        "W": _onnx_order(problem.w_ih)[None],
-        "R": _onnx_order(problem.w_hh)[None],
-        "B": np.concatenate([_onnx_order(problem.b_ih), _onnx_order(problem.b_hh)])[None],
+        "W": _onnx_order(weights.w_ih)[None],
+        "R": _onnx_order(weights.w_hh)[None],
+        "B": np.concatenate([_onnx_order(weights.b_ih), _onnx_order(weights.b_hh)])[None],
     }
     sizes = {"Y": (T, 1, B, H), "Y_h": (1, B, H), "Y_c": (1, B, H)}
     graph = helper.make_graph(

@@ -1,12 +1,13 @@
 """The implementations that are measured: gpulstm, and those it is compared with, behind one small interface.
 
 Each is made from a Problem, on a device and at a precision, and then computes the same thing again and again:
-``inference()`` gives y, h_n and c_n, ``training()`` these and the gradients of the four parameters for the
-gradient dy of y, none of the input. Results stay on the device until ``host`` brings them over.
+``inference()`` gives y, h_n and c_n, ``training()`` these and the gradients of the weights for the gradient dy of y,
+none of the input. Results stay on the device until ``host`` brings them over.
 
 A precision is a dtype, or "tf32": float32 storage with products of TensorFloat-32.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,29 +70,31 @@ class Gpulstm(Peer):
         dtype = gl.as_dtype("float32" if precision == "tf32" else precision)
         self.backend = gl.device(device).backend
         shape = problem.shape
-        self.layer = gl.LSTM(shape.D, shape.H, device=device, dtype=dtype, path=self.asked)
-        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-        given = (problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh)
-        self.layer.load_state_dict({name: array.astype(dtype) for name, array in zip(names, given, strict=True)})
-        self.parameters = [dict(self.layer.named_parameters())[name] for name in names]
+        options = {"bidirectional": shape.directions == 2, "device": device, "dtype": dtype, "path": self.asked}
+        self.layer = gl.LSTM(shape.D, shape.H, shape.layers, **options)
+        names, self.parameters = zip(*self.layer.named_parameters(), strict=True)
+        given = zip(names, itertools.chain(*problem.weights), strict=True)
+        self.layer.load_state_dict({name: array.astype(dtype) for name, array in given})
         self.x, self.dy = (self.backend.asarray(array.astype(dtype)) for array in (problem.x, problem.dy))
 
     def learn_path(self) -> None:
         self.inference()
         with gl.explain() as runs:
             self.inference()  # a GPU replays the second sequence of a shape
-        self.path, self.note = runs[0].path, runs[0].why_not_faster
+        # Those of a stack are most often one.
+        self.path = " and ".join(dict.fromkeys(run.path for run in runs))
+        self.note = " / ".join(dict.fromkeys(run.why_not_faster for run in runs if run.why_not_faster))
 
     def inference(self) -> tuple:
         with gl.no_grad():
             y, (h_n, c_n) = self.layer(self.x)
-        return y.data, h_n.data[0], c_n.data[0]
+        return y.data, h_n.data, c_n.data
 
     def training(self) -> tuple:
         self.layer.zero_grad()
         y, (h_n, c_n) = self.layer(self.x)
         y.backward(self.dy)
-        return y.data, h_n.data[0], c_n.data[0], *(parameter.grad for parameter in self.parameters)
+        return y.data, h_n.data, c_n.data, *(parameter.grad for parameter in self.parameters)
 
     def host(self, results: tuple) -> list[np.ndarray]:
         arrays = [self.backend.to_numpy(result) for result in results]
@@ -125,78 +128,6 @@ class GpulstmPersistent(Gpulstm):
     """With the time loop inside the kernel."""
 
     asked = "persistent"
-
-
-class PerGate(Peer):
-    """The LSTM as small programs write it: a product for every gate, fresh arrays, gradients step by step.
-
-    In float64 it is the reference that every implementation is held against; it shares no code with gpulstm.
-    It runs on NumPy or, for the reference on a GPU, on CuPy.
-    """
-
-    path = "per gate"
-
-    def __init__(self, problem: Problem, device: str, precision: str) -> None:
-        self.backend = gl.device(device).backend
-        self.xp = self.backend.xp
-        weights = np.concatenate([problem.w_ih, problem.w_hh], axis=1)  # (4H, D + H), acting on [x, h]
-        bias = problem.b_ih + problem.b_hh
-        on_device = [
-            self.backend.asarray(array.astype(precision))
-            for array in (problem.x, problem.dy, *np.split(weights, 4), *np.split(bias, 4))
-        ]
-        self.x, self.dy, self.W, self.b = *on_device[:2], on_device[2:6], on_device[6:]
-        self.D, self.H = problem.shape.D, problem.shape.H
-
-    def _sigmoid(self, z: Any) -> Any:
-        return 1 / (1 + self.xp.exp(-z))
-
-    def _forward(self) -> tuple[Any, list[tuple]]:
-        xp, (T, B, _) = self.xp, self.x.shape
-        h, c = xp.zeros((B, self.H), self.x.dtype), xp.zeros((B, self.H), self.x.dtype)
-        steps, hs = [], []
-        for t in range(T):
-            xh = xp.concatenate([self.x[t], h], axis=1)
-            i = self._sigmoid(xh @ self.W[0].T + self.b[0])
-            f = self._sigmoid(xh @ self.W[1].T + self.b[1])
-            g = xp.tanh(xh @ self.W[2].T + self.b[2])
-            o = self._sigmoid(xh @ self.W[3].T + self.b[3])
-            c_prev, c = c, f * c + i * g
-            h = o * xp.tanh(c)
-            steps.append((xh, i, f, g, o, c_prev, c))
-            hs.append(h)
-        return (xp.stack(hs), h, c), steps
-
-    def inference(self) -> tuple:
-        return self._forward()[0]
-
-    def training(self) -> tuple:
-        outputs, steps = self._forward()
-        xp = self.xp
-        dW, db = [xp.zeros_like(w) for w in self.W], [xp.zeros_like(b) for b in self.b]
-        dh, dc = xp.zeros_like(outputs[1]), xp.zeros_like(outputs[2])
-        for t in reversed(range(len(steps))):
-            xh, i, f, g, o, c_prev, c = steps[t]
-            dh = dh + self.dy[t]
-            tanh_c = xp.tanh(c)
-            dc = dc + dh * o * (1 - tanh_c**2)
-            dz = (
-                dc * g * i * (1 - i),
-                dc * c_prev * f * (1 - f),
-                dc * i * (1 - g**2),
-                dh * tanh_c * o * (1 - o),
-            )
-            dxh = xp.zeros_like(xh)
-            for gate in range(4):
-                dW[gate] += dz[gate].T @ xh
-                db[gate] += dz[gate].sum(axis=0)
-                dxh = dxh + dz[gate] @ self.W[gate]
-            dh, dc = dxh[:, self.D :], dc * f
-        dW, db = xp.concatenate(dW), xp.concatenate(db)
-        return *outputs, dW[:, : self.D], dW[:, self.D :], db, db
-
-    def host(self, results: tuple) -> list[np.ndarray]:
-        return [self.backend.to_numpy(result) for result in results]
 
 
 @dataclass(frozen=True)
@@ -236,5 +167,8 @@ def find(name: str, cell: str = "lstm") -> type[Peer]:
         from benchmarks import onnx_peer
 
         return onnx_peer.OnnxRuntime
-    own = {"gpulstm": Gpulstm, "gpulstm fused": GpulstmFused, "gpulstm persistent": GpulstmPersistent}
-    return {**own, "numpy": PerGate}[name]
+    if name == "numpy":
+        from benchmarks import per_gate
+
+        return per_gate.PerGate
+    return {"gpulstm": Gpulstm, "gpulstm fused": GpulstmFused, "gpulstm persistent": GpulstmPersistent}[name]

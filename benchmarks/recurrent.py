@@ -70,7 +70,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recurrent", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny shapes, seconds; writes only where --out says")
-    parser.add_argument("--shapes", nargs="+", type=Shape.parse, metavar="B,T,D,H", help="the shapes to measure")
+    parser.add_argument("--shapes", nargs="+", type=Shape.parse_layer, metavar="B,T,D,H", help="the shapes to measure")
     parser.add_argument(
         "--peers", default=",".join(SERVES), help="beside gpulstm: some of these, those that the device has"
     )

@@ -1,5 +1,6 @@
 """torch.nn.LSTM as a peer: on the processor, on the GPU through cuDNN, and there captured in a CUDA graph."""
 
+import itertools
 import os
 from typing import Any
 
@@ -26,23 +27,23 @@ class Torch(Peer):
         _use_tf32(precision == "tf32")
         self.device = torch.device(device)
         shape = problem.shape
-        self.layer = self.kind(shape.D, shape.H, device=self.device, dtype=dtype)
-        given = (problem.w_ih, problem.w_hh, problem.b_ih, problem.b_hh)
+        sizes = (shape.D, shape.H, shape.layers)
+        self.layer = self.kind(*sizes, bidirectional=shape.directions == 2, device=self.device, dtype=dtype)
         with torch.no_grad():
-            for parameter, array in zip(self.layer.parameters(), given, strict=True):
+            for parameter, array in zip(self.layer.parameters(), itertools.chain(*problem.weights), strict=True):
                 parameter.copy_(torch.from_numpy(array))
         self.x, self.dy = (torch.from_numpy(array).to(self.device, dtype) for array in (problem.x, problem.dy))
 
     def inference(self) -> tuple:
         with torch.no_grad():
             y, (h_n, c_n) = self.layer(self.x)
-        return y, h_n[0], c_n[0]
+        return y, h_n, c_n
 
     def training(self) -> tuple:
         self.layer.zero_grad()
         y, (h_n, c_n) = self.layer(self.x)
         y.backward(self.dy)
-        return y, h_n[0], c_n[0], *(parameter.grad for parameter in self.layer.parameters())
+        return y, h_n, c_n, *(parameter.grad for parameter in self.layer.parameters())
 
     def host(self, results: tuple) -> list[np.ndarray]:
         return [

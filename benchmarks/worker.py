@@ -21,6 +21,7 @@ import gpulstm as gl
 from benchmarks import floor, memory, peers
 from benchmarks.cell_problem import CellProblem
 from benchmarks.models import MODELS, TASKS
+from benchmarks.per_gate import PerGate
 from benchmarks.problem import Problem, Shape, disagreement
 
 TINY = Shape(2, 2, 8, 8)
@@ -40,7 +41,7 @@ class Service:
     def reference(self, shape: str, file: str, device: str = "cpu", cell: str = "lstm") -> None:
         """Compute the sequence in float64 and leave all its results in a file."""
         problem = _problem(Shape.parse(shape), cell)
-        peer = (peers.PerGate if cell == "lstm" else peers.find("torch", cell))(problem, device, "float64")
+        peer = (PerGate if cell == "lstm" else peers.find("torch", cell))(problem, device, "float64")
         results = peer.host(peer.training())
         np.savez(file, **dict(zip(problem.names("training"), results, strict=True)))
 

@@ -22,6 +22,7 @@ from gpulstm.errors import (
     GpulstmError,
     NoKernel,
     NotFinite,
+    ProcessError,
     ShapeError,
 )
 from gpulstm.explain import explain
@@ -107,6 +108,7 @@ _LATER = {
     "io": "gpulstm.io",
     "labs": "gpulstm.labs",
     "load": "gpulstm.io.saving",
+    "parallel": "gpulstm.parallel",
     "plot": "gpulstm.plot",
     "save": "gpulstm.io.saving",
     "train": "gpulstm.train",
@@ -178,6 +180,7 @@ __all__ = [
     "Parameter",
     "PeepholeLSTM",
     "PeepholeLSTMCell",
+    "ProcessError",
     "RMSprop",
     "RNNCell",
     "ReLU",
@@ -231,6 +234,7 @@ __all__ = [
     "minimum",
     "mse",
     "no_grad",
+    "parallel",
     "plot",
     "precision",
     "relu",

@@ -3,10 +3,12 @@
 import io
 import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 
 import click
 from click.shell_completion import shell_complete
 
+from gpulstm import parallel
 from gpulstm.errors import GpulstmError, NotFinite
 from gpulstm.labs.forecast.command import forecast_lab
 from gpulstm.labs.sentiment.command import sentiment_lab
@@ -46,8 +48,25 @@ cli.add_command(translate_lab)
 
 
 def main() -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(_run(sys.argv[1:]))
+    """Run the command line and exit with its code, alone or as one of several processes."""
+    try:
+        group = parallel.init()
+    except GpulstmError as error:
+        sys.exit(_fail(str(error), 2))
+    sys.exit(_run(sys.argv[1:]) if group.size == 1 else _run_together(group, sys.argv[1:]))
+
+
+def _run_together(group: parallel.Group, arguments: list[str]) -> int:
+    """The first process speaks; where one fails all end, and it says why."""
+    told = io.StringIO()
+    with ExitStack() as quiet:
+        if not group.is_root:
+            quiet.enter_context(redirect_stdout(io.StringIO()))
+            quiet.enter_context(redirect_stderr(told))
+        code = _run(arguments)
+    if code not in (0, 130, 143) and parallel.size() > 1:
+        group.end(code, told.getvalue())
+    return code
 
 
 def _run(arguments: list[str]) -> int:
@@ -91,5 +110,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"gpulstm: error: {' '.join(message.split())}", err=True)
+    group = parallel.group()
+    who = f"{group.name(group.rank)}: " if group.size > 1 else ""
+    click.echo(f"gpulstm: error: {who}{' '.join(message.split())}", err=True)
     return code

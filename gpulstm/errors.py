@@ -45,6 +45,10 @@ class TapeError(GpulstmError, RuntimeError):
     """The tape was asked for a gradient that it does not have."""
 
 
+class ProcessError(GpulstmError, RuntimeError):
+    """Processes that were started together cannot work together; the message says why and what to do."""
+
+
 class FileExists(GpulstmError, FileExistsError):
     """A file would be overwritten that holds finished work; the message says the choices."""
 

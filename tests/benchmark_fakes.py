@@ -13,14 +13,16 @@ ROOT = Path(__file__).parents[1]
 SHAPE = Shape(3, 6, 5, 4)
 
 
-def sequence_row(name: str, ms: float, gpu: float | None = None, mib: int = 1, **changes) -> dict:
+def sequence_row(
+    name: str, ms: float, gpu: float | None = None, mib: int = 1, shape: Shape = SHAPE, **changes
+) -> dict:  # fmt: skip
     loaded = {"path": "way", "error": 1e-7, "memory": mib * 2**20, "threads": 2}
     samples = {"wall": [ms] * 3, "gpu": [gpu] * 3 if gpu else []}
-    return harness.sequence_row(name, SHAPE, "training", "cuda", "tf32", loaded, samples) | changes
+    return harness.sequence_row(name, shape, "training", "cuda", "tf32", loaded, samples) | changes
 
 
-def results_of(peer: peers.Peer, mode: str) -> dict[str, np.ndarray]:
-    return dict(zip(MODES[mode], peer.host(getattr(peer, mode)()), strict=True))
+def results_of(peer: peers.Peer, mode: str, names: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    return dict(zip(names or MODES[mode], peer.host(getattr(peer, mode)()), strict=True))
 
 
 class HereTeam:

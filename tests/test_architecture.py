@@ -33,6 +33,7 @@ LEVELS = (
         "plain",
         "pool",
         "random",
+        "shares",
         "threads",
     ),
     ("arguments", "backend"),
@@ -41,6 +42,7 @@ LEVELS = (
     ("tape", "cell_checks"),
     ("nn",),
     ("optim", "clip", "grad_scaler", "schedules", "data"),
+    ("parallel",),
     ("train", "io", "plot", "classic", "torch"),
     ("labs", "info", "cli", "__main__"),
 )

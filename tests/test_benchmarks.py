@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks import facts, floor, harness, memory, peers, problem, recurrent, team, text, worker
 from benchmarks.comparison import show, summary
+from benchmarks.per_gate import PerGate
 from benchmarks.problem import AGREEMENT, MODES, Problem, Shape
 from gpulstm.backend import CPU
 from tests.benchmark_fakes import ROOT, SHAPE, HereTeam, comparison, results_of, sequence_row
@@ -114,25 +115,58 @@ def test_memory_counts_what_was_used_and_forgets():
 
 # -- the problem, and the agreement that comes before any timing
 # ------------------------------------------------------
-def arrays_of(p: Problem) -> dict[str, np.ndarray]:
-    return {name: getattr(p, name) for name in ("x", "dy", "w_ih", "w_hh", "b_ih", "b_hh")}
-
-
 def test_a_problem_is_the_same_everywhere_and_exact_in_every_dtype():
     import ml_dtypes
 
-    for name, array in arrays_of(Problem.of(Shape(3, 6, 5, 300))).items():
-        np.testing.assert_array_equal(array, arrays_of(Problem.of(Shape(3, 6, 5, 300)))[name])
+    shape = Shape(3, 6, 5, 300, layers=2)
+    problems = [Problem.of(shape) for _ in range(2)]
+    for array, again in zip(*((p.x, p.dy, *itertools.chain(*p.weights)) for p in problems), strict=True):
+        np.testing.assert_array_equal(array, again)
         assert len(np.unique(array)) > 20
         for dtype in (np.float16, ml_dtypes.bfloat16):
             np.testing.assert_array_equal(array.astype(dtype).astype(np.float32), array)
 
 
-@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "1,2,3,x", "0,1,1,1", ""])
+@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "1,2,3,x", "0,1,1,1", "1,2,3,4,0,1", "1,2,3,4,1,3", ""])
 def test_what_is_no_shape_is_refused(text):
-    assert str(Shape.parse(str(SHAPE))) == str(SHAPE)
     with pytest.raises(ValueError, match="want B,T,D,H"):
         Shape.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("3,6,5,4", ""), ("3,6,5,4,2,1", ", 2 layers"), ("3,6,5,4,3,2", ", 3 layers, both directions")],
+)
+def test_a_shape_is_read_as_it_is_written(text, words):
+    shape = Shape.parse(text)
+    assert str(shape) == text and shape.words() == "3,6,5,4" + words
+    assert Shape.of_row(sequence_row("gpulstm", 1.0, shape=shape)) == shape
+    if shape.loops > 1:
+        with pytest.raises(ValueError, match="one layer in one direction"):
+            Shape.parse_layer(text)
+
+
+def test_a_row_of_an_older_file_is_one_layer_in_one_direction():
+    row = sequence_row("gpulstm", 1.0)
+    del row["layers"], row["directions"]
+    assert Shape.of_row(row) == SHAPE
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("shape", [Shape(3, 6, 5, 4, layers=3), Shape(3, 6, 5, 4, 2, directions=2)], ids=str)
+def test_layers_and_directions_are_the_same_function_for_all(shape, mode):
+    require("torch")
+    problem_ = Problem.of(shape)
+    reference, *others = (peers.find(name)(problem_, "cpu", "float64") for name in ("numpy", "gpulstm", "torch"))
+    names = problem_.names(mode)
+    want = results_of(reference, mode, names)
+    assert want["y"].shape == (6, 3, 4 * shape.directions) and want["h_n"].shape == (shape.loops, 3, 4)
+    for other in others:
+        got = results_of(other, mode, names)
+        assert problem.disagreement(got, want, names)[0] < 1e-12
+        for name in names[3:]:  # each of them counts
+            assert problem.disagreement(got | {name: 1.1 * got[name]}, want, names)[1] == name
 
 
 def exchanged(array: np.ndarray, one: int, other: int) -> None:
@@ -153,17 +187,17 @@ FAULTS = {f"gates {one} and {other} exchanged": functools.partial(exchanged, one
 @pytest.mark.parametrize("fault", FAULTS)
 def test_another_function_never_agrees(fault, name):
     shape = Shape(16, 20, 24, 32)
-    want = results_of(peers.PerGate(Problem.of(shape), "cpu", "float64"), "training")
+    want = results_of(PerGate(Problem.of(shape), "cpu", "float64"), "training")
     changed = Problem.of(shape)
-    FAULTS[fault](getattr(changed, name))
-    got = results_of(peers.PerGate(changed, "cpu", "float32"), "training")
+    FAULTS[fault](getattr(changed.weights[0], name))
+    got = results_of(PerGate(changed, "cpu", "float32"), "training")
     for mode in MODES:
         assert problem.disagreement(got, want, MODES[mode])[0] > 2 * max(AGREEMENT.values())
 
 
 @pytest.mark.parametrize("name", MODES["training"])
 def test_one_wrong_result_never_agrees(name):
-    want = results_of(peers.PerGate(Problem.of(SHAPE), "cpu", "float64"), "training")
+    want = results_of(PerGate(Problem.of(SHAPE), "cpu", "float64"), "training")
     assert problem.disagreement(want, want, MODES["training"])[0] == 0
     broken = want[name].copy()
     broken.flat[-1] = np.nan
@@ -221,7 +255,7 @@ def test_a_comparison_measures_every_mode():
 
 
 def test_what_does_not_agree_is_refused_and_never_timed(monkeypatch):
-    class Wrong(peers.PerGate):
+    class Wrong(PerGate):
         def training(self):
             *results, db = super().training()
             return *results, 2 * db
@@ -239,7 +273,7 @@ def test_what_does_not_agree_is_refused_and_never_timed(monkeypatch):
 
 
 def test_what_breaks_while_it_is_timed_is_refused(monkeypatch):
-    class Breaking(peers.PerGate):
+    class Breaking(PerGate):
         calls = 0
 
         def inference(self):
@@ -386,7 +420,7 @@ def test_recurrent_beside_other_libraries(tmp_path):
         (["--peers", "tensorflow"], "--peers: want some of gpulstm, gpulstm fused, gpulstm persistent, torch"),
         (["--precisions", "float8"], "--precisions: want some of float64"),
         (["--precisions", "tf32"], "tf32 is the GPU's"),
-        (["--shapes", "1,2,3"], "invalid parse value: '1,2,3'"),
+        (["--shapes", "1,2,3"], "invalid parse_layer value: '1,2,3'"),
     ],
 )
 def test_wrong_arguments_end_in_2(arguments, said, capsys):

@@ -1,5 +1,6 @@
 """Every part of benchmarks.gpu: going on past what fails, and the parts themselves on the emulated CUDA."""
 
+import dataclasses
 import math
 import re
 import subprocess
@@ -248,12 +249,16 @@ def test_lines_beside_cudnn():
     assert (line["fused_gpu"], line["persistent_gpu"]) == (1.25, 0.5)
     assert (line["speed"], line["graph_speed"], line["ours_us"]) == (2.0, 0.5, 500.0)
     other = sequence_row("gpulstm", 4.0, gpu=3.0) | {"B": 9}
-    assert len(cudnn.side_by_side([*rows, other])) == 2
+    stacked = sequence_row("gpulstm", 4.0, gpu=3.0, shape=dataclasses.replace(SHAPE, layers=2, directions=2))
+    lines = cudnn.side_by_side([*rows, other, stacked])
+    assert len(lines) == 3 and (lines[2]["layers"], lines[2]["directions"]) == (2, 2)
+    assert "eager_gpu" not in lines[2]
 
 
 def test_cudnn_shapes_are_those_planned_for():
-    sizes = {(shape.B, shape.T, shape.H) for shape in cudnn.SHAPES}
-    assert {(1, 512, 128), (64, 512, 512), (16, 1024, 768), (256, 256, 1024), (33, 300, 500)} <= sizes
+    sizes = {str(shape) for shape in cudnn.SHAPES}
+    assert {"1,512,128,128", "64,512,512,512", "16,1024,768,768", "256,256,1024,1024", "33,300,500,500"} <= sizes
+    assert {"64,512,512,512,4,1", "64,512,512,512,1,2"} <= sizes
     assert set(cudnn.PRECISIONS) == {"float32", "tf32", "float16", "bfloat16"}
 
 
@@ -270,7 +275,8 @@ def test_gpulstm_on_the_emulated_gpu_where_torch_is_missing(emulated_gpu, monkey
     done = part.Part(None, 600, quick=True)
     cudnn.work(done, emulated_gpu)
     assert not done.failures
-    assert len(done.rows) == len(cudnn.PRECISIONS) * len(MODES) * 3
+    assert len(done.rows) == len(cudnn.PRECISIONS) * len(MODES) * len(cudnn.QUICK_SHAPES) * 3
+    assert {(row["layers"], row["directions"]) for row in done.rows} == {(1, 1), (2, 1), (1, 2)}
     assert {row["path"] for row in done.rows} == {"graph", "fused", "persistent"}
     assert all(row["gpu_p50_ms"] > 0 and row["device"] == "cuda" for row in done.rows)
     assert {row["dtype"] for row in done.rows} == {"float32", "float16", "bfloat16"}
@@ -278,7 +284,8 @@ def test_gpulstm_on_the_emulated_gpu_where_torch_is_missing(emulated_gpu, monkey
 
 
 @pytest.mark.oracle
-def test_a_captured_torch_layer_gives_what_the_eager_one_gives(monkeypatch):
+@pytest.mark.parametrize("shape", [SHAPE, dataclasses.replace(SHAPE, layers=2, directions=2)], ids=str)
+def test_a_captured_torch_layer_gives_what_the_eager_one_gives(monkeypatch, shape):
     """The capture itself needs a GPU; here torch's part of it is exchanged for what does the work at once."""
     torch, torch_peer = require("torch"), __import__("benchmarks.torch_peer").torch_peer
     threads, called = torch.get_num_threads(), []
@@ -302,12 +309,14 @@ def test_a_captured_torch_layer_gives_what_the_eager_one_gives(monkeypatch):
     for name, fake in (fakes | {"CUDAGraph": Graph}).items():
         assert hasattr(torch.cuda, name)
         monkeypatch.setattr(torch.cuda, name, fake)
-    eager, captured = (kind(Problem.of(SHAPE), "cpu", "float32") for kind in (torch_peer.Torch, torch_peer.TorchGraph))
+    problem = Problem.of(shape)
+    eager, captured = (kind(problem, "cpu", "float32") for kind in (torch_peer.Torch, torch_peer.TorchGraph))
     for mode in MODES:
-        got, want = results_of(captured, mode), results_of(eager, mode)
-        for name in MODES[mode]:
+        names = problem.names(mode)
+        got, want = results_of(captured, mode, names), results_of(eager, mode, names)
+        for name in names:
             np.testing.assert_array_equal(got[name], want[name])
-    results_of(captured, "training")
+    captured.training()
     assert not eager.inference()[0].requires_grad and eager.training()[0].requires_grad
     assert called.count("replay") == 3 and called.count("graph") == 4  # two side streams, two captures
     torch.set_num_threads(threads)

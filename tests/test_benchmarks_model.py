@@ -8,7 +8,7 @@ import re
 import pytest
 
 from benchmarks import cost_beside, cost_counts, cost_facts, cost_report, cost_tiles, cost_times, floor, harness, model
-from benchmarks.cost_counts import PASSES, PATHS, PERSISTENT, Case, Numbers
+from benchmarks.cost_counts import PASSES, PATHS, PERSISTENT, Numbers
 from benchmarks.cost_facts import GPUS, PRECISIONS
 from benchmarks.problem import Shape
 from gpulstm.cells import CELLS
@@ -27,7 +27,7 @@ def numbers(name: str) -> Numbers:
 def usual(**wanted: str) -> list[tuple]:
     """(gpu, precision, case, path, pass) of the default run, only those that have the values wanted."""
     names = ("gpu", "precision", "case", "path", "way")
-    every = itertools.product(GPUS, PRECISIONS, model.CASES, PATHS, PASSES)
+    every = itertools.product(GPUS, PRECISIONS, model.SHAPES, PATHS, PASSES)
     return [
         each for each in every
         if not cost_facts.why_no(*each[:2]) and wanted.items() <= dict(zip(names, each, strict=True)).items()
@@ -95,7 +95,7 @@ def test_the_gate_kernel_moves_what_its_head_says(cell, way):
 
 
 def test_operations_are_those_counted_by_hand():
-    n, case = numbers("lstm"), Case(SMALL)
+    n, case = numbers("lstm"), SMALL
     assert cost_counts.step_operations(n, SMALL) == 2 * 2 * 16 * 4
     # x (10, 3) by W_ih (16, 3) transposed, and five steps of h (2, 4) by W_hh (16, 4) transposed
     assert cost_counts.operations(n, case, "forward") == 2 * 10 * 16 * 3 + 5 * 2 * 2 * 16 * 4
@@ -106,7 +106,7 @@ def test_operations_are_those_counted_by_hand():
 @pytest.mark.parametrize("shape", [Shape(64, 512, 512, 512), Shape(3, 7, 5, 5)])
 def test_operations_of_training_are_48_H2_B_T_where_D_is_H(shape):
     n = numbers("lstm")
-    training = sum(cost_counts.operations(n, Case(shape), way, input_gradient=True) for way in PASSES)
+    training = sum(cost_counts.operations(n, shape, way, input_gradient=True) for way in PASSES)
     assert training == 48 * shape.H**2 * shape.B * shape.T
 
 
@@ -114,25 +114,25 @@ def test_operations_of_training_are_48_H2_B_T_where_D_is_H(shape):
 def test_operations_are_those_of_the_processors_floor(cell):
     rows = len(CELLS[cell].gates) * SMALL.H
     weights = [(rows, SMALL.D), (rows, SMALL.H)]
-    forward, backward = (cost_counts.operations(numbers(cell), Case(SMALL), way) for way in PASSES)
+    forward, backward = (cost_counts.operations(numbers(cell), SMALL, way) for way in PASSES)
     assert forward == floor.operations(SMALL, weights, "inference")
     assert forward + backward == floor.operations(SMALL, weights, "training")
 
 
 def test_layers_and_directions_add_up():
     n, shape = numbers("lstm"), Shape(2, 5, 3, 4)
-    stack = Case(shape, layers=3, directions=2)
+    stack = dataclasses.replace(shape, layers=3, directions=2)
     assert stack.inputs() == [3, 3, 8, 8, 8, 8] and stack.loops == 6
-    first, above = Case(shape, directions=2), Case(Shape(2, 5, 8, 4), directions=2)
+    first, above = dataclasses.replace(shape, directions=2), Shape(2, 5, 8, 4, directions=2)
     whole = cost_counts.operations(n, stack, "forward")
     assert whole == sum(cost_counts.operations(n, case, "forward") for case in (first, above, above))
     dx = sum(M * N * K for M, N, K in cost_counts.outside(n, above, "backward", True)[2::3])
     one_less = cost_counts.outside(n, stack, "backward")
     assert sum(M * N * K for M, N, K in one_less if N == 8 and M == 10) == 2 * dx
-    one = cost_times.predict(GPUS["H200"], CELLS["lstm"], Case(shape), "fused", "forward", "float32")
+    one = cost_times.predict(GPUS["H200"], CELLS["lstm"], shape, "fused", "forward", "float32")
     six = cost_times.predict(GPUS["H200"], CELLS["lstm"], stack, "fused", "forward", "float32")
     assert (six.bytes, six.operations, six.launches) == (6 * one.bytes, 6 * one.operations, 6 * one.launches)
-    assert six.loop == pytest.approx(6 * one.loop) and str(stack) == "2,5,3,4, 3 layers, both directions"
+    assert six.loop == pytest.approx(6 * one.loop) and stack.words() == "2,5,3,4, 3 layers, both directions"
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
@@ -171,7 +171,7 @@ def test_every_case_has_a_time_above_0_or_a_reason(gpu):
 
 
 def test_blocks_that_cannot_all_be_on_the_gpu_are_a_reason():
-    case = Case(Shape(4096, 8, 4096, 4096))
+    case = Shape(4096, 8, 4096, 4096)
     p = cost_times.predict(GPUS["T4"], CELLS["lstm"], case, "barrier", "forward", "float16")
     assert math.isnan(p.loop) and "cannot all be on the GPU" in p.reason and p.bytes > 0
     assert time_of(GPUS["T4"], "float16", case, "fused", "forward") > 0
@@ -185,7 +185,7 @@ SLOWER = ("l2_latency", "stream", "node", "barrier", "polling")
 def test_more_bandwidth_is_never_slower_and_less_latency_neither(name):
     better = 0
     for gpu, precision, case, path, way in usual(gpu="H200") + usual(gpu="T4"):
-        if case not in model.CASES[:6:2]:
+        if case not in model.SHAPES[:6:2]:
             continue  # three sizes are enough
         old = GPUS[gpu]
         fact = getattr(old, name)
@@ -202,15 +202,13 @@ def test_more_bandwidth_is_never_slower_and_less_latency_neither(name):
 @pytest.mark.parametrize("path", PATHS)
 def test_a_larger_batch_is_never_faster(path):
     for way, precision in itertools.product(PASSES, ("float32", "bfloat16")):
-        times = [
-            time_of(GPUS["H200"], precision, Case(Shape(B, 64, 512, 512)), path, way) for B in (1, 7, 8, 16, 33, 64)
-        ]
+        times = [time_of(GPUS["H200"], precision, Shape(B, 64, 512, 512), path, way) for B in (1, 7, 8, 16, 33, 64)]
         assert times == sorted(times)
 
 
 def test_weights_stay_on_the_chip_while_they_fit():
     def share(gpu: str, H: int, precision: str) -> float:
-        case = Case(Shape(16, 64, H, H))
+        case = Shape(16, 64, H, H)
         return cost_times.predict(GPUS[gpu], CELLS["lstm"], case, "polling", "forward", precision).resident
 
     assert share("H200", 1024, "bfloat16") == share("H200", 512, "float32") == share("T4", 256, "float16") == 1
@@ -253,7 +251,7 @@ def test_one_tile_by_hand():
 
 def test_a_step_by_hand():
     """Two kernels of a graph, then one kernel, at B 64 and H 512 in bfloat16; zx, kept, h and c are the sequence's."""
-    case, units = Case(Shape(64, 512, 512, 512)), 64 * 512
+    case, units = Shape(64, 512, 512, 512), 64 * 512
     streamed = units * (2 * (4 + 4 + 1) + 4) / (4.8e6 * 0.9)
     graph, fused = (
         cost_times.predict(GPUS["H200"], CELLS["lstm"], case, path, "forward", "bfloat16")
@@ -277,7 +275,7 @@ def test_a_step_by_hand():
 
 
 def test_the_host_bounds_short_steps_and_a_graph_takes_it_away():
-    case = Case(Shape(1, 512, 128, 128))
+    case = Shape(1, 512, 128, 128)
     step, graph = (
         cost_times.predict(GPUS["H200"], CELLS["lstm"], case, path, "forward", "float32") for path in ("step", "graph")
     )
@@ -335,13 +333,25 @@ def test_measured_times_stand_beside(tmp_path, capsys):
 def test_times_of_something_else_do_not(tmp_path, change):
     results(tmp_path, **change)
     measured = cost_beside.Measured.read(tmp_path)
-    case = Case(Shape(64, 512, 512, 512))
+    case = Shape(64, 512, 512, 512)
     assert measured.times("H200", "lstm", "bfloat16", case, "step") == {}
     results(tmp_path)
     measured = cost_beside.Measured.read(tmp_path)
     assert measured.times("H200", "lstm", "bfloat16", case, "step") == {"forward": 41, "backward": 52}
     assert measured.times("H200", "lstm", "bfloat16", case, "fused") == {}
-    assert measured.times("H200", "lstm", "bfloat16", dataclasses.replace(case, layers=2), "step") == {}
+    stack = dataclasses.replace(case, layers=4)
+    assert measured.times("H200", "lstm", "bfloat16", stack, "step") == {}
+    results(tmp_path, layers=4)
+    measured = cost_beside.Measured.read(tmp_path)
+    assert measured.times("H200", "lstm", "bfloat16", stack, "step") == {"forward": 41, "backward": 52}
+    assert measured.times("H200", "lstm", "bfloat16", case, "step") == {}
+
+
+def test_a_path_that_was_asked_for_stands_beside_its_prediction(tmp_path):
+    results(tmp_path, implementation="gpulstm persistent", path="persistent")
+    measured = cost_beside.Measured.read(tmp_path)
+    times = measured.times("H200", "lstm", "bfloat16", Shape(64, 512, 512, 512), "barrier")
+    assert times.keys() == {"forward", "backward"}
 
 
 def test_cudnns_published_times_stand_beside(capsys):
@@ -359,7 +369,7 @@ def test_the_bare_command_shows_everything_in_a_terminals_width(capsys):
     text = capsys.readouterr().out
     for gpu, precision in itertools.product(GPUS, PRECISIONS):
         assert f"== {gpu}, {precision}, lstm\n" in text
-    assert text.count("B, T, D, H: ") == 14 * len(model.CASES)
+    assert text.count("B, T, D, H: ") == 14 * len(model.SHAPES)
     assert "the T4 has no tf32" in text and "the T4 has no bfloat16" in text
     assert max(map(len, text.splitlines())) <= 120 and "nan" not in text
     tables = [line for line in text.splitlines() if line.startswith(("  step", "  polling", "           "))]
@@ -401,10 +411,7 @@ def test_the_fastest_path_is_the_fastest(capsys):
         (["--path", "fused,"], "--path: want all, or some of step, graph, fused, barrier, polling, got ''"),
         (["--cell", "ltsm"], "--cell: want one of lstm, gru"),
         (["--cell", "mingru"], "the model has no numbers for mingru: mingru has no recurrent product"),
-        (["--shapes", "1,2,3"], "--shapes: shape: want B,T,D,H, four whole numbers above 0, got '1,2,3'"),
-        (["--shapes", "1,2,3,4", "--layers", "0"], "--layers: want a whole number above 0, got '0'"),
-        (["--layers", "2"], "want --shapes with them"),
-        (["--bidirectional"], "want --shapes with them"),
+        (["--shapes", "1,2,3"], "--shapes: shape: want B,T,D,H, four whole numbers above 0, or with"),
         (["--results", "nowhere"], "--results: want a folder, got nowhere"),
         (["--json", "."], "--json: want a file, got the folder ."),
     ],

@@ -21,6 +21,7 @@ from gpulstm import building, engine
 from gpulstm import functional as F
 from gpulstm.functional.dropout import mask
 from gpulstm.functional.linear import multiplied
+from gpulstm.shares import plain_draws
 from tests.conftest import ROOT, skip
 from tests.tolerances import assert_close, assert_ratio
 
@@ -102,7 +103,7 @@ def test_dropout_has_numpys_bits(isa, n, dtype, rng):
 @pytest.mark.parametrize("first", [0, 1, 6, 4099])
 def test_masks_have_numpys_bits(isa, first):
     def draw():
-        return mask(gl.backend.CPU, (7, 9), 0.3, 2**64 - 5, np.float32, first)
+        return mask(gl.backend.CPU, (7, 9), 0.3, 2**64 - 5, np.float32, plain_draws(63, first))
 
     assert same_bits(by(isa, draw), by("numpy", draw))
 

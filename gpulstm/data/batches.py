@@ -65,6 +65,12 @@ class Batches(Passes):
         self._examples = sizes[0]
         super().__init__((sizes[0] + (0 if drop_last else self.batch_size - 1)) // self.batch_size, generator)
 
+    @property
+    def batch_axes(self) -> Any:
+        """See Passes: of an array a batch has rows."""
+        axes = [int(isinstance(column, Ragged) and not self.batch_first) for column in self._columns]
+        return axes[0] if len(axes) == 1 else axes
+
     def _order(self, generator: np.random.Generator | None) -> np.ndarray:
         return np.arange(self._examples) if generator is None else generator.permutation(self._examples)
 

@@ -23,6 +23,11 @@ class Passes(ABC):
 
     batch_first = False  # whether the batches are (B, T, ...); False for (T, B, ...)
 
+    @property
+    def batch_axes(self) -> Any:
+        """The axis of the examples in the arrays of a batch: one for all, or a nest like a batch (gpulstm.parallel)."""
+        return 0 if self.batch_first else 1
+
     def __init__(self, batches: int, generator: np.random.Generator | None = None) -> None:
         if not isinstance(generator, np.random.Generator | None):
             want = "want a numpy.random.Generator, e.g. np.random.default_rng(0), or None"

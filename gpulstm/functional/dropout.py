@@ -1,11 +1,12 @@
 """Dropout whose mask is a function of a 64-bit seed alone: the same bits in NumPy and on a GPU, none kept.
 
-Element k of the array (in C order) belongs to word k // 4 of a SplitMix64 sequence (Steele, Lea & Flood 2014,
-"Fast splittable pseudorandom number generators"), which serves four elements with 16 bits each, lowest first.
+Element k of the array (in C order) has draw number k, and draw k stands in word k // 4 of a SplitMix64 sequence
+(Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), which has four draws of 16 bits each,
+lowest first. The share of a batch that one of several processes computes has other numbers: those of its elements in
+the whole batch.
 The backward pass makes the mask again from the seed.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, SupportsIndex
 
@@ -17,6 +18,7 @@ from gpulstm.dtypes import accumulator
 from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats
 from gpulstm.functional.needs import needs
+from gpulstm.shares import Draws, plain_draws
 
 GAMMA = 0x9E3779B97F4A7C15  # the sequence's step: 2^64 divided by the golden ratio, made odd
 MASK = 2**64 - 1
@@ -38,25 +40,25 @@ def words(seed: int, first: int, steps: np.ndarray) -> np.ndarray:
     return z
 
 
-def _apply_host(backend: Backend, x: np.ndarray, threshold: int, scale: float, seed: int) -> np.ndarray:
+def _apply_host(backend: Backend, x: np.ndarray, threshold: int, scale: float, seed: int, draws: Draws) -> np.ndarray:
     """By the engine's own text (kernels/host/dropout.cpp), or in NumPy, with the same bits."""
     compiled, y = engine.function("dropout", x.dtype), backend.empty(x.shape, x.dtype)
     if compiled is None:
-        _apply_numpy(x, y, threshold, scale, seed)
+        _apply_numpy(x, y, threshold, scale, seed, draws)
     else:
-        compiled(np.ascontiguousarray(x), y, x.size, _signed(seed), threshold, scale)
+        compiled(np.ascontiguousarray(x), y, x.size, _signed(seed), threshold, scale, *draws)
     return y
 
 
-def _apply_numpy(x: np.ndarray, y: np.ndarray, threshold: int, scale: float, seed: int) -> None:
+def _apply_numpy(x: np.ndarray, y: np.ndarray, threshold: int, scale: float, seed: int, draws: Draws) -> None:
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-    steps = np.arange(min(_CHUNK, -(-x.size // DRAWS)), dtype=np.uint64) * np.uint64(GAMMA)
+    steps = np.arange(min(_CHUNK, -(-x.size // DRAWS)) + 1, dtype=np.uint64) * np.uint64(GAMMA)
     factor = accumulator(x.dtype).type(scale)
-    for start in range(0, x.size, _CHUNK * DRAWS):
-        part = flat_x[start : start + _CHUNK * DRAWS]
-        z = words(seed, start // DRAWS, steps[: -(-part.size // DRAWS)])
-        draws = z.astype("<u8", copy=False).view("<u2")[: part.size]
-        flat_y[start : start + part.size] = part * ((draws >= threshold) * factor)
+    for start, number, size in draws.runs(x.size, _CHUNK * DRAWS):
+        first, skipped = divmod(number, DRAWS)
+        z = words(seed, first, steps[: -(-(skipped + size) // DRAWS)])
+        drawn = z.astype("<u8", copy=False).view("<u2")[skipped : skipped + size]
+        flat_y[start : start + size] = flat_x[start : start + size] * ((drawn >= threshold) * factor)
 
 
 def _signed(seed: int) -> int:
@@ -64,33 +66,31 @@ def _signed(seed: int) -> int:
     return seed - 2**64 if seed >= 2**63 else seed
 
 
-def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: int) -> Array:
+def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: int, draws: Draws) -> Array:
     y = backend.empty(x.shape, x.dtype)
     x = backend.xp.ascontiguousarray(x)  # CuPy gives an array without dimensions one
     assert backend.kernels is not None
-    backend.kernels(
-        "dropout", "dropout", -(-x.size // DRAWS), x, y, x.size, _signed(seed), threshold, scale, real=x.dtype
-    )  # fmt: skip
+    args = x, y, x.size, _signed(seed), threshold, scale, *draws
+    backend.kernels("dropout", "dropout", -(-x.size // DRAWS), *args, real=x.dtype)
     return y
 
 
-def mask(backend: Backend, shape: tuple[int, ...], rate: float, seed: int, dtype: Any, first: int = 0) -> Array:
-    """What ``dropout`` multiplies with, before its scale: 0 with that rate, else 1; from draw number ``first`` on."""
-    word, offset = divmod(first, DRAWS)
-    size = math.prod(shape)
-    ones = backend.empty((offset + size,), dtype)
+def mask(backend: Backend, shape: tuple[int, ...], rate: float, seed: int, dtype: Any, draws: Draws) -> Array:
+    """What ``dropout`` multiplies with, before its scale: 0 with that rate, else 1; by the draws of those numbers."""
+    ones = backend.empty(shape, dtype)
     ones[...] = 1
     apply = _apply_cuda if backend.is_cuda else _apply_host
-    return apply(backend, ones, round(rate * 65536), 1.0, (seed + word * GAMMA) & MASK)[offset:].reshape(shape)
+    return apply(backend, ones, round(rate * 65536), 1.0, seed, draws)
 
 
 @needs({}, view=True)
-def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable]:
+def dropout(x: Array, rate: float, seed: SupportsIndex, draws: Draws | None = None) -> tuple[Array, Callable]:
     """``y, pullback = dropout(x, rate, seed)``: each element is 0 with that rate, else x / (1 - rate).
 
     x (...) of any shape; ``seed`` is an integer, 0 <= seed < 2^64; the same seed gives the same mask on every
     device and for every element type. The rate is met to 1/131072: an element is dropped when its 16-bit draw
-    is below round(65536 * rate). Rate 0 gives x itself, rate 1 zeros. ``pullback(dy)`` returns (dx,).
+    is below round(65536 * rate). Rate 0 gives x itself, rate 1 zeros. ``draws`` are the numbers of the draws, by
+    default 0, 1, ... in C order; another array has others (gpulstm/shares.py). ``pullback(dy)`` returns (dx,).
     Raises ShapeError for a rate outside [0, 1] or a seed outside its range.
     """
     backend = check_arrays(x=x)
@@ -103,17 +103,21 @@ def dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable
     threshold, scale = round(rate * 65536), 0.0 if rate == 1 else 1 / (1 - rate)
     apply = _apply_cuda if backend.is_cuda else _apply_host
 
+    numbers = draws or plain_draws(x.size)
+
     def masked(a: Array) -> Array:
-        return apply(backend, a, threshold, scale, bits)
+        return apply(backend, a, threshold, scale, bits, numbers)
 
     return masked(x), lambda dy: (masked(dy),)
 
 
 @needs({})
-def variational_dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Array, Callable]:
+def variational_dropout(
+    x: Array, rate: float, seed: SupportsIndex, draws: Draws | None = None
+) -> tuple[Array, Callable]:
     """``y, pullback = variational_dropout(x, rate, seed)``: one mask of a sequence for all its steps.
 
-    x (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed. Gal & Ghahramani 2016. ``pullback(dy)``
+    x (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed and draws. Gal & Ghahramani 2016. ``pullback(dy)``
     returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
     """
     backend = check_arrays(x=x)
@@ -122,5 +126,5 @@ def variational_dropout(x: Array, rate: float, seed: SupportsIndex) -> tuple[Arr
         raise ShapeError(f"x: want (T, B, D), got {x.shape}")
     ones = backend.empty(x.shape[1:], x.dtype)
     ones[...] = 1
-    factors, _ = dropout(ones, rate, seed)
+    factors, _ = dropout(ones, rate, seed, draws)
     return x * factors, lambda dy: (dy * factors,)

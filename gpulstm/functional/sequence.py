@@ -1,7 +1,7 @@
 """What is fixed for one sequence: sizes, which rows are alive at which step, what is cleared and what is kept."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from gpulstm.backend import Backend, backend_of
 from gpulstm.cells import Cell
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional.dropout import mask as bernoulli
+from gpulstm.shares import Draws, Share
 
 
 @dataclass(frozen=True)
@@ -18,21 +19,28 @@ class Noise:
     """Bernoulli noise of a sequence: ``rate``, and the ``seed`` of its draws; None where evaluation takes the mean.
 
     The draws of step t are those numbered from t * B * H of the seed's sequence, so that a sequence computed in
-    parts, from step ``first`` on, has the same.
+    parts, from step ``first`` on, has the same, and so has a ``share`` of the batch.
     """
 
     rate: float
     seed: int | None
     first: int = 0
+    share: Share | None = None
 
     def __post_init__(self) -> None:
         checks.number("rate", self.rate, most=1)
         if self.seed is not None:
             checks.integer("seed", self.seed, 0, 2**64, words="0 <= seed < 2**64, or None")
 
+    def draws(self, shape: tuple[int, ...]) -> Draws:
+        """The draws of (T, B, H), or of (B, H) for one mask of all steps."""
+        axis = len(shape) - 2
+        share = self.share or Share(0, shape[axis], shape[axis])
+        return share.draws(shape, axis, self.first)
+
     def after(self, steps: int) -> "Noise":
         """The noise of the part that begins ``steps`` later."""
-        return Noise(self.rate, self.seed, self.first + steps)
+        return replace(self, first=self.first + steps)
 
 
 class Modes(NamedTuple):
@@ -69,10 +77,10 @@ class Sequence:
         # (T, B, P|H) shares of the old states that are kept, (1, B, P|H) where they are the same at every step.
         self.shares_h, self.shares_c = self._shares(modes.zoneout_h, P), self._shares(modes.zoneout_c, H)
         self.dropped = None  # (B, P) factors of h_prev in its product
-        if modes.recurrent_dropout is not None and modes.recurrent_dropout.seed is not None:
-            rate, seed = modes.recurrent_dropout.rate, modes.recurrent_dropout.seed
-            kept = bernoulli(backend, (B, P), rate, seed, dtype)
-            self.dropped = kept if rate == 1 else (kept / (1 - rate)).astype(dtype, copy=False)
+        noise = modes.recurrent_dropout
+        if noise is not None and noise.seed is not None:
+            kept = bernoulli(backend, (B, P), noise.rate, noise.seed, dtype, noise.draws((B, P)))
+            self.dropped = kept if noise.rate == 1 else (kept / (1 - noise.rate)).astype(dtype, copy=False)
 
     @property
     def keeps(self) -> bool:
@@ -127,8 +135,8 @@ class Sequence:
             share = self.backend.empty((1, self.B, width), self.dtype)
             share[...] = noise.rate
             return share
-        shape, first = (self.T, self.B, width), noise.first * self.B * width
-        return 1 - bernoulli(self.backend, shape, noise.rate, noise.seed, self.dtype, first)
+        shape = (self.T, self.B, width)
+        return 1 - bernoulli(self.backend, shape, noise.rate, noise.seed, self.dtype, noise.draws(shape))
 
 
 def alive_by(lengths: Any, mask: Any, T: int, B: int, of: str = "x") -> np.ndarray | None:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from gpulstm import parallel
 from gpulstm.errors import FileExists
 from gpulstm.io.files import check_writable
 from gpulstm.labs import model_file
@@ -43,6 +44,14 @@ def run_options(out: str) -> Callable[[Callable], Callable]:
         click.option("--log", type=FILE, help="Write the losses to this file, one JSON object per line."),
         click.option("--plot", type=FILE, help="Plot the losses to this image file (needs matplotlib)."),
         click.option("--quiet", "-q", is_flag=True, help="Print errors only."),
+        click.option(
+            "--timeout",
+            default=parallel.TIMEOUT,
+            type=click.FloatRange(min=0, min_open=True),
+            callback=_set_timeout,
+            expose_value=False,
+            help="With several processes: seconds to wait for one that does not come.",
+        ),
     ]
 
     def decorate(command: Callable) -> Callable:
@@ -176,8 +185,11 @@ def check_output(option: str, path: str, read: tuple[str, ...], force: bool) -> 
 
 
 @contextmanager
-def says_how_to_go_on() -> Iterator[None]:
-    """Add to the message of an interrupted run the command that goes on from its checkpoint, if there is one."""
+def training() -> Iterator[None]:
+    """The part of a command that trains. Of several processes the first alone does what follows it.
+
+    To the message of an interrupted run it adds the command that goes on from its checkpoint, if there is one.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -187,3 +199,10 @@ def says_how_to_go_on() -> Iterator[None]:
                 command.insert(command.index("--") if "--" in command else len(command), "--resume")
             stop.args = (f"{stop}\nresume with: {shlex.join(command)}",)
         raise
+    if not parallel.group().is_root:
+        raise click.exceptions.Exit(0)
+    parallel.leave()
+
+
+def _set_timeout(context: click.Context, option: click.Parameter, seconds: float) -> None:
+    parallel.group().timeout = seconds

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TextIO
 
 import numpy as np
 
-from gpulstm import checks, random
+from gpulstm import checks, parallel, random
 from gpulstm.backend import Backend, Device, backend_of
 from gpulstm.errors import FormatError, GpulstmError, ShapeError
 from gpulstm.labs import model_file
@@ -221,7 +221,9 @@ class Estimator(Protocol):
             state = int(state.randint(2**31))
         if isinstance(state, np.random.Generator):
             return state
-        return np.random.default_rng(None if state is None else checks.count("random_state", state))
+        if state is None:  # one for all processes
+            return np.random.default_rng(parallel.group().broadcast(np.random.SeedSequence().entropy))
+        return np.random.default_rng(checks.count("random_state", state))
 
     def _made(self) -> dict[str, Any]:
         """The arguments of every layer."""
@@ -244,7 +246,8 @@ class Estimator(Protocol):
         params = self._description()["params"]
         notes = {**{name: value for name, value in params.items() if name not in (*FREE, *self.free)}, "data": digest}
         files = run.files
-        done = files.claim(notes, self._facts_of, ADVICE, resume=run.resume, force=run.force)
+        group = parallel.group()
+        done = group.on_root(lambda: files.claim(notes, self._facts_of, ADVICE, resume=run.resume, force=run.force))
         if run.resume:
             run.say(_beginning(files, done))
         steps = self.epochs * len(batches)
@@ -275,9 +278,9 @@ class Estimator(Protocol):
         self.model_, self.history_, self.n_iter_ = model, records, records[-1]["epoch"]
         losses = [record["val_loss"] for record in records if record["val_loss"] is not None]
         self._made_by = {**notes, "epochs": self.n_iter_, "validation_loss": min(losses, default=None), **run.about}
-        if files.out is not None:
-            self.save(files.out)
-        files.finish(records, "loss")
+        if (out := files.out) is not None:
+            group.on_root(lambda: self.save(out))
+        group.on_root(lambda: files.finish(records, "loss"))
 
     def _facts_of(self, path: Path) -> dict[str, Any]:
         return model_file.facts(path, self.kind)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from gpulstm import parallel
 from gpulstm.backend import Device
 from gpulstm.backend import device as find_device
 from gpulstm.errors import DTypeError, FormatError
@@ -93,7 +94,10 @@ def train(
         raise DTypeError(f"text: want a string, got {type(text).__name__}; read files with read_texts([...])")
     files, facts = RunFiles.of(out, log, plot), _facts(settings, text, origin)
     notes = {name: fact for name, fact in facts.items() if name not in FREE}
-    done = files.claim(notes, model_facts, ADVICE, resume=resume, force=force, further=FURTHER)
+    group = parallel.group()
+    done = group.on_root(
+        lambda: files.claim(notes, model_facts, ADVICE, resume=resume, force=force, further=FURTHER)
+    )
 
     place = find_device(device)
     say(f"device: {place}" + (f" ({place.reason})" if place.reason else ""))
@@ -126,9 +130,9 @@ def train(
     )
     new.eval()
     best = min((r for r in records if r["val_loss"] is not None), key=lambda record: record["val_loss"])
-    if files.out is not None:
-        save_model(files.out, new, {**facts, "validation_loss": best["val_loss"]})
-    files.finish(records, _unit(settings.level))
+    if (target := files.out) is not None:
+        group.on_root(lambda: save_model(target, new, {**facts, "validation_loss": best["val_loss"]}))
+    group.on_root(lambda: files.finish(records, _unit(settings.level)))
     say(
         f"validation loss: {_in_words(best['val_loss'], settings.level)}, the best, of step {best['step']} of "
         f"{records[-1]['step']}, after {records[-1]['seconds']:.0f} s"

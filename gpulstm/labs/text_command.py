@@ -17,7 +17,7 @@ from gpulstm.labs.command import (
     check_output,
     given,
     run_options,
-    says_how_to_go_on,
+    training,
 )
 from gpulstm.labs.estimator import silent
 from gpulstm.labs.text_file import model_facts
@@ -83,7 +83,7 @@ def train(
     settings = replace(usual, **chosen)
     if "vocabulary" in chosen and settings.level == "char":
         raise ShapeError("vocabulary: want --level word, as characters are all kept, got --level char")
-    with says_how_to_go_on():
+    with training():
         model = text.train(
             text.read_texts(files, encoding) if files else None,
             settings,

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm import functional
+from gpulstm import functional, shares
 from gpulstm.functional.checks import check_floats
 from gpulstm.nn.arguments import as_tensor
 from gpulstm.nn.module import Module, check_rate
@@ -33,7 +33,9 @@ class Dropout(Module):
         check_floats(x=x.data)
         if not self.training or self.p == 0:
             return x
-        return apply(functional.dropout, x, rate=self.p, seed=draw_seed(self.generator))
+        share = shares.current()
+        draws = None if share is None else share.draws_of(x.shape)
+        return apply(functional.dropout, x, rate=self.p, seed=draw_seed(self.generator), draws=draws)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

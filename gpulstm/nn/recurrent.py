@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpulstm import cells, checks, functional
+from gpulstm import cells, checks, functional, shares
 from gpulstm.backend import Device, backend_of
 from gpulstm.cells import Cell
 from gpulstm.errors import ShapeError
@@ -181,10 +181,13 @@ class Recurrent(Module):
 
     def _dropped(self, x: Tensor, layer: int) -> Tensor:
         """The input of a layer after the dropout before it, in training."""
+        share = shares.current()
         if layer > 0 and self.dropout and self.training:
-            x = apply(functional.dropout, x, rate=self.dropout, seed=draw_seed(self.generator))
+            draws = share and share.draws(x.shape, 1)
+            x = apply(functional.dropout, x, rate=self.dropout, seed=draw_seed(self.generator), draws=draws)
         if (rate := self.regularization.variational.input) and self.training:
-            x = apply(functional.variational_dropout, x, rate=rate, seed=draw_seed(self.generator))
+            draws = share and share.draws(x.shape[1:], 0)
+            x = apply(functional.variational_dropout, x, rate=rate, seed=draw_seed(self.generator), draws=draws)
         return x
 
     def _output(self, x: Tensor, batched: bool) -> Tensor:
@@ -213,7 +216,8 @@ class Recurrent(Module):
         """Zoneout and recurrent dropout of one direction, with fresh seeds in training."""
 
         def noise(rate: float) -> Noise | None:
-            return Noise(rate, draw_seed(self.generator) if self.training else None) if rate else None
+            seed = draw_seed(self.generator) if rate and self.training else None
+            return Noise(rate, seed, share=shares.current()) if rate else None
 
         zoneout, recurrent = self.regularization.zoneout, self.regularization.variational.recurrent
         return {"zoneout": (noise(zoneout.h), noise(zoneout.c)), "recurrent_dropout": noise(recurrent)}

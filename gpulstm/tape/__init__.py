@@ -6,6 +6,7 @@ recording.py switches the tape off. The functions themselves stand in functional
 """
 
 from gpulstm.errors import TapeError
+from gpulstm.tape.node import watching
 from gpulstm.tape.recording import enable_grad, no_grad
 from gpulstm.tape.tensor import Tensor, apply, backward, increment_version, raw, records, tensor
 
@@ -20,4 +21,5 @@ __all__ = [
     "raw",
     "records",
     "tensor",
+    "watching",
 ]

@@ -4,7 +4,10 @@ A node is a whole sequence, a whole product or a whole loss, so the tape's cost 
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -127,9 +130,26 @@ def _newest_first(roots: Iterable[Node]) -> list[Node]:
     return sorted(found, key=lambda node: node.number, reverse=True)
 
 
+# Called with each leaf whose gradient is what it will be, in the backward passes of a block; see ``watching``.
+_watcher: ContextVar[Callable[[Any], None] | None] = ContextVar("gpulstm_watcher", default=None)
+
+
+@contextmanager
+def watching(watcher: Callable[[Any], None]) -> Iterator[None]:
+    """A block in which ``watcher(leaf)`` is called as soon as a backward pass has added its all to a leaf's grad."""
+    before = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(before)
+
+
 def run_backwards(given: dict[tuple[Node, int], Array], retain: bool) -> None:
     """Give every leaf that outputs of nodes came from its part of their gradients; ``given`` is used up."""
-    for node in _newest_first({node for node, _ in given}):
+    nodes, watcher = _newest_first({node for node, _ in given}), _watcher.get()
+    uses = Counter(id(leaf) for node in nodes for leaf in _leaves(node)) if watcher is not None else Counter()
+    for node in nodes:
+        leaves = _leaves(node) if watcher is not None else []
         cotangents = [given.pop((node, k), None) for k in range(node.outputs)]
         for target, gradient, shared in node.gradients(cotangents, retain):
             if not isinstance(target, tuple):
@@ -138,3 +158,11 @@ def run_backwards(given: dict[tuple[Node, int], Array], retain: bool) -> None:
                 given[target] = as_array(given[target] + gradient)
             else:
                 given[target] = gradient
+        for leaf in leaves:
+            uses[id(leaf)] -= 1
+            if watcher is not None and uses[id(leaf)] == 0:
+                watcher(leaf)
+
+
+def _leaves(node: Node) -> list[Any]:
+    return [target for target in node.targets if target is not None and not isinstance(target, tuple)]

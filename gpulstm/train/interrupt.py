@@ -50,9 +50,10 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def error(self, message: str, checkpoint: Path | None) -> BaseException:
-        """What to raise for the signal that came."""
-        stop = (Terminated if self.number == signal.SIGTERM else Interrupted)(message)
+    @staticmethod
+    def error(number: int, message: str, checkpoint: Path | None) -> BaseException:
+        """What to raise for a signal."""
+        stop = (Terminated if number == signal.SIGTERM else Interrupted)(message)
         stop.checkpoint = checkpoint
         return stop
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from gpulstm.errors import FileExists, NotFinite
 from gpulstm.io.files import check_writable, hold
+from gpulstm.parallel.team import Team
 from gpulstm.train import checkpoint
 from gpulstm.train.axes import Axes
 from gpulstm.train.callback import Callbacks
@@ -19,6 +21,7 @@ from gpulstm.train.recorder import Recorder
 from gpulstm.train.report import Log, Progress, check_log, stream_of
 from gpulstm.train.saved import Saved, check_finite
 from gpulstm.train.source import Source
+from gpulstm.train.steps import Steps
 from gpulstm.train.update import scaled, update
 
 if TYPE_CHECKING:
@@ -36,10 +39,12 @@ class Run:
         plan: Plan,
         callbacks: Callbacks | None = None,
     ) -> None:
-        self.trainer, self.batches, self.validation, self.plan = trainer, batches, validation, plan
+        self.trainer, self.validation, self.plan = trainer, validation, plan
+        self._team = Team(batches)
+        self.batches, self._group = self._team.batches, self._team.group
         self.callbacks = callbacks or Callbacks([])
         self.memory = Memory(goal=plan.goal)
-        self._parts = Saved(trainer, plan, batches, validation, self.callbacks.given)
+        self._parts = Saved(trainer, plan, self.batches, validation, self.callbacks.given)
         # A schedule that goes by the validation loss is stepped after each validation, not after each step.
         self._schedule_waits = getattr(trainer.schedule, "needs_metric", False)
         self._saved_step: int | None = None  # of the last good checkpoint
@@ -48,18 +53,22 @@ class Run:
     # -- the loop --------------------------------------------------------------------------------------------
 
     def go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
-        """Run to the end; see Trainer.fit."""
-        if self.plan.checkpoint is not None:
-            check_writable(self.plan.checkpoint)
+        """Run to the end; see Trainer.fit. Files are the first process's affair."""
+        self._team.begin(self.trainer.model, self.trainer.generator, self.batches)
         with ExitStack() as held:
-            for path in (self.plan.checkpoint, log):
-                if path is not None:
-                    held.enter_context(hold(path))
+            self._group.on_root(lambda: self._hold(held, log))
             return self._go(resume, force, log, progress)
 
+    def _hold(self, held: ExitStack, log: str | Path | None) -> None:
+        if self.plan.checkpoint is not None:
+            check_writable(self.plan.checkpoint)
+        for path in (self.plan.checkpoint, log):
+            if path is not None:
+                held.enter_context(hold(path))
+
     def _go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
-        file = self.plan.checkpoint
-        if file is not None and file.exists() and file.stat().st_size > 0:
+        file, group = self.plan.checkpoint, self._group
+        if file is not None and group.on_root(lambda: file.exists() and file.stat().st_size > 0):
             if resume:
                 self.memory = self._parts.restore(file)
                 self.memory.goal, self._saved_step, self._is_saved = self.plan.goal, self.memory.step, True
@@ -67,12 +76,13 @@ class Run:
                 choices = "give resume=True to go on from it, force=True to replace it, or another name"
                 raise FileExists(f"{file}: exists already; {choices}")
         if log is not None and not force:
-            check_log(log, self.memory.history)
+            group.on_root(lambda: check_log(log, self.memory.history))
         self._begin()
+        self._logs = log is not None
         with (
             Interrupt() as interrupt,
-            closing(Log(log, self.memory.history)) as self._log,
-            closing(self._new_progress(progress)) as self._progress,
+            closing(Log(log if group.is_root else None, self.memory.history)) as self._log,
+            closing(self._new_progress(progress if group.is_root else False)) as self._progress,
         ):
             try:
                 self._loop(interrupt)
@@ -80,7 +90,7 @@ class Run:
                 if interrupt.number is None or isinstance(stop, Interrupted | Terminated):
                     raise
                 raise interrupt.error(
-                    f"stopped in step {self.memory.step + 1}; {self._good()}", self._good_file()
+                    interrupt.number, f"stopped in step {self.memory.step + 1}; {self._good()}", self._good_file()
                 ) from None
         if self.memory.best_model is not None:
             self.trainer.model.load_state_dict(self.memory.best_model)
@@ -88,14 +98,16 @@ class Run:
 
     def _begin(self) -> None:
         self._lr = self.trainer.optimizer.lr
-        self._recorder = Recorder(self.memory, ["loss", *self.trainer.metrics], self._good)
+        self._recorder = Recorder(self.memory, ["loss", *self.trainer.metrics], self._good, self._team)
         self._source = Source(self.batches, self.trainer.accumulate, self.memory)
         self._axes = Axes(self.trainer.model, self.batches)
+        self._asks = self._team.agree(bool(self.callbacks.given)) != [0]
         self.trainer.model.train()
 
     @np.errstate(all="ignore")  # what is not finite shows in the loss, on a GPU as here
     def _loop(self, interrupt: Interrupt) -> None:
         plan, memory = self.plan, self.memory
+        self._steps = Steps(self.trainer, self._team, self._recorder, memory, self._axes, interrupt)
         while not self._finished():
             group, ended = self._source.draw()
             if group:
@@ -111,8 +123,8 @@ class Run:
                 self._ask("on_epoch_end", self.trainer, memory.epoch, last)
             if plan.checkpoint is not None and self._due(plan.checkpoint_every, group, ended):
                 self._save(plan.checkpoint)
-            if interrupt.number is not None and not self._finished():
-                self._stop(interrupt)
+            if (signal := self._steps.signal) and not self._finished():
+                self._stop(signal)
         self._finish()
 
     def _finished(self) -> bool:
@@ -139,7 +151,7 @@ class Run:
             kept = f"the model of step {memory.best_step} is kept" if memory.best_model else "the last model is kept"
             self._progress.line(f"stopped early, after step {memory.step} of {whole}: {memory.stopped}; {kept}")
 
-    def _stop(self, interrupt: Interrupt) -> NoReturn:
+    def _stop(self, signal: int) -> NoReturn:
         file = self.plan.checkpoint
         if file is not None and not self._is_saved:
             self._save(file)
@@ -149,23 +161,14 @@ class Run:
             else f"in epoch {self._epoch()} of {self.plan.epochs}"
         )
         saved = file or "nothing: no checkpoint was asked for"
-        raise interrupt.error(f"stopped after step {self.memory.step} {of}; saved: {saved}", file)
+        message = f"stopped after step {self.memory.step} {of}; saved: {saved}"
+        raise Interrupt.error(signal, message, file)
 
-    # -- one step --------------------------------------------------------------------------------------------
+    # -- steps and validations -------------------------------------------------------------------------------
 
     def _step(self, group: list[Any]) -> None:
-        """One step of the optimiser: the gradient of the mean loss over all items of the group's batches."""
         trainer, memory = self.trainer, self.memory
-        counts = [trainer.count(batch) for batch in group]
-        whole = sum(float(count) for count in counts) if len(group) > 1 else 0.0
-        trainer.zero_grad()
-        for batch, count in zip(group, counts, strict=True):
-            loss, state, values = trainer.compute(batch, memory.state, self._axes)
-            larger = loss if trainer.scaler is None else trainer.scaler.scale(loss)
-            # One batch alone needs no weight, and its count may stay on the device.
-            larger.backward(float(count) / whole if len(group) > 1 else None)
-            memory.state = checkpoint.detached(state)
-            self._recorder.add(memory.step + 1, [count, loss.data, *values])
+        self._steps.differentiate(group)
         self._lr = trainer.optimizer.lr
         try:
             update(trainer)
@@ -214,7 +217,7 @@ class Run:
             self._recorder.record(self._epoch(), self._lr, validated, scaled(self.trainer.scaler)),
         )
         self._is_saved = False
-        if len(memory.history) == 1 and self._log.is_open and self.plan.checkpoint is not None:
+        if len(memory.history) == 1 and self._logs and self.plan.checkpoint is not None:
             # From here on a log that is not empty has a checkpoint, by which a resumed run knows it as its own.
             self._save(self.plan.checkpoint)
         self._log.write(record)
@@ -225,9 +228,10 @@ class Run:
 
     def _ask(self, method: str, *args: Any) -> None:
         """Call the callbacks; one of them may end the run."""
-        if self.callbacks.given:
-            self._is_saved = False
-        reason = self.callbacks.call(method, *args)
+        if not self._asks:
+            return
+        self._is_saved = False
+        reason = self._team.reason(self.callbacks.call(method, *args))
         self.memory.stopped = self.memory.stopped or reason
 
     def _new_progress(self, progress: bool | TextIO) -> Progress:
@@ -241,8 +245,11 @@ class Run:
     def _save(self, file: Path) -> None:
         self._recorder.read()
         self._recorder.tick(training=True)
-        check_finite(self.trainer.model.state_dict(), f" after step {self.memory.step}; {self._good()}")
-        self._parts.save(file, self.memory)
+        state = self.trainer.model.state_dict()
+        check_finite(state, f" after step {self.memory.step}; {self._good()}")
+        self._team.check_alike(state)
+        whole = replace(self.memory, state=self._team.whole_state(self.memory.state))
+        self._group.on_root(lambda: self._parts.save(file, whole))
         self._saved_step, self._is_saved = self.memory.step, True
         self._recorder.tick(training=False)
 

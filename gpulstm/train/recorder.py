@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpulstm.errors import NotFinite
+from gpulstm.parallel.team import Team
 from gpulstm.train.plan import Memory
 from gpulstm.train.rows import Row, means, to_host
 
@@ -16,9 +17,10 @@ class Recorder:
     The rows stay where they are, so that no step waits for a device, until they are read.
     """
 
-    def __init__(self, memory: Memory, names: list[str], good: Callable[[], str]) -> None:
-        """``names`` are those of the rows after the count; ``good()`` tells of the last good checkpoint."""
-        self._memory, self._names, self._good = memory, names, good
+    def __init__(self, memory: Memory, names: list[str], good: Callable[[], str], team: Team) -> None:
+        """``names`` are those of the rows after the count; ``good()`` tells of the last good checkpoint; the rows are
+        of this process's parts of the batches."""
+        self._memory, self._names, self._good, self._team = memory, names, good, team
         self._unread: list[tuple[int, Row]] = []  # (step, row)
         self._clock = time.perf_counter()
         self._first_step, self._first_seconds = memory.step, memory.seconds
@@ -48,7 +50,7 @@ class Recorder:
         """Bring the rows to the host, all in one copy; raises NotFinite for a loss that is not finite."""
         steps, unread = [step for step, _ in self._unread], [row for _, row in self._unread]
         self._unread = []
-        for step, row in zip(steps, rows := to_host(unread), strict=True):
+        for step, row in zip(steps, rows := self._team.means(to_host(unread)), strict=True):
             if not math.isfinite(row[1]):
                 raise NotFinite(f"loss: want a finite number, got {row[1]} at step {step}; {self._good()}")
         self._memory.rows += rows

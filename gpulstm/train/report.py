@@ -116,11 +116,6 @@ class Log:
         for record in records:
             self.write(record)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether there is a file."""
-        return self._file is not None
-
     def write(self, record: Record) -> None:
         """One more line; raises OSError."""
         if self._file is None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpulstm import random
+from gpulstm import parallel, random
 from gpulstm.backend import Array, backend_of
 from gpulstm.errors import FormatError, GpulstmError, NotFinite, ShapeError
+from gpulstm.parallel.split import own_part
 from gpulstm.precision import IEEE
 from gpulstm.train import checkpoint
 from gpulstm.train.plan import Memory, Plan
@@ -63,7 +64,7 @@ class Saved:
     def restore(self, file: Path) -> Memory:
         """Go on from a checkpoint. Raises FormatError for one that is not of this run, with nothing changed where
         the notes tell, and ShapeError for fewer steps or epochs than it has done."""
-        tree = checkpoint.load(file)
+        tree = parallel.group().on_root(lambda: checkpoint.load(file))
         try:
             self._check(tree)
             done = {"steps": int(tree["run"]["step"]), "epochs": int(tree["run"]["epoch"])}
@@ -99,7 +100,7 @@ class Saved:
         random.set_generator_state(self._trainer.generator, tree["generator"])
         memory = Memory(**tree["run"])
         backend = backend_of(*self._trainer.model.state_dict().values())
-        memory.state = checkpoint.on_device(memory.state, backend)
+        memory.state = checkpoint.on_device(own_part(parallel.group(), memory.state), backend)
         if memory.goal != self._plan.goal and memory.stopped:  # asked for more: an early stop is no longer one
             memory.stopped, memory.worse = "", 0
         return memory

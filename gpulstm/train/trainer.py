@@ -8,11 +8,12 @@ from typing import Any, Literal, TextIO, overload
 
 import numpy as np
 
-from gpulstm import checks, random
+from gpulstm import checks, random, shares
 from gpulstm.errors import DTypeError, NotFinite, ShapeError
 from gpulstm.grad_scaler import GradScaler
 from gpulstm.nn import Module
 from gpulstm.nn.contexts import evaluation
+from gpulstm.parallel.team import Team
 from gpulstm.precision import IEEE, precision
 from gpulstm.tape import Tensor, no_grad
 from gpulstm.train.arguments import check_parts, check_run
@@ -24,7 +25,7 @@ from gpulstm.train.loop import Run
 from gpulstm.train.losses import checked
 from gpulstm.train.metrics import Metric, check_metrics, check_value
 from gpulstm.train.plan import Plan
-from gpulstm.train.rows import means, to_host
+from gpulstm.train.rows import Row, means, to_host
 from gpulstm.train.source import check_batches
 
 Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
@@ -177,18 +178,24 @@ class Trainer:
     def evaluate(self, batches: Iterable[Any], return_dict: bool = False) -> float | dict[str, float]:
         """The mean loss over all items of the batches, in evaluation mode, the state carried along.
 
-        With ``return_dict`` a dict of ``loss`` and every metric. The model's mode is as before afterwards,
+        With ``return_dict`` a dict of ``loss`` and every metric. All processes of a group call it together, and each
+        evaluates its part. The model's mode is as before afterwards,
         also after an error. Raises ShapeError without any item, NotFinite for a loss that is not finite.
         """
         check_batches("batches", batches)
-        axes, rows, state = Axes(self.model, batches), [], None
+        team, axes, state = Team(batches), Axes(self.model, batches), None
+        rows: list[Row] = []
         with evaluation(self.model), no_grad(), np.errstate(all="ignore"):
-            for batch in batches:
-                count = self.count(batch, least=0)
-                loss, state, values = self.compute(batch, state, axes)
+            for part in map(team.part, team.batches):
+                if not part.counts:
+                    rows.append([0, *[math.nan] * (1 + len(self.metrics))])
+                    continue
+                count = self.count(part.batch, may_be_empty=True)
+                with shares.computing(part.share):
+                    loss, state, values = self.compute(part.batch, state, axes)
                 state = detached(state)
                 rows.append([count, loss.data, *values])
-        read = to_host(rows)
+        read = team.means(to_host(rows))
         for number, (count, value, *_) in enumerate(read, 1):
             if count and not math.isfinite(value):
                 raise NotFinite(f"loss: want a finite number, got {value} in batch {number}")
@@ -199,10 +206,10 @@ class Trainer:
 
     # -- what a run needs ------------------------------------------------------------------------------------
 
-    def count(self, batch: Any, least: int = 1) -> Any:
-        """The items of a batch, a number or an array of one; raises ShapeError for fewer than ``least``."""
+    def count(self, batch: Any, may_be_empty: bool = False) -> Any:
+        """The items of a batch, a number or an array of one; raises ShapeError for none, unless it ``may_be_empty``."""
         count = checked_count(self.tokens(batch))
-        if isinstance(count, int | float) and count < least:
+        if isinstance(count, int | float) and count == 0 and not may_be_empty:
             raise ShapeError(f"batch: want at least one item for the loss to average over, got none; {ADVICE}")
         return count
 

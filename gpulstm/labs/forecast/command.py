@@ -24,7 +24,7 @@ from gpulstm.labs.command import (
     picture_option,
     run_of,
     run_options,
-    says_how_to_go_on,
+    training,
 )  # fmt: skip
 from gpulstm.labs.forecast.estimator import Forecaster
 from gpulstm.labs.forecast.report import Report, csv_rows
@@ -139,7 +139,7 @@ def train(
     run.say(
         f"series: {', '.join(series.names)}, {len(series):,} rows; {start:,} to train and validate on, the rest to test"
     )
-    with says_how_to_go_on():
+    with training():
         forecaster.fit(*series.part(0, start), run=run)
     report = Report.of(forecaster, series, start, horizon, season, returns)
     for line in report.lines():

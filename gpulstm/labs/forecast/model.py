@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gpulstm import shares
 from gpulstm.backend import Array, backend_of
 from gpulstm.nn import LSTM, Dropout, Linear, Module, mse
 from gpulstm.nn.functions import maximum
@@ -96,7 +97,9 @@ def forecast_loss(model: ForecastModel, prediction: Tensor, truth: Array) -> Ten
 def with_noise(past: Array, targets: int, noise: float) -> Array:
     """The window with Gaussian noise on its targets, in new memory; drawn on the host from the default generator."""
     backend = backend_of(past)
-    drawn = default_generator().standard_normal((*past.shape[:2], targets)) * noise
+    share = shares.current() or shares.Share(0, past.shape[1], past.shape[1])
+    drawn = default_generator().standard_normal((past.shape[0], share.whole, targets)) * noise
+    drawn = drawn[:, share.first : share.first + share.count]
     with backend:
         noisy = past.copy()
         noisy[:, :, :targets] += backend.asarray(drawn.astype(past.dtype))

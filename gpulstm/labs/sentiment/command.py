@@ -24,7 +24,7 @@ from gpulstm.labs.command import (
     picture_option,
     run_of,
     run_options,
-    says_how_to_go_on,
+    training,
 )  # fmt: skip
 from gpulstm.labs.sentiment import report
 from gpulstm.labs.sentiment.estimator import SequenceClassifier
@@ -127,7 +127,7 @@ def train(
         steps = max(1, round((1 - validation) * len(learnt) / classifier.batch_size))
         classifier.epochs = max(EPOCHS, -(-STEPS // steps))
     run.say(f"texts: {len(learnt):,} to train and validate on, {len(tested):,} to test; classes: {_classes(data)}")
-    with says_how_to_go_on():
+    with training():
         classifier.fit(learnt.texts, learnt.labels, run=run)
     words, counts = report.lines(classifier, learnt, tested)
     for line in words:

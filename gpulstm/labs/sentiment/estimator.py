@@ -105,8 +105,12 @@ class SequenceClassifier(Estimator):
                 smoothing = self.label_smoothing if model.training else 0.0
                 return cross_entropy(logits, backend.asarray(target), weight=weight, label_smoothing=smoothing), None
 
+            def tokens(batch: Any) -> float:
+                """What the loss averages over: the weights of the targets, which are 1 without weights of classes."""
+                return len(batch[1]) if weights is None else float(weights[batch[1]].sum())
+
             digest = digest_of(list(X) if texts is not None else sequences, labels)
-            self._train(model, loss, batches, validation, digest, run)
+            self._train(model, loss, batches, validation, digest, run, tokens=tokens)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:

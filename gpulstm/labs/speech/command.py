@@ -23,7 +23,7 @@ from gpulstm.labs.command import (
     picture_option,
     run_of,
     run_options,
-    says_how_to_go_on,
+    training,
 )  # fmt: skip
 from gpulstm.labs.speech.estimator import BLOCK, Transcriber
 from gpulstm.labs.speech.rates import character_error_rate, word_error_rate
@@ -106,7 +106,7 @@ def train(
         batches = -(-(len(rest) - round(validation * len(rest))) // transcriber.batch_size)
         transcriber.epochs = EPOCHS if data is None else max(EPOCHS, -(-STEPS // batches))
     run.say(f"{len(rest):,} recordings to train and validate on, {len(chosen):,} to test")
-    with says_how_to_go_on():
+    with training():
         transcriber.fit([waves[n] for n in rest], [texts[n] for n in rest], run=run)
     heard, truth = [waves[n] for n in chosen], [texts[n] for n in chosen]
     predicted = transcriber.predict(heard)

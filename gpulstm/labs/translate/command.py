@@ -23,7 +23,7 @@ from gpulstm.labs.command import (
     picture_option,
     run_of,
     run_options,
-    says_how_to_go_on,
+    training,
 )  # fmt: skip
 from gpulstm.labs.translate.dates import dates
 from gpulstm.labs.translate.estimator import Translator
@@ -89,7 +89,7 @@ def train(
         learnt = len(X) - round(translator.validation_fraction * len(X))
         translator.epochs = max(EPOCHS, -(-STEPS // max(1, learnt // checks.count("batch", others["batch"], 1))))
     run.say(f"pairs: {len(sources):,}; {len(X):,} to train and validate on, {int(tested.sum()):,} to test")
-    with says_how_to_go_on():
+    with training():
         translator.fit(X, y, run=run)
     if translator.left_out_:
         run.say(f"left out: {translator.left_out_:,} pairs of more than {translator.max_length} tokens")

@@ -1,0 +1,29 @@
+"""What the environment says of the processes that were started together: by mpiexec, srun or torchrun."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
+LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "LOCAL_RANK")
+
+
+def size_asked(environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
+    """(the processes that were started, the variable that says so); (1, "") where none does."""
+    sizes = [(_number(environment, name), name) for name in SIZES]
+    size, name = max(((size or 1, name) for size, name in sizes), key=lambda one: one[0])
+    return (size, name) if size > 1 else (1, "")
+
+
+def local_rank(environment: Mapping[str, str] = os.environ) -> int | None:
+    """The number of this process among those of its machine; None where no variable says so."""
+    return next((rank for name in LOCAL_RANKS if (rank := _number(environment, name)) is not None), None)
+
+
+def own_cores(cores: Sequence[int], rank: int, size: int) -> list[int]:
+    """The cores of process ``rank`` of ``size`` that may use the same ones; all of them where there are too few."""
+    return list(cores if len(cores) < size else cores[len(cores) * rank // size : len(cores) * (rank + 1) // size])
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    value = environment.get(name, "")
+    return int(value) if value.isdecimal() else None

@@ -1,0 +1,98 @@
+"""Summing gradients over processes, in buckets, while the backward pass goes on."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from gpulstm.backend import backend_of
+from gpulstm.dtypes import accumulator
+from gpulstm.parallel.group import Group
+from gpulstm.tape import Tensor
+
+BUCKET = 4 << 20  # bytes
+
+
+class _Bucket:
+    """Gradients of one type on one device that are summed as one array."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters, self.waiting = parameters, len(parameters)
+        self.backend, dtype = backend_of(parameters[0].data), accumulator(parameters[0].dtype)
+        ends = np.cumsum([p.size for p in parameters]).tolist()
+        self._places = [slice(end - p.size, end) for p, end in zip(parameters, ends, strict=True)]
+        self.sums: Any = None
+        self._size, self._dtype = ends[-1], dtype
+        self.finish: Callable[[], None] = lambda: None
+
+    def begin(self, begin_sum: Callable[[Any], Callable[[], None]]) -> None:
+        """Begin to sum what the gradients are now; a parameter without one has zeros."""
+        with self.backend as backend:
+            if self.sums is None:
+                self.sums = backend.empty((self._size,), self._dtype)
+            for parameter, place in zip(self.parameters, self._places, strict=True):
+                self.sums[place] = 0 if parameter.grad is None else parameter.grad.reshape(-1)
+            self.finish = begin_sum(self.sums)
+
+    def end(self, has_one: Iterable[bool]) -> None:
+        """Wait for the sums, and give them to those parameters of which some process has a gradient."""
+        self.finish()
+        with self.backend:
+            for parameter, place, has in zip(self.parameters, self._places, has_one, strict=True):
+                if has:
+                    parameter.grad = self.sums[place].reshape(parameter.shape).astype(parameter.dtype)
+
+
+class Gradients:
+    """The gradients of a model's parameters, summed over the processes of a group.
+
+    Sums begin bucket by bucket, the last parameters first, as their gradients come; the order is the same in every
+    process, whichever gradient comes first there.
+    """
+
+    def __init__(self, group: Group, parameters: Iterable[Tensor]) -> None:
+        self._group = group
+        self._parameters = [p for p in dict.fromkeys(parameters) if p.requires_grad][::-1]
+        self._buckets = [_Bucket(some) for some in _alike(self._parameters)]
+        self._of = {id(p): bucket for bucket in self._buckets for p in bucket.parameters}
+        self._begun = 0
+
+    def ready(self, parameter: Tensor) -> None:
+        """The gradient of a parameter is what it will be; the sums of buckets that are complete begin."""
+        bucket = self._of.get(id(parameter))
+        if bucket is None:
+            return
+        bucket.waiting -= 1
+        while self._begun < len(self._buckets) and self._buckets[self._begun].waiting == 0:
+            self._begin_next()
+
+    def sum(self) -> None:
+        """The sums of all gradients; one that no process has stays None."""
+        while self._begun < len(self._buckets):
+            self._begin_next()
+        there = self._group.sum([p.grad is not None for p in self._parameters]) > 0
+        first = 0
+        for bucket in self._buckets:
+            last = first + len(bucket.parameters)
+            bucket.end(there[first:last])
+            bucket.waiting, first = len(bucket.parameters), last
+        self._begun = 0
+
+    def _begin_next(self) -> None:
+        bucket = self._buckets[self._begun]
+        bucket.begin(lambda sums: self._group.begin_sum(sums))
+        self._begun += 1
+
+
+def _alike(parameters: list[Tensor]) -> list[list[Tensor]]:
+    """The parameters in their order, cut where type or device change and where a bucket is full."""
+    buckets: list[list[Tensor]] = []
+    size, kind = 0, None
+    for parameter in parameters:
+        its = parameter.dtype, backend_of(parameter.data).name
+        if its != kind or size >= BUCKET:
+            buckets.append([])
+            size, kind = 0, its
+        buckets[-1].append(parameter)
+        size += parameter.data.nbytes
+    return buckets

@@ -1,0 +1,205 @@
+"""A group of processes that train one model together, and what they say to one another, over MPI.
+
+No call here waits for ever: a process that does not come within the group's timeout is named, and all are ended.
+"""
+
+import os
+import pickle
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from gpulstm.backend import backend_of
+from gpulstm.parallel import nccl
+
+Value = TypeVar("Value")
+
+TIMEOUT = 600.0  # seconds
+_SPIN = 2e-4  # seconds of waiting before the processor is left to others
+_PAUSE = 1e-3  # the longest sleep between two looks, in seconds
+_GRACE = 3.0  # seconds in which the others can say that they wait too
+_ASK, _HERE = 1, 2  # tags: "do you wait too?" and "yes"
+
+
+class Group:
+    """``size`` processes, of which this one is number ``rank``; ``comm`` is an mpi4py communicator, None for one alone.
+
+    ``local_rank`` numbers the processes of one machine, of which there are ``local_size``. ``timeout`` is how long, in
+    seconds, they wait for one that does not come.
+    """
+
+    def __init__(self, comm: Any = None, local_rank: int = 0, local_size: int = 1, timeout: float = TIMEOUT) -> None:
+        self.rank: int = 0 if comm is None else comm.Get_rank()
+        self.size: int = 1 if comm is None else comm.Get_size()
+        self.local_rank, self.local_size, self.timeout = local_rank, local_size, timeout
+        self.machine, self._comm = socket.gethostname(), comm
+        self._nccl: dict[str, Any] = {}  # the connection of each device; None where there is none
+        if comm is not None:
+            self._roll = comm.Dup()  # for the question who is there, which must meet no other message
+            self._names = comm.allgather(f"{self.machine}, process {os.getpid()}")
+
+    def __repr__(self) -> str:
+        return f"Group(rank {self.rank} of {self.size})"
+
+    @property
+    def is_root(self) -> bool:
+        """Whether this is the process that writes files and shows progress."""
+        return self.rank == 0
+
+    def name(self, rank: int) -> str:
+        """A process in words: its rank, its machine, and its number there."""
+        return f"rank {rank} of {self.size} ({self._names[rank]})"
+
+    def sum(self, values: Any) -> np.ndarray:
+        """The sums over all processes of numbers, an array of float64; every process gets the same bits."""
+        total = np.array(values, np.float64)
+        self.begin_sum(total)()
+        return total
+
+    def begin_sum(self, array: np.ndarray) -> Callable[[], None]:
+        """Begin to sum an array over all processes, in place; what is returned waits until it is there.
+
+        An array of a GPU is summed by NCCL on a stream of its own where every process has a GPU of its own and NCCL is
+        there, else by way of the host. All processes begin the same sums in the same order.
+        """
+        if self.size == 1:
+            return lambda: None
+        if not isinstance(array, np.ndarray):
+            return self._begin_device_sum(array)
+        request = self._comm.Iallreduce(_in_place(), array)
+        return lambda: self._wait(request, "a sum")
+
+    def _begin_device_sum(self, array: Any) -> Callable[[], None]:
+        device = backend_of(array).name
+        if device not in self._nccl:
+            self._nccl[device] = nccl.connect(self, array)
+        if (connection := self._nccl[device]) is not None:
+            return connection.begin_sum(array)
+        host = backend_of(array).to_numpy(array)
+        finish = self.begin_sum(host)
+
+        def copy_back() -> None:
+            finish()
+            array.set(host)
+
+        return copy_back
+
+    def broadcast(self, value: Value) -> Value:
+        """The value of rank 0, on every process; the others give anything."""
+        if self.size == 1:
+            return value
+        sent = np.frombuffer(pickle.dumps(value), np.uint8) if self.is_root else None
+        size = np.array([0 if sent is None else sent.size], np.int64)
+        self._wait(self._comm.Ibcast(size), "a value")
+        came = np.empty(int(size[0]), np.uint8) if sent is None else sent.copy()
+        self._wait(self._comm.Ibcast(came), "a value")
+        return value if self.is_root else pickle.loads(came.tobytes())
+
+    def on_root(self, work: Callable[[], Value]) -> Value:
+        """What ``work()`` returns on rank 0, on every process; an exception that it raises there is raised on all."""
+        if self.size == 1:
+            return work()
+        result, error = None, None
+        if self.is_root:
+            try:
+                result = work()
+            except Exception as failure:
+                error = failure
+        told, reason = self.broadcast((result, None if error is None else _portable(error)))
+        if reason is not None:
+            raise error or reason
+        return told  # type: ignore[return-value]
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every process, in the order of their ranks, on every process."""
+        if self.size == 1:
+            return [value]
+        mine = np.frombuffer(pickle.dumps(value), np.uint8)
+        sizes = np.zeros(self.size, np.int64)
+        self._wait(self._comm.Iallgather(np.array([mine.size], np.int64), sizes), "sizes")
+        all_of_them = np.empty(int(sizes.sum()), np.uint8)
+        starts = np.cumsum(sizes) - sizes
+        self._wait(self._comm.Iallgatherv(mine, [all_of_them, (sizes, starts)]), "values")
+        parts = zip(starts.tolist(), sizes.tolist(), strict=True)
+        return [pickle.loads(all_of_them[start : start + size].tobytes()) for start, size in parts]
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def _wait(self, request: Any, what: str) -> None:
+        began = time.monotonic()
+        pause = 1e-5
+        while not request.Test():
+            waited = time.monotonic() - began
+            if waited > self.timeout:
+                self._end(what)
+            if waited > _SPIN:
+                self._answer()
+                time.sleep(pause)
+                pause = min(2 * pause, _PAUSE)
+
+    def _answer(self) -> None:
+        """Tell those who ask that this process waits too."""
+        while self._roll.Iprobe(tag=_ASK):
+            status = _status()
+            self._roll.recv(tag=_ASK, status=status)
+            self._roll.isend(None, status.Get_source(), tag=_HERE)
+
+    def _end(self, what: str) -> None:
+        """Ask who waits too, name those who do not, and end all."""
+        missing = set(range(self.size)) - {self.rank}
+        asked = [self._roll.isend(None, rank, tag=_ASK) for rank in missing]
+        until = time.monotonic() + _GRACE
+        while time.monotonic() < until:
+            self._answer()
+            while self._roll.Iprobe(tag=_HERE):
+                status = _status()
+                self._roll.recv(tag=_HERE, status=status)
+                missing.discard(status.Get_source())
+            for one in asked:
+                one.Test()
+            time.sleep(_PAUSE)
+        late = ", ".join(map(self.name, sorted(missing))) or "no process: all wait, but for different things"
+        waiting = [rank for rank in range(self.size) if rank not in missing]
+        if self.rank != waiting[0]:
+            time.sleep(_GRACE)  # one says it, and ends this process too
+        self.give_up(f"waited {self.timeout:g} s for {what} from {late}")
+
+    def give_up(self, why: str) -> NoReturn:
+        """Say in one line on standard error why, and end all processes of the group with exit code 1."""
+        self.end(1, f"gpulstm: error: {self.name(self.rank)}: {why}\n")
+
+    def end(self, code: int, words: str) -> NoReturn:
+        """End all processes of the group with that exit code, after these words on standard error.
+
+        Where all fail alike rank 0 says it: the others wait a moment, in which they are ended.
+        """
+        if not self.is_root:
+            time.sleep(_GRACE / 4)
+        print(words, end="", file=sys.__stderr__, flush=True)
+        self._comm.Abort(code)
+        raise SystemExit(code)  # Abort does not return
+
+
+def _in_place() -> Any:
+    from mpi4py import MPI
+
+    return MPI.IN_PLACE
+
+
+def _status() -> Any:
+    from mpi4py import MPI
+
+    return MPI.Status()
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or one that says the same where it cannot be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,127 @@
+"""Cutting batches and states along the axis of their sequences, one part for each process."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpulstm.backend import backend_of
+from gpulstm.errors import ShapeError
+from gpulstm.parallel.group import Group
+from gpulstm.shares import Share
+from gpulstm.tape import raw
+
+Axes = Any  # of the sequences: a nest like a batch with an axis for each array, or one for all arrays in a part of it
+
+
+class Part(NamedTuple):
+    """One process's part of a batch. Where there is nothing for it, that is the first sequence, and does not count."""
+
+    batch: Any
+    share: Share | None  # None: all of it
+    counts: bool = True
+
+
+class Splitter:
+    """Gives each process its part of every batch of a data set.
+
+    A data set with ``share(rank, size)``, as ``gl.data.Streams``, makes the parts itself. Of others every process
+    draws the whole batch and keeps its own sequences. The attribute ``batch_axes`` of the data set says where they
+    are, else ``axes``.
+    """
+
+    def __init__(self, group: Group, batches: Any, axes: Axes = None) -> None:
+        self._group, self._axes = group, getattr(batches, "batch_axes", axes)
+        self._batch_first = getattr(batches, "batch_first", False) is True
+        self._whole = 0  # sequences in every batch, where the data set makes the parts
+        self.batches = batches
+        if group.size > 1 and hasattr(batches, "share"):
+            self._whole, self.batches = batches.streams, batches.share(group.rank, group.size)
+
+    def __call__(self, batch: Any) -> Part:
+        """This process's part. Raises ShapeError where the axes of the sequences are not known, or do not fit."""
+        if self._group.size == 1:
+            return Part(batch, None)
+        if self._whole:
+            return Part(batch, self._share(self._whole))
+        if self._axes is None:
+            raise ShapeError(
+                "batch_axes: want the axis of the sequences in the arrays of a batch, to give each process its own, "
+                "e.g. gl.parallel.init(batch_axes=1) for (T, B, ...) or 0 for (B, ...), got None"
+            )
+        sizes = {array.shape[axis] for array, axis in _arrays(batch, self._axes)}
+        if len(sizes) != 1 or 0 in sizes:
+            raise ShapeError(f"batch: want one number of sequences in all arrays, at least 1, got {sorted(sizes)}")
+        share = self._share(sizes.pop())
+        counts = share.count > 0
+        if not counts:  # it still draws what the others draw
+            share = Share(0, 1, share.whole, share.batch_first)
+        return Part(_cut(batch, self._axes, share.first, share.first + share.count), share, counts)
+
+    def _share(self, whole: int) -> Share:
+        first, last = _bounds(self._group, whole)
+        return Share(first, last - first, whole, self._batch_first)
+
+
+def gathered(group: Group, state: Any) -> Any:
+    """The carried states of all processes as one, on the host: arrays (layers, B, H) or (B, H)."""
+    if group.size == 1:
+        return state
+    _sequences(state)
+
+    def join(array: Any, axis: int) -> np.ndarray:
+        array = raw(array)
+        return np.concatenate(group.gather(backend_of(array).to_numpy(array)), axis)
+
+    return _mapped(state, _state_axis, join)
+
+
+def own_part(group: Group, state: Any) -> Any:
+    """This process's part of a state that ``gathered`` made."""
+    whole = 0 if group.size == 1 else _sequences(state)
+    if whole == 0:
+        return state
+    return _mapped(state, _state_axis, lambda array, axis: array.take(range(*_bounds(group, whole)), axis))
+
+
+def _sequences(state: Any) -> int:
+    """The number of sequences that a state is of; 0 for one without arrays."""
+    sizes = {array.shape[axis] for array, axis in _arrays(state, _state_axis)}
+    if len(sizes) > 1:
+        want = "arrays (layers, B, H) or (B, H) of one number of sequences"
+        raise ShapeError(f"state: want {want}, to give each process its own, got {sorted(sizes)} sequences")
+    return sizes.pop() if sizes else 0
+
+
+def _state_axis(array: Any) -> int:
+    return 1 if array.ndim > 2 else 0
+
+
+def _bounds(group: Group, whole: int) -> tuple[int, int]:
+    return whole * group.rank // group.size, whole * (group.rank + 1) // group.size
+
+
+def _cut(batch: Any, axes: Axes, first: int, last: int) -> Any:
+    return _mapped(batch, axes, lambda array, axis: array[(slice(None),) * axis + (slice(first, last),)])
+
+
+def _arrays(nest: Any, axes: Axes) -> Iterator[tuple[Any, int]]:
+    """Each array with its axis."""
+    found: list[tuple[Any, int]] = []
+    _mapped(nest, axes, lambda array, axis: found.append((array, axis)))
+    return iter(found)
+
+
+def _mapped(nest: Any, axes: Axes, of: Callable[[Any, int], Any]) -> Any:
+    """The same nest with ``of(array, axis)`` for each array; one of a single dimension has its sequences there."""
+    if hasattr(nest, "shape") and hasattr(nest, "dtype"):
+        return of(nest, axes(nest) if callable(axes) else min(axes, nest.ndim - 1)) if nest.ndim else nest
+    if isinstance(nest, dict):
+        return {name: _mapped(part, axes[name] if isinstance(axes, dict) else axes, of) for name, part in nest.items()}
+    if isinstance(nest, list | tuple):
+        each = axes if isinstance(axes, list | tuple) else [axes] * len(nest)
+        if len(each) != len(nest):
+            raise ShapeError(f"batch_axes: want {len(nest)}, one for each part of a batch, got {len(each)}")
+        parts = [_mapped(part, axis, of) for part, axis in zip(nest, each, strict=True)]
+        return tuple(parts) if isinstance(nest, tuple) else parts
+    return nest
