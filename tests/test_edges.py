@@ -455,7 +455,7 @@ TABLE: dict[str, Row] = {
 ELSEWHERE = {
     "Forecaster", "LanguageModel", "SequenceClassifier", "Transcriber", "Translator",  # the tests of the labs
     "Module", "Sequential", "Tensor", "tensor", "apply", "concatenate", "stack", "no_grad",  # test_tape, test_nn
-    "enable_grad", "Device", "Trainer", "explain", "functional", "io", "data", "labs", "plot", "train",
+    "enable_grad", "Device", "Trainer", "explain", "functional", "io", "data", "labs", "parallel", "plot", "train",
     "io.keras", "io.onnx", "io.torch", "data.Passes",
 }  # fmt: skip
 
