@@ -432,6 +432,14 @@ TABLE: dict[str, Row] = {
         {"series": "series", "targets": "series", "streams": "size", "window": "size", "ahead": "count",
          "fill": "value", "drop_last": "flag", "batch_first": "flag"}, ("targets", "fill"),
     ),
+    "data.LazyStreams": Row(
+        gl.data.LazyStreams, {"series": np.arange(9), "streams": 2, "window": 2},
+        {"series": "series", "streams": "size", "window": "size", "ahead": "count", "fill": "value",
+         "drop_last": "flag", "batch_first": "flag"}, ("fill",),
+    ),
+    "data.Streams.share": Row(
+        gl.data.Streams(np.arange(9), 2, 2).share, {"rank": 0, "size": 1}, {"rank": "count", "size": "size"},
+    ),
     # -- the rest
     "check_cell": Row(
         gl.check_cell, {"cell": "rnn"}, {"cell": "choice", "seed": "count"},

@@ -1,4 +1,5 @@
-"""Batches for training: padded sequences, windows, streams that carry a state; positions can be saved.
+"""Batches for training: padded sequences, windows, streams that carry a state, from memory or from disk; positions
+can be saved.
 
 Sequences come time first, (T, B, ...), as the layers read them: ``gl.LSTM(D, H)``. Every data set takes
 ``batch_first=True``, which makes them (B, T, ...), for ``gl.LSTM(D, H, batch_first=True)``, and has an attribute of
@@ -11,8 +12,9 @@ stood, and gives the batches that the saved one would have given, in the same or
 """
 
 from gpulstm.data.batches import Batches
+from gpulstm.data.lazy import LazyStreams
 from gpulstm.data.padding import pad_sequences
 from gpulstm.data.passes import Passes
 from gpulstm.data.series import Streams, Windows
 
-__all__ = ["Batches", "Passes", "Streams", "Windows", "pad_sequences"]
+__all__ = ["Batches", "LazyStreams", "Passes", "Streams", "Windows", "pad_sequences"]

@@ -1,6 +1,7 @@
 """A long series in windows: side by side in batches, or one after the other with a state carried over."""
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import numpy as np
 
@@ -131,21 +132,25 @@ class Streams(Passes):
         self.batch_first = checks.flag("batch_first", batch_first)
         x, y = _series(series, targets)
         self._steps = len(x)
-        if len(x) <= self.ahead:
-            raise ShapeError(f"series: want at least {self.ahead + 1} steps, got {len(x)}")
+        _, batches = stream_sizes(self._steps, self.streams, self.window, self.ahead, fill is not None, self.drop_last)
         x, y = x[: len(x) - self.ahead], y[self.ahead :]
-        if len(x) < self.streams:
-            want = f"at least {self.streams + self.ahead} steps for {self.streams} streams"
-            raise ShapeError(f"series: want {want}, got {self._steps}")
         if fill is not None:
             fill = held("fill", fill, y.dtype, of="series" if targets is None else "targets")
         self._x = _side_by_side(x, self.streams, None if fill is None else 0)
         self._y = _side_by_side(y, self.streams, fill)
-        batches = len(self._x) // self.window if self.drop_last else -(-len(self._x) // self.window)
-        if batches == 0:
-            least = self.window * self.streams + self.ahead
-            raise ShapeError(f"series: want at least {least} steps for one window with drop_last, got {self._steps}")
         super().__init__(batches)
+
+    def share(self, rank: int, size: int) -> Self:
+        """What process ``rank`` of ``size`` takes of every batch.
+
+        These are the columns from ``streams * rank // size`` up to ``streams * (rank + 1) // size``. There are as many
+        batches as in the whole, and a state of the whole fits every share, and the other way round. Raises ShapeError
+        for more processes than streams, and for a rank that is not below size.
+        """
+        columns = columns_of(self.streams, rank, size)
+        part = copy.copy(self)  # which begins with a whole pass
+        part._x, part._y, part.streams = self._x[:, columns], self._y[:, columns], columns.stop - columns.start
+        return part
 
     def _order(self, generator: np.random.Generator | None) -> None:
         return None
@@ -164,6 +169,31 @@ class Streams(Passes):
         usual: dict[str, Any] = {"ahead": 1, "drop_last": False, "batch_first": False}
         options += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join(options)
+
+
+def stream_sizes(steps: int, streams: int, window: int, ahead: int, filled: bool, drop_last: bool) -> tuple[int, int]:
+    """(pairs in a stream, batches in a pass) of a series cut into streams, ``filled`` up at the end or cut off.
+
+    Raises ShapeError for a series that is too short.
+    """
+    pairs = steps - ahead
+    if pairs < 1:
+        raise ShapeError(f"series: want at least {ahead + 1} steps, got {steps}")
+    if pairs < streams:
+        raise ShapeError(f"series: want at least {streams + ahead} steps for {streams} streams, got {steps}")
+    length = -(-pairs // streams) if filled else pairs // streams
+    batches = length // window if drop_last else -(-length // window)
+    if batches == 0:
+        least = window * streams + ahead
+        raise ShapeError(f"series: want at least {least} steps for one window with drop_last, got {steps}")
+    return length, batches
+
+
+def columns_of(streams: int, rank: int, size: int) -> slice:
+    """The columns of a batch that process ``rank`` of ``size`` takes; raises ShapeError for none."""
+    size = checks.integer("size", size, 1, streams + 1, f"from 1 to {streams} processes, the number of streams")
+    rank = checks.integer("rank", rank, 0, size)
+    return slice(streams * rank // size, streams * (rank + 1) // size)
 
 
 def _series(series: Any, targets: Any) -> tuple[Array, Array]:

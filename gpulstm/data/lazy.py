@@ -1,0 +1,101 @@
+"""Streams of a series that is too large for memory: a batch reads its own steps alone."""
+
+import copy
+from typing import Any, Self
+
+from gpulstm import checks
+from gpulstm.backend import Array, backend_of
+from gpulstm.data.arguments import as_array, held
+from gpulstm.data.passes import Passes
+from gpulstm.data.series import columns_of, stream_sizes
+from gpulstm.errors import DTypeError, ShapeError
+
+
+class LazyStreams(Passes):
+    """The batches that ``Streams`` gives, of a series that stays where it is, e.g. on disk.
+
+    ``series`` (N, ...) has a length, and slices ``series[start:stop]`` that are arrays (stop - start, ...): a
+    numpy.memmap, a data set of h5py or zarr, an array in memory. A batch reads one slice of window + ahead steps for
+    each stream, and nothing is kept. The other arguments are those of ``Streams``; y is always of the series itself.
+
+    Raises DTypeError for a series without length and slices, and what ``Streams`` raises; on reading, ShapeError for
+    slices that are shorter than the length told.
+    """
+
+    def __init__(
+        self,
+        series: Any,
+        streams: int,
+        window: int,
+        *,
+        ahead: int = 1,
+        fill: float | None = None,
+        drop_last: bool = False,
+        batch_first: bool = False,
+    ) -> None:
+        self.streams, self.window = checks.count("streams", streams, 1), checks.count("window", window, 1)
+        self.ahead, self.drop_last = checks.count("ahead", ahead), checks.flag("drop_last", drop_last)
+        self.batch_first = checks.flag("batch_first", batch_first)
+        self._series = _sliceable(series)
+        self._steps, first = len(self._series), as_array("series", self._series[:1])
+        filled = fill is not None
+        sizes = (self._steps, self.streams, self.window, self.ahead, filled, self.drop_last)
+        self._length, batches = stream_sizes(*sizes)
+        self._fill = held("fill", fill, first.dtype, of="series") if filled else None
+        self._columns = range(self.streams)
+        super().__init__(batches)
+
+    def share(self, rank: int, size: int) -> Self:
+        """What process ``rank`` of ``size`` takes of every batch; see ``Streams.share``. Nothing else is read."""
+        part = copy.copy(self)  # which begins with a whole pass
+        part._columns = self._columns[columns_of(self.streams, rank, size)]
+        part.streams = len(part._columns)
+        return part
+
+    def _order(self, generator: Any) -> None:
+        return None
+
+    def _batch(self, order: None, k: int) -> tuple[Array, Array]:
+        start = k * self.window
+        length = min(self.window, self._length - start)
+        pairs = [self._pairs(column * self._length + start, length) for column in self._columns]
+        return self._side_by_side([x for x, _ in pairs]), self._side_by_side([y for _, y in pairs])
+
+    def _pairs(self, start: int, length: int) -> tuple[Array, Array]:
+        """x and y (length, ...) from step ``start``; behind the end of the series they are filled up."""
+        real = max(0, min(length, self._steps - self.ahead - start))
+        stop = start + real + self.ahead if real else start
+        steps = as_array("series", self._series[start:stop])
+        if len(steps) != stop - start:
+            raise ShapeError(f"series: want {stop - start} steps in a slice from {start} on, got {len(steps)}")
+        x, y = steps[:real], steps[len(steps) - real :]
+        if real == length:
+            return x, y
+        backend = backend_of(steps)
+        shape = (length - real, *steps.shape[1:])
+        with backend:
+            rest = [backend.xp.full(shape, value, steps.dtype) for value in (0, self._fill)]
+            return backend.xp.concatenate([x, rest[0]]), backend.xp.concatenate([y, rest[1]])
+
+    def _side_by_side(self, columns: list[Array]) -> Array:
+        """The columns (T, ...) as (T, B, ...), or (B, T, ...), in new memory."""
+        backend = backend_of(columns[0])
+        with backend:
+            return backend.xp.ascontiguousarray(backend.xp.stack(columns, axis=0 if self.batch_first else 1))
+
+    def extra_repr(self) -> str:
+        options = [f"{self._steps} steps, streams={self.streams}, window={self.window}"]
+        usual: dict[str, Any] = {"ahead": 1, "drop_last": False, "batch_first": False}
+        options += [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join(options)
+
+
+def _sliceable(series: Any) -> Any:
+    """The series, if it has a length and slices; a list is read as an array."""
+    if isinstance(series, list | tuple):
+        series = as_array("series", series)
+    if isinstance(series, str | bytes | dict) or not hasattr(series, "__len__") or not hasattr(series, "__getitem__"):
+        raise DTypeError(f"series: want what has a length and slices, e.g. a numpy.memmap, got {type(series).__name__}")
+    if getattr(series, "shape", (1,)) == ():
+        raise ShapeError("series: want (N, ...) with N steps, got ()")
+    return series
