@@ -404,7 +404,7 @@ def test_settings_of_another_kind_are_refused_and_numpys_numbers_are_numbers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level": "line"}, "level: want one of char, word, got 'line'"),
+        ({"level": "line"}, "level: want one of char, word, bpe, got 'line'"),
         ({"vocabulary": 1}, "vocabulary: want at least 2"),
         ({"hidden": 0}, "hidden: want at least 1, got 0"),
         ({"patience": 0}, "patience: want at least 1"),

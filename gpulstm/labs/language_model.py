@@ -12,7 +12,6 @@ from gpulstm.backend import Device, backend_of
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.labs import text
 from gpulstm.labs.protocol import Protocol
-from gpulstm.labs.text_corpus import split
 from gpulstm.labs.text_file import model_facts
 from gpulstm.labs.text_model import TextModel
 from gpulstm.labs.text_training import Settings, language_loss, settings_of
@@ -39,7 +38,8 @@ class LanguageModel(Protocol):
     The gl.Module is ``model_``.
 
     level, vocabulary_size
-        "char" or "word"; the most words that a vocabulary of words has.
+        "char", "word" or "bpe" (pieces of words by byte-pair encoding; it needs tokenizers); the most tokens that a
+        vocabulary of the last two has.
     embedding_size, hidden_size, num_layers, dropout
         Sizes of the embedding and of the LSTM, and the rate at which its outputs are dropped in training.
     batch_size, window
@@ -102,7 +102,7 @@ class LanguageModel(Protocol):
         model, total, count = self.model_, 0.0, 0
         backend = backend_of(model.linear.weight.data)
         for one in _texts(X):
-            numbers, state = model.vocabulary.encode(split(one, model.vocabulary.level)), None
+            numbers, state = model.vocabulary.numbers(one), None
             for start in range(0, len(numbers) - 1, WINDOW):
                 part = backend.asarray(numbers[start : start + WINDOW + 1, None])
                 with evaluation(model), no_grad():

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+import numpy as np
 
 from gpulstm import parallel
 from gpulstm.backend import Device
@@ -14,15 +16,28 @@ from gpulstm.labs.files import RunFiles, checkpoint_path
 from gpulstm.labs.text_corpus import UNKNOWN, Corpus, default_corpus, digest_of, read_texts
 from gpulstm.labs.text_file import KIND, description, load_model, model_digest, model_facts, save_model
 from gpulstm.labs.text_model import TextModel
+from gpulstm.labs.text_prepare import prepare
+from gpulstm.labs.text_prepared import open_corpus
 from gpulstm.labs.text_sample import sample
-from gpulstm.labs.text_training import Settings, check_settings_of, new_model, new_trainer, settings_of, streams
+from gpulstm.labs.text_training import (
+    MOST_HELD_OUT,
+    Settings,
+    check_settings_for,
+    check_settings_of,
+    new_model,
+    new_trainer,
+    settings_for,
+    settings_of,
+    streams,
+)
+from gpulstm.labs.text_vocabulary import Vocabulary
 from gpulstm.nn.summary import table
 from gpulstm.train import checkpoint
 from gpulstm.train.saved import check_finite
 
 __all__ = [
-    "Settings", "TextModel", "checkpoint_path", "default_corpus", "kept_settings", "load_model", "read_texts", "sample",
-    "save_model", "settings_of", "train",
+    "Settings", "TextModel", "checkpoint_path", "default_corpus", "kept_settings", "load_model", "open_corpus",
+    "prepare", "read_texts", "sample", "save_model", "settings_for", "settings_of", "train",
 ]  # fmt: skip
 
 # Settings that only say how long to train and how often to look: a run may be resumed with others.
@@ -39,6 +54,7 @@ def train(
     text: str | None = None,
     settings: Settings | None = None,
     *,
+    corpus: str | Path | None = None,
     model: TextModel | str | Path | None = None,
     device: str | Device = "auto",
     out: str | Path | None = None,
@@ -51,6 +67,10 @@ def train(
     say: Callable[[str], None] = lambda line: None,
 ) -> TextModel:
     """Train a language model on a text, by default the Python language reference; return the best one met.
+
+    ``corpus`` is, in place of a text, a folder that ``prepare`` wrote: it is read as it is needed, so it may be larger
+    than memory, and trains the same model as its text would. The last tenth of the tokens is held out, and of that
+    the first million are what the validation loss is of.
 
     The model is written to ``out``, and a checkpoint beside it (see ``checkpoint_path``). With ``resume`` the
     run goes on from that, if it is there: an interrupted one to its end, a finished one to more
@@ -68,7 +88,7 @@ def train(
     Raises what ``Trainer.fit`` raises; FileExists, before any work, where a file of another run would be
     overwritten, unless with ``force``; FormatError for a text shorter than the windows asked for, for
     characters that ``model`` does not know, and for a checkpoint of another run, naming what differs;
-    ShapeError for settings that ``model`` does not have. Files that cannot be written are found before
+    ShapeError for settings that ``model`` or ``corpus`` does not have. Files that cannot be written are found before
     training begins.
 
     >>> model = train(open("book.txt").read(), Settings(hidden=512), out="book.safetensors")
@@ -88,25 +108,27 @@ def train(
         check_finite(base.state_dict())
         settings = settings or settings_of(base)
         check_settings_of(base, settings)
+    prepared = None if corpus is None else open_corpus(corpus)
+    if prepared is not None:
+        settings = settings or settings_for(prepared)
+        check_settings_for(prepared, settings, base)
     settings = settings or Settings()
-    text = default_corpus() if text is None else text
-    if not isinstance(text, str):
-        raise DTypeError(f"text: want a string, got {type(text).__name__}; read files with read_texts([...])")
-    files, facts = RunFiles.of(out, log, plot), _facts(settings, text, origin)
+    text = _checked_text(text, corpus)
+    digest = digest_of(text) if prepared is None else prepared.digest
+    files, facts = RunFiles.of(out, log, plot), {**asdict(settings), "corpus": digest, "from": origin}
     notes = {name: fact for name, fact in facts.items() if name not in FREE}
     group = parallel.group()
-    done = group.on_root(
-        lambda: files.claim(notes, model_facts, ADVICE, resume=resume, force=force, further=FURTHER)
-    )
+    done = group.on_root(lambda: files.claim(notes, model_facts, ADVICE, resume=resume, force=force, further=FURTHER))
 
     place = find_device(device)
     say(f"device: {place}" + (f" ({place.reason})" if place.reason else ""))
-    corpus = Corpus.of(text, settings.level, settings.vocabulary, None if base is None else base.vocabulary)
-    say(f"corpus: {corpus}")
-    if base is not None and (unknown := int((corpus.train == 0).sum())) and settings.level == "word":
-        say(f"{unknown:,} of {corpus.train.size:,} words to train on are unknown to the model: {UNKNOWN}")
-    batches, validation = streams(corpus, settings)
-    new = new_model(corpus, settings, place)
+    known = None if base is None else base.vocabulary
+    if done is not None and settings.level == "bpe" and files.checkpoint is not None:
+        known = load_model(files.checkpoint, "cpu").vocabulary  # another version of the library might learn another
+    read = prepared or Corpus.of(text, settings.level, settings.vocabulary, known)
+    _describe(read, known, say)
+    batches, validation = streams(read, settings)
+    new = new_model(read, settings, place)
     if base is not None:
         new.load_state_dict(base.state_dict())
     say(table(new))
@@ -161,9 +183,26 @@ def _kept_origin(out: str | Path) -> str | None:
     return notes.get("from") if isinstance(notes, dict) else None
 
 
-def _facts(settings: Settings, text: str, origin: str | None) -> dict[str, Any]:
-    """All that decides what a run computes, and how long; ``origin`` is the digest of the model it begins from."""
-    return {**asdict(settings), "corpus": digest_of(text), "from": origin}
+def _checked_text(text: str | None, corpus: str | Path | None) -> str:
+    """The text to train on, empty where a corpus takes its place. Raises DTypeError for both, and for no text."""
+    if text is None:
+        return default_corpus() if corpus is None else ""
+    if corpus is not None:
+        raise DTypeError("text: want None beside a corpus, got a text too")
+    if not isinstance(text, str):
+        raise DTypeError(f"text: want a string, got {type(text).__name__}; read files with read_texts([...])")
+    return text
+
+
+def _describe(corpus: Corpus, known: Vocabulary | None, say: Callable[[str], None]) -> None:
+    """Say what is trained on; ``known`` is the vocabulary of a model to be trained further."""
+    say(f"corpus: {corpus}")
+    if len(corpus.held_out) > MOST_HELD_OUT:
+        say(f"validation is on the first {MOST_HELD_OUT + 1:,} tokens that are held out")
+    if known is None or known.level != "word" or not isinstance(corpus.train, np.ndarray):
+        return
+    if unknown := int((corpus.train == 0).sum()):
+        say(f"{unknown:,} of {corpus.train.size:,} words to train on are unknown to the model: {UNKNOWN}")
 
 
 def _beginning(checkpoint: Path | None, done: int | None, steps: int) -> str:

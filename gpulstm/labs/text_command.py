@@ -1,4 +1,4 @@
-"""The commands of the text lab: train, sample, info."""
+"""The commands of the text lab: train, prepare, sample, inspect, info."""
 
 import shlex
 from dataclasses import replace
@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gpulstm.errors import ShapeError
+from gpulstm.errors import FormatError, ShapeError
 from gpulstm.io.files import atomic_write
 from gpulstm.labs import text
 from gpulstm.labs.command import (
@@ -22,9 +22,15 @@ from gpulstm.labs.command import (
 from gpulstm.labs.estimator import silent
 from gpulstm.labs.text_file import model_facts
 from gpulstm.labs.text_inspect import inspect as make_page
+from gpulstm.labs.text_prepared import is_prepared, vocabulary_in
+from gpulstm.labs.text_vocabulary import LEVELS
 from gpulstm.nn.summary import table
 
 DEFAULT = text.Settings()
+LEVEL = click.option("--level", type=click.Choice(LEVELS), default=DEFAULT.level, help="Token type.")
+VOCABULARY = click.option(
+    "--vocabulary", default=DEFAULT.vocabulary, help="Maximum vocabulary size with --level word or bpe."
+)
 
 
 @click.group(name="text")
@@ -36,8 +42,8 @@ def text_lab() -> None:
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True))
 @ENCODING
 @click.option("--from", "start", type=FILE, help="Continue training this model on the given text.")
-@click.option("--level", type=click.Choice(["char", "word"]), default=DEFAULT.level, help="Token type.")
-@click.option("--vocabulary", default=DEFAULT.vocabulary, help="Maximum vocabulary size with --level word.")
+@LEVEL
+@VOCABULARY
 @click.option("--embedding", default=DEFAULT.embedding, help="Embedding size.")
 @click.option("--hidden", default=DEFAULT.hidden, help="Hidden size of the LSTM.")
 @click.option("--layers", default=DEFAULT.layers, help="Number of LSTM layers.")
@@ -69,7 +75,10 @@ def train(
     quiet: bool,
     **knobs: Any,
 ) -> None:
-    """Train a language model on text FILEs (plain or gzip'd; - is standard input), or on the Python language reference.
+    """Train a language model on text FILEs, or on the Python language reference.
+
+    FILEs are plain or compressed by gzip or zstd; - is standard input. One FILE may be the folder of a corpus that
+    `gpulstm text prepare` wrote, of any size.
 
     The last tenth of the text is held out for validation, and the best model by it is kept. Ctrl-C and SIGTERM
     save a checkpoint; the same command with --resume continues from it, with the options it began with where you
@@ -78,15 +87,16 @@ def train(
     """
     check_apart(files, start, out=out, log=log, plot=plot)
     base = None if start is None else text.load_model(start, "cpu")
-    chosen = given(knobs)
-    usual = (text.kept_settings(out) if resume else None) or (base and text.settings_of(base)) or DEFAULT
+    chosen, corpus = given(knobs), _corpus(files, **given({"encoding": encoding}))
+    usual = (text.kept_settings(out) if resume else None) or (base and text.settings_of(base))
+    usual = usual or (DEFAULT if corpus is None else text.settings_for(text.open_corpus(corpus)))
     settings = replace(usual, **chosen)
-    if "vocabulary" in chosen and settings.level == "char":
-        raise ShapeError("vocabulary: want --level word, as characters are all kept, got --level char")
+    _check_vocabulary(chosen, settings.level)
     with training():
         model = text.train(
-            text.read_texts(files, encoding) if files else None,
+            text.read_texts(files, encoding) if files and corpus is None else None,
             settings,
+            corpus=corpus,
             model=base,
             device=device,
             out=out,
@@ -101,6 +111,63 @@ def train(
     if not quiet:
         click.echo("\n" + "".join(text.sample(model, "", 400, temperature=0.8, seed=0)) + "\n")
         click.echo(f"model: {out}\nsample from it: {shlex.join(['gpulstm', 'text', 'sample', out])}")
+
+
+def _corpus(files: tuple[str, ...], encoding: str | None = None) -> str | None:
+    """The folder of a prepared corpus, if that is what is to be read."""
+    folders = [file for file in files if is_prepared(file)]
+    if folders and (len(files) > 1 or encoding is not None):
+        got = f"{len(files)} FILEs" if len(files) > 1 else "--encoding"
+        raise FormatError(f"{folders[0]}: is a folder: want one prepared corpus alone, or text files, got also {got}")
+    return folders[0] if folders else None
+
+
+def _check_vocabulary(chosen: dict[str, Any], level: str) -> None:
+    if "vocabulary" in chosen and level == "char":
+        raise ShapeError("vocabulary: want --level word or bpe, as characters are all kept, got --level char")
+
+
+@text_lab.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(allow_dash=True))
+@click.option("--out", default="corpus", type=FILE, help="Folder of the corpus.")
+@ENCODING
+@click.option("--from", "start", type=FILE, help="Use the vocabulary of this model or prepared corpus.")
+@LEVEL
+@VOCABULARY
+@click.option("--resume", is_flag=True, help="Continue what was stopped, if it was begun.")
+@click.option("--force", is_flag=True, help="Overwrite an existing corpus.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+def prepare(
+    files: tuple[str, ...],
+    out: str,
+    encoding: str,
+    start: str | None,
+    resume: bool,
+    force: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Write text FILEs of any size as a corpus of tokens, once; `gpulstm text train` then starts at once.
+
+    FILEs are plain or compressed by gzip or zstd; - is standard input. Memory stays below 300 MB. The same command with
+    --resume continues after Ctrl-C or a crash.
+    """
+    chosen, usual = given(options), None if start is None else vocabulary_in(start)
+    if usual is not None and (unused := sorted(chosen)):
+        raise ShapeError(f"{unused[0]}: want none beside --from, which has its own, got --{unused[0]}")
+    _check_vocabulary(chosen, options["level"])
+    corpus = text.prepare(
+        files,
+        out,
+        level=options["level"],
+        vocabulary=options["vocabulary"] if usual is None else usual,
+        encoding=encoding,
+        resume=resume,
+        force=force,
+        say=silent if quiet else click.echo,
+    )
+    if not quiet:
+        click.echo(f"corpus: {corpus}\ntrain on it: {shlex.join(['gpulstm', 'text', 'train', out])}")
 
 
 @text_lab.command()
@@ -145,7 +212,10 @@ def inspect(model: str, words: str | None, html: str, force: bool) -> None:
 @text_lab.command()
 @click.argument("model", type=FILE)
 def info(model: str) -> None:
-    """Print the layers of a MODEL or a checkpoint, and how it was trained."""
+    """Print the layers of a MODEL or a checkpoint, and how it was trained; or what is in a prepared corpus."""
+    if is_prepared(model):
+        click.echo(f"corpus: {text.open_corpus(model)}")
+        return
     loaded = text.load_model(model, "cpu")
     click.echo(f"vocabulary: {len(loaded.vocabulary):,} tokens of level {loaded.vocabulary.level}")
     click.echo(table(loaded))

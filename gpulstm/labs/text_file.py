@@ -11,7 +11,7 @@ import numpy as np
 from gpulstm.backend import Device, backend_of
 from gpulstm.errors import FormatError, ShapeError
 from gpulstm.labs import model_file
-from gpulstm.labs.text_corpus import Vocabulary
+from gpulstm.labs.text_corpus import vocabulary_from
 from gpulstm.labs.text_model import TextModel
 
 KIND = "text model"
@@ -27,7 +27,7 @@ def save_model(path: str | Path, model: TextModel, facts: Mapping[str, Any] | No
 
 def description(model: TextModel) -> dict[str, Any]:
     """What is needed beside the arrays to make the model again, in JSON values."""
-    return {"config": model.config, "level": model.vocabulary.level, "vocabulary": model.vocabulary.tokens}
+    return {"config": model.config, "level": model.vocabulary.level, "vocabulary": model.vocabulary.to_json()}
 
 
 def load_model(path: str | Path, device: str | Device = "auto") -> TextModel:
@@ -39,7 +39,7 @@ def load_model(path: str | Path, device: str | Device = "auto") -> TextModel:
     """
     arrays, header = model_file.load(path, KIND)
     try:
-        vocabulary = Vocabulary(header["level"], header["vocabulary"])
+        vocabulary = vocabulary_from(header["level"], header["vocabulary"])
         config = {name: header["config"][name] for name in ("embedding", "hidden", "layers", "dropout")}
         dtype = _check_arrays(arrays, len(vocabulary), **config)
     except (KeyError, TypeError, ValueError) as error:

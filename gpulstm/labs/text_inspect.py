@@ -10,7 +10,6 @@ import numpy as np
 from gpulstm.backend import backend_of
 from gpulstm.errors import FormatError, ShapeError
 from gpulstm.functional import softmax
-from gpulstm.labs.text_corpus import split
 from gpulstm.labs.text_model import TextModel
 from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import no_grad
@@ -30,7 +29,7 @@ def inspect(model: TextModel, text: str) -> str:
     Raises FormatError for a text without a token, for characters that the model has never seen, and for a text so long
     that the page would hold more than 4 million values.
     """
-    pieces = list(split(text, model.vocabulary.level))
+    pieces = list(model.vocabulary.split(text))
     if not pieces:
         raise FormatError("text: want at least one token, got an empty text")
     layers, hidden = model.config["layers"], model.config["hidden"]
@@ -58,8 +57,10 @@ def _traced(model: TextModel, numbers: np.ndarray, pieces: list[str]) -> tuple[d
     if not np.isfinite(probabilities).all():
         raise ShapeError("model: want finite probabilities, got others; its weights are too large for its type")
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :LIKELY]
-    names = model.vocabulary.tokens
-    predictions = [[[names[n], round(float(p[n]), 4)] for n in row] for row, p in zip(best, probabilities, strict=True)]
+    predictions = [
+        [[model.vocabulary.decode([n]), round(float(p[n]), 4)] for n in row]
+        for row, p in zip(best, probabilities, strict=True)
+    ]
     return {name: values[:, 0] for name, values in traced.items()}, predictions
 
 

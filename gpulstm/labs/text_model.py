@@ -6,7 +6,7 @@ import numpy as np
 
 from gpulstm.backend import Array, Device, backend_of
 from gpulstm.errors import FormatError
-from gpulstm.labs.text_corpus import Vocabulary, split
+from gpulstm.labs.text_vocabulary import Vocabulary
 from gpulstm.nn import LSTM, Dropout, Embedding, Linear, Module
 from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import Tensor, no_grad
@@ -45,7 +45,7 @@ class TextModel(Module):
 
     def unseen(self, text: str) -> str:
         """The characters or words of the text that the model has never seen, quoted; empty without any."""
-        return self.vocabulary.unseen(split(text, self.vocabulary.level))
+        return self.vocabulary.unseen(self.vocabulary.split(text))
 
     def prompt(self, text: str) -> np.ndarray:
         """The numbers (N,) that a text begins from, at least one: an empty prompt stands for the end of a
@@ -55,10 +55,9 @@ class TextModel(Module):
         """
         if self.vocabulary.level == "char" and (unseen := self.unseen(text)):
             raise FormatError(f"prompt: want characters the model has seen, got {unseen}")
-        pieces = split(text, self.vocabulary.level)
-        if not pieces:
-            pieces = ["\n"] if not self.vocabulary.unseen(["\n"]) else self.vocabulary.tokens[:1]
-        return self.vocabulary.encode(pieces)
+        if not text:
+            return self.vocabulary.numbers("\n") if not self.vocabulary.unseen(["\n"]) else np.zeros(1, np.int64)
+        return self.vocabulary.numbers(text)
 
     def step(self, numbers: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
         """Read the numbers (N,) and predict what follows: (logits (V,) in NumPy, state); -inf for "<unk>"."""

@@ -57,8 +57,9 @@ def sample(
     repeated.
 
     The model's state is carried from token to token. For the options see ``Choice``. One ``seed`` gives one
-    text on one device; None gives another each time. A word-level model never writes "<unk>". An empty prompt
-    stands for the end of a line. The model computes as in use, without dropout, and keeps the mode it is in.
+    text on one device; None gives another each time. A word-level model never writes "<unk>". Of a character in
+    several tokens of level "bpe" the last has all of it. An empty prompt stands for the end of a line. The model
+    computes as in use, without dropout, and keeps the mode it is in.
 
     Raises, before the first token, ShapeError for options out of range, DTypeError for those of another kind,
     FormatError for a prompt with characters that the model has never seen, and NotFinite for a model with
@@ -79,17 +80,18 @@ def sample(
         raise ShapeError(f"seed: want 0 or more, got {seed}")
     choose = Choice(temperature, top_k, top_p)
     check_finite(model.state_dict())
-    return _continue(model, model.prompt(prompt), length, choose, np.random.default_rng(seed))
+    numbers = _numbers(model, model.prompt(prompt), length, choose, np.random.default_rng(seed))
+    return model.vocabulary.stream(numbers)
 
 
-def _continue(
+def _numbers(
     model: TextModel, numbers: np.ndarray, length: int, choose: Choice, generator: np.random.Generator
-) -> Iterator[str]:
+) -> Iterator[int]:
     state = None
     for _ in range(length):
         logits, state = model.step(numbers, state)
         if not (logits < np.inf).all() or not np.isfinite(logits).any():  # NaN is below nothing
             raise NotFinite("logits: want finite numbers, got others; the model's weights are too large for its type")
         number = choose(logits, generator)
-        yield model.vocabulary.tokens[number]
+        yield number
         numbers = np.array([number])

@@ -7,10 +7,11 @@ import numpy as np
 
 from gpulstm import random
 from gpulstm.backend import Device, backend_of
-from gpulstm.data import Streams
+from gpulstm.data import LazyStreams
 from gpulstm.errors import DTypeError, FormatError, ShapeError
-from gpulstm.labs.text_corpus import LEVELS, Corpus
+from gpulstm.labs.text_corpus import Corpus
 from gpulstm.labs.text_model import TextModel
+from gpulstm.labs.text_vocabulary import LEVELS, Vocabulary
 from gpulstm.nn import cross_entropy
 from gpulstm.optim import Adam
 from gpulstm.precision import IEEE, checked
@@ -19,8 +20,9 @@ from gpulstm.tape import Tensor
 from gpulstm.train import Trainer
 from gpulstm.train.batch import IGNORED
 
-# Validation reads the held-out text always in the same way, so that losses of different runs can be compared.
-HELD_OUT_STREAMS, HELD_OUT_WINDOW = 32, 128
+# Validation reads the held-out text always in the same way, so that losses of different runs can be compared. Of a
+# long one it reads the beginning alone: a million tokens are enough to tell models apart, and all of them take hours.
+HELD_OUT_STREAMS, HELD_OUT_WINDOW, MOST_HELD_OUT = 32, 128, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Settings:
     """Everything that decides what a training run computes; ``gpulstm text train --help`` explains each."""
 
     level: str = "char"
-    vocabulary: int = 10_000  # most tokens at level "word"
+    vocabulary: int = 10_000  # most tokens at the levels "word" and "bpe"
     embedding: int = 64
     hidden: int = 256
     layers: int = 1
@@ -102,25 +104,51 @@ def check_settings_of(model: TextModel, settings: Settings) -> None:
 def _fixed(model: TextModel) -> dict[str, Any]:
     """The settings that a model has for good."""
     config = {name: model.config[name] for name in ("embedding", "hidden", "layers")}
-    words = {"vocabulary": len(model.vocabulary)} if model.vocabulary.level == "word" else {}
-    return {"level": model.vocabulary.level, **words, **config, "dtype": str(model.linear.weight.dtype)}
+    return {**_tokens_of(model.vocabulary, None), **config, "dtype": str(model.linear.weight.dtype)}
 
 
-def streams(corpus: Corpus, settings: Settings) -> tuple[Streams, Streams]:
-    """The batches to train on, and those that predict every held-out token but the first once.
+def _tokens_of(vocabulary: Vocabulary, limit: int | None) -> dict[str, Any]:
+    """The settings that a vocabulary has; ``limit`` is the most tokens that it might have, None if it was given."""
+    size = {} if vocabulary.level == "char" else {"vocabulary": len(vocabulary) if limit is None else limit}
+    return {"level": vocabulary.level, **size}
+
+
+def settings_for(corpus: Corpus, **others: Any) -> Settings:
+    """The settings to train on a prepared corpus: its level and vocabulary, and usual others; ``others`` by name."""
+    return Settings(**{**_tokens_of(corpus.vocabulary, corpus.limit), **others})
+
+
+def check_settings_for(corpus: Corpus, settings: Settings, base: TextModel | None) -> None:
+    """Raise ShapeError for settings that contradict a prepared corpus, FormatError for a model with another vocabulary
+    to be trained further on it."""
+    if base is not None:
+        if base.vocabulary.to_json() != corpus.vocabulary.to_json():
+            raise FormatError(
+                "corpus: want the vocabulary of the model, got another; prepare the text with "
+                "`gpulstm text prepare --from` that model"
+            )
+        return
+    for name, want in _tokens_of(corpus.vocabulary, corpus.limit).items():
+        if (got := getattr(settings, name)) != want:
+            raise ShapeError(f"{name}: want {want}, as the corpus has, got {got}")
+
+
+def streams(corpus: Corpus, settings: Settings) -> tuple[LazyStreams, LazyStreams]:
+    """The batches to train on, and those that predict once every held-out token but the first, up to a million.
 
     Raises FormatError for a text too short for the streams and windows asked for.
     """
     want = settings.batch * settings.window + 1
-    if corpus.train.size < want:
+    if len(corpus.train) < want:
         raise FormatError(
             f"corpus: want at least {want:,} tokens to train on, for {settings.batch} streams of "
-            f"{settings.window}, got {corpus.train.size:,}; give more text, or a smaller batch or window"
+            f"{settings.window}, got {len(corpus.train):,}; give more text, or a smaller batch or window"
         )
-    held_out = min(HELD_OUT_STREAMS, corpus.held_out.size - 1)
+    validated = corpus.held_out if len(corpus.held_out) <= MOST_HELD_OUT else corpus.held_out[: MOST_HELD_OUT + 1]
+    held_out = min(HELD_OUT_STREAMS, len(validated) - 1)
     return (
-        Streams(corpus.train, settings.batch, settings.window),
-        Streams(corpus.held_out, held_out, HELD_OUT_WINDOW, fill=IGNORED),
+        LazyStreams(corpus.train, settings.batch, settings.window),
+        LazyStreams(validated, held_out, HELD_OUT_WINDOW, fill=IGNORED),
     )
 
 

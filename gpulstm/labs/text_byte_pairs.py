@@ -1,0 +1,133 @@
+"""The vocabulary of level "bpe": pieces of words made of bytes, learnt and cut by the library ``tokenizers``."""
+
+import codecs
+import functools
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpulstm.errors import FormatError, ShapeError
+from gpulstm.labs.text_vocabulary import CUT, Vocabulary
+
+BYTES = 256  # the tokens before the first merge
+LONGEST = 256  # bytes of a token
+BATCH = 1 << 14  # characters that the library cuts at once
+
+
+def _alphabet() -> dict[str, int]:
+    """The byte that each of 256 printable characters stands for, as in GPT-2's vocabulary (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(BYTES) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(BYTES + n): byte for n, byte in enumerate(others)}
+
+
+ALPHABET = _alphabet()
+
+
+class BytePairs(Vocabulary):
+    """Byte-pair encoding of the text's bytes (Sennrich, Haddow & Birch 2016; Radford et al. 2019).
+
+    The first tokens are the 256 bytes, in the order of the characters that stand for them in ``tokens``. Each merge
+    makes one more out of two that are there. Every text can be written in them, and is what they joined give.
+    """
+
+    def __init__(self, merges: Sequence[Sequence[str]]) -> None:
+        """``merges`` are pairs of tokens, in the order in which they are joined. Raises FormatError for others."""
+        numbers = {token: number for number, token in enumerate(sorted(ALPHABET))}
+        self.merges = [_pair(merge) for merge in (merges if isinstance(merges, list | tuple) else [merges])]
+        for first, second in self.merges:
+            if first not in numbers or second not in numbers or len(first + second) > LONGEST:
+                raise FormatError(
+                    f"vocabulary: want pairs of tokens that were made before, of at most {LONGEST} bytes together, "
+                    f"got {[first, second]!r:.60}"
+                )
+            numbers.setdefault(first + second, len(numbers))
+        self.level, self.tokens, self._numbers = "bpe", list(numbers), numbers
+
+    @classmethod
+    def learn(cls, stretches: Iterable[str], limit: int) -> "BytePairs":
+        """The vocabulary of at most ``limit`` tokens, from 256 up, that serves these texts best.
+
+        Raises ShapeError for a lower limit, FormatError without the library.
+        """
+        if limit < BYTES:
+            raise ShapeError(
+                f"vocabulary: want at least {BYTES} tokens at level 'bpe', one for every byte, got {limit}"
+            )
+        library = _library()
+        tokenizer = library.Tokenizer(library.models.BPE())
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        trainer = library.trainers.BpeTrainer(
+            vocab_size=limit, initial_alphabet=sorted(ALPHABET), max_token_length=LONGEST, show_progress=False
+        )
+        tokenizer.train_from_iterator(stretches, trainer)
+        return cls(json.loads(tokenizer.to_str())["model"]["merges"])
+
+    def to_json(self) -> Any:
+        return self.merges
+
+    def numbers(self, text: str) -> np.ndarray:
+        """The numbers of the text's tokens, (N,) int64. Raises FormatError without the library."""
+        try:
+            found = self._tokenizer.encode_batch_fast(list(_batches(text)), add_special_tokens=False)
+        except (UnicodeEncodeError, TypeError) as error:
+            raise FormatError("text: want characters that UTF-8 can write, got others") from error
+        return np.concatenate([np.empty(0, np.int64), *(np.array(one.ids, np.int64) for one in found)])
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        library = _library()
+        tokenizer = library.Tokenizer(library.models.BPE(vocab=self._numbers, merges=self.merges))
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return tokenizer
+
+    def split(self, text: str) -> list[str]:
+        """The text in pieces, one a token; of a character in several tokens the last has all of it."""
+        return list(self.stream(self.numbers(text)))
+
+    def stream(self, numbers: Iterable[int]) -> Iterator[str]:
+        """The text of each number as soon as its characters are whole; what is no text is shown as "\ufffd"."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for number in numbers:
+            yield decoder.decode(bytes(ALPHABET[character] for character in self.tokens[number]))
+        if rest := decoder.decode(b"", final=True):
+            yield rest
+
+    def unseen(self, pieces: Sequence[str]) -> str:
+        """Always empty: there is no text without tokens."""
+        return ""
+
+
+def _pair(merge: Any) -> tuple[str, str]:
+    if isinstance(merge, list | tuple) and len(merge) == 2 and all(isinstance(token, str) for token in merge):
+        return merge[0], merge[1]
+    raise FormatError(f"vocabulary: want pairs of tokens at level 'bpe', got {merge!r:.60}")
+
+
+def check_installed() -> None:
+    """Raise FormatError where the library is not installed."""
+    _library()
+
+
+def _batches(text: str) -> Iterator[str]:
+    """The text in parts that have no token in common; the library takes many short ones faster than a long one."""
+    start = 0
+    while start < len(text):
+        cut = CUT.search(text, start + BATCH)
+        end = cut.end() if cut else len(text)
+        yield text[start:end]
+        start = end
+
+
+def _library() -> Any:
+    if importlib.util.find_spec("tokenizers") is None:
+        raise FormatError(
+            "level: want the library tokenizers for 'bpe', which is not installed: pip install tokenizers, or use "
+            "level 'word'"
+        )
+    import tokenizers
+
+    return tokenizers

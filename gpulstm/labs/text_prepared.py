@@ -1,0 +1,139 @@
+"""A prepared corpus on disk: a folder with files of tokens and corpus.json, which says what they are."""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpulstm.errors import FormatError
+from gpulstm.io.files import LARGEST_HEADER, atomic_write
+from gpulstm.labs.text_corpus import Corpus, digest_with, held_out_from, vocabulary_from
+from gpulstm.labs.text_file import load_model
+from gpulstm.labs.text_stream import BEGIN, Place
+from gpulstm.labs.text_tokens import Tokens, dtype_for
+from gpulstm.labs.text_vocabulary import LEVELS, Vocabulary
+
+FILE = "corpus.json"
+KIND, VERSION = "gpulstm text corpus", 1
+
+
+@dataclass
+class Description:
+    """What corpus.json says, at every moment of the work: while it is not ``complete`` the work goes on from there."""
+
+    level: str
+    limit: int | None  # most tokens that the vocabulary might have; None for one that was given
+    vocabulary: Vocabulary | None = None  # None until it is learnt
+    text: Place | None = None  # the end of the text; None until it was read once
+    done: Place = BEGIN  # up to where the text's tokens are in the files
+    shards: list[dict[str, Any]] = field(default_factory=list)  # "tokens" and "sha256" of each file
+    counted: list[dict[str, Any]] = field(default_factory=list)  # files of words that were counted, see text_counts
+    complete: bool = False
+
+    def save(self, folder: Path) -> None:
+        """Write it, atomically. Raises OSError."""
+        values = {name: value for name, value in vars(self).items() if name != "vocabulary"}
+        values |= {"text": None if self.text is None else asdict(self.text), "done": asdict(self.done)}
+        if self.vocabulary is not None:
+            facts = {"dtype": dtype_for(len(self.vocabulary)).name, "tokens": sum(s["tokens"] for s in self.shards)}
+            values |= facts | {"vocabulary": self.vocabulary.to_json()}
+        data = json.dumps({"kind": KIND, "version": VERSION, **values}).encode()
+        atomic_write(folder / FILE, lambda file: file.write(data))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Description":
+        """What ``save`` wrote. Raises FormatError, saying what is wrong, for anything else; OSError."""
+        file = folder / FILE
+        try:
+            if (size := file.stat().st_size) > LARGEST_HEADER:
+                raise FormatError(f"want at most {LARGEST_HEADER:,} bytes, got {size:,}")
+            return _checked(json.loads(file.read_bytes()))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            what = f"no {error}" if isinstance(error, KeyError) else error
+            raise FormatError(f"{file}: want the description of a {KIND}: {what}") from error
+
+
+def is_prepared(path: str | Path) -> bool:
+    """Whether the path is a folder, as prepared corpora are."""
+    return str(path) != "-" and Path(path).is_dir()
+
+
+def vocabulary_in(path: str | Path) -> Vocabulary:
+    """The vocabulary of a model's file, or of a prepared corpus. Raises FormatError for others, OSError."""
+    if not is_prepared(path):
+        return load_model(path, "cpu").vocabulary
+    vocabulary = Description.load(Path(path)).vocabulary
+    if vocabulary is None:
+        raise FormatError(f"{path}: want a corpus with a vocabulary, got one that is still to be learnt")
+    return vocabulary
+
+
+def open_corpus(folder: str | Path) -> Corpus:
+    """The corpus that ``prepare`` wrote, of which nothing but its description and its files' sizes is read yet.
+
+    Nothing in it can run code. Raises FormatError for a folder without a finished corpus, and for files of other sizes;
+    on reading, for numbers out of the vocabulary; OSError for what cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / FILE).is_file():
+        raise FormatError(f"{folder}: want a folder that `gpulstm text prepare` wrote, got one without {FILE}")
+    told = Description.load(folder)
+    if not told.complete or told.text is None or told.vocabulary is None:
+        raise FormatError(
+            f"{folder}: want a finished corpus, got a part of one; go on with `gpulstm text prepare --resume`"
+        )
+    tokens = Tokens(folder, [shard["tokens"] for shard in told.shards], len(told.vocabulary))
+    cut = held_out_from(len(tokens), told.level)
+    # With its level and the limit a text decides the numbers of its tokens, so it is known by its own digest; another
+    # version of the library might learn other byte pairs.
+    decided = told.limit is not None and told.level != "bpe"
+    digest = told.text.sha256 if decided else digest_with(told.text.sha256, told.vocabulary)
+    return Corpus(told.vocabulary, tokens.part(0, cut), tokens.part(cut), told.text.characters, digest, told.limit)
+
+
+def _checked(values: dict[str, Any]) -> Description:
+    """The description in JSON values, each of which may be anything."""
+    for name, want in (("kind", KIND), ("version", VERSION)):
+        if values[name] != want:
+            raise FormatError(f"{name}: want {want!r}, got {values[name]!r:.60}")
+    if values["level"] not in LEVELS:
+        raise FormatError(f"level: want one of {', '.join(LEVELS)}, got {values['level']!r:.60}")
+    if type(values["complete"]) is not bool:
+        raise FormatError(f"complete: want true or false, got {values['complete']!r:.60}")
+    vocabulary = None
+    if "vocabulary" in values:
+        vocabulary = vocabulary_from(values["level"], values["vocabulary"])
+        if values["dtype"] != (want := dtype_for(len(vocabulary)).name):
+            raise FormatError(
+                f"dtype: want {want} for a vocabulary of {len(vocabulary):,}, got {values['dtype']!r:.60}"
+            )
+    shards = [_shard(shard) for shard in values["shards"]]
+    if vocabulary is not None and values["tokens"] != (want := sum(shard["tokens"] for shard in shards)):
+        raise FormatError(f"tokens: want {want}, those of all files, got {values['tokens']!r:.60}")
+    text, done = (None if values[name] is None else _place(values[name]) for name in ("text", "done"))
+    if done is None or (values["complete"] and (text != done or vocabulary is None)):
+        raise FormatError("done: want the end of the text in a complete corpus, got another place")
+    limit = None if values["limit"] is None else _count("limit", values["limit"])
+    counted = [{**asdict(_place(run)), "tokens": _count("tokens", run["tokens"])} for run in values["counted"]]
+    return Description(values["level"], limit, vocabulary, text, done, shards, counted, values["complete"])
+
+
+def _count(name: str, value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise FormatError(f"{name}: want a whole number from 0 up, got {value!r:.60}")
+    return value
+
+
+def _sha256(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
+        raise FormatError(f"sha256: want 64 hexadecimal digits, got {value!r:.80}")
+    return value
+
+
+def _place(value: Any) -> Place:
+    return Place(_count("characters", value["characters"]), _sha256(value["sha256"]))
+
+
+def _shard(value: Any) -> dict[str, Any]:
+    return {"tokens": _count("tokens", value["tokens"]), "sha256": _sha256(value["sha256"])}

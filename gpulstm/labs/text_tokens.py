@@ -1,0 +1,74 @@
+"""The tokens of a prepared corpus: numbers in files of bounded size, of which a slice reads its own part alone."""
+
+import bisect
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gpulstm.errors import DTypeError, FormatError
+
+SHARD = 1 << 26  # most tokens in a file
+
+
+def dtype_for(vocabulary_size: int) -> np.dtype:
+    """The element type of the files: two bytes where the numbers fit, else four; little-endian on every machine."""
+    return np.dtype("<u2" if vocabulary_size <= 1 << 16 else "<u4")
+
+
+def shard_file(folder: Path, number: int) -> Path:
+    """The file of shard ``number``, from 0; its name stands in no file, so that a corpus cannot name another."""
+    return folder / f"tokens-{number:05d}.bin"
+
+
+class Tokens:
+    """Numbers (N,) on disk; ``tokens[start:stop]`` reads those, as int64.
+
+    The files are read, not mapped to memory: what was read of a map counts as the process's memory until the system
+    takes it back, and a file that is cut off under a map ends the process.
+
+    Raises FormatError, naming the file, for a file of another size than it should have, and on reading for numbers
+    that are not in the vocabulary; OSError for a file that cannot be read.
+    """
+
+    def __init__(self, folder: Path, shards: Sequence[int], vocabulary_size: int) -> None:
+        """``shards`` are the tokens in each file."""
+        self._folder, self._size, self._dtype = folder, vocabulary_size, dtype_for(vocabulary_size)
+        self._ends = list(itertools.accumulate(shards))
+        self._part = range(self._ends[-1] if shards else 0)
+        for number, tokens in enumerate(shards):
+            file = shard_file(folder, number)
+            if (got := file.stat().st_size) != (want := tokens * self._dtype.itemsize):
+                raise FormatError(f"{file}: want {want:,} bytes, {self._dtype.itemsize} a token, got {got:,}")
+
+    def __len__(self) -> int:
+        return len(self._part)
+
+    def part(self, start: int, stop: int | None = None) -> "Tokens":
+        """The tokens from ``start`` to ``stop``, of which nothing is read yet."""
+        tokens = Tokens.__new__(Tokens)
+        vars(tokens).update(vars(self), _part=self._part[start:stop])
+        return tokens
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        if not isinstance(part, slice) or part.step not in (None, 1):
+            raise DTypeError(f"tokens: want a slice of neighbours, as tokens[3:7], got [{part!r}]")
+        wanted, arrays = self._part[part], [np.empty(0, np.int64)]
+        start = wanted.start
+        while start < wanted.stop:
+            number = bisect.bisect_right(self._ends, start)
+            stop = min(wanted.stop, self._ends[number])
+            first = self._ends[number - 1] if number else 0
+            arrays.append(self._read(number, start - first, stop - start))
+            start = stop
+        return np.concatenate(arrays)
+
+    def _read(self, number: int, start: int, count: int) -> np.ndarray:
+        file = shard_file(self._folder, number)
+        numbers = np.fromfile(file, self._dtype, count, offset=start * self._dtype.itemsize)
+        if len(numbers) < count:
+            raise FormatError(f"{file}: want {count} tokens from token {start} on, got {len(numbers)}: it was cut off")
+        if (largest := int(numbers.max(initial=0))) >= self._size:
+            raise FormatError(f"{file}: want numbers below {self._size}, the size of the vocabulary, got {largest}")
+        return numbers.astype(np.int64)
