@@ -12,6 +12,8 @@ from gpulstm.errors import ProcessError, ShapeError
 from gpulstm.parallel.environment import local_rank, own_cores, size_asked
 from gpulstm.parallel.group import TIMEOUT, Group
 
+MOST_NAMED = 16  # processes
+
 _ALONE = Group()
 _group = _ALONE
 _axes: Any = None
@@ -64,6 +66,7 @@ def init(timeout: float = TIMEOUT, batch_axes: Any = None) -> Group:
         told = local_rank()
         _group = Group(comm, here.Get_rank() if told is None else told, here.Get_size(), timeout)
         sys.excepthook = _end_all
+        _say_who(_group)
         _take_cores(here.Get_rank(), here)
         _take_gpu(_group.local_rank)
         state = _group.broadcast(random.generator_state(random.default_generator()))
@@ -124,10 +127,17 @@ def _take_gpu(number: int) -> None:
         cuda.Device(number % cuda.runtime.getDeviceCount()).use()
 
 
+def _say_who(group: Group) -> None:
+    """Whom the launcher means where it tells of a process that died: it knows their numbers, not their ranks."""
+    if group.is_root and group.size <= MOST_NAMED:
+        print("gpulstm: " + ", ".join(map(group.name, range(group.size))), file=sys.stderr, flush=True)
+
+
 def _end_all(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """``sys.excepthook`` of one of several processes: what is not caught here ends them all."""
     if issubclass(kind, KeyboardInterrupt) and hasattr(error, "checkpoint"):  # all stop together; see train
-        sys.__excepthook__(kind, error, trace)
+        if _group.is_root:
+            sys.__excepthook__(kind, error, trace)
         return
     words = "".join(traceback.format_exception(kind, error, trace))
     _group.end(1, f"{words}gpulstm: error: {_group.name(_group.rank)}: {kind.__name__}: {error}\n")

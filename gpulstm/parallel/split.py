@@ -9,7 +9,7 @@ from gpulstm.backend import backend_of
 from gpulstm.errors import ShapeError
 from gpulstm.parallel.group import Group
 from gpulstm.shares import Share
-from gpulstm.tape import raw
+from gpulstm.tape import Tensor, raw
 
 Axes = Any  # of the sequences: a nest like a batch with an axis for each array, or one for all arrays in a part of it
 
@@ -69,9 +69,10 @@ def gathered(group: Group, state: Any) -> Any:
         return state
     _sequences(state)
 
-    def join(array: Any, axis: int) -> np.ndarray:
-        array = raw(array)
-        return np.concatenate(group.gather(backend_of(array).to_numpy(array)), axis)
+    def join(array: Any, axis: int) -> Any:
+        own = raw(array)
+        whole = np.concatenate(group.gather(backend_of(own).to_numpy(own)), axis)
+        return Tensor(whole) if isinstance(array, Tensor) else whole
 
     return _mapped(state, _state_axis, join)
 
@@ -81,7 +82,7 @@ def own_part(group: Group, state: Any) -> Any:
     whole = 0 if group.size == 1 else _sequences(state)
     if whole == 0:
         return state
-    return _mapped(state, _state_axis, lambda array, axis: array.take(range(*_bounds(group, whole)), axis))
+    return _cut(state, _state_axis, *_bounds(group, whole))
 
 
 def _sequences(state: Any) -> int:
