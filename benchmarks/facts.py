@@ -107,7 +107,7 @@ def gpu(backend: Any) -> dict[str, Any]:
     runtime = backend.xp.cuda.runtime
     properties = runtime.getDeviceProperties(backend.index)
     return {
-        "gpu": properties["name"].decode(),
+        "gpu": backend.gpu,
         "compute_capability": f"{properties['major']}.{properties['minor']}",
         "multiprocessors": backend.device.attributes["MultiProcessorCount"],
         "gpu_memory_gib": round(backend.memory()[1] / 2**30, 1),

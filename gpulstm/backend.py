@@ -130,6 +130,12 @@ class CupyBackend:
         self.kernels: Launcher | None = Launcher(cupy, self.device)
         self._products = Cublas(cupy, self.device)
         self.graphs: Any = None  # what functional/graphs.py keeps for this GPU
+        self.path_table: Any = None  # what functional/path_table.py has read for this GPU
+
+    @functools.cached_property
+    def gpu(self) -> str:
+        """The name of the GPU's model."""
+        return self.xp.cuda.runtime.getDeviceProperties(self.index)["name"].decode(errors="replace")
 
     def __enter__(self) -> "CupyBackend":
         self.device.__enter__()

@@ -11,7 +11,8 @@ from gpulstm.precision import current, stays_ieee
 
 @dataclass(frozen=True)
 class Run:
-    """One sequence computed: the path taken, its shape (T, B, D, H), and why no faster one served it, or ""."""
+    """One sequence computed: the path taken, its shape (T, B, D, H), why no faster one served it, or "", and what the
+    table of the paths measured on this GPU says of it, or "" where there is none."""
 
     cell: str
     path: str
@@ -20,11 +21,12 @@ class Run:
     shape: tuple[int, int, int, int]
     reverse: bool
     why_not_faster: str
+    measured: str = ""
 
     def __str__(self) -> str:
         T, B, D, H = self.shape
         direction = "reversed " if self.reverse else ""
-        why = f" ({self.why_not_faster})" if self.why_not_faster else ""
+        why = "".join(f" ({words})" for words in (self.why_not_faster, self.measured) if words)
         return f"{self.cell} {direction}T={T} B={B} D={D} H={H} {self.dtype} on {self.device}: {self.path}{why}"
 
 
@@ -64,12 +66,13 @@ def explain() -> Iterator[Explanation]:
 
 
 def record(
-    cell: str, path: str, device: str, dtype: Any, shape: tuple[int, int, int, int], reverse: bool, why: str
-) -> None:
+    cell: str, path: str, device: str, dtype: Any, shape: tuple[int, int, int, int], reverse: bool, why: str,
+    measured: str = "",
+) -> None:  # fmt: skip
     """Tell every collector that is listening; the arguments are the fields of a Run."""
     if collectors := _collectors.get():
         note_precision(device != "cpu", device, dtype)
-        run = Run(cell, path, device, dtype.name, shape, reverse, why)
+        run = Run(cell, path, device, dtype.name, shape, reverse, why, measured)
         for runs in collectors:
             runs.append(run)
 

@@ -224,7 +224,7 @@ def test_a_scan_and_a_projection_are_refused(device):
 def test_more_blocks_than_run_at_once_are_refused(device):
     device.kernels.__dict__["multiprocessors"] = 2
     given, cotangents = sequence(lstm.CELL, 2, 3, 80)
-    with pytest.raises(NoKernel, match="want at most 2 blocks, which run at once on this device, got"):
+    with pytest.raises(NoKernel, match="wants at most 2 blocks, which run at once on this device, got"):
         run(device, np.dtype(float), "persistent", lstm.CELL, given, cotangents)
     del device.kernels.__dict__["multiprocessors"]
 

@@ -78,6 +78,15 @@ def tile_of(B: int, H: int, direction: str, dtype: Any, tensor: bool, blocks: in
     return next((tile for tile in tiles if tile.blocks(B, H) <= blocks), tiles[-1])
 
 
+def why_not_at_once(B: int, H: int, kernels: Launcher, dtype: Any) -> str:
+    """Why the blocks of a persistent kernel, of which each waits for the others, do not all run at once, or ""."""
+    most, tensor = kernels.multiprocessors, tensor_cores(dtype, kernels.capability)
+    blocks = max(tile_of(B, H, way, dtype, tensor, most).blocks(B, H) for way in ("forward", "backward"))
+    if blocks > most:
+        return f"it wants at most {most} blocks, which run at once on this device, got {blocks} for B={B} H={H}"
+    return ""
+
+
 def tf32(dtype: Any) -> bool:
     """Whether products of float32 take ten bits of it."""
     return dtype == np.float32 and current() == "tf32"
@@ -170,11 +179,6 @@ class _Direction:
         self.seq, self.name, self.persistent = seq, name, persistent
         self.tile = tile = tile_of(B, H, name, seq.dtype, tensor, most)
         self.blocks, self.shared = tile.blocks(B, H), tile.shared(outputs, seq.dtype)
-        if persistent and self.blocks > most:
-            raise NoKernel(
-                f"path 'persistent': want at most {most} blocks, which run at once on this device, got {self.blocks} "
-                f"for {B} sequences of {H} units; use path='fused'"
-            )
         k_steps = math.ceil(K * seq.dtype.itemsize / 64)
         self.macros = tile.macros(outputs, k_steps if persistent else 0, seq.dtype, tensor)
         numbers = 16 // seq.dtype.itemsize

@@ -59,7 +59,7 @@ def minimal(
     G = _check_arrays(*arrays, cell)
     (T, B, D), H = x.shape, w_ih.shape[0] // G
     masks = _masks(backend, T, B, lengths, mask, reset, reverse)
-    path, why = choose(path, MINIMAL[cell].CELL, backend, x.dtype)
+    path, why, _ = choose(path, MINIMAL[cell].CELL, backend, x.dtype)
     record(cell, path, backend.name, x.dtype, (T, B, D, H), reverse, why)
     computed = x.dtype if path == "kernel" else accumulator(x.dtype)
     layer = _Layer(backend, cell, path, masks, reverse, *cast(arrays, computed))

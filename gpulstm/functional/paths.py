@@ -1,38 +1,67 @@
 """The paths a sequence can take, and which one serves a case."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from gpulstm.backend import Backend
 from gpulstm.cells import Cell
 from gpulstm.errors import NoKernel
 from gpulstm.functional import engine_loop, fused_steps, kernel_steps
+from gpulstm.functional.path_table import table_of
 
-FUSED = ("fused", "persistent")  # taken only by their names
+FUSED = ("fused", "persistent")  # taken by their names, and by "auto" where they were measured to be faster
 # A GPU's, the processor's, and what serves every case.
 PATHS = ("graph", "kernel", *FUSED, "engine", "reference")
 
 
-def choose(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool = False) -> tuple[str, str]:
-    """(the path to take, why no faster one serves).
+class Choice(NamedTuple):
+    """The path to take, why no faster one serves, and what was measured on this GPU; the last two may be empty."""
+
+    path: str
+    why_not_faster: str = ""
+    measured: str = ""
+
+
+def choose(
+    path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool = False,
+    sizes: tuple[int, int, int] | None = None,
+) -> Choice:  # fmt: skip
+    """Which path to take.
 
     "auto" takes the fastest that can serve the case. Raises NoKernel, with the reason, when the path named
-    cannot, and for a path that does not exist. ``projected`` says that h is projected in each step.
+    cannot, and for a path that does not exist. ``projected`` says that h is projected in each step. ``sizes`` are
+    (T, B, H) of what is computed at once, None for a scan.
     """
     if path not in ("auto", *PATHS):
         raise NoKernel(f"path: want one of auto, {', '.join(PATHS)}, got {path!r}")
     fastest = "kernel" if backend.is_cuda else "engine"
     if path == "reference":
-        return path, f"path={path!r} was asked for"
+        return Choice(path, f"path={path!r} was asked for")
     meant = fastest if path == "auto" else path
-    why = _why_not(meant, cell, backend, dtype, projected)
-    if not why:
-        return meant, ""
-    if path != "auto":
+    why = _why_not(meant, cell, backend, dtype, projected, sizes)
+    if why and path != "auto":
         raise NoKernel(f"path {path!r} cannot serve this {cell.name}: {why}; use path='auto'")
-    return "reference", why
+    if why:
+        return Choice("reference", why)
+    if path == "auto" and backend.is_cuda and sizes is not None:
+        return _measured(cell, backend, dtype, projected, sizes)
+    return Choice(meant)
 
 
-def _why_not(path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool) -> str:
+def _measured(cell: Cell, backend: Any, dtype: Any, projected: bool, sizes: tuple[int, int, int]) -> Choice:
+    """What "auto" takes on a GPU: "kernel", or what was measured to be faster near this case and can serve it."""
+    paths, words = table_of(backend).answer(cell, dtype, *sizes)
+    reasons: list[str] = []
+    for path in paths:
+        why = _why_not(path, cell, backend, dtype, projected, sizes)
+        if not why:
+            return Choice(path, "; ".join(reasons), words)
+        reasons.append(f"path {path!r}: {why}")
+    return Choice("kernel", "; ".join(reasons), words)
+
+
+def _why_not(
+    path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool, sizes: tuple[int, int, int] | None
+) -> str:
     """Why the path cannot serve the case, or ""; the scan of a cell that is not recurrent (scan.py) has every path."""
     if path == "engine":
         return "it takes NumPy arrays and these are CuPy's" if backend.is_cuda else engine_loop.why_not(cell)
@@ -41,5 +70,8 @@ def _why_not(path: str, cell: Cell, backend: Backend, dtype: Any, projected: boo
     if path == "graph" and not cell.recurrent:
         return f"the {cell.name} has no steps, it is a scan"
     if path in FUSED:
-        return fused_steps.why_not(cell, backend.kernels, dtype, projected)
+        why = fused_steps.why_not(cell, backend.kernels, dtype, projected)
+        if not why and path == "persistent" and sizes is not None:
+            why = fused_steps.why_not_at_once(*sizes[1:], backend.kernels, dtype)
+        return why
     return kernel_steps.why_not(cell, backend.kernels, dtype)

@@ -12,12 +12,17 @@ from gpulstm.dtypes import accumulator, cast
 from gpulstm.functional.loop import Loop, Weights
 
 
+def chunk_size(T: int) -> int:
+    """How many of T steps are computed at once."""
+    return math.isqrt(T)
+
+
 def in_chunks(
     loop: Callable[[slice], Loop], x: Array, states: list, weights: Weights, reverse: bool
 ) -> tuple[tuple, Callable]:
     """What ``loop(all steps)`` gives, (outputs, pullback), from a loop for each chunk of sqrt(T) steps."""
     T, xp = x.shape[0], backend_of(x).xp
-    size = math.isqrt(T)
+    size = chunk_size(T)
     chunks = [slice(start, min(start + size, T)) for start in range(0, T, size)]
     if reverse:
         chunks.reverse()

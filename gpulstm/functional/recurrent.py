@@ -21,7 +21,7 @@ from gpulstm.functional.loop import Loop, Weights
 from gpulstm.functional.minimal import minimal, scanned, trace_minimal
 from gpulstm.functional.needs import needs
 from gpulstm.functional.paths import FUSED, choose
-from gpulstm.functional.recompute import in_chunks
+from gpulstm.functional.recompute import chunk_size, in_chunks
 from gpulstm.functional.sequence import Modes, Noise, Sequence, alive_by, cleared_by
 from gpulstm.precision import keeps_precision
 
@@ -70,7 +70,8 @@ def recurrent(
     the other states (Krueger 2017), ``recurrent_dropout`` that on h_prev in its product, one mask for all steps
     (Gal & Ghahramani 2016). ``path`` is "auto" or one of "engine", "reference" (see ``gl.explain``), on a GPU
     "kernel" (a launch a step), "graph" (all of them captured as one CUDA graph, which "auto" takes from the second
-    sequence of a shape on), "fused" or "persistent" (the product and the gates of a step in one kernel).
+    sequence of a shape on), "fused" or "persistent" (the product and the gates of a step in one kernel, which "auto"
+    takes where ``python -m benchmarks.tune`` has found them faster on this GPU).
     ``recompute`` keeps the states of every sqrt(T)-th step alone and computes the rest again in the pullback
     (Chen et al. 2016), which takes one more forward pass. ``inference`` says that the pullback is not needed: then less
     is kept, and the pullback, if it is called all the same, may have to compute the sequence again.
@@ -97,8 +98,8 @@ def recurrent(
         return cast(outputs, x.dtype), lambda *d: cast(pullback(*cast(d, np.float32)), x.dtype)
 
     with backend:
-        asked, prepared = path, _prepared(backend, x, arguments, row, path, input_gradient, inference, **modes)
-        loop, states, weights, path, tell = prepared
+        asked, options = path, (path, input_gradient, inference, recompute)
+        loop, states, weights, path, tell = _prepared(backend, x, arguments, row, *options, **modes)
         if recompute:
             if path == "graph":
                 raise NoKernel("path 'graph' keeps a whole sequence, which recompute=True is not to; use path='auto'")
@@ -163,8 +164,8 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
 
 def _prepared(
     backend: Backend, x: Array, arguments: tuple, cell: Cell, path: str, input_gradient: bool,
-    inference: bool = False, *, lengths: Any = None, mask: Any = None, reset: Any = None, zoneout: tuple = (None, None),
-    recurrent_dropout: Noise | None = None, reverse: bool = False,
+    inference: bool = False, recompute: bool = False, *, lengths: Any = None, mask: Any = None, reset: Any = None,
+    zoneout: tuple = (None, None), recurrent_dropout: Noise | None = None, reverse: bool = False,
 ) -> tuple[Callable[[slice | None], Any], list, Weights, str, Callable[..., None]]:  # fmt: skip
     """(what makes the loop over a part of the steps or all, the states, the weights, the path, what tells which path
     was taken), all checked."""
@@ -181,10 +182,12 @@ def _prepared(
     if c is not None and len(cell.states) == 1:
         raise ShapeError(f"zoneout: want None for what a {cell.name} has not, states besides h, got {c}")
     modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
-    path, why = choose(path, cell, backend, x.dtype, projected=weights.w_hr is not None)
+    sizes = (chunk_size(T) if recompute else T, B, H)
+    path, why, measured = choose(path, cell, backend, x.dtype, weights.w_hr is not None, sizes)
 
     def tell(path: str, other: str = "") -> None:
-        record(cell.name, path, backend.name, x.dtype, (T, B, D, H), reverse, why or other)
+        reasons = "; ".join(filter(None, (why, other)))
+        record(cell.name, path, backend.name, x.dtype, (T, B, D, H), reverse, reasons, measured)
 
     def loop(part: slice | None) -> Loop | EngineLoop:
         steps, its_modes = (T, modes) if part is None else (part.stop - part.start, modes.part(part))

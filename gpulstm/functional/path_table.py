@@ -1,0 +1,175 @@
+"""The table of the paths that were measured on a GPU, which "auto" follows there (``python -m benchmarks.tune``).
+
+A table is a JSON file in the cache's folder, named by the GPU's model, whatever the versions of CuPy and CUDA. It
+holds numbers and names alone, runs no code, and one that is broken, of another format or of another GPU is ignored
+with a reason, which ``gl.explain()`` shows.
+
+A case speaks for sequences of its cell, element type and precision whose batch and hidden size are within a factor of
+two of its own, the nearest case first; and not for much shorter ones, of which a path's fixed costs are a larger part.
+"""
+
+import functools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gpulstm.backend import CupyBackend
+from gpulstm.cells import Cell
+from gpulstm.errors import FormatError
+from gpulstm.library_cache import cache_folder
+from gpulstm.precision import IEEE, current
+
+FORMAT = 1
+PATHS = ("graph", "fused", "persistent")  # those that are measured
+_LARGEST = 1 << 22  # bytes of a file, some 20,000 cases
+_FACTOR = 2  # that a case speaks for
+_WORTH = 0.95  # of graph's time: less of a gain is noise
+
+
+class Case(NamedTuple):
+    """What was measured of one sequence: the microseconds a step, forward and backward together, of each path."""
+
+    cell: str
+    dtype: str
+    precision: str  # gl.precision of float32, "ieee" of other types
+    T: int
+    B: int
+    H: int
+    us_per_step: dict[str, float]
+
+
+class Answer(NamedTuple):
+    """The paths worth taking in place of "graph", the fastest first, and what the table says in words, or ""."""
+
+    paths: tuple[str, ...]
+    words: str
+
+
+def file_of(gpu: str, folder: Path | None = None) -> Path:
+    """Where the table of a GPU of that name lies; in the cache's folder if no other is given."""
+    return (folder or cache_folder()) / f"paths-{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json"
+
+
+def table_of(backend: CupyBackend) -> "Table":
+    """The table of a GPU, read once and kept as long as its backend."""
+    if backend.path_table is None:
+        try:
+            file = file_of(backend.gpu)
+            backend.path_table = Table(read(file, backend.gpu) if file.exists() else ())
+        except (FormatError, OSError, RuntimeError) as error:  # the last where there is no home to have a cache in
+            backend.path_table = Table((), f"the table of measured paths is ignored: {error}")
+    return backend.path_table
+
+
+def precision_of(dtype: Any) -> str:
+    """The precision that products of the type have here."""
+    return current() if dtype.name == "float32" else IEEE
+
+
+class Table:
+    """The cases of one GPU; ``fault`` says why there are none although there is a file."""
+
+    def __init__(self, cases: Iterable[Case], fault: str = "") -> None:
+        self._cases: dict[tuple[str, ...], list[Case]] = {}
+        for case in cases:
+            self._cases.setdefault(case[:3], []).append(case)
+        self._fault = fault
+        self._near = functools.lru_cache(4096)(self._nearest)
+
+    def answer(self, cell: Cell, dtype: Any, T: int, B: int, H: int) -> Answer:
+        """What the table says of B sequences of T steps and H units; it knows nothing of cells of the user's own."""
+        if not self._cases:
+            return Answer((), self._fault)
+        if cell.kernel is not None and cell.kernel.own:
+            return _SILENT
+        return self._near(cell.name, dtype.name, precision_of(dtype), T, B, H)
+
+    def _nearest(self, cell: str, dtype: str, precision: str, T: int, B: int, H: int) -> Answer:
+        """The answer of the nearest case; of several of its size that of the longest sequences."""
+
+        def distance(case: Case) -> tuple[float, int]:
+            return math.hypot(math.log(B / case.B), math.log(H / case.H)), -case.T
+
+        cases = self._cases.get((cell, dtype, precision), ())
+        near = [c for c in cases if _within(B, c.B) and _within(H, c.H) and c.T <= _FACTOR * T]
+        if not near:
+            return _SILENT
+        case = min(near, key=distance)
+        times = dict(sorted(case.us_per_step.items(), key=lambda item: item[1]))
+        said = ", ".join(f"{path} {us:.3g}" for path, us in times.items())
+        words = f"measured on this GPU at B={case.B} H={case.H}, µs a step: {said}"
+        paths = tuple(path for path, us in times.items() if us < _WORTH * times["graph"])
+        return Answer(paths, words)
+
+
+_SILENT = Answer((), "the table of measured paths has no case near this one")
+
+
+def _within(size: int, other: int) -> bool:
+    return size <= _FACTOR * other and other <= _FACTOR * size
+
+
+# -- the file ----------------------------------------
+def contents(gpu: str, cases: Iterable[Case]) -> dict[str, Any]:
+    """What the file of a table holds; more beside it does no harm."""
+    return {"format": FORMAT, "gpu": gpu, "rows": [case._asdict() for case in cases]}
+
+
+def read(file: Path, gpu: str) -> list[Case]:
+    """The cases of a file. Raises FormatError, naming what is wrong with it, or OSError."""
+    if not file.is_file():
+        raise FormatError(f"{file} is no file")
+    with file.open("rb") as opened:
+        text = opened.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise FormatError(f"{file}: want at most {_LARGEST} bytes")
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{file} is not JSON: {error}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
+        raise FormatError(f"{file}: want a table of benchmarks.tune with rows")
+    if record.get("format") != FORMAT:
+        raise FormatError(f"{file}: want format {FORMAT}, got {record.get('format')!r:.40}; measure it again")
+    if record.get("gpu") != gpu:
+        raise FormatError(f"{file}: want a table of {gpu}, got one of {record.get('gpu')!r:.80}")
+    return [_case(row, f"{file}: row {number}") for number, row in enumerate(record["rows"])]
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 1e12
+
+
+def _are_times(value: Any) -> bool:
+    if not isinstance(value, dict) or "graph" not in value:
+        return False
+    return set(value) <= set(PATHS) and all(map(_is_time, value.values()))
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "cell": ("a name", _is_name),
+    "dtype": ("a name", _is_name),
+    "precision": ("a name", _is_name),
+    **dict.fromkeys(("T", "B", "H"), ("a whole number above 0", _is_size)),
+    "us_per_step": (f"a time above 0 of graph, and of some of {', '.join(PATHS[1:])}", _are_times),
+}
+
+
+def _case(row: Any, where: str) -> Case:
+    if not isinstance(row, dict):
+        raise FormatError(f"{where}: want an object, got {row!r:.40}")
+    for name, (want, fits) in _FIELDS.items():
+        if not fits(row.get(name)):
+            raise FormatError(f"{where}: {name}: want {want}, got {row.get(name)!r:.40}")
+    return Case(*(row[name] for name in _FIELDS))
