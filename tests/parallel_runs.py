@@ -3,20 +3,23 @@
 Rank 0 writes what the function NAME returns to the file OUT, as JSON; the other arguments are the function's.
 """
 
+import ctypes
 import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import gpulstm as gl
 from gpulstm import parallel
 from gpulstm.data import Streams, Windows
+from gpulstm.errors import ShapeError
 from gpulstm.tape import backward
+from tests import emulated_cuda
 
 
 class Model(gl.Module):
@@ -41,6 +44,20 @@ def loss_of(model: Model, batch: Any, state: Any) -> Any:
 
 def loss_of_windows(model: Model, batch: Any, state: Any) -> Any:
     return loss_of(model, batch, None)[0], None
+
+
+def too_few(out: str) -> Any:
+    """Fewer sequences than processes: fine in a validation, refused where a state is carried on."""
+    gl.manual_seed(3)
+    x, y = series()
+    two = Streams(x[:20], 2, 4, targets=y[:20])
+    trainer = gl.Trainer(model := Model(), gl.Adam(model.parameters(), lr=1e-2), loss_of)
+    records = trainer.fit(Streams(x, 5, 4, targets=y), 3, validation=two, progress=False)
+    try:
+        trainer.fit(two, 1, progress=False)
+    except ShapeError as error:
+        return {**losses(records, model), "error": str(error)}
+    return losses(records, model)
 
 
 def losses(records: list[dict[str, Any]], model: Any) -> dict[str, Any]:
@@ -71,6 +88,45 @@ def train(out: str, accumulate: str = "1", dtype: str = "float64", device: str =
         records = trainer.fit(batches, 12, validation=held_out, validate_every=4, progress=False, **options)
         results[name] = losses(records, model)
     return results
+
+
+class FakeNccl:
+    """cupy.cuda.nccl with sums over MPI: the memory of the emulated CUDA is the host's. Keeps what it was asked for."""
+
+    NCCL_SUM, NCCL_FLOAT32, NCCL_FLOAT64, available = 0, 7, 8, True
+    calls: ClassVar[list[dict[str, Any]]] = []
+
+    @staticmethod
+    def get_unique_id() -> tuple[int, ...]:
+        assert parallel.group().is_root
+        return (7, 8, 9)
+
+    class NcclCommunicator:
+        def __init__(self, size: int, identity: tuple[int, ...], rank: int) -> None:
+            assert (size, rank) == (parallel.size(), parallel.rank()) and identity == (7, 8, 9)
+
+        def allReduce(self, source: int, target: int, count: int, kind: int, operation: int, stream: int) -> None:
+            from mpi4py import MPI
+
+            assert source == target and operation == FakeNccl.NCCL_SUM and stream
+            dtype = {7: np.float32, 8: np.float64}[kind]
+            memory = (ctypes.c_char * (count * np.dtype(dtype).itemsize)).from_address(target)
+            MPI.COMM_WORLD.Allreduce(MPI.IN_PLACE, np.frombuffer(memory, dtype))
+            FakeNccl.calls.append({"count": count, "kind": kind})
+
+
+def on_gpus(out: str, by: str, dtype: str = "float64") -> Any:
+    """``train`` on the emulated CUDA, each process on a device of its own, by NCCL or by way of the host."""
+    import cupy
+
+    where = cupy.cuda.runtime.getDevice()
+    found = train(out, "1", dtype, "cuda")
+    group, model = parallel.group(), Model()
+    sizes = sum(p.size for p in model.parameters())
+    devices = group.gather(where)
+    assert devices == list(range(group.size)), devices
+    counts = [call["count"] for call in FakeNccl.calls]
+    return found if by == "alone" else {**found, "by NCCL": sum(counts), "numbers of a step": sizes}
 
 
 def plain_lists(out: str) -> Any:
@@ -189,6 +245,11 @@ def long_run(folder: str, what: str = "", when: str = "", where: str = "-1", ste
 
 
 def main(name: str, out: str, *rest: str) -> None:
+    if name == "on_gpus":
+        emulated_cuda.prepare()
+        emulated_cuda.settings().devices = 2
+        if rest[0] == "nccl":
+            sys.modules["cupy.cuda.nccl"] = FakeNccl  # type: ignore[assignment]
     parallel.init(timeout=float(os.environ.get("TEST_TIMEOUT", "60")), batch_axes=1)
     result = globals()[name](out, *rest)
     if result is not None and parallel.group().is_root:

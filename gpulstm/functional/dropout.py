@@ -117,8 +117,8 @@ def variational_dropout(
 ) -> tuple[Array, Callable]:
     """``y, pullback = variational_dropout(x, rate, seed)``: one mask of a sequence for all its steps.
 
-    x (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed and draws. Gal & Ghahramani 2016. ``pullback(dy)``
-    returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
+    x (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed and draws. Gal & Ghahramani 2016.
+    ``pullback(dy)`` returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
     """
     backend = check_arrays(x=x)
     check_floats(x=x)

@@ -1,5 +1,7 @@
 """Sums over the GPUs of several processes by NCCL, through CuPy's binding."""
 
+import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -31,8 +33,8 @@ def connect(group: Any, array: Array) -> Connection | None:
     """A connection; None where NCCL is missing, or two processes share a GPU, on any of the processes."""
     with backend_of(array) as backend:
         cupy = backend.xp
-        nccl = cupy.cuda.nccl
-        place = group.machine, cupy.cuda.runtime.deviceGetPCIBusId(array.device.id)
+        nccl = importlib.import_module(f"{cupy.__name__}.cuda.nccl")  # CuPy's own says whether the library is there
+        place = group.machine, os.environ.get("CUDA_VISIBLE_DEVICES", ""), array.device.id
         everywhere = group.gather((bool(nccl.available), place))
         if not all(can for can, _ in everywhere) or len({place for _, place in everywhere}) < group.size:
             return None

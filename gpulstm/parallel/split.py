@@ -35,8 +35,9 @@ class Splitter:
         self._batch_first = getattr(batches, "batch_first", False) is True
         self._whole = 0  # sequences in every batch, where the data set makes the parts
         self.batches = batches
-        if group.size > 1 and hasattr(batches, "share"):
+        if group.size > 1 and hasattr(batches, "share") and batches.streams >= group.size:
             self._whole, self.batches = batches.streams, batches.share(group.rank, group.size)
+            self.batches.load_state_dict(batches.state_dict())
 
     def __call__(self, batch: Any) -> Part:
         """This process's part. Raises ShapeError where the axes of the sequences are not known, or do not fit."""

@@ -47,6 +47,9 @@ class Steps:
                 loss, state, values = trainer.compute(part.batch, memory.state, self._axes)
                 if weight != 0:  # a part without items was computed for its draws alone
                     (loss if trainer.scaler is None else trainer.scaler.scale(loss)).backward(weight)
+            if state is not None and part.share is not None and part.share.whole < team.group.size:
+                want = f"at least {team.group.size} sequences, one for each process, where a state is carried on"
+                raise ShapeError(f"batch: want {want}, got {part.share.whole}")
             memory.state = detached(state)
             self._recorder.add(memory.step + 1, [count, math.nan if weight == 0 else loss.data, *values])
         team.sum_gradients()
