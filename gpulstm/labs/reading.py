@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from gpulstm import parallel
 from gpulstm.errors import FormatError
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how compressed files begin
@@ -91,6 +92,12 @@ def pieces(file: str | Path, encoding: str = "utf-8", size: int = PIECE) -> Iter
                 return
 
 
+def _standard_input() -> Any:
+    """Standard input; of several processes only the first has it, and gives it to the others."""
+    group = parallel.group()
+    return sys.stdin.buffer if group.size == 1 else io.BytesIO(group.on_root(sys.stdin.buffer.read))
+
+
 def _words(reader: str) -> str:
     return "UTF-8" if reader == "utf-8-sig" else reader
 
@@ -110,7 +117,7 @@ def _opened(file: str | Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
     name, kind = name_of(file), ""
     damaged: tuple[type[Exception], ...] = ()
     with ExitStack() as opened:
-        raw: Any = sys.stdin.buffer if str(file) == "-" else opened.enter_context(Path(file).open("rb"))
+        raw: Any = _standard_input() if str(file) == "-" else opened.enter_context(Path(file).open("rb"))
         stream = raw
         if not hasattr(raw, "peek"):
             stream = io.BufferedReader(raw)
