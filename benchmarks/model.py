@@ -5,11 +5,16 @@
     python -m benchmarks.model --gpu t4 --cell gru --path fused,polling --shapes 32,100,256,256,2,1
     python -m benchmarks.model --constants                         # every constant with its source
     python -m benchmarks.model --gpu h200 --json model.json
+    python -m benchmarks.model --nodes 128 --gpus-per-node 8 --gpu h200 --precision bfloat16   # 1 to 1,024 GPUs
 
 No GPU is needed: this is a model, not a measurement. It adds the latencies of a step to what the step moves and
 computes (cost_times.py), with the constants of cost_facts.py; many of these are estimates, and each says so. Where a
 result file of benchmarks.gpu lies in benchmarks/results/, its times stand beside the predictions. As there, the first
 layer's input has no gradient, unless --input-gradient asks for it.
+
+With --nodes it says what a training step costs on many GPUs, and how much of the all-reduces is hidden (cost_nodes.py),
+for a stack of four layers unless --shapes names others. --vocabulary puts an embedding below and a linear layer above.
+B is the batch of each GPU, with --scaling strong that of all together.
 
 Paths: step, graph, fused, barrier and polling (the last two are persistent); cost_counts.py says what each is.
 
@@ -21,13 +26,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import cost_report, facts, harness
+from benchmarks import cost_links, cost_nodes, cost_nodes_report, cost_report, facts, harness
 from benchmarks.cost_beside import Measured
 from benchmarks.cost_counts import PATHS, why_not
 from benchmarks.cost_facts import GPUS, PRECISIONS, constants, why_no
 from benchmarks.cudnn import SHAPES
 from benchmarks.problem import Shape
 from gpulstm.cells import CELLS
+
+NODES_SHAPES = (Shape(64, 512, 1024, 1024, layers=4),)
 
 
 def shape(text: str) -> Shape:
@@ -36,6 +43,13 @@ def shape(text: str) -> Shape:
         return Shape.parse(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def count(text: str) -> int:
+    """A whole number above 0, or argparse's error with the reason."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"want a whole number above 0, got {text!r}")
+    return int(text)
 
 
 def some_of(text: str, known: Iterable[str]) -> list[str]:
@@ -50,6 +64,16 @@ def some_of(text: str, known: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(spelled[word] for word in asked))
 
 
+def add_nodes(group: argparse._ArgumentGroup) -> None:
+    """The options of a prediction for many GPUs."""
+    group.add_argument(
+        "--nodes", type=count, metavar="N", help="the most nodes; without it layers of one GPU are shown"
+    )
+    group.add_argument("--gpus-per-node", type=count, default=8, metavar="N", help="joined by NVLink (8)")
+    group.add_argument("--scaling", choices=cost_nodes.SCALING, default="weak", help="B is each GPU's (weak), or all's")
+    group.add_argument("--vocabulary", type=count, default=0, metavar="N", help="of a language model (0: layers alone)")
+
+
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.model", description=__doc__.splitlines()[0])
@@ -57,8 +81,9 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}", default="all", help="all, or some of " + ", ".join(known))
     parser.add_argument("--cell", default="lstm", help="one of " + ", ".join(c for c in CELLS if not why_not(CELLS[c])))
     more = "in place of the usual nine; B,T,D,H,layers,directions for more than one loop"
-    parser.add_argument("--shapes", nargs="+", type=shape, default=SHAPES, metavar="B,T,D,H", help=more)
+    parser.add_argument("--shapes", nargs="+", type=shape, metavar="B,T,D,H", help=more)
     parser.add_argument("--input-gradient", action="store_true", help="with the gradient of the first layer's input")
+    add_nodes(parser.add_argument_group("training on many GPUs"))
     parser.add_argument("--results", type=Path, default=harness.RESULTS, help="the folder with gpu*.json, measured")
     parser.add_argument("--constants", action="store_true", help="print the constants and their sources instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write constants and predictions there too")
@@ -76,8 +101,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--results: want a folder, got {options.results}")
     if options.json is not None and options.json.is_dir():
         parser.error(f"--json: want a file, got the folder {options.json}")
+    options.shapes = options.shapes or (NODES_SHAPES if options.nodes else SHAPES)
     try:
         options.measured = Measured.read(options.results)
+        options.processes = cost_nodes_report.read(options.results)
     except ValueError as error:
         parser.error(f"--results: {error}")
     return options
@@ -103,17 +130,39 @@ def predictions(options: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def on_nodes(options: argparse.Namespace) -> list[dict]:
+    """Print a table for each GPU and precision, and one of processes on one machine; give the rows."""
+    rows = []
+    print(cost_nodes_report.LEGEND)
+    for gpu in options.gpu:
+        for precision in options.precision:
+            if reason := why_no(gpu, precision) or cost_nodes.why_no_links(gpu):
+                print(f"== {gpu}, {precision}, {options.cell}\n\n  {reason}\n")
+                continue
+            of = cost_nodes.Model(gpu, options.cell, precision, tuple(options.path), options.vocabulary)
+            text, these = cost_nodes_report.section(
+                of, options.shapes, options.nodes, options.gpus_per_node, options.scaling
+            )
+            print(text)
+            rows += these
+    text, these = cost_nodes_report.processes(options.processes)
+    print(text)
+    return rows + these
+
+
 def main(given: Sequence[str]) -> int:
     options = arguments(given)
     if options.constants:
         print(cost_report.table_of_constants())
+        print(cost_nodes_report.table_of_links())
         rows = []
     else:
-        rows = predictions(options)
+        rows = on_nodes(options) if options.nodes else predictions(options)
     if options.json is not None:
         head = {"command": facts.facts("benchmarks.model", given)["command"], "commit": facts.git_commit()}
         try:
-            harness.write_json(options.json, {**head, "constants": list(constants()), "rows": rows})
+            every = [*constants(), *cost_links.constants()]
+            harness.write_json(options.json, {**head, "constants": every, "rows": rows})
         except OSError as error:
             print(f"--json: {options.json} cannot be written: {error}", file=sys.stderr)
             return 2
