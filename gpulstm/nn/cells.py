@@ -13,6 +13,7 @@ from gpulstm.functional.one_step import Steps, one_step
 from gpulstm.nn.arguments import as_states, as_tensor, check_fits
 from gpulstm.nn.initial import Initial, Weights
 from gpulstm.nn.module import Module, Parameter, check_flags, check_sizes
+from gpulstm.nn.options import spell_out
 from gpulstm.tape import Tensor, apply, records
 from gpulstm.tape.recording import recording
 
@@ -42,6 +43,10 @@ class RecurrentCell(Module):
 
     weight_ih: Parameter
     _steps_again = True  # whether more steps with the same arrays are to be expected
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        spell_out(cls, RecurrentCell)
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """What every recurrent layer takes beside its sizes, and the checks of a layer's arguments."""
 
+import inspect
 import warnings
-from typing import Any, TypedDict
+from typing import Any, TypedDict, Unpack, get_args, get_origin
 
 import numpy as np
 
@@ -25,6 +26,18 @@ class Options(TypedDict, total=False):
     dtype: Any
     generator: np.random.Generator | None
     path: str
+
+
+def spell_out(cls: type, base: type) -> None:
+    """Name what ``cls(..., **options: Unpack[...])`` hands on to ``base`` in its signature, for help() and editors."""
+    init: Any = vars(cls).get("__init__")
+    if init is None or get_origin(getattr(init, "__annotations__", {}).get("options")) is not Unpack:
+        return
+    own = inspect.signature(init)
+    (names,) = get_args(init.__annotations__["options"])
+    usual = inspect.signature(base).parameters
+    parameters = [parameter for name, parameter in own.parameters.items() if name != "options"]
+    init.__signature__ = own.replace(parameters=[*parameters, *(usual[name] for name in names.__annotations__)])
 
 
 def check_layer(layer: Any, merge: str, bias: bool, num_layers: int, dropout: float, **flags: Any) -> None:

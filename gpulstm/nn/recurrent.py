@@ -11,12 +11,13 @@ from gpulstm.errors import ShapeError
 from gpulstm.functional import rearrange
 from gpulstm.functional.sequence import Noise
 from gpulstm.nn.arguments import as_tensor, check_input, check_states, on_host, time_first
+from gpulstm.nn.directions import Call, outputs_of
 from gpulstm.nn.initial import Initial, Weights
 from gpulstm.nn.module import Module, check_sizes
-from gpulstm.nn.options import check_layer
+from gpulstm.nn.options import check_layer, spell_out
 from gpulstm.nn.regularize import regularization
 from gpulstm.random import draw_seed
-from gpulstm.tape import Tensor, apply, records
+from gpulstm.tape import Tensor, apply
 
 
 class Recurrent(Module):
@@ -60,6 +61,10 @@ class Recurrent(Module):
     """
 
     equation: ClassVar[dict[str, Any]] = {}  # what a subclass has that changes the equation, and its usual values
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        spell_out(cls, Recurrent)
 
     def __init__(
         self,
@@ -116,10 +121,8 @@ class Recurrent(Module):
     def forward(self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
         """See the class."""
 
-        def run(x: Tensor, arguments: list, layer: int, suffix: str, **modes: Any) -> tuple:
-            options = {"path": self.path, "input_gradient": x.requires_grad, "recompute": self.recompute}
-            options["inference"] = not records((x, *arguments))
-            return apply(functional.recurrent, x, *arguments, cell=self.cell, **modes, **options)
+        def run(x: Tensor, layer: int, calls: list[Call]) -> list[tuple]:
+            return outputs_of(x, calls, self.path, self.recompute, cell=self.cell)
 
         return self._over_layers(run, x, hx, lengths, mask, reset)
 
@@ -132,20 +135,23 @@ class Recurrent(Module):
         """
         traced: dict[str, np.ndarray] = {}
 
-        def run(x: Tensor, arguments: list, layer: int, suffix: str, **modes: Any) -> tuple:
-            raw = [None if a is None else a.data for a in (x, *arguments)]
-            options = {"cell": self.cell, **modes}
-            with backend_of(x.data) as backend:
-                for name, values in functional.trace(*raw, **options).items():
-                    traced[f"{name}_l{layer}{suffix}"] = backend.to_numpy(values)
-                outputs, _ = functional.recurrent(*raw, **options, path="reference")
-            return tuple(map(Tensor, outputs))
+        def run(x: Tensor, layer: int, calls: list[Call]) -> list[tuple]:
+            made = []
+            for call in calls:
+                raw = [None if a is None else a.data for a in (x, *call.arguments)]
+                options = {"cell": self.cell, **call.modes}
+                with backend_of(x.data) as backend:
+                    for name, values in functional.trace(*raw, **options).items():
+                        traced[f"{name}_l{layer}{call.suffix}"] = backend.to_numpy(values)
+                    outputs, _ = functional.recurrent(*raw, **options, path="reference")
+                made.append(tuple(map(Tensor, outputs)))
+            return made
 
         self._over_layers(run, x, hx, lengths, mask, reset)
         return traced
 
     def _over_layers(self, run: Any, x: Any, hx: Any, lengths: Any, mask: Any, reset: Any) -> Any:
-        """Layer by layer, direction by direction, what ``run`` makes of (x, arguments, layer, suffix, **modes)."""
+        """Layer by layer what ``run`` makes of (x, layer, a call for each direction)."""
         weight = getattr(self, "weight_ih_l0")  # noqa: B009
         x = as_tensor(x, "x", weight)
         check_input(x, self.input_size, self.batch_first, weight)
@@ -166,12 +172,13 @@ class Recurrent(Module):
         last: list[tuple] = []
         for layer in range(self.num_layers):
             x = self._dropped(x, layer)
-            outputs = []
-            for suffix in self._suffixes:
-                arguments = [None if state is None else state[len(last)] for state in states]
+            calls = []
+            for row, suffix in enumerate(self._suffixes, len(last)):
+                arguments = [None if state is None else state[row] for state in states]
                 arguments += self._weights(layer, suffix)
-                noise = self._noise()
-                y, *after = run(x, arguments, layer, suffix, **masks, **noise, reverse=suffix != "")
+                calls.append(Call(suffix, arguments, {**masks, **self._noise(), "reverse": suffix != ""}))
+            outputs = []
+            for y, *after in run(x, layer, calls):
                 outputs.append(y)
                 last.append(tuple(after))
             if layer == self.num_layers - 1 and not self.return_sequences:
