@@ -19,8 +19,9 @@ from gpulstm.parallel import nccl
 Value = TypeVar("Value")
 
 TIMEOUT = 600.0  # seconds
-_SPIN = 2e-4  # seconds of waiting before the processor is left to others
-_PAUSE = 1e-3  # the longest sleep between two looks, in seconds
+_SPIN = 2e-3  # seconds in which a wait looks again at once: a sum goes on only while one looks
+_PAUSE = 1e-3  # the longest sleep between two looks after that, in seconds
+_let_others: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # another may need this core
 _GRACE = 3.0  # seconds in which the others can say that they wait too
 _ASK, _HERE = 1, 2  # tags: "do you wait too?" and "yes"
 
@@ -136,10 +137,12 @@ class Group:
             waited = time.monotonic() - began
             if waited > self.timeout:
                 self._end(what)
-            if waited > _SPIN:
-                self._answer()
-                time.sleep(pause)
-                pause = min(2 * pause, _PAUSE)
+            if waited <= _SPIN:
+                _let_others()
+                continue
+            self._answer()
+            time.sleep(pause)
+            pause = min(2 * pause, _PAUSE)
 
     def _answer(self) -> None:
         """Tell those who ask that this process waits too."""
