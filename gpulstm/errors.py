@@ -6,51 +6,121 @@ Messages name what was wrong, what was wanted and what came:
 
 
 class GpulstmError(Exception):
-    """Base of every error that gpulstm raises on purpose."""
+    """The base class of every error that gpulstm raises on purpose.
+
+    Each subclass is also a subclass of the built-in error that fits, so ``except ValueError`` catches a ShapeError.
+
+    >>> issubclass(gl.ShapeError, gl.GpulstmError) and issubclass(gl.ShapeError, ValueError)
+    True
+    """
 
 
 class ShapeError(GpulstmError, ValueError):
-    """An array, or a number that sets the size of one, has the wrong shape."""
+    """Raised when an array has the wrong shape, or when a number, name or option has a value out of range.
+
+    >>> gl.LSTM(input_size=0, hidden_size=4)
+    Traceback (most recent call last):
+        ...
+    gpulstm.errors.ShapeError: input_size: want an integer above 0, got 0
+    """
 
 
 class DTypeError(GpulstmError, TypeError):
-    """An array has the wrong element type, or something is no array at all."""
+    """Raised when an array has the wrong element type, or an argument has the wrong Python type.
+
+    >>> gl.tanh("x")
+    Traceback (most recent call last):
+        ...
+    gpulstm.errors.DTypeError: x: want an array or a Tensor, got str; make one with gl.tensor
+    """
 
 
 class DeviceError(GpulstmError, RuntimeError):
-    """Arrays live on different devices, or the device asked for cannot be used."""
+    """Raised when arrays are on different devices, or when the requested device cannot be used.
+
+    >>> gl.device("tpu")
+    Traceback (most recent call last):
+        ...
+    gpulstm.errors.DeviceError: device: want 'auto', 'cpu', 'cuda' or 'cuda:<number>', got 'tpu'
+    """
 
 
 class NoKernel(GpulstmError, RuntimeError):
-    """The path asked for cannot serve this case; the message says why and what can."""
+    """Raised when the requested ``path`` cannot compute this case; the message says why and what to use instead.
+
+    >>> gl.LSTM(2, 3, path="graph")(np.zeros((1, 1, 2), np.float32))
+    Traceback (most recent call last):
+        ...
+    gpulstm.errors.NoKernel: path 'graph' cannot serve this lstm: CUDA kernels run on CuPy arrays...
+    """
 
 
 class CellError(GpulstmError, ValueError):
-    """A cell's equations, their derivative and its kernel do not agree; the message names what does not."""
+    """Raised when a cell's equations, their derivative and its kernel disagree; see ``gl.check_cell``.
+
+    >>> issubclass(gl.CellError, ValueError)
+    True
+    """
 
 
 class NotFitted(GpulstmError, ValueError, AttributeError):
-    """An estimator was asked for what it has not learnt yet."""
+    """Raised when an estimator is used before ``fit`` or ``load``.
+
+    >>> gl.Forecaster().predict()
+    Traceback (most recent call last):
+        ...
+    gpulstm.labs.protocol.NotFitted: Forecaster: want a fitted one, got one before fit(); call fit() or load()
+    """
 
 
 class NotFinite(GpulstmError, ArithmeticError):
-    """A loss became infinite or not a number."""
+    """Raised when a loss or a gradient norm is infinite or not a number.
+
+    >>> p = gl.Parameter(np.zeros(2))
+    >>> p.grad = np.array([0.0, np.inf])
+    >>> gl.clip_grad_norm([p], 1.0, error_if_nonfinite=True)
+    Traceback (most recent call last):
+        ...
+    gpulstm.errors.NotFinite: norm of the gradients: want a finite number, got inf
+    """
 
 
 class FormatError(GpulstmError, ValueError):
-    """A file is not what it claims to be; the message says what and where."""
+    """Raised when a file is damaged or has another format than expected; the message says what is wrong and where.
+
+    >>> with open("model.safetensors", "wb") as file:
+    ...     _ = file.write(b"not safetensors")
+    >>> gl.load("model.safetensors")
+    Traceback (most recent call last):
+        ...
+    gpulstm.errors.FormatError: model.safetensors: not a whole safetensors file...
+    """
 
 
 class TapeError(GpulstmError, RuntimeError):
-    """The tape was asked for a gradient that it does not have."""
+    """Raised when ``backward`` cannot compute a gradient, for instance because nothing was recorded.
+
+    >>> gl.tensor([1.0]).backward()
+    Traceback (most recent call last):
+        ...
+    gpulstm.errors.TapeError: backward: want a tensor that requires_grad, got one that does not (no_grad?)
+    """
 
 
 class ProcessError(GpulstmError, RuntimeError):
-    """Processes that were started together cannot work together; the message says why and what to do."""
+    """Raised when the processes of one run cannot work together; the message says why and what to do.
+
+    >>> issubclass(gl.ProcessError, RuntimeError)
+    True
+    """
 
 
 class FileExists(GpulstmError, FileExistsError):
-    """A file would be overwritten that holds finished work; the message says the choices."""
+    """Raised when a command would overwrite finished work; the message lists the options, such as ``--force``.
+
+    >>> issubclass(gl.FileExists, FileExistsError)
+    True
+    """
 
 
 def type_name(x: object) -> str:

@@ -21,7 +21,13 @@ class _SameShape(Module):
 
 
 class Tanh(_SameShape):
-    """The hyperbolic tangent of each element."""
+    """Applies the hyperbolic tangent to each element, as ``torch.nn.Tanh``: x (...) -> (...).
+
+    Raises DTypeError for anything but a floating array.
+
+    >>> gl.Tanh()(np.array([0.0, 1.0]))
+    Tensor([0.        , 0.76159416], dtype=float64, device=cpu)
+    """
 
     def forward(self, x: Any) -> Tensor:
         """x (...) -> (...)."""
@@ -29,7 +35,13 @@ class Tanh(_SameShape):
 
 
 class Sigmoid(_SameShape):
-    """1 / (1 + e ** -x) of each element."""
+    """Applies 1 / (1 + e ** -x) to each element, as ``torch.nn.Sigmoid``: x (...) -> (...).
+
+    Raises DTypeError for anything but a floating array.
+
+    >>> gl.Sigmoid()(np.array([0.0, 1.0]))
+    Tensor([0.5       , 0.73105858], dtype=float64, device=cpu)
+    """
 
     def forward(self, x: Any) -> Tensor:
         """x (...) -> (...)."""
@@ -37,7 +49,13 @@ class Sigmoid(_SameShape):
 
 
 class ReLU(_SameShape):
-    """max(x, 0) of each element."""
+    """Applies max(x, 0) to each element, as ``torch.nn.ReLU``: x (...) -> (...).
+
+    Raises DTypeError for anything but a floating array.
+
+    >>> gl.ReLU()(np.array([-1.0, 2.0]))
+    Tensor([0., 2.], dtype=float64, device=cpu)
+    """
 
     def forward(self, x: Any) -> Tensor:
         """x (...) -> (...)."""
@@ -55,7 +73,13 @@ class _Formed(_SameShape):
 
 
 class LeakyReLU(_Formed):
-    """x where it is above 0, else negative_slope * x; as ``torch.nn.LeakyReLU``."""
+    """Returns x where x >= 0, else negative_slope * x, as ``torch.nn.LeakyReLU``: x (...) -> (...).
+
+    Raises ShapeError unless negative_slope is a finite number, DTypeError for anything but a floating array.
+
+    >>> gl.LeakyReLU(0.1)(np.array([-1.0, 2.0]))
+    Tensor([-0.1,  2. ], dtype=float64, device=cpu)
+    """
 
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope, self.form = negative_slope, Activation("leaky_relu", negative_slope)
@@ -65,7 +89,13 @@ class LeakyReLU(_Formed):
 
 
 class ELU(_Formed):
-    """x where it is above 0, else alpha * (e ** x - 1); as ``torch.nn.ELU`` (Clevert et al. 2016)."""
+    """Returns x where x >= 0, else alpha * (e ** x - 1), as ``torch.nn.ELU``: x (...) -> (...).
+
+    Clevert et al. 2016. Raises ShapeError unless alpha is finite, DTypeError for anything but a floating array.
+
+    >>> gl.ELU()(np.array([-1.0, 2.0]))
+    Tensor([-0.63212056,  2.        ], dtype=float64, device=cpu)
+    """
 
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha, self.form = alpha, Activation("elu", alpha)
@@ -75,21 +105,37 @@ class ELU(_Formed):
 
 
 class Softplus(_Formed):
-    """log(1 + e ** x) of each element, a smooth ReLU; as ``torch.nn.Softplus`` with beta 1."""
+    """Applies log(1 + e ** x), a smooth ReLU, to each element, as ``torch.nn.Softplus`` with beta 1: x (...) -> (...).
+
+    Raises DTypeError for anything but a floating array.
+
+    >>> gl.Softplus()(np.array([0.0, 2.0]))
+    Tensor([0.69314718, 2.12692801], dtype=float64, device=cpu)
+    """
 
     form = Activation("softplus")
 
 
 class Softsign(_Formed):
-    """x / (1 + abs(x)) of each element; as ``torch.nn.Softsign``."""
+    """Applies x / (1 + abs(x)) to each element, as ``torch.nn.Softsign``: x (...) -> (...).
+
+    Raises DTypeError for anything but a floating array.
+
+    >>> gl.Softsign()(np.array([-1.0, 3.0]))
+    Tensor([-0.5 ,  0.75], dtype=float64, device=cpu)
+    """
 
     form = Activation("softsign")
 
 
 class GELU(_SameShape):
-    """x times the normal distribution's Phi(x); as ``torch.nn.GELU`` (Hendrycks & Gimpel 2016).
+    """Multiplies each element x by Phi(x), the normal distribution function, as ``torch.nn.GELU``: x (...) -> (...).
 
-    ``approximate="tanh"`` takes a formula with tanh in place of the error function.
+    ``approximate="tanh"`` uses a formula with tanh instead of the error function (Hendrycks & Gimpel 2016). Raises
+    ShapeError for another value, DTypeError for anything but a floating array.
+
+    >>> gl.GELU()(np.array([-1.0, 1.0]))
+    Tensor([-0.15865525,  0.84134475], dtype=float64, device=cpu)
     """
 
     def __init__(self, approximate: str = "none") -> None:
@@ -106,7 +152,13 @@ class GELU(_SameShape):
 
 
 class SiLU(_SameShape):
-    """x * sigmoid(x) of each element, also called swish; as ``torch.nn.SiLU``."""
+    """Applies x * sigmoid(x), also called swish, to each element, as ``torch.nn.SiLU``: x (...) -> (...).
+
+    Raises DTypeError for anything but a floating array.
+
+    >>> gl.SiLU()(np.array([-1.0, 1.0]))
+    Tensor([-0.26894142,  0.73105858], dtype=float64, device=cpu)
+    """
 
     def forward(self, x: Any) -> Tensor:
         """x (...) -> (...)."""
@@ -115,9 +167,13 @@ class SiLU(_SameShape):
 
 
 class Softmax(_SameShape):
-    """e ** x divided by its sum along ``axis``; as ``torch.nn.Softmax``, with the last axis by default.
+    """Scales e ** x to sum to 1 along ``axis``, as ``torch.nn.Softmax``: x (...) -> (...).
 
-    Losses such as ``gl.cross_entropy`` take logits: a model that is trained with them has no Softmax at its end.
+    The default is the last axis. Losses such as ``gl.cross_entropy`` take logits, so a model trained with them needs no
+    Softmax at its end. Raises ShapeError for an axis that x does not have, DTypeError unless x is floating.
+
+    >>> gl.Softmax()(np.array([0.0, 0.0]))
+    Tensor([0.5, 0.5], dtype=float64, device=cpu)
     """
 
     def __init__(self, axis: int = -1) -> None:
@@ -132,7 +188,13 @@ class Softmax(_SameShape):
 
 
 class LogSoftmax(Softmax):
-    """The logarithm of Softmax along ``axis``, exact also where that is 0; as ``torch.nn.LogSoftmax``."""
+    """Computes the logarithm of Softmax along ``axis`` without underflow, as ``torch.nn.LogSoftmax``: x (...) -> (...).
+
+    Raises ShapeError for an axis that x does not have, DTypeError for anything but a floating array.
+
+    >>> gl.LogSoftmax()(np.array([0.0, 1000.0]))
+    Tensor([-1000.,     0.], dtype=float64, device=cpu)
+    """
 
     def forward(self, x: Any) -> Tensor:
         """x (...) -> (...); raises ShapeError for an axis that x does not have."""
@@ -140,7 +202,13 @@ class LogSoftmax(Softmax):
 
 
 class Flatten(Module):
-    """The axes from ``start_axis`` to ``end_axis`` as one; as ``torch.nn.Flatten``, which leaves the first axis."""
+    """Joins the axes from ``start_axis`` to ``end_axis`` into one, as ``torch.nn.Flatten``.
+
+    x (B, n1, n2, ...) -> (B, n1 * n2 * ...) by default. Raises ShapeError for axes that x does not have.
+
+    >>> gl.Flatten()(np.zeros((2, 3, 4))).shape
+    (2, 12)
+    """
 
     def __init__(self, start_axis: int = 1, end_axis: int = -1) -> None:
         self.start_axis = checks.integer("start_axis", start_axis, -AXES, AXES)

@@ -16,10 +16,10 @@ from gpulstm.tape import Tensor, apply
 
 
 class Attention(Module):
-    """Attention of queries to a sequence of keys: ``context, weights = attention(query, keys, lengths=lengths)``.
+    """Attends from queries to a sequence of keys: ``context, weights = attention(query, keys, lengths=lengths)``.
 
-    The weights are the softmax over the keys of a score, by ``kind``, with Q = query_size, K = key_size and
-    A = attention_size (Q if left out):
+    The weights are the softmax over the keys of a score. ``kind`` chooses the score, with Q = query_size, K = key_size
+    and A = attention_size (by default Q):
 
     - "additive": weight_score' tanh(weight_query q + weight_key k), Bahdanau, Cho & Bengio 2015; weight_query
       (A, Q), weight_key (A, K), weight_score (A,)
@@ -28,23 +28,29 @@ class Attention(Module):
     - "concat": weight_score' tanh(weight [q; k]), likewise; weight (A, Q + K), weight_score (A,)
     - "scaled_dot": q' k / sqrt(K), Vaswani et al. 2017; Q = K, no parameters
 
-    Parameters start as U(-1/sqrt(n), 1/sqrt(n)), n the size of their last axis, as those of ``torch.nn.Linear``.
+    Parameters start as U(-1/sqrt(n), 1/sqrt(n)) with n the size of their last axis, as those of ``torch.nn.Linear``.
     With T keys, B sequences and S queries (a decoder's steps):
 
     ======== ============================================================================================
     query    (B, Q) for one step, (S, B, Q) for many; (B, S, Q) with ``batch_first``
     keys     (T, B, K); (B, T, K) with ``batch_first``
-    values   (T, B, V) or (B, T, V) likewise; None for the keys
-    lengths  (B,) integers from 0 to T in any order: the keys there are; None for T everywhere
-    mask     bool with the leading axes of keys, instead of lengths: the keys that may be seen
-    context  (B, V) or (S, B, V): the values' sum by the weights; (B, S, V) with ``batch_first``
-    weights  (B, T) or (S, B, T): each row sums to 1, zero where not seen; (B, S, T) with ``batch_first``
+    values   (T, B, V) or (B, T, V) likewise; None uses the keys
+    lengths  (B,) integers from 0 to T in any order: how many keys are valid; None means T for all
+    mask     bool with the leading axes of keys, instead of lengths: True for valid keys
+    context  (B, V) or (S, B, V): the weighted sum of the values; (B, S, V) with ``batch_first``
+    weights  (B, T) or (S, B, T): each row sums to 1, zero for invalid keys; (B, S, T) with ``batch_first``
     ======== ============================================================================================
 
-    Keys and values that may not be seen are never read; a row that sees nothing has zero weights and context.
-    additive and concat with many queries at once need memory for (S, T, B, A) numbers, twice that in training.
+    Invalid keys and values are never read; a row without valid keys has zero weights and context. With many queries at
+    once, additive and concat need memory for (S, T, B, A) numbers, twice that in training.
 
-    Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, naming them.
+    Raises ShapeError, DTypeError or DeviceError, naming the argument that does not fit.
+
+    >>> attention = gl.Attention(query_size=4, key_size=3)
+    >>> query, keys = np.zeros((2, 4), np.float32), np.zeros((5, 2, 3), np.float32)
+    >>> context, weights = attention(query, keys, lengths=[5, 4])
+    >>> context.shape, weights.numpy()[1]
+    ((2, 3), array([0.25, 0.25, 0.25, 0.25, 0.  ], dtype=float32))
     """
 
     # Those that the kind has.

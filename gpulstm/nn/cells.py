@@ -33,12 +33,18 @@ class CellOptions(TypedDict, total=False):
 
 
 class RecurrentCell(Module):
-    """One step of any cell: ``h, c = cell(x, (h, c))``, or ``h = cell(x, h)`` for a cell with one state.
+    """Computes one time step of any cell: ``h, c = cell(x, (h, c))``, or ``h = cell(x, h)`` for a cell with one state.
 
-    x (B, input_size) or (input_size,), states (B, hidden_size) or (hidden_size,), zeros without. Parameters
-    are weight_ih (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh (G*H,) and the cell's extra ones; ``init``,
-    ``forget_bias``, ``device``, ``dtype``, ``generator`` and ``path`` as for gl.Recurrent. Raises ShapeError or
-    DTypeError for arguments that do not fit.
+    x (B, D) or (D,), states (B, H) or (H,) with D = input_size and H = hidden_size; states default to zeros. Parameters
+    are weight_ih (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh (G*H,), with G gates, and those that the cell adds;
+    ``init``, ``forget_bias``, ``device``, ``dtype``, ``generator`` and ``path`` as for gl.Recurrent.
+
+    Raises ShapeError, DTypeError or DeviceError, naming the argument that does not fit.
+
+    >>> cell = gl.RecurrentCell("coupled", 3, 4)
+    >>> h, c = cell(np.zeros((2, 3), np.float32))
+    >>> h.shape
+    (2, 4)
     """
 
     weight_ih: Parameter
@@ -131,7 +137,16 @@ class RecurrentCell(Module):
 
 
 class LSTMCell(RecurrentCell):
-    """One step of an LSTM, as ``torch.nn.LSTMCell``: ``h, c = cell(x, (h, c))``; gates i, f, g, o."""
+    """Computes one step of an LSTM, as ``torch.nn.LSTMCell``: ``h, c = cell(x, (h, c))``; gates i, f, g, o.
+
+    Shapes and errors as for gl.RecurrentCell.
+
+    >>> cell = gl.LSTMCell(3, 4)
+    >>> h, c = cell(np.zeros((2, 3), np.float32))
+    >>> h, c = cell(np.ones((2, 3), np.float32), (h, c))
+    >>> h.shape, c.shape
+    ((2, 4), (2, 4))
+    """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
         super().__init__("lstm", input_size, hidden_size, bias, **options)

@@ -13,10 +13,13 @@ from gpulstm.tape import apply
 
 
 class Dropout(Module):
-    """In training each element is zeroed with probability p, and the rest scaled by 1 / (1 - p).
+    """Sets each element to zero with probability p in training and scales the others by 1 / (1 - p): x (...) -> (...).
 
-    As ``torch.nn.Dropout``. Every call draws a fresh seed from ``generator``, by default the one that
-    ``gl.manual_seed`` starts.
+    As ``torch.nn.Dropout`` (Srivastava et al. 2014). Every call draws a new seed from ``generator``, by default the one
+    that ``gl.manual_seed`` seeds. Raises ShapeError unless 0 <= p <= 1.
+
+    >>> gl.Dropout(0.5).eval()(np.array([1.0, 2.0]))
+    Tensor([1., 2.], dtype=float64, device=cpu)
     """
 
     keeps_shape = True

@@ -13,9 +13,13 @@ from gpulstm.tape import Tensor, apply
 
 
 class Embedding(Module):
-    """A table of vectors, as ``torch.nn.Embedding``: weight (num_embeddings, embedding_dim) begins N(0, 1).
+    """Looks up a vector for each id, as ``torch.nn.Embedding``: ids (...) integers -> (..., D), D = embedding_dim.
 
-    The row ``padding_idx`` starts as zeros and is not learnt.
+    ``weight`` (num_embeddings, embedding_dim) starts as N(0, 1). The row ``padding_idx`` starts as zeros and is not
+    trained. Raises ShapeError for an id outside 0 <= id < num_embeddings, DTypeError for ids that are not integers.
+
+    >>> gl.Embedding(10, 4)(np.array([[1, 2, 9]])).shape
+    (1, 3, 4)
     """
 
     def __init__(

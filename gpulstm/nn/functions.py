@@ -11,62 +11,122 @@ from gpulstm.tape import Tensor, apply, records
 
 
 def tanh(x: Any) -> Tensor:
-    """The hyperbolic tangent, elementwise."""
+    """Compute the hyperbolic tangent of each element of x (...). Raises DTypeError unless x is floating.
+
+    >>> gl.tanh(np.array([0.0, 1.0]))
+    Tensor([0.        , 0.76159416], dtype=float64, device=cpu)
+    """
     return apply(elementwise.tanh, x)
 
 
 def sigmoid(x: Any) -> Tensor:
-    """1 / (1 + e ** -x), elementwise."""
+    """Compute 1 / (1 + e ** -x) for each element of x (...). Raises DTypeError unless x is floating.
+
+    >>> gl.sigmoid(np.array([0.0, 1.0]))
+    Tensor([0.5       , 0.73105858], dtype=float64, device=cpu)
+    """
     return apply(elementwise.sigmoid, x)
 
 
 def relu(x: Any) -> Tensor:
-    """max(x, 0), elementwise."""
+    """Compute max(x, 0) for each element of x (...). Raises DTypeError unless x is floating.
+
+    >>> gl.relu(np.array([-1.0, 2.0]))
+    Tensor([0., 2.], dtype=float64, device=cpu)
+    """
     return apply(elementwise.relu, x)
 
 
 def exp(x: Any) -> Tensor:
-    """e ** x, elementwise."""
+    """Compute e ** x for each element of x (...). Raises DTypeError unless x is floating.
+
+    >>> gl.exp(np.array([0.0, 1.0]))
+    Tensor([1.        , 2.71828183], dtype=float64, device=cpu)
+    """
     return apply(elementwise.exp, x)
 
 
 def log(x: Any) -> Tensor:
-    """The natural logarithm, elementwise."""
+    """Compute the natural logarithm of each element of x (...). Raises DTypeError unless x is floating.
+
+    >>> gl.log(np.array([1.0, 2.0]))
+    Tensor([0.        , 0.69314718], dtype=float64, device=cpu)
+    """
     return apply(elementwise.log, x)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
-    """e ** x divided by its sum along ``axis``: positive numbers that sum to 1."""
+    """Compute e ** x divided by its sum along ``axis``: x (...) -> (...), positive numbers that sum to 1.
+
+    Raises ShapeError for an axis that x does not have, DTypeError for anything but a floating array or Tensor.
+
+    >>> gl.softmax(np.array([0.0, 0.0]))
+    Tensor([0.5, 0.5], dtype=float64, device=cpu)
+    """
     return apply(functional.softmax, x, axis=axis)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
-    """The logarithm of ``softmax``, exact also where that is 0."""
+    """Compute the logarithm of ``softmax`` along ``axis`` without underflow; shapes and errors as for ``softmax``.
+
+    >>> gl.log_softmax(np.array([0.0, 1000.0]))
+    Tensor([-1000.,     0.], dtype=float64, device=cpu)
+    """
     return apply(functional.log_softmax, x, axis=axis)
 
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
-    """a where the condition is True, else b; Tensors, arrays or numbers that broadcast, the condition of bool."""
+    """Choose a where the condition is True, else b.
+
+    The condition (a bool array), a and b are Tensors, arrays (...) or numbers that broadcast. Raises DTypeError for
+    another condition, ShapeError for shapes that do not broadcast.
+
+    >>> gl.where(np.array([True, False]), 1.0, 2.0)
+    Tensor([1., 2.], dtype=float64, device=cpu)
+    """
     return apply(elementwise.where, condition, a, b)
 
 
 def maximum(a: Any, b: Any) -> Tensor:
-    """The larger of each two elements, nan if one is; where they are equal each has half of the gradient."""
+    """Return the larger of a and b elementwise; a (...) and b (...) broadcast.
+
+    The result is nan if either is nan. Where both are equal, each gets half of the gradient. Raises ShapeError for
+    shapes that do not broadcast, DTypeError for anything but numbers, arrays and Tensors.
+
+    >>> gl.maximum(np.array([1.0, 2.0]), 1.5)
+    Tensor([1.5, 2. ], dtype=float64, device=cpu)
+    """
     return apply(elementwise.maximum, a, b)
 
 
 def minimum(a: Any, b: Any) -> Tensor:
-    """The smaller of each two elements, nan if one is; where they are equal each has half of the gradient."""
+    """Return the smaller of a and b elementwise; nan, equal values, shapes and errors as for ``maximum``.
+
+    >>> gl.minimum(np.array([1.0, 2.0]), 1.5)
+    Tensor([1. , 1.5], dtype=float64, device=cpu)
+    """
     return apply(elementwise.minimum, a, b)
 
 
 def concatenate(tensors: Any, axis: int = 0) -> Tensor:
-    """The tensors one after the other along ``axis``."""
+    """Join Tensors or arrays along an existing axis, as ``torch.cat``: two of (B, D) give (2*B, D).
+
+    Raises ShapeError for shapes that differ in another axis and for an empty list, DTypeError for anything but a list.
+
+    >>> gl.concatenate([np.zeros(2), np.ones(1)])
+    Tensor([0., 0., 1.], dtype=float64, device=cpu)
+    """
     return apply(rearrange.concatenate, *_several(tensors), axis=axis)
 
 
 def stack(tensors: Any, axis: int = 0) -> Tensor:
-    """The tensors along a new axis."""
+    """Join Tensors or arrays along a new axis, as ``torch.stack``: T of (B, D) give (T, B, D).
+
+    Raises ShapeError for shapes that differ and for an empty list, DTypeError for anything but a list.
+
+    >>> gl.stack([np.zeros(2), np.ones(2)]).shape
+    (2, 2)
+    """
     return apply(rearrange.stack, *_several(tensors), axis=axis)
 
 
@@ -77,12 +137,25 @@ def _several(tensors: Any) -> list[Any]:
 
 
 def mse(input: Any, target: Any, reduction: str = "mean") -> Tensor:
-    """The squared difference, as ``torch.nn.functional.mse_loss``."""
+    """Compute the mean squared error, as ``torch.nn.functional.mse_loss``.
+
+    input and target (...) have one shape; the loss is () or, with reduction="none", (...). Raises ShapeError for shapes
+    that differ, DTypeError for types that differ.
+
+    >>> gl.mse(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
+    Tensor(2.5, dtype=float64, device=cpu)
+    """
     return apply(functional.mse, input, target, reduction=reduction)
 
 
 def huber(input: Any, target: Any, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Huber's loss, as ``torch.nn.functional.huber_loss``: quadratic up to ``delta``, linear beyond."""
+    """Compute Huber's loss, quadratic up to ``delta`` and linear beyond, as ``torch.nn.functional.huber_loss``.
+
+    Shapes and errors as for ``mse``; ``delta`` must be above 0.
+
+    >>> gl.huber(np.array([0.5, 2.0]), np.zeros(2), reduction="none")
+    Tensor([0.125, 1.5  ], dtype=float64, device=cpu)
+    """
     return apply(functional.huber, input, target, reduction=reduction, delta=delta)
 
 
@@ -94,9 +167,14 @@ def cross_entropy(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """Softmax cross-entropy from logits, as ``torch.nn.functional.cross_entropy``.
+    """Compute softmax cross-entropy from logits, as ``torch.nn.functional.cross_entropy``.
 
-    input (N, C), (C,) or (N, C, d1, ...), target integers of the same shape without the axis C.
+    input (N, C), (C,) or (N, C, d1, ...); target: integers of that shape without the axis C, each a class or
+    ``ignore_index``; weight (C,). The loss is () or, with reduction="none", has target's shape. Raises ShapeError for
+    shapes and targets that do not fit, DTypeError for targets that are not integers.
+
+    >>> gl.cross_entropy(np.zeros((2, 3)), np.array([0, 2]))
+    Tensor(1.09861229, dtype=float64, device=cpu)
     """
     options = {"ignore_index": ignore_index, "reduction": reduction, "label_smoothing": label_smoothing}
     return apply(functional.cross_entropy, input, target, weight, **options)
@@ -113,16 +191,18 @@ def linear_cross_entropy(
     ignore_index: int = -100,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """``gl.cross_entropy`` of a linear layer's outputs, for large vocabularies: the logits are never held together.
+    """Compute ``gl.cross_entropy`` of a linear layer's output without storing all logits, for large vocabularies.
 
     As ``torch.nn.functional.linear_cross_entropy``: input (..., D), linear_weight (V, D) and linear_bias (V,) as in
-    ``gl.Linear``, target integers (...), each 0 <= target < V or ``ignore_index``; weight (V,) of the classes. The loss
-    is () or, with reduction="none", of target's shape. Values and gradients are those of the two functions to
-    rounding, in a fraction of the memory. The gradients are made in this call: evaluate under ``gl.no_grad``.
+    ``gl.Linear``, target integers (...), each 0 <= target < V or ``ignore_index``; class weights ``weight`` (V,). The
+    loss is () or, with reduction="none", has target's shape. Values and gradients equal those of the two functions up
+    to rounding, in a fraction of the memory. This call already computes the gradients: evaluate under ``gl.no_grad``.
 
-    Raises ShapeError, DTypeError or DeviceError, naming the argument, for what does not fit.
+    Raises ShapeError, DTypeError or DeviceError, naming the argument that does not fit.
 
-    >>> loss = gl.linear_cross_entropy(output, head.weight, target, linear_bias=head.bias)  # head = gl.Linear(D, V)
+    >>> head, output = gl.Linear(4, 1000), np.zeros((5, 2, 4), np.float32)
+    >>> gl.linear_cross_entropy(output, head.weight, np.zeros((5, 2), int), linear_bias=head.bias).shape
+    ()
     """
     wanted = {"input": input, "weight": linear_weight, "bias": linear_bias}
     options: dict[str, Any] = {f"{name}_gradient": records((x,)) for name, x in wanted.items()}
@@ -139,10 +219,15 @@ def ctc_loss(
     reduction: str = "mean",
     zero_infinity: bool = False,
 ) -> Tensor:
-    """Connectionist temporal classification, as ``torch.nn.functional.ctc_loss``: targets without their times.
+    """Compute the connectionist temporal classification loss (Graves et al. 2006), as ``torch.nn.functional.ctc_loss``.
 
-    log_probs (T, B, C) or (T, C) from ``gl.log_softmax``; targets integers (B, S), or all sequences' in one row;
-    input_lengths and target_lengths (B,): arrays, Tensors, lists or numbers. See functional/ctc.py.
+    log_probs (T, B, C) or (T, C) from ``gl.log_softmax``; targets (B, S) integers, or all targets joined in one axis;
+    input_lengths and target_lengths (B,): arrays, Tensors, lists or numbers. The loss is () or, with reduction="none",
+    (B,). ``zero_infinity`` replaces the infinite loss of targets too long for their input by 0. Raises ShapeError for
+    shapes, lengths and targets that do not fit, DTypeError for lengths and targets that are not integers.
+
+    >>> gl.ctc_loss(gl.log_softmax(np.zeros((4, 1, 3))), np.array([[1, 2]]), [4], [2])
+    Tensor(0.84319948, dtype=float64, device=cpu)
     """
     given = {"targets": targets, "input_lengths": input_lengths, "target_lengths": target_lengths}
     options = {"blank": blank, "reduction": reduction, "zero_infinity": zero_infinity}
@@ -152,5 +237,12 @@ def ctc_loss(
 def binary_cross_entropy_with_logits(
     input: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
 ) -> Tensor:
-    """Sigmoid cross-entropy from logits, as ``torch.nn.functional.binary_cross_entropy_with_logits``."""
+    """Compute sigmoid cross-entropy from logits, as ``torch.nn.functional.binary_cross_entropy_with_logits``.
+
+    input and target (...) have one shape, weight and pos_weight broadcast to it; the loss is () or, with
+    reduction="none", (...). Raises ShapeError for shapes that do not fit, DTypeError for types that differ.
+
+    >>> gl.binary_cross_entropy_with_logits(np.zeros(2), np.array([0.0, 1.0]))
+    Tensor(0.69314718, dtype=float64, device=cpu)
+    """
     return apply(functional.binary_cross_entropy_with_logits, input, target, weight, pos_weight, reduction=reduction)

@@ -14,9 +14,13 @@ from gpulstm.tape import Tensor, apply
 
 
 class Linear(Module):
-    """y = x W' + b over the last axis, as ``torch.nn.Linear``.
+    """Computes y = x W' + b over the last axis, as ``torch.nn.Linear``: x (..., in_features) -> (..., out_features).
 
-    weight (out_features, in_features) and bias (out_features,) start as U(-1/sqrt(in), 1/sqrt(in)).
+    weight (out_features, in_features) and bias (out_features,) start as U(-1/sqrt(in), 1/sqrt(in)). Raises ShapeError,
+    DTypeError or DeviceError for an x that does not fit.
+
+    >>> gl.Linear(4, 2)(np.zeros((5, 3, 4), np.float32)).shape
+    (5, 3, 2)
     """
 
     def __init__(

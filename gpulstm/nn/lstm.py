@@ -7,10 +7,16 @@ from gpulstm.nn.recurrent import Recurrent
 
 
 class LSTM(Recurrent):
-    """A multi-layer long short-term memory network over whole sequences, as ``torch.nn.LSTM``.
+    """A multi-layer long short-term memory network (Hochreiter & Schmidhuber 1997), as ``torch.nn.LSTM``.
 
-    ``output, (h_n, c_n) = lstm(x, (h_0, c_0), lengths=lengths)``: shapes, parameters and options are those of
-    gl.Recurrent, names, defaults and gate order (i, f, g, o) those of PyTorch.
+    ``output, (h_n, c_n) = lstm(x, (h_0, c_0), lengths=lengths)`` takes x (T, B, D) and returns output (T, B, H). Names,
+    defaults and gate order (i, f, g, o) are PyTorch's; all shapes, parameters, options and errors are those of
+    gl.Recurrent.
+
+    >>> lstm = gl.LSTM(input_size=3, hidden_size=4, num_layers=2)
+    >>> output, (h_n, c_n) = lstm(np.zeros((5, 2, 3), np.float32), lengths=[5, 2])
+    >>> output.shape, h_n.shape, c_n.shape
+    ((5, 2, 4), (2, 2, 4), (2, 2, 4))
     """
 
     def __init__(

@@ -14,12 +14,15 @@ class MinLSTM(Recurrent):
         f, i, n = sigmoid(W_f x + b_f), sigmoid(W_i x + b_i), W_n x + b_n
         h = f / (f + i) * h_prev + i / (f + i) * n
 
-    ``output, h_n = layer(x, h_0, lengths=lengths)``: shapes and options are those of gl.Recurrent. The candidate n
-    is linear, as in the paper's main text. No gate sees h, so that all steps are computed in parallel; what a level
-    makes of the past is a weighted mean, and several levels make up for it.
+    ``output, h_n = layer(x, h_0, lengths=lengths)``, with shapes, options and errors of gl.Recurrent. The candidate n
+    is linear, as in the paper's main text. The gates do not depend on h, so all steps are computed in parallel. Each
+    layer takes a weighted mean of the past; stack several layers for more than that.
 
     Parameters: weight_ih_l{k} (3H, D or K*H) and bias_ih_l{k} (3H,), gates in the order f, i, n, suffix _reverse
     for the backward direction.
+
+    >>> gl.MinLSTM(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 4)
     """
 
     def __init__(
@@ -43,8 +46,11 @@ class MinGRU(Recurrent):
         z, n = sigmoid(W_z x + b_z), W_n x + b_n
         h = (1 - z) * h_prev + z * n
 
-    z has the sign of the paper, which is the other one than in ``GRU``; n is linear. Arguments and shapes are
-    those of ``MinLSTM``, with weight_ih_l{k} (2H, D or K*H) and bias_ih_l{k} (2H,), gates in the order z, n.
+    z has the paper's sign, the opposite of ``GRU``; n is linear. Arguments, shapes and errors are those of ``MinLSTM``,
+    with weight_ih_l{k} (2H, D or K*H) and bias_ih_l{k} (2H,), gates in the order z, n.
+
+    >>> gl.MinGRU(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 4)
     """
 
     def __init__(
@@ -63,9 +69,13 @@ class MinGRU(Recurrent):
 
 
 class MinLSTMCell(RecurrentCell):
-    """One step of a ``MinLSTM``: ``h = cell(x, h)``, shapes and options as for gl.RecurrentCell.
+    """Computes one step of a ``MinLSTM``: ``h = cell(x, h)``.
 
-    Parameters are weight_ih (3H, D) and bias_ih (3H,), gates in the order f, i, n.
+    Parameters are weight_ih (3H, D) and bias_ih (3H,), gates in the order f, i, n. Other shapes, options and errors as
+    for gl.RecurrentCell.
+
+    >>> gl.MinLSTMCell(3, 4)(np.zeros((2, 3), np.float32)).shape
+    (2, 4)
     """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
@@ -73,7 +83,13 @@ class MinLSTMCell(RecurrentCell):
 
 
 class MinGRUCell(RecurrentCell):
-    """One step of a ``MinGRU``: ``h = cell(x, h)``, as ``MinLSTMCell`` with weight_ih (2H, D), gates z, n."""
+    """Computes one step of a ``MinGRU``: ``h = cell(x, h)``.
+
+    As ``MinLSTMCell``, with weight_ih (2H, D), gates z, n. Errors are those of gl.RecurrentCell.
+
+    >>> gl.MinGRUCell(3, 4)(np.zeros((2, 3), np.float32)).shape
+    (2, 4)
+    """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
         super().__init__(mingru.CELL, input_size, hidden_size, bias, **options)

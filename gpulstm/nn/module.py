@@ -22,16 +22,23 @@ __all__ = ["Loaded", "Module", "Parameter", "check_flags", "check_rate", "check_
 
 
 class Module(Moving):
-    """Base of every layer. A subclass sets parameters and layers as attributes and computes in ``forward``.
+    """The base class of every layer and model, as ``torch.nn.Module``: set parameters and layers, define ``forward``.
 
-    Parameters and layers are found wherever a name leads to them: in attributes, and in lists, tuples and dicts of
-    them, nested in any way ("blocks.0.1.weight", "encoders.a.weight"). What would not be found is refused with
-    DTypeError: by the first walk (``parameters()``, ``state_dict()``, ``eval()``, ...) in sets, objects, functions, and
-    dicts with other keys than strings; by the assignment for an array in place of a parameter, and for the names of
-    Module's methods.
+    A Module finds parameters and layers in its attributes, and in lists, tuples and dicts of them, nested in any way
+    ("blocks.0.1.weight", "encoders.a.weight"). It raises DTypeError where it would miss some: ``parameters()``,
+    ``state_dict()``, ``eval()`` and the like refuse layers in sets, other objects, functions, and dicts with other keys
+    than strings. An assignment refuses an array in place of a parameter, and the names of Module's methods.
 
-    Arrays that are not learnt but saved and moved are buffers: see ``register_buffer``. A plain Tensor or array as
-    an attribute is the user's own: it is neither saved nor moved.
+    Arrays that are saved and moved but not trained are buffers: see ``register_buffer``. A plain Tensor or array in an
+    attribute is neither saved nor moved.
+
+    >>> class Scale(gl.Module):
+    ...     def __init__(self):
+    ...         self.factor = gl.Parameter(np.array([2.0]))
+    ...     def forward(self, x):
+    ...         return x * self.factor
+    >>> Scale()(gl.tensor(np.array([1.0, 3.0]))).shape
+    (2,)
     """
 
     training = True

@@ -15,13 +15,16 @@ from gpulstm.tape import Tensor, apply
 
 
 class LayerNorm(Module):
-    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last axes, as ``torch.nn.LayerNorm``.
+    """Computes y = (x - mean) / sqrt(var + eps) * weight + bias over the last axes, as ``torch.nn.LayerNorm``.
 
-    ``normalized_shape`` (n, or n1, n2, ...) are the sizes of the axes that each mean and variance is taken over;
-    weight and bias have that shape and start as ones and zeros. Without ``elementwise_affine`` there is neither,
-    without ``bias`` the weight alone. Half types are computed in float32 (Ba, Kiros & Hinton 2016).
+    ``normalized_shape`` (n, or n1, n2, ...) gives the sizes of the normalised axes; x is (..., n1, n2, ...). weight and
+    bias have that shape and start as ones and zeros. Without ``elementwise_affine`` there is neither, without ``bias``
+    only the weight. Half types are computed in float32 (Ba, Kiros & Hinton 2016).
 
-    Raises ShapeError or DTypeError for arguments that do not fit, naming them.
+    Raises ShapeError or DTypeError, naming the argument that does not fit.
+
+    >>> gl.LayerNorm(2)(np.array([[1.0, 3.0]], np.float32))
+    Tensor([[-0.999995,  0.999995]], dtype=float32, device=cpu, requires_grad=True)
     """
 
     keeps_shape = True

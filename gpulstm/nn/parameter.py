@@ -16,9 +16,13 @@ class Member:
 
 
 class Parameter(Tensor, Member):
-    """A tensor that a layer learns, in place: its array must be one that can be written to.
+    """A Tensor that training changes in place: an attribute of a gl.Module that ``parameters()`` finds.
 
-    Raises DTypeError for what is no array of floats, and for a read-only one.
+    ``data`` (...) is a writable NumPy or CuPy array; it is not copied. Raises DTypeError for anything but a floating
+    array, and for a read-only one.
+
+    >>> gl.Parameter(np.zeros(3, np.float32)).requires_grad
+    True
     """
 
     __slots__ = ()

@@ -21,7 +21,7 @@ from gpulstm.tape import Tensor, apply
 
 
 class Recurrent(Module):
-    """Any cell over whole sequences; gl.LSTM, gl.GRU and the others are this with their cell.
+    """Runs any cell over whole sequences, in several layers and directions; the base of gl.LSTM, gl.GRU and others.
 
     ``output, states = layer(x, states_0, lengths=, mask=, reset=)`` with T steps, B sequences, D = input_size,
     H = hidden_size, P = proj_size or H, L = num_layers and K = 2 directions if bidirectional, else 1:
@@ -31,33 +31,34 @@ class Recurrent(Module):
     states      h (L*K, B, P) whatever ``batch_first`` says; layer by layer, forward before backward.
                 Without B for a single sequence. Cells with more states take and return tuples
                 (h, c, ...), the others (L*K, B, H). Zeros by default
-    lengths     (B,) integers from 0 to T in any order; None for T everywhere
-    mask        bool with the leading axes of x, instead of lengths: the steps that count (left padding)
-    reset       bool likewise: a new sequence begins at this step, from states of zero
-    output      (T, B, K*P): the last layer's h at every step, forward beside backward, zero where a
-                step does not count; (T, B, P) with another ``merge``. With ``return_sequences=False``
-                its last step alone: (B, K*P) or (B, P), (K*P,) or (P,) for a single sequence
+    lengths     (B,) integers from 0 to T in any order; None means T for every sequence
+    mask        bool with the leading axes of x, instead of lengths: True for valid steps (left padding)
+    reset       bool likewise: True where a new sequence begins, with states of zero
+    output      (T, B, K*P): the last layer's h at every step, forward beside backward, zero at invalid
+                steps; (T, B, P) with another ``merge``. With ``return_sequences=False`` the last step
+                only: (B, K*P) or (B, P), (K*P,) or (P,) for a single sequence
     =========== ===================================================================================
 
     The backward direction starts at each sequence's own end, so at step t it has seen the steps from the end
-    down to t; the states are each direction's after its last step. For a bidirectional layer of one level
+    down to t; the states are each direction's after its last step. For a bidirectional layer with num_layers=1,
     ``h_n[0]`` equals ``output[lengths - 1, b, :P]`` and ``h_n[1]`` equals ``output[0, b, P:]``.
 
-    ``return_sequences=False`` (Keras' name) gives in place of output the last layer's h after each direction's own
-    last step, directions joined as ``merge`` says: what a classifier reads. Lengths, masks and resets are respected;
-    a sequence without a step gives its first state. The states are the same as with True.
+    ``return_sequences=False`` (Keras' name) returns the last layer's h after each direction's last step instead of all
+    steps, with the directions joined by ``merge``: the input of a classifier. It respects lengths, masks and resets; a
+    sequence of length 0 returns its initial state. The states do not depend on this option.
 
-    Parameters are named as PyTorch's: weight_ih_l{k} (G*H, D or K*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and
-    bias_hh_l{k} (G*H,), weight_hr_l{k} (P, H) with proj_size, the cell's extra ones, suffix _reverse for the
-    backward direction, in the cell's order of gates.
+    Parameters have PyTorch's names: weight_ih_l{k} (G*H, D or K*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and
+    bias_hh_l{k} (G*H,), with proj_size weight_hr_l{k} (P, H), and those that the cell adds; with suffix _reverse for
+    the backward direction. G is the number of gates, in the cell's order.
 
-    ``dropout`` acts on the output of every layer but the last, in training. By keyword alone: ``merge`` of the
-    directions (concat, sum, mean, mul); ``return_sequences``; ``regularize``, one or several of gl.Zoneout,
-    gl.VariationalDropout, gl.WeightDrop; ``init`` (torch, keras, orthogonal: see Weights) and ``forget_bias``;
-    ``recompute`` keeps few states and computes the rest again in the backward pass; ``device``, ``dtype``,
-    ``generator``; ``path`` chooses how sequences are computed (see ``gl.explain``).
+    ``dropout`` acts on the output of every layer but the last, in training. ``merge`` joins the directions (concat,
+    sum, mean, mul); ``regularize`` is one or several of gl.Zoneout, gl.VariationalDropout and gl.WeightDrop; ``init``
+    is torch, keras or orthogonal; ``recompute`` stores few states and recomputes the others in the backward pass;
+    ``path`` says how to compute (see ``gl.explain``). Raises ShapeError, DTypeError or DeviceError, naming the argument
+    that does not fit.
 
-    Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, naming them.
+    >>> gl.Recurrent("coupled", 3, 4, bidirectional=True)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 8)
     """
 
     equation: ClassVar[dict[str, Any]] = {}  # what a subclass has that changes the equation, and its usual values

@@ -23,8 +23,14 @@ class Regularizer:
 
 @dataclass(frozen=True)
 class Zoneout(Regularizer):
-    """Each unit keeps its old h with probability ``h`` at each step, and its old c (and what goes with it) with
-    probability ``c``, apart. Krueger et al. 2017."""
+    """Keeps each unit's old h with probability ``h`` at each step, and its old c with probability ``c``.
+
+    Krueger et al. 2017. The other states of a cell follow ``c``. For the ``regularize`` argument of a recurrent layer.
+    In evaluation each state is the expectation. Raises ShapeError for a probability outside [0, 1].
+
+    >>> gl.LSTM(3, 4, regularize=gl.Zoneout(h=0.05, c=0.1))
+    LSTM(3, 4, Zoneout(h=0.05, c=0.1))
+    """
 
     h: float = 0.0
     c: float = 0.0
@@ -32,8 +38,14 @@ class Zoneout(Regularizer):
 
 @dataclass(frozen=True)
 class VariationalDropout(Regularizer):
-    """Dropout with one mask of a sequence for all its steps: on the ``input`` of every layer, and on h on its way
-    into the ``recurrent`` product. Gal & Ghahramani 2016."""
+    """Dropout with one mask for all steps of a sequence (Gal & Ghahramani 2016).
+
+    ``input`` is the rate on the input of every layer, ``recurrent`` that on h before the recurrent product. For the
+    ``regularize`` argument of a recurrent layer. Raises ShapeError for a rate outside [0, 1].
+
+    >>> gl.LSTM(3, 4, regularize=gl.VariationalDropout(input=0.2, recurrent=0.2))
+    LSTM(3, 4, VariationalDropout(input=0.2, recurrent=0.2))
+    """
 
     input: float = 0.0
     recurrent: float = 0.0
@@ -41,7 +53,13 @@ class VariationalDropout(Regularizer):
 
 @dataclass(frozen=True)
 class WeightDrop(Regularizer):
-    """Dropout of elements of weight_hh, one mask a call. Wan et al. 2013; Merity, Keskar & Socher 2018."""
+    """Dropout on the elements of weight_hh, with one mask per call (Wan et al. 2013; Merity, Keskar & Socher 2018).
+
+    For the ``regularize`` argument of a recurrent layer. Raises ShapeError for a rate outside [0, 1].
+
+    >>> gl.LSTM(3, 4, regularize=gl.WeightDrop(0.5))
+    LSTM(3, 4, WeightDrop(rate=0.5))
+    """
 
     rate: float = 0.5
 

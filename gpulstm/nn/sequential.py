@@ -15,18 +15,19 @@ STEPS = ("lengths", "mask", "reset")  # what tells a layer which steps count
 
 
 class Sequential(Module):
-    """Layers and plain functions in a row: each gets what the one before gives, of a tuple its first item.
+    """Calls layers and plain functions one after the other, as ``torch.nn.Sequential``.
 
-    >>> classify = gl.Sequential(gl.Embedding(V, D), gl.LSTM(D, H, return_sequences=False), gl.Linear(H, C))
-    >>> logits = classify(ids, lengths=lengths)  # ids (T, B) -> (B, C)
-
-    The states of recurrent layers are dropped. Layers are named "0", "1", ... as PyTorch names them, or as a dict of
-    them says: ``Sequential({"rnn": lstm, "head": linear})``; a list of layers is taken too. A function
-    that uses layers or parameters of its own is refused by the first walk: those belong in a layer.
+    Of a tuple, such as a recurrent layer's (output, states), the next layer gets the first item only. ``Sequential(a,
+    b)``, ``Sequential([a, b])`` or ``Sequential({"rnn": a, "head": b})``: layers are named "0", "1", ... as in PyTorch,
+    or by the keys of the dict. ``lengths=`` goes to the layers that take it, see ``forward``. A function that uses
+    layers or parameters of its own is refused: write a gl.Module instead.
 
     ``model[1]`` is a layer, ``model[-1]`` the last one, ``model[:2]`` a Sequential of the same layers under the same
-    names; ``del model[-1]`` takes one out. Raises
-    DTypeError for what is neither a layer nor a function.
+    names; ``del model[-1]`` removes one. Raises DTypeError for anything but layers and functions.
+
+    >>> classify = gl.Sequential(gl.Embedding(10, 3), gl.LSTM(3, 4, return_sequences=False), gl.Linear(4, 2))
+    >>> classify(np.zeros((5, 2), int), lengths=[5, 3]).shape  # ids (T, B) -> logits (B, C)
+    (2, 2)
     """
 
     _row: dict[str, Layer]

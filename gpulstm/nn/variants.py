@@ -1,7 +1,6 @@
 """The recurrent layers beside the LSTM, and their single steps: each is gl.Recurrent with its cell.
 
-Options that change the equation stand here; ``num_layers`` and what follows are gl.Recurrent's, and the keywords
-of ``options`` too.
+The arguments that change the equation are described here, ``num_layers`` and all others in gl.Recurrent.
 """
 
 from typing import Any, ClassVar, Unpack
@@ -13,9 +12,13 @@ from gpulstm.nn.recurrent import Recurrent
 
 
 class RNN(Recurrent):
-    """The simple recurrent network, as ``torch.nn.RNN``: h = tanh(W x + U h_prev + b) (Elman 1990).
+    """A simple recurrent network (Elman 1990), as ``torch.nn.RNN``: h = tanh(W x + U h_prev + b).
 
-    ``output, h_n = rnn(x, h_0)``. ``nonlinearity`` is tanh, relu or another that cells.activation names.
+    ``output, h_n = rnn(x, h_0)``, with shapes and errors as for gl.Recurrent. ``nonlinearity`` is tanh, relu or any
+    other name in gpulstm.cells.activation; ``clip`` limits its argument to [-clip, clip].
+
+    >>> gl.RNN(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 4)
     """
 
     equation: ClassVar[dict[str, Any]] = {"nonlinearity": "tanh", "clip": None}
@@ -33,10 +36,13 @@ class RNN(Recurrent):
 
 
 class GRU(Recurrent):
-    """The gated recurrent unit, as ``torch.nn.GRU``: ``output, h_n = gru(x, h_0)``; gates r, z, n.
+    """A gated recurrent unit, as ``torch.nn.GRU``: ``output, h_n = gru(x, h_0)``; gates r, z, n.
 
-    ``reset`` is "after" the product (cuDNN, PyTorch, Keras) or "before" it (Cho et al. 2014); ``update`` is
-    "torch" for h = (1 - z) n + z h_prev, or "cho" for h = (1 - z) h_prev + z n.
+    ``reset`` acts "after" the recurrent product (cuDNN, PyTorch, Keras) or "before" it (Cho et al. 2014); ``update`` is
+    "torch" for h = (1 - z) n + z h_prev, or "cho" for h = (1 - z) h_prev + z n. Shapes and errors as for gl.Recurrent.
+
+    >>> gl.GRU(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 4)
     """
 
     equation: ClassVar[dict[str, Any]] = {"reset": "after", "update": "torch"}
@@ -54,9 +60,12 @@ class GRU(Recurrent):
 
 
 class PeepholeLSTM(Recurrent):
-    """An LSTM whose gates see the cell state (Gers & Schmidhuber 2000): i and f the old one, o the new one.
+    """An LSTM whose gates also read the cell state (Gers & Schmidhuber 2000): i and f the old one, o the new one.
 
-    ``peepholes`` is "diagonal": weight_ch_l{k} (3H,), rows i, f, o, or "full": a matrix (3H, H).
+    ``peepholes`` is "diagonal": weight_ch_l{k} (3H,), rows i, f, o, or "full": (3H, H). Errors as for gl.Recurrent.
+
+    >>> gl.PeepholeLSTM(3, 4).weight_ch_l0.shape
+    (12,)
     """
 
     equation: ClassVar[dict[str, Any]] = {"peepholes": "diagonal"}
@@ -74,7 +83,11 @@ class PeepholeLSTM(Recurrent):
 
 
 class CoupledLSTM(Recurrent):
-    """An LSTM that lets in what it forgets: i = 1 - f (CIFG, Greff et al. 2017); gates f, g, o."""
+    """An LSTM with i = 1 - f (CIFG, Greff et al. 2017); gates f, g, o. Shapes and errors as for gl.Recurrent.
+
+    >>> gl.CoupledLSTM(3, 4).weight_ih_l0.shape  # 3 gates
+    (12, 3)
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
@@ -87,8 +100,11 @@ class CoupledLSTM(Recurrent):
 class LayerNormLSTM(Recurrent):
     """An LSTM with layer normalisation of both products and of c (Ba, Kiros & Hinton 2016).
 
-    Parameters besides the weights: norm_ih and norm_hh (4H,), bias (4H,), norm_c and bias_c (H,), each with
-    its suffix _l{k}. The products have no bias of their own.
+    It adds norm_ih and norm_hh (4H,), bias (4H,), norm_c and bias_c (H,), each with suffix _l{k}; the products have no
+    bias of their own. Other shapes and errors as for gl.Recurrent.
+
+    >>> gl.LayerNormLSTM(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 4)
     """
 
     def __init__(
@@ -100,9 +116,12 @@ class LayerNormLSTM(Recurrent):
 
 
 class SLSTM(Recurrent):
-    """The sLSTM of the xLSTM (Beck et al. 2024): exponential gates, a normaliser n and a stabiliser m.
+    """The sLSTM of xLSTM (Beck et al. 2024): exponential gates, a normaliser n and a stabiliser m; gates i, f, z, o.
 
-    ``output, (h_n, c_n, n_n, m_n) = layer(x, (h_0, c_0, n_0, m_0))``; gates i, f, z, o.
+    ``output, (h_n, c_n, n_n, m_n) = layer(x, (h_0, c_0, n_0, m_0))``, with shapes and errors as for gl.Recurrent.
+
+    >>> gl.SLSTM(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 4)
     """
 
     def __init__(
@@ -114,11 +133,14 @@ class SLSTM(Recurrent):
 
 
 class GeneralLSTM(Recurrent):
-    """The LSTM with every attribute of ONNX's operator, gates i, f, g, o.
+    """An LSTM with every attribute of ONNX's LSTM operator; gates i, f, g, o.
 
-    ``activations`` are those of the gates i, f, o, of the candidate g, and of c, each a name or (name, alpha,
-    beta) of cells.activation; ``clip`` limits every pre-activation to [-clip, clip]; ``peepholes`` adds
-    weight_ch_l{k} (3H,), rows i, f, o; ``coupled`` takes f = 1 - i.
+    ``activations`` are those of the gates, of the candidate g and of c, each a name or (name, alpha, beta) of
+    gpulstm.cells.activation; ``clip`` limits pre-activations to [-clip, clip]; ``peepholes`` adds weight_ch_l{k} (3H,),
+    rows i, f, o; ``coupled`` sets f = 1 - i. Other shapes and errors as for gl.Recurrent.
+
+    >>> gl.GeneralLSTM(3, 4, activations=("hard_sigmoid", "tanh", "tanh")).weight_ih_l0.shape
+    (16, 3)
     """
 
     equation: ClassVar[dict[str, Any]] = {
@@ -139,7 +161,11 @@ class GeneralLSTM(Recurrent):
 
 
 class RNNCell(RecurrentCell):
-    """One step of an RNN, as ``torch.nn.RNNCell``: ``h = cell(x, h)``."""
+    """Computes one step, ``h = cell(x, h)``, as ``torch.nn.RNNCell``. Shapes and errors as for gl.RecurrentCell.
+
+    >>> gl.RNNCell(3, 4)(np.zeros((2, 3), np.float32)).shape
+    (2, 4)
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: Any = "tanh", *,
@@ -149,7 +175,11 @@ class RNNCell(RecurrentCell):
 
 
 class GRUCell(RecurrentCell):
-    """One step of a GRU, as ``torch.nn.GRUCell``: ``h = cell(x, h)``; ``reset`` and ``update`` as for GRU."""
+    """Computes one step, ``h = cell(x, h)``, as ``torch.nn.GRUCell``. Shapes and errors as for gl.RecurrentCell.
+
+    >>> gl.GRUCell(3, 4)(np.zeros((2, 3), np.float32)).shape
+    (2, 4)
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, *, reset: str = "after", update: str = "torch",
@@ -159,7 +189,11 @@ class GRUCell(RecurrentCell):
 
 
 class PeepholeLSTMCell(RecurrentCell):
-    """One step of a PeepholeLSTM: ``h, c = cell(x, (h, c))``."""
+    """Computes one step, ``h, c = cell(x, (h, c))``, of a PeepholeLSTM. Shapes and errors as for gl.RecurrentCell.
+
+    >>> gl.PeepholeLSTMCell(3, 4)(np.zeros((2, 3), np.float32))[0].shape
+    (2, 4)
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, *, peepholes: str = "diagonal",
@@ -169,28 +203,44 @@ class PeepholeLSTMCell(RecurrentCell):
 
 
 class CoupledLSTMCell(RecurrentCell):
-    """One step of a CoupledLSTM: ``h, c = cell(x, (h, c))``."""
+    """Computes one step, ``h, c = cell(x, (h, c))``, of a CoupledLSTM. Shapes and errors as for gl.RecurrentCell.
+
+    >>> gl.CoupledLSTMCell(3, 4)(np.zeros((2, 3), np.float32))[0].shape
+    (2, 4)
+    """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
         super().__init__(coupled.CELL, input_size, hidden_size, bias, **options)
 
 
 class LayerNormLSTMCell(RecurrentCell):
-    """One step of a LayerNormLSTM: ``h, c = cell(x, (h, c))``."""
+    """Computes one step, ``h, c = cell(x, (h, c))``, of a LayerNormLSTM. Shapes and errors as for gl.RecurrentCell.
+
+    >>> gl.LayerNormLSTMCell(3, 4)(np.zeros((2, 3), np.float32))[0].shape
+    (2, 4)
+    """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
         super().__init__(layer_norm.CELL, input_size, hidden_size, bias, **options)
 
 
 class SLSTMCell(RecurrentCell):
-    """One step of an SLSTM: ``h, c, n, m = cell(x, (h, c, n, m))``."""
+    """Computes one step, ``h, c, n, m = cell(x, (h, c, n, m))``, of an SLSTM; shapes, errors as for gl.RecurrentCell.
+
+    >>> gl.SLSTMCell(3, 4)(np.zeros((2, 3), np.float32))[0].shape
+    (2, 4)
+    """
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, **options: Unpack[CellOptions]) -> None:
         super().__init__(slstm.CELL, input_size, hidden_size, bias, **options)
 
 
 class GeneralLSTMCell(RecurrentCell):
-    """One step of a GeneralLSTM: ``h, c = cell(x, (h, c))``."""
+    """Computes one step, ``h, c = cell(x, (h, c))``, of a GeneralLSTM. Shapes and errors as for gl.RecurrentCell.
+
+    >>> gl.GeneralLSTMCell(3, 4, clip=3.0)(np.zeros((2, 3), np.float32))[0].shape
+    (2, 4)
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, *,
