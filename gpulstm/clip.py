@@ -24,18 +24,24 @@ THREADS = 256  # of a block that sums; kernels/norm.cu has the same number
 
 
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False) -> Array:
-    """Scale all gradients, in place, so that their 2-norm taken together is at most ``max_norm``.
+    """Scale all gradients in place so that their joint 2-norm is at most max_norm, as PyTorch's ``clip_grad_norm_``.
 
-    As PyTorch's ``clip_grad_norm_``: g * min(1, max_norm / (norm + 1e-6)).
+    g becomes g * min(1, max_norm / (norm + 1e-6)). ``parameters`` are Tensors (...) or one Tensor.
 
-    Returns the norm before scaling, float64 of shape () on the parameters' device; ``float(norm)`` brings it
-    to the host, nothing here does, save ``error_if_nonfinite``. Sums are made in a fixed order: two runs
-    agree bit for bit. An infinite norm makes finite gradients 0, a norm that is not a number makes all
-    gradients not a number, as in PyTorch; with ``error_if_nonfinite`` both raise NotFinite and leave the
-    gradients as they are.
+    Returns the norm before scaling, float64 of shape () on the parameters' device; ``float(norm)`` copies it to the
+    host. Unless ``error_if_nonfinite``, the host does not wait for a GPU. Sums have a fixed order: two runs agree bit
+    for bit. As in PyTorch, an infinite norm sets finite gradients to 0, and a norm that is not a number makes all
+    gradients not a number; with ``error_if_nonfinite`` both raise NotFinite and leave the gradients unchanged.
 
-    Raises ShapeError for a max_norm below 0, DTypeError for a gradient that is no array of floats or cannot be
-    written to, and DeviceError when the gradients are on several devices.
+    Raises ShapeError for a max_norm below 0, DTypeError for a gradient that is not a writable floating array, and
+    DeviceError for gradients on several devices.
+
+    >>> p = gl.Parameter(np.zeros(2))
+    >>> p.grad = np.array([3.0, 4.0])
+    >>> float(gl.clip_grad_norm([p], max_norm=1.0))
+    5.0
+    >>> p.grad.round(3)
+    array([0.6, 0.8])
     """
     max_norm = _limit("max_norm", max_norm)
     checks.flag("error_if_nonfinite", error_if_nonfinite)
@@ -47,10 +53,16 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, error
 
 
 def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Bring every element of the gradients, in place, into [-clip_value, clip_value]; PyTorch's name has a _.
+    """Limit every element of the gradients to [-clip_value, clip_value] in place, as ``clip_grad_value_`` in PyTorch.
 
-    Raises ShapeError for a clip_value below 0 and DTypeError, before anything is changed, for a gradient that is no
-    array of floats or cannot be written to.
+    ``parameters`` are Tensors (...) or one Tensor. Raises ShapeError for a clip_value below 0, and DTypeError, before
+    it changes anything, for a gradient that is not a writable floating array.
+
+    >>> p = gl.Parameter(np.zeros(2))
+    >>> p.grad = np.array([3.0, -4.0])
+    >>> gl.clip_grad_value([p], 1.0)
+    >>> p.grad
+    array([ 1., -1.])
     """
     clip_value = _limit("clip_value", clip_value)
     for grad in _gradients(parameters).values():

@@ -13,9 +13,12 @@ FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 
 def as_dtype(dtype: Any) -> np.dtype:
-    """A floating NumPy dtype from "float32", "float64", "float16", "bfloat16" (through ml_dtypes), a dtype or a type.
+    """Return the floating NumPy dtype that a name, a NumPy dtype or a type stands for.
 
-    Raises DTypeError for anything else.
+    Names are "float32", "float64", "float16" and "bfloat16" (with ml_dtypes). Raises DTypeError for anything else.
+
+    >>> gl.as_dtype("float32")
+    dtype('float32')
     """
     if isinstance(dtype, str) and dtype == "bfloat16":
         try:

@@ -50,12 +50,13 @@ _collectors: ContextVar[tuple[Explanation, ...]] = ContextVar("gpulstm_explain",
 
 @contextlib.contextmanager
 def explain() -> Iterator[Explanation]:
-    """Collect which path every sequence takes inside the block.
+    """Collect which path computed every sequence inside the block, and why no faster one; raises nothing.
 
+    >>> lstm = gl.LSTM(3, 4, path="reference")
     >>> with gl.explain() as runs:
-    ...     lstm(x)
+    ...     _ = lstm(np.zeros((5, 2, 3), np.float32))
     >>> print(runs)
-    lstm T=100 B=16 D=128 H=128 float32 on cuda:0: kernel
+    lstm T=5 B=2 D=3 H=4 float32 on cpu: reference (path='reference' was asked for)
     """
     runs = Explanation()
     token = _collectors.set((*_collectors.get(), runs))

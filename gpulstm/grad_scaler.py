@@ -16,34 +16,34 @@ LEAST, MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max) 
 
 
 class GradScaler:
-    """Scales the loss before ``backward`` and the gradients back before the optimiser's step; ``torch.amp.GradScaler``.
+    """Scales the loss before ``backward`` and unscales the gradients before the step, as ``torch.amp.GradScaler``.
 
-    With ``gl.precision("fp16")`` the factors of every product are float16, in which gradients below 6e-8 are zero. The
-    gradients of a loss times 65536 are that many times larger. Where they overflow, the step is skipped and the scale
-    halved; after ``growth_interval`` steps in a row without overflow it is doubled (Micikevicius et al. 2018).
+    With ``gl.precision("fp16")`` the factors of every product are float16, which rounds gradients below 6e-8 to zero.
+    Scaling the loss by 65536 scales the gradients with it. If they overflow, the step is skipped and the scale halved;
+    after ``growth_interval`` steps in a row without overflow it is doubled (Micikevicius et al. 2018).
 
     init_scale
         The first factor of the loss.
     growth_factor, growth_interval
-        What the scale is multiplied by after so many steps without overflow.
+        The factor by which the scale grows, and after how many steps in a row without overflow.
     backoff_factor
-        What the scale is multiplied by after an overflow.
+        The factor by which an overflow multiplies the scale.
     enabled
-        False: nothing is scaled, and ``step`` is the optimiser's.
+        False turns scaling off.
 
-    ``skipped_steps`` counts the steps that were skipped. On a GPU the host waits once a step, in ``step``. Raises
-    ShapeError for factors out of range.
+    ``skipped_steps`` counts the skipped steps. On a GPU the host waits once a step, in ``step``. Raises ShapeError for
+    factors out of range.
 
-    >>> scaler = gl.GradScaler()
-    >>> for x, y in batches:
-    ...     optimizer.zero_grad()
-    ...     with gl.precision("fp16"):
-    ...         loss = gl.mse(model(x), y)
-    ...     scaler.scale(loss).backward()
-    ...     scaler.unscale_(optimizer)  # only for what reads the gradients, as clipping does
-    ...     gl.clip_grad_norm(model.parameters(), 1.0)
-    ...     scaler.step(optimizer)
-    ...     scaler.update()
+    >>> model, scaler = gl.Linear(3, 1), gl.GradScaler()
+    >>> optimizer = gl.SGD(model.parameters())
+    >>> with gl.precision("fp16"):
+    ...     loss = gl.mse(model(np.ones((4, 3), np.float32)), np.ones((4, 1), np.float32))
+    >>> scaler.scale(loss).backward()
+    >>> scaler.unscale_(optimizer)  # only before code that reads the gradients, such as clipping
+    >>> norm = gl.clip_grad_norm(model.parameters(), 1.0)
+    >>> scaler.step(optimizer)
+    True
+    >>> scaler.update()
     """
 
     def __init__(

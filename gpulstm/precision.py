@@ -38,7 +38,7 @@ def checked(name: Any, argument: str = "precision") -> str:
 
 
 class precision(ContextDecorator):
-    """The precision of products of float32 arrays on a GPU, in this block or in the function that it decorates.
+    """Sets the precision of float32 matrix products on a GPU, in a block or in a decorated function.
 
     ======== ================= ================================================================================
     name     bits of a factor  what it is
@@ -49,19 +49,19 @@ class precision(ContextDecorator):
     "fp16"   10                float16: from 6e-8 to 65504 only, so training needs ``gl.GradScaler``
     ======== ================= ================================================================================
 
-    Weights, states, gradients and sums stay float32. Arrays of float64, float16 and bfloat16 are multiplied as always.
-    cuBLAS may keep more bits than it has to, for instance on a device without such tensor cores. On the processor
-    every product is IEEE float32, and ``gl.explain()`` says so.
+    Weights, states, gradients and sums stay float32. Products of float64, float16 and bfloat16 arrays do not change.
+    cuBLAS may keep more bits than required, for instance on a device without such tensor cores. On the processor every
+    product is IEEE float32, and ``gl.explain()`` says so.
 
-    The pullback of a function, and ``backward``, compute in the precision that was in force when the function was
-    called. Blocks nest; other threads and tasks are left alone. The environment variable CUPY_TF32 decides about
-    products that you ask of CuPy, and nothing here. The paths "fused" and "persistent" of ``functional.recurrent``
-    raise NoKernel for float32 arrays in bf16 and fp16.
+    ``backward`` computes in the precision of the forward call. Blocks nest; they do not affect other threads and tasks.
+    The environment variable CUPY_TF32 has no effect on gpulstm, only on your own CuPy products. The paths "fused" and
+    "persistent" of ``functional.recurrent`` raise NoKernel for float32 arrays in bf16 and fp16.
 
-    Raises ShapeError for an unknown name, DTypeError for what is no name.
+    Raises ShapeError for an unknown name, DTypeError for anything but a string.
 
+    >>> model = gl.Linear(3, 1)
     >>> with gl.precision("bf16"):
-    ...     loss = gl.mse(model(x), y)
+    ...     loss = gl.mse(model(np.ones((4, 3), np.float32)), np.ones((4, 1), np.float32))
     >>> loss.backward()  # in bf16 too
     """
 

@@ -13,10 +13,13 @@ BELOW_1 = math.nextafter(1, 0)
 
 
 class Schedule(ABC):
-    """Base of the schedules that are a formula of the step: ``lr = rate(base_lr, k)`` in every group.
+    """The base class of schedules that set ``lr = rate(base_lr, k)`` in every group; a subclass defines ``rate``.
 
-    ``base_lr`` is the group's rate when the schedule is made. k is 0 then, and one more after each
-    ``step()``, which is called after the optimiser's: the optimiser's first step is number 0.
+    ``base_lr`` is the group's rate when the schedule is made, k the number of calls of ``step()``: one after each step
+    of the optimiser. Raises DTypeError for anything but an optimiser.
+
+    >>> isinstance(gl.StepLR(gl.SGD([gl.Parameter(np.zeros(1))]), 30), gl.schedules.Schedule)
+    True
     """
 
     needs_metric = False  # step() takes no metric: it belongs after each step of the optimiser
@@ -62,9 +65,12 @@ class Schedule(ABC):
 
 
 class ConstantLR(Schedule):
-    """PyTorch's ``ConstantLR``: ``factor`` for the first ``total_iters`` steps, 1 from then on.
+    """Multiplies lr by ``factor`` for the first ``total_iters`` steps, as ``torch.optim.lr_scheduler.ConstantLR``.
 
-    ``ConstantLR(optimizer, factor=1)`` never changes the rate. Raises ShapeError for a factor outside [0, 1].
+    Raises ShapeError for a factor outside [0, 1].
+
+    >>> gl.ConstantLR(gl.SGD([gl.Parameter(np.zeros(1))], lr=0.1), factor=0.5)
+    ConstantLR(factor=0.5, total_iters=5, k=0, lr=0.05)
     """
 
     _shown = ("_factor", "_total_iters")
@@ -79,9 +85,10 @@ class ConstantLR(Schedule):
 
 
 class StepLR(Schedule):
-    """PyTorch's ``StepLR``: base_lr * gamma ** (k // step_size).
+    """Multiplies lr by ``gamma`` every ``step_size`` steps, as PyTorch; raises ShapeError for step_size < 1, gamma < 0.
 
-    Raises ShapeError for a step_size below 1 and a gamma below 0.
+    >>> gl.StepLR(gl.SGD([gl.Parameter(np.zeros(1))], lr=0.1), step_size=30)
+    StepLR(step_size=30, gamma=0.1, k=0, lr=0.1)
     """
 
     _shown = ("_step_size", "_gamma")
@@ -96,16 +103,17 @@ class StepLR(Schedule):
 
 
 class CosineWarmup(Schedule):
-    """A linear rise over W = ``warmup_steps``, then half a cosine down to ``min_lr``::
+    """Raises lr linearly for W = ``warmup_steps``, then lowers it along half a cosine to ``min_lr``::
 
         k < W:        lr = base_lr * (k + 1) / (W + 1)
         W <= k < N:   lr = min_lr + (base_lr - min_lr) * (1 + cos(pi * (k - W) / (N - W))) / 2
         k >= N:       lr = min_lr
 
-    with N = ``total_steps`` (Loshchilov & Hutter 2017; the rise is Goyal et al.'s 2017). The first step's
-    rate is not 0, so no step is lost; step W has the whole base_lr.
+    with N = ``total_steps`` (Loshchilov & Hutter 2017; warmup: Goyal et al. 2017). Step 0 has a rate above 0, step W
+    the full base_lr. Raises ShapeError unless 0 <= warmup_steps < total_steps and 0 <= min_lr <= lr of every group.
 
-    Raises ShapeError unless 0 <= warmup_steps < total_steps and 0 <= min_lr <= lr of every group.
+    >>> gl.CosineWarmup(gl.SGD([gl.Parameter(np.zeros(1))], lr=0.1), warmup_steps=1, total_steps=10)
+    CosineWarmup(warmup_steps=1, total_steps=10, min_lr=0.0, k=0, lr=0.05)
     """
 
     _shown = ("_warmup_steps", "_total_steps", "_min_lr")
@@ -129,13 +137,14 @@ class CosineWarmup(Schedule):
 
 
 class ReduceLROnPlateau:
-    """PyTorch's ``ReduceLROnPlateau``: lr * ``factor`` after more than ``patience`` bad metrics in a row.
+    """Multiplies lr by ``factor`` after more than ``patience`` bad metrics in a row, as in PyTorch.
 
-    A metric is bad if it is not better than the best. Better is below ``best * (1 - threshold)`` with mode
-    "min", above ``best * (1 + threshold)`` with "max"; with threshold_mode "abs", below ``best - threshold``
-    and above ``best + threshold``. A metric that is not a number is never better. After a reduction the next
-    ``cooldown`` metrics do not count as bad. A rate stays at or above ``min_lr``, and is left alone when it
-    would change by ``eps`` or less. Raises ShapeError for options out of range.
+    A metric is bad if it is not better than the best. Better is below ``best * (1 - threshold)`` with mode "min", above
+    ``best * (1 + threshold)`` with "max"; with threshold_mode "abs", below ``best - threshold`` or above ``best +
+    threshold``. NaN is never better. After a reduction the next ``cooldown`` metrics do not count as bad. No rate falls
+    below ``min_lr``, and a change of ``eps`` or less is skipped. Raises ShapeError for options out of range.
+
+    >>> gl.ReduceLROnPlateau(gl.SGD([gl.Parameter(np.zeros(1))]), patience=2).step(metric=0.5)
     """
 
     needs_metric = True  # step() wants one, usually the validation loss: it belongs after each validation

@@ -12,9 +12,11 @@ _library: ctypes.CDLL | None = None
 
 
 def set_num_threads(n: int) -> None:
-    """Let compiled code use at most ``n`` threads, 1 to 256; the results have the same bits for any number.
+    """Let compiled code use at most ``n`` threads, 1 to 256; the number does not change the bits of any result.
 
-    NumPy's own threads (OPENBLAS_NUM_THREADS) are not these. Raises ShapeError for another number.
+    NumPy's own threads (OPENBLAS_NUM_THREADS) are separate. Raises ShapeError for another number.
+
+    >>> gl.set_num_threads(2)
     """
     global _number
     _number = checks.integer("n", n, 1, MOST + 1, words=f"1 to {MOST} threads")
@@ -23,7 +25,14 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The most threads that compiled code uses: the number set, else OMP_NUM_THREADS, else one for each core."""
+    """Return how many threads compiled code may use; raises nothing.
+
+    This is the number given to ``set_num_threads``, else OMP_NUM_THREADS, else the number of cores.
+
+    >>> gl.set_num_threads(2)
+    >>> gl.get_num_threads()
+    2
+    """
     global _number
     if _number is None:
         _number = min(_number_asked_for() or _number_of_cores(), MOST)

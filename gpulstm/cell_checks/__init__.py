@@ -21,19 +21,17 @@ class Report(list[str]):
 
 
 def check_cell(cell: str | Cell, seed: int = 0) -> Report:
-    """Hold a cell's equations, their derivative and its kernel against one another, on every path that serves here.
+    """Compare a cell's equations, their derivative and its kernel with one another, on every path that works here.
 
     The derivative is compared with central differences of the equations in float64: for one step, and for random
     sequences in every mode. The kernel is compared with the equations, in float64 and float32, on the processor's
     engine and on a GPU. ``seed`` chooses the random numbers.
 
-    >>> print(gl.check_cell(leaky))
-    leaky: backward is the derivative of forward (one step, and 12 sequences with every mode, float64)
-    leaky: leaky.cuh agrees with the equations on the processor's engine (float64, float32)
-    leaky: not checked on a GPU: CuPy is not installed
+    >>> print(gl.check_cell("coupled"))
+    coupled: backward is the derivative of forward (one step, and ...
 
     Raises CellError that names what does not agree, with what was expected and what came; ShapeError for a minimal
-    cell, which has a scan in place of steps; NoKernel for a name that no cell has.
+    cell, which has a scan instead of steps; NoKernel for an unknown name.
     """
     row = cells.find(cell)
     checks.count("seed", seed)

@@ -30,12 +30,14 @@ _DTYPES = {
 
 
 def save_arrays(path: str | Path, arrays: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
-    """Write NumPy and CuPy arrays by name, and texts by key, as one safetensors file.
+    """Write named NumPy and CuPy arrays, of any shape, and metadata (strings) to one safetensors file.
 
-    The file is replaced whole or not at all, see ``atomic_write``. The arrays are copied to the host, in C
-    order. The order of several metadata keys in the file is not fixed. Raises DTypeError for names that are no
-    texts, for what is no array and for element types that the format does not have, FormatError for the name
-    ``__metadata__``, and OSError where the file cannot be written.
+    The file is replaced as a whole or not at all, see ``atomic_write``. Arrays are copied to the host, in C order. The
+    order of several metadata keys is not fixed. Raises DTypeError for names that are not strings, for anything but
+    arrays and for element types that the format lacks, FormatError for the name ``__metadata__``, and OSError if the
+    file cannot be written.
+
+    >>> gl.io.save_arrays("a.safetensors", {"x": np.ones(2)}, {"unit": "m"})
     """
     from safetensors.numpy import save
 
@@ -51,11 +53,15 @@ def save_arrays(path: str | Path, arrays: dict[str, Any], metadata: dict[str, st
 
 
 def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays and the metadata of a safetensors file; nothing in it is run, bfloat16 comes as ml_dtypes'.
+    """Read the arrays, of any shape, and the metadata of a safetensors file, without running code from it.
 
-    The header and every size in it are held against the size of the file before memory is taken. Raises
-    FormatError, saying what is wrong and where, for a file that is damaged or something else, DTypeError for
-    bfloat16 without the package ml_dtypes, and OSError where the file cannot be read.
+    Sizes are checked against the size of the file before memory is allocated. bfloat16 arrays have the dtype of
+    ml_dtypes. Raises FormatError, saying what is wrong and where, for a file that is damaged or has another format,
+    DTypeError for bfloat16 without the package ml_dtypes, and OSError if the file cannot be read.
+
+    >>> gl.io.save_arrays("a.safetensors", {"x": np.ones(2)}, {"unit": "m"})
+    >>> gl.io.load_arrays("a.safetensors")
+    ({'x': array([1., 1.])}, {'unit': 'm'})
     """
     from safetensors import SafetensorError, safe_open
 
@@ -104,11 +110,16 @@ def _check_texts(name: str, given: Any, values: bool = False) -> None:
 
 
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write(file)`` make the file at ``path``: at every moment the old or the new one is there, whole.
+    """Replace a file atomically: at every moment either the old or the new file is there, complete.
 
-    The bytes go to a temporary file beside the target, to the disk, and only then under the target's name.
-    When anything fails, the error is raised, the old file is as it was and the temporary one is gone. A
-    symbolic link stays one: the file it leads to is replaced.
+    ``write(file)`` writes the bytes to a temporary file in the same folder, which then takes the name ``path``. Raises
+    what ``write`` raises, and OSError if the file cannot be written; then the old file is unchanged and the temporary
+    one is gone. A symbolic link is kept, and the file it points to is replaced.
+
+    >>> gl.io.atomic_write("note.txt", lambda file: file.write(b"done"))
+    >>> with open("note.txt") as file:
+    ...     file.read()
+    'done'
     """
     target = Path(os.path.realpath(as_path(path)))
     if not callable(write):
@@ -124,9 +135,11 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise OSError, saying why, if ``atomic_write(path, ...)`` could not work now; leaves nothing behind.
+    """Raise OSError, saying why, if ``atomic_write(path, ...)`` would fail now; leave no file behind.
 
-    Call it before a long job whose result is to go there.
+    Call it before a long job that will write its result there.
+
+    >>> gl.io.check_writable("result.safetensors")
     """
     with _temporary(path, Path(os.path.realpath(as_path(path)))) as (_, file):
         file.write(b"\0")

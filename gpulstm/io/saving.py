@@ -24,17 +24,18 @@ MODEL = {"kind": "model", "version": 1}
 def save(path: str | Path, x: Any) -> None:
     """Write a model, or a dict of models, optimisers and plain values, to one safetensors file.
 
+    A module's file holds the arrays of its ``state_dict`` under their names, as other readers of safetensors expect; so
+    does that of a dict of arrays. Nested dicts, lists and tuples may contain: objects with ``state_dict`` and
+    ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, Tensors, arrays of any
+    library and shape, numbers, strings and None. Keys are strings, numbers, None or tuples of them. Infinite and NaN
+    values are saved unchanged; Tensors come back without a gradient, arrays as NumPy arrays.
+
+    The file is replaced as a whole or not at all. Raises DTypeError, naming the place, for values that cannot be saved;
+    FormatError for more than 100 levels; OSError if the file cannot be written.
+
+    >>> model = gl.LSTM(3, 4)
     >>> gl.save("model.safetensors", model)
-    >>> gl.save("run.safetensors", {"model": model, "optimizer": optimizer, "schedule": schedule, "epoch": 3})
-
-    A module's file holds the arrays of its ``state_dict`` under their names, as other readers of safetensors expect;
-    so does that of a dict of arrays. Anywhere in a nest of dicts, lists and tuples may be: objects with
-    ``state_dict`` and ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, Tensors,
-    arrays of any library, numbers, strings and None. Keys are strings, numbers, None or tuples of them. Values that
-    are not finite are saved as they are; Tensors come back without a gradient, arrays in NumPy.
-
-    The file is replaced whole or not at all. Raises DTypeError, naming the place, for what cannot be saved;
-    FormatError for a nest of more than 100 levels; OSError where the file cannot be written.
+    >>> gl.save("run.safetensors", {"model": model, "optimizer": gl.Adam(model.parameters()), "epoch": 3})
     """
     path = as_path(path, x)
     if isinstance(x, Module):
@@ -46,23 +47,27 @@ def save(path: str | Path, x: Any) -> None:
 
 
 def load(path: str | Path, x: Any = None) -> Any:
-    """Read what ``gl.save``, a Trainer or another writer of safetensors wrote; nothing in the file is run.
+    """Read a file that ``gl.save``, a Trainer or another writer of safetensors wrote, without running code from it.
 
-    >>> gl.load("model.safetensors", model)  # returns the model, with the weights of the file
-    >>> gl.load("run.safetensors", {"model": model, "optimizer": optimizer, "schedule": schedule})["epoch"]
-    >>> gl.load("run.safetensors")  # the nest alone: states as dicts of NumPy arrays
-
-    With a **module** its weights are loaded: from its own file, from a dict's or a Trainer's checkpoint, where they
-    are under "model", from a model of the text lab, or from any safetensors file with its names. A Trainer's
-    checkpoint may hold the best model of the run too: that is loaded then, as ``fit`` leaves it in the end;
+    ``gl.load(path, model)`` loads a **module**'s weights and returns the module: from its own file, from a dict's or a
+    Trainer's checkpoint, where they are under "model", from a model of the text lab, or from any safetensors file with
+    its names. If a Trainer's checkpoint holds the best model of the run, that one is loaded, as at the end of ``fit``;
     ``gl.load(path)["model"]`` is the last one.
 
-    With a **dict** (or another nest) its objects take their states, and the answer is the file's nest with them in
-    it: plain values come from the file. An object that the file lacks is refused by name, and so is a state in the
-    file that is given no object. All states are taken or none: if one does not fit, the others are put back.
+    ``gl.load(path, {"model": model, ...})`` loads the states of the objects in a **dict** (or list or tuple) and
+    returns the file's dict with these objects in it; plain values come from the file. An object that the file lacks is
+    refused by name, and so is a state without an object. If one state does not fit, none is loaded.
 
-    Raises FormatError for a file that is damaged or something else, or has other parts than x; what the objects'
-    ``load_state_dict`` raises, with the path in front; OSError where the file cannot be read.
+    ``gl.load(path)`` returns the dict alone, with states as dicts of NumPy arrays.
+
+    Raises FormatError for a file that is damaged, has another format, or has other parts than x; the errors of the
+    objects' ``load_state_dict``, with the path in front; OSError if the file cannot be read.
+
+    >>> gl.save("run.safetensors", {"model": gl.LSTM(3, 4), "epoch": 3})
+    >>> gl.load("run.safetensors", gl.LSTM(3, 4))
+    LSTM(3, 4)
+    >>> gl.load("run.safetensors", {"model": gl.LSTM(3, 4)})["epoch"]
+    3
     """
     path = as_path(path, x)
     if x is not None and not _has_state(x) and not isinstance(x, dict | list | tuple):

@@ -9,13 +9,19 @@ from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class Adagrad(Optimizer):
-    """PyTorch's ``Adagrad`` (Duchi, Hazan & Singer 2011)::
+    """Adagrad (Duchi, Hazan & Singer 2011), as ``torch.optim.Adagrad``::
 
         g   = g + weight_decay * p
         sum = sum + g^2
         p   = p - lr / (1 + (step - 1) * lr_decay) * g / (sqrt(sum) + eps)
 
     ``sum`` starts at ``initial_accumulator_value``. Raises ShapeError for numbers below 0.
+
+    >>> p = gl.Parameter(np.array([1.0]))
+    >>> p.grad = np.array([0.5])
+    >>> gl.Adagrad([p], lr=0.1).step()
+    >>> p.data
+    array([0.9])
     """
 
     _arrays = ("sum",)

@@ -15,17 +15,23 @@ from gpulstm.optim.table import CHUNK, address, first_chunks, to_device
 
 
 class Adam(Optimizer):
-    """PyTorch's ``Adam`` (Kingma & Ba 2015; amsgrad: Reddi, Kale & Kumar 2018)::
+    """Adam (Kingma & Ba 2015), as ``torch.optim.Adam``::
 
         g = g + weight_decay * p
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g^2
         p = p - lr * m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps)
 
-    With ``amsgrad`` the largest v so far stands in place of v. The corrections 1 - beta^step are computed in
-    float64 on the host whatever the type of the parameters.
+    ``amsgrad`` uses the largest v so far instead of v (Reddi, Kale & Kumar 2018). The corrections 1 - beta^step are
+    computed in float64 on the host for every parameter type.
 
     Raises ShapeError for numbers below 0 and for betas of 1 or more.
+
+    >>> p = gl.Parameter(np.array([1.0]))
+    >>> p.grad = np.array([0.5])
+    >>> gl.Adam([p], lr=0.1).step()
+    >>> p.data.round(6)
+    array([0.9])
     """
 
     _decoupled = False
@@ -112,11 +118,17 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """PyTorch's ``AdamW`` (Loshchilov & Hutter 2019): Adam with the decay apart from the moments::
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as ``torch.optim.AdamW``::
 
         p = (1 - lr * weight_decay) * p
 
-    before Adam's update with the gradient as it is. Options and errors are Adam's.
+    before Adam's update, whose gradient has no weight decay. Options and errors are Adam's.
+
+    >>> p = gl.Parameter(np.array([1.0]))
+    >>> p.grad = np.array([0.5])
+    >>> gl.AdamW([p], lr=0.1).step()
+    >>> p.data.round(6)
+    array([0.899])
     """
 
     _decoupled = True

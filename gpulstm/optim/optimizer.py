@@ -28,15 +28,17 @@ class Slot(NamedTuple):
 
 
 class Optimizer(ABC):
-    """Base of the optimisers: ``step()`` updates, in place, every parameter that has a gradient.
+    """The base class of the optimisers: ``step()`` updates every parameter that has a gradient, in place.
 
-    ``parameters`` are Parameters, or groups ``{"params": [...], "lr": ...}`` with options of their own. The
-    options in force stand in ``param_groups`` and may be changed there between steps; ``lr`` is the first
-    group's. The state of a parameter (momenta, moments) is kept in float64 for float64 parameters and in
-    float32 for all others, and the update is computed in that type.
+    ``parameters`` are Parameters (...), or groups ``{"params": [...], "lr": ...}`` with their own options. Change
+    options between steps in ``param_groups``; ``lr`` is the first group's. The state of a parameter (momenta, moments)
+    and the update use float64 for float64 parameters, float32 for all others.
 
-    Raises ShapeError for an option out of range or unknown, for no parameters at all and for one listed
-    twice, and DTypeError for what is no Parameter or cannot be written to.
+    Raises ShapeError for an option out of range or unknown, and for parameters that are missing or listed twice;
+    DTypeError for anything but writable Parameters.
+
+    >>> isinstance(gl.SGD([gl.Parameter(np.zeros(2))]), gl.optim.Optimizer)
+    True
     """
 
     _arrays: ClassVar[tuple[str, ...]] = ()  # all that the state of a parameter may hold

@@ -10,7 +10,7 @@ from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class RMSprop(Optimizer):
-    """PyTorch's ``RMSprop`` (Hinton's lecture 6e, 2012; centered: Graves 2013)::
+    """RMSprop (Hinton's lecture 6e, 2012; centered: Graves 2013), as ``torch.optim.RMSprop``::
 
         g          = g + weight_decay * p
         square_avg = alpha * square_avg + (1 - alpha) * g^2
@@ -19,8 +19,14 @@ class RMSprop(Optimizer):
         b          = momentum * b + g / size
         p          = p - lr * b                                           lr * g / size without momentum
 
-    A difference below 0, which rounding can make of equal gradients, counts as 0. Raises ShapeError for
-    numbers below 0 and for an alpha of 1 or more.
+    If rounding makes square_avg - grad_avg^2 negative, it is set to 0. Raises ShapeError for numbers below 0 and for an
+    alpha of 1 or more.
+
+    >>> p = gl.Parameter(np.array([1.0]))
+    >>> p.grad = np.array([0.5])
+    >>> gl.RMSprop([p], lr=0.01).step()
+    >>> p.data.round(6)
+    array([0.9])
     """
 
     _arrays = ("square_avg", "grad_avg", "momentum_buffer")

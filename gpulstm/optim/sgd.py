@@ -11,15 +11,21 @@ from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class SGD(Optimizer):
-    """PyTorch's ``SGD``::
+    """Stochastic gradient descent, as ``torch.optim.SGD``::
 
         g = g + weight_decay * p
         b = momentum * b + (1 - dampening) * g      b = g at the first step
         p = p - lr * b
 
-    with g + momentum * b in place of b for nesterov, and g without momentum. Nesterov's form is that of
-    Sutskever et al. 2013. Raises ShapeError for numbers below 0, and for nesterov without momentum or with
-    dampening.
+    With ``nesterov`` (Sutskever et al. 2013) the update uses g + momentum * b instead of b; without momentum it uses g.
+
+    Raises ShapeError for numbers below 0, and for nesterov without momentum or with dampening.
+
+    >>> p = gl.Parameter(np.array([1.0]))
+    >>> p.grad = np.array([0.5])
+    >>> gl.SGD([p], lr=0.1).step()
+    >>> p.data
+    array([0.95])
     """
 
     _arrays = ("momentum_buffer",)

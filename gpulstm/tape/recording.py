@@ -19,11 +19,18 @@ def recording() -> bool:
 
 
 class no_grad:
-    """Nothing is recorded in this block, or in the function it decorates; other threads and tasks are left alone.
+    """Turns the recording of gradients off in a block or a decorated function, as ``torch.no_grad``.
 
-    One object serves any number of blocks, nested ones and those of several threads too. It decorates functions,
-    generators, coroutines and asynchronous generators: recording is off while their body runs, and as the caller
-    has it in between. ``@no_grad`` and ``@no_grad()`` are the same. Raises DTypeError for what is no function.
+    It does not affect other threads and tasks. One object serves any number of blocks, also nested ones. It decorates
+    functions, generators, coroutines and asynchronous generators: recording is off while their own code runs, and
+    unchanged for the caller in between. ``@no_grad`` and ``@no_grad()`` are the same. Raises DTypeError for anything
+    but a function.
+
+    >>> x = gl.tensor([1.0], requires_grad=True)
+    >>> with gl.no_grad():
+    ...     y = 2 * x
+    >>> y.requires_grad
+    False
     """
 
     _recording = False
@@ -46,7 +53,16 @@ class no_grad:
 
 
 class enable_grad(no_grad):
-    """The opposite of ``no_grad``: recording is on in this block, also inside a block of ``no_grad``."""
+    """Turns the recording of gradients on again inside a ``no_grad`` block, as ``torch.enable_grad``.
+
+    For a block or a decorated function. Raises DTypeError for anything but a function.
+
+    >>> x = gl.tensor([1.0], requires_grad=True)
+    >>> with gl.no_grad(), gl.enable_grad():
+    ...     y = 2 * x
+    >>> y.requires_grad
+    True
+    """
 
     _recording = True
 

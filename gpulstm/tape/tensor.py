@@ -20,16 +20,24 @@ from gpulstm.tape.versions import Version, version_of
 
 
 def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
-    """Call a function of raw arrays on Tensors, arrays of any library, numbers or None; keep its pullback.
+    """Call a differentiable function of raw arrays on Tensors and record it for ``backward``.
 
-    ``fn(*arrays, **static)`` returns (value, pullback), the value an array or a tuple of them; the result is
-    a Tensor or a tuple of them. ``pullback(*cotangents)`` takes the gradient of each value (None for one that
-    has none, where there are several) and returns that of each input, or None: new arrays or views of the
-    cotangents, like the inputs in shape and dtype. It leaves the cotangents and what it keeps as they are: with
-    ``retain_graph`` it runs several times. What it needs of the inputs and values must not be written to before;
-    that is all of them, unless ``fn.needs`` says less (functional/needs.py).
+    Inputs are Tensors, arrays (...) of any library, numbers or None. ``fn(*arrays, **static)`` returns (value,
+    pullback), where value is an array or a tuple of arrays; ``apply`` returns a Tensor or a tuple of Tensors.
+    ``pullback(*cotangents)`` takes the gradient of each value (None for a value without one, if there are several) and
+    returns the gradient of each input, or None. These are new arrays or views of the cotangents, with the shape and
+    dtype of the inputs. A pullback must not modify the cotangents or its saved arrays: with ``retain_graph`` it runs
+    several times. Do not modify the inputs and values in place before ``backward``, unless ``fn.needs`` says that the
+    pullback does not read them (functional/needs.py).
 
-    Raises DeviceError for inputs on different devices.
+    Raises DeviceError for inputs on different devices, DTypeError for anything that is not a function.
+
+    >>> def square(x):
+    ...     return x * x, lambda dy: (2 * x * dy,)
+    >>> x = gl.tensor([3.0], requires_grad=True)
+    >>> gl.apply(square, x).backward()
+    >>> x.grad
+    array([6.], dtype=float32)
     """
     arrays = _arrays(fn, inputs)
     backend = one_backend(fn, inputs, arrays)
@@ -97,19 +105,24 @@ def increment_version(tensor: "Tensor") -> None:
 
 
 class Tensor(Operators, Methods, Exchange):
-    """An array with a gradient.
+    """An array that records operations and has a gradient, as ``torch.Tensor``.
 
-    ``data`` is the raw NumPy or CuPy array, no copy; ``grad`` a raw array like it, or None. Only leaves have
-    a ``grad``: tensors that no function made. Each ``backward`` adds to it. What is made of a tensor that
-    ``requires_grad`` is recorded until its ``backward``. Operations in place, optimisers and ``load_state_dict``
-    note that they write, and ``backward`` raises TapeError where it needs the values before; do not write to the
-    raw arrays by hand before ``backward``.
+    ``data`` is the raw NumPy or CuPy array (...), not a copy; ``grad`` is a raw array of the same shape, or None. Only
+    leaves have a ``grad``: tensors that no function made. Each ``backward`` adds to it. Operations on tensors that
+    ``requires_grad`` are recorded until ``backward``. Operations in place, optimisers and ``load_state_dict`` mark
+    their writes, so that ``backward`` raises TapeError if it needs the old values. Do not modify the raw arrays before
+    ``backward``: that is not noticed.
 
-    ``t += x`` and ``t[key] = x`` write into the array, in a block of ``no_grad`` also for leaves that require a
-    gradient. What has to be recorded is computed anew: then ``t += x`` is ``t = t + x``, and ``t[key] = x`` is refused.
-    Tensors are hashed by identity; ``==`` compares their elements.
+    ``t += x`` and ``t[key] = x`` write into the array; in a ``no_grad`` block also for leaves that require a gradient.
+    If the operation must be recorded, ``t += x`` computes ``t = t + x``, and ``t[key] = x`` is refused. Tensors are
+    hashed by identity; ``==`` compares elements.
 
-    Raises DTypeError for what is no array of numbers, and for a gradient of integers.
+    Raises DTypeError for anything but an array of numbers, and for integers that require a gradient.
+
+    >>> x = gl.Tensor(np.array([1.0, 2.0]), requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    array([2., 4.])
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "_source", "_written")
@@ -265,12 +278,15 @@ def _no_tensor(name: str, array: Any) -> Any:
 
 
 def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any = None) -> Tensor:
-    """A Tensor of a number, a list, an array of NumPy, CuPy or any library with DLPack, or a Tensor.
+    """Make a Tensor from a number, a list, an array (NumPy, CuPy or any library with DLPack) or a Tensor.
 
-    Memory is shared where it can be. ``device`` None means where x is, the processor for numbers and lists;
-    ``dtype`` None that of x, float32 for Python's floats. Raises DTypeError for what is no number and for numbers of a
-    list that an integer ``dtype`` cannot hold, ShapeError for lists of different lengths, and TapeError for a Tensor
-    that requires a gradient, which the new one would not: ``x.to(...)`` converts and keeps the gradient.
+    The memory is shared where possible. ``device=None`` keeps x where it is (numbers and lists: the processor);
+    ``dtype=None`` keeps the type of x (Python floats: float32). Raises DTypeError for anything but numbers and for
+    numbers that an integer ``dtype`` cannot hold, ShapeError for lists of different lengths, and TapeError for a Tensor
+    that requires a gradient: convert that with ``x.to(...)``, which keeps the gradient.
+
+    >>> gl.tensor([1.0, 2.0])
+    Tensor([1., 2.], dtype=float32, device=cpu)
     """
     if isinstance(x, Tensor) and x.requires_grad:
         raise TapeError(

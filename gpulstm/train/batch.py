@@ -33,11 +33,15 @@ def target_of(batch: Any) -> Array | Pair:
 
 
 def count_tokens(batch: Any) -> Any:
-    """How many items the loss of a batch averages over: the size of its target (see ``target_of``).
+    """Count the items that the loss of a batch averages over: the elements of its target.
 
-    One label a sequence counts as one. Integer targets of -100 do not count, and of a padded target only the
-    steps within the lengths. An integer target on a GPU gives an array of one number there, so that no step
-    waits for it. Raises DTypeError where no target is found.
+    The target is the last entry of a tuple or list, or the entry of a dict named target, targets, label, labels or y; a
+    pair (padded (T, B, ...), lengths (B,)) counts the steps within the lengths. Integer targets of -100 do not count.
+    On a GPU an integer target gives an array of one number, so that the host need not wait. Raises DTypeError for a
+    batch without a target.
+
+    >>> gl.train.count_tokens((np.zeros((3, 8)), np.array([1, 2, -100])))
+    2
     """
     target = target_of(batch)
     padded, lengths = target if isinstance(target, tuple) else (target, None)

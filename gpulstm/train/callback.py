@@ -15,10 +15,15 @@ Answer = bool | str | None
 
 
 class Callback:
-    """Base of callbacks: override what you need. A method that returns True or a reason (a string) ends the run.
+    """The base class of callbacks: override the methods you need. A method that returns True or a reason ends the run.
 
-    A plain function ``callback(trainer, record)`` is taken as ``on_record``. A callback with ``state_dict``
-    and ``load_state_dict`` is kept in the checkpoint and restored on resuming.
+    A reason is a string. A plain function ``callback(trainer, record)`` is used as ``on_record``. A callback with
+    ``state_dict`` and ``load_state_dict`` is saved in the checkpoint and restored on resuming. ``Trainer.fit`` raises
+    DTypeError for a method that returns anything but None, a bool or a string.
+
+    >>> class Enough(gl.train.Callback):
+    ...     def on_validation(self, trainer, record):
+    ...         return record["val_loss"] < 0.1 and "the validation loss is low enough"
     """
 
     def on_record(self, trainer: "Trainer", record: Record) -> Answer:

@@ -12,11 +12,15 @@ Metric = Callable[[Any, Any], Any]
 
 
 def accuracy(prediction: Any, batch: Any) -> Array:
-    """The share of targets that the prediction hits, an array of one number.
+    """Compute the share of correct predictions, an array of one number, as a metric of ``gl.Trainer``.
 
-    prediction: logits (..., C) for the integer classes of the batch's target (see ``train.batch.target_of``),
-    or one logit for each target of 0 or 1. Targets of -100 do not count, and of a padded target only the steps
-    within the lengths. Raises ShapeError for other sizes.
+    prediction: logits (..., C) for the integer classes (...) of the batch's target (see ``count_tokens``), or one logit
+    for each target of 0 or 1. Targets of -100 do not count, nor do the steps of a padded target beyond its lengths.
+    Raises ShapeError for other sizes.
+
+    >>> logits, classes = np.array([[0.0, 1.0], [0.0, 1.0]]), np.array([1, 0])
+    >>> float(gl.train.accuracy(logits, (None, classes)))
+    0.5
     """
     found = target_of(batch)
     target, lengths = found if isinstance(found, tuple) else (found, None)
