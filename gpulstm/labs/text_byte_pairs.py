@@ -3,6 +3,7 @@
 import codecs
 import functools
 import importlib.util
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -63,7 +64,7 @@ class BytePairs(Vocabulary):
         trainer = library.trainers.BpeTrainer(
             vocab_size=limit, initial_alphabet=sorted(ALPHABET), max_token_length=LONGEST, show_progress=False
         )
-        tokenizer.train_from_iterator(stretches, trainer)
+        tokenizer.train_from_iterator(itertools.chain.from_iterable(map(_batches, stretches)), trainer)
         return cls(json.loads(tokenizer.to_str())["model"]["merges"])
 
     def to_json(self) -> Any:

@@ -1,31 +1,26 @@
 """Preparing a corpus: text of any size becomes files of tokens once, in bounded memory; a killed work goes on."""
 
-import hashlib
 import itertools
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
 
 from gpulstm import checks
 from gpulstm.errors import DTypeError, FileExists, FormatError, ShapeError
 from gpulstm.io.files import as_path, atomic_write, hold
-from gpulstm.labs import text_byte_pairs, text_tokens
+from gpulstm.labs import text_byte_pairs
 from gpulstm.labs.reading import check_encoding
-from gpulstm.labs.text_byte_pairs import BYTES, BytePairs
-from gpulstm.labs.text_corpus import Corpus, digest_with, held_out_from, sample_of, text_pieces
-from gpulstm.labs.text_counts import count_words, first_words, remove_runs
+from gpulstm.labs.text_byte_pairs import BYTES
+from gpulstm.labs.text_corpus import Corpus, digest_with
 from gpulstm.labs.text_prepared import FILE, Description, open_corpus
-from gpulstm.labs.text_stream import BEGIN, Place, Reading, stretches
-from gpulstm.labs.text_tokens import Tokens, dtype_for, shard_file
-from gpulstm.labs.text_vocabulary import LEVELS, Vocabulary, code_points
+from gpulstm.labs.text_vocabulary import LEVELS, Vocabulary
+from gpulstm.labs.text_words import remove_words
+from gpulstm.labs.text_work import Work
 from gpulstm.train.saved import differences
 
 COPY = "standard-input"  # in the folder, while it is being prepared
-OURS = (FILE, COPY, "tokens-*.bin", "words-*.jsonl", ".gpulstm-*.tmp")
+OURS = (FILE, COPY, "tokens-*.bin", "words-*", ".gpulstm-*.tmp")
 
 
 def prepare(
@@ -46,9 +41,9 @@ def prepare(
     Otherwise it is learnt as by ``train``, from the first nine tenths: the corpus has the same tokens as the text has
     there.
 
-    Memory stays below 300 MB for any size. The text is read twice or, for words and byte pairs, a little more often,
-    so standard input is copied into the folder, until the corpus is finished. Killed at any moment, ``resume`` goes on
-    after the last whole file of tokens (of ``text_tokens.SHARD``) to the same bits.
+    Memory stays below 300 MB for any size. The text is read more than once, so standard input is copied into the
+    folder until the corpus is finished; so are words, as numbers of four bytes. Killed at any moment, ``resume`` goes
+    on after the last whole file to the same bits.
 
     ``say`` is given facts, a line at a time. Returns the corpus.
 
@@ -72,106 +67,17 @@ def prepare(
     with hold(folder / FILE):
         told = _claim(folder, wanted, resume, force)
         try:
-            _Work(folder, told, _with_copy(given, folder, say), encoding, say).run()
+            Work(folder, told, _with_copy(given, folder, say), encoding, say).run()
+            remove_words(folder)
+            (folder / COPY).unlink(missing_ok=True)
         except KeyboardInterrupt as stop:
-            words = f"stopped after {told.done.characters:,} characters; go on with --resume (resume=True)"
+            words = f"stopped after {told.end.characters:,} characters; go on with --resume (resume=True)"
             raise KeyboardInterrupt(words) from stop
-        except Exception:
-            if told is wanted and not told.shards and not told.counted:
-                _clear(folder)  # nothing is lost, and the next try is no second one
+        except FormatError:
+            if told is wanted and told.state == "learning":
+                _clear(folder)  # it is no text, and the next try is no second one
             raise
     return open_corpus(folder)
-
-
-class _Work:
-    """The steps from a text to a corpus, each begun where the one before ended, maybe in another process."""
-
-    def __init__(
-        self, folder: Path, told: Description, files: list[Path | str], encoding: str, say: Callable[[str], None]
-    ) -> None:
-        self.folder, self.told, self.files, self.encoding, self.say = folder, told, files, encoding, say
-
-    def run(self) -> None:
-        """Do what is left to do."""
-        told = self.told
-        if told.text is None:
-            self.say("reading the text" + ("" if told.vocabulary else " to learn its vocabulary"))
-            told.text, told.vocabulary = self._learnt()
-            told.counted = []
-            self._save()
-        else:
-            self.say("reading the text once, to see that it is the one that the corpus was begun with")
-            for _ in self._read(level="char"):
-                pass
-        remove_runs(self.folder)
-        assert told.vocabulary is not None
-        self.say(f"text: {told.text.characters:,} characters, vocabulary of {len(told.vocabulary):,}")
-        if not told.complete:
-            self._write(told.vocabulary)
-            held_out_from(self._tokens(), told.level)
-            told.complete = True
-            self._save()
-        (self.folder / COPY).unlink(missing_ok=True)
-
-    def _save(self) -> None:
-        self.told.save(self.folder)
-
-    def _tokens(self) -> int:
-        return sum(shard["tokens"] for shard in self.told.shards)
-
-    def _read(self, begin: Place = BEGIN, level: str | None = None) -> Reading:
-        return Reading(text_pieces(self.files, self.encoding), level or self.told.level, begin, self.told.text)
-
-    def _learnt(self) -> tuple[Place, Vocabulary]:
-        """The end of the text, and its vocabulary."""
-        told = self.told
-        if told.level == "word" and told.vocabulary is None:
-            text = count_words(self._read, self.folder, told.counted, self._save)
-            first = held_out_from(told.counted[-1]["tokens"] if told.counted else 0, told.level)
-            words = first_words(self._read, self.folder, told.counted, first)
-            return text, Vocabulary.of_counts(words, told.limit or 0)
-        reading, seen = self._read(level="char"), np.zeros(sys.maxunicode + 1, bool)
-        for piece in reading:
-            if told.level == "char":
-                seen[code_points(piece)] = True
-        if told.vocabulary is not None:
-            return reading.place, told.vocabulary
-        if told.level == "char":
-            held_out_from(reading.place.characters, told.level)
-            return reading.place, Vocabulary("char", [chr(character) for character in np.flatnonzero(seen)])
-        sample = stretches(self._read(level="char"), sample_of(reading.place.characters))
-        return reading.place, BytePairs.learn(sample, told.limit or 0)
-
-    def _write(self, vocabulary: Vocabulary) -> None:
-        """Write the files of tokens that are not there yet."""
-        told = self.told
-        Tokens(self.folder, [shard["tokens"] for shard in told.shards], len(vocabulary))  # are they as they were?
-        reading = self._read(told.done)
-        pieces = iter(reading)
-        for piece in pieces:
-            file = shard_file(self.folder, len(told.shards))
-            told.shards.append(_write_shard(file, itertools.chain([piece], pieces), vocabulary))
-            told.done = reading.place
-            self._save()
-            self.say(f"{file}: {self._tokens():,} tokens, {told.done.characters:,} characters")
-
-
-def _write_shard(file: Path, pieces: Iterator[str], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Write the pieces' tokens until the file is large enough; give its number of tokens and its SHA-256."""
-    known, tokens, dtype = hashlib.sha256(), 0, dtype_for(len(vocabulary))
-
-    def write(opened: BinaryIO) -> None:
-        nonlocal tokens
-        for piece in pieces:
-            numbers = vocabulary.numbers(piece).astype(dtype)
-            opened.write(numbers.data)
-            known.update(numbers.data)
-            tokens += len(numbers)
-            if tokens >= text_tokens.SHARD:
-                return
-
-    atomic_write(file, write)
-    return {"tokens": tokens, "sha256": known.hexdigest()}
 
 
 def _description(level: str, vocabulary: int | Vocabulary) -> Description:

@@ -16,25 +16,33 @@ from gpulstm.labs.text_vocabulary import LEVELS, Vocabulary
 
 FILE = "corpus.json"
 KIND, VERSION = "gpulstm text corpus", 1
+STATES = ("learning", "writing", "complete")
 
 
 @dataclass
 class Description:
-    """What corpus.json says, at every moment of the work: while it is not ``complete`` the work goes on from there."""
+    """What corpus.json says, at every moment of the work, which goes on from there.
+
+    The text is taken in stretches, each of which becomes a file of tokens. In the state "learning" it is read, to learn
+    the vocabulary; then the files are written, until the corpus is "complete".
+    """
 
     level: str
     limit: int | None  # most tokens that the vocabulary might have; None for one that was given
-    vocabulary: Vocabulary | None = None  # None until it is learnt
-    text: Place | None = None  # the end of the text; None until it was read once
-    done: Place = BEGIN  # up to where the text's tokens are in the files
+    vocabulary: Vocabulary | None = None
+    stretches: list[Place] = field(default_factory=list)  # where each ends
     shards: list[dict[str, Any]] = field(default_factory=list)  # "tokens" and "sha256" of each file
-    counted: list[dict[str, Any]] = field(default_factory=list)  # files of words that were counted, see text_counts
-    complete: bool = False
+    state: str = STATES[0]
+
+    @property
+    def end(self) -> Place:
+        """The end of what is read of the text."""
+        return self.stretches[-1] if self.stretches else BEGIN
 
     def save(self, folder: Path) -> None:
         """Write it, atomically. Raises OSError."""
         values = {name: value for name, value in vars(self).items() if name != "vocabulary"}
-        values |= {"text": None if self.text is None else asdict(self.text), "done": asdict(self.done)}
+        values["stretches"] = [asdict(place) for place in self.stretches]
         if self.vocabulary is not None:
             facts = {"dtype": dtype_for(len(self.vocabulary)).name, "tokens": sum(s["tokens"] for s in self.shards)}
             values |= facts | {"vocabulary": self.vocabulary.to_json()}
@@ -79,7 +87,7 @@ def open_corpus(folder: str | Path) -> Corpus:
     if not (folder / FILE).is_file():
         raise FormatError(f"{folder}: want a folder that `gpulstm text prepare` wrote, got one without {FILE}")
     told = Description.load(folder)
-    if not told.complete or told.text is None or told.vocabulary is None:
+    if told.state != "complete" or told.vocabulary is None:
         raise FormatError(
             f"{folder}: want a finished corpus, got a part of one; go on with `gpulstm text prepare --resume`"
         )
@@ -88,8 +96,8 @@ def open_corpus(folder: str | Path) -> Corpus:
     # With its level and the limit a text decides the numbers of its tokens, so it is known by its own digest; another
     # version of the library might learn other byte pairs.
     decided = told.limit is not None and told.level != "bpe"
-    digest = told.text.sha256 if decided else digest_with(told.text.sha256, told.vocabulary)
-    return Corpus(told.vocabulary, tokens.part(0, cut), tokens.part(cut), told.text.characters, digest, told.limit)
+    digest = told.end.sha256 if decided else digest_with(told.end.sha256, told.vocabulary)
+    return Corpus(told.vocabulary, tokens.part(0, cut), tokens.part(cut), told.end.characters, digest, told.limit)
 
 
 def _checked(values: dict[str, Any]) -> Description:
@@ -97,10 +105,9 @@ def _checked(values: dict[str, Any]) -> Description:
     for name, want in (("kind", KIND), ("version", VERSION)):
         if values[name] != want:
             raise FormatError(f"{name}: want {want!r}, got {values[name]!r:.60}")
-    if values["level"] not in LEVELS:
-        raise FormatError(f"level: want one of {', '.join(LEVELS)}, got {values['level']!r:.60}")
-    if type(values["complete"]) is not bool:
-        raise FormatError(f"complete: want true or false, got {values['complete']!r:.60}")
+    for name, choices in (("level", LEVELS), ("state", STATES)):
+        if values[name] not in choices:
+            raise FormatError(f"{name}: want one of {', '.join(choices)}, got {values[name]!r:.60}")
     vocabulary = None
     if "vocabulary" in values:
         vocabulary = vocabulary_from(values["level"], values["vocabulary"])
@@ -111,12 +118,11 @@ def _checked(values: dict[str, Any]) -> Description:
     shards = [_shard(shard) for shard in values["shards"]]
     if vocabulary is not None and values["tokens"] != (want := sum(shard["tokens"] for shard in shards)):
         raise FormatError(f"tokens: want {want}, those of all files, got {values['tokens']!r:.60}")
-    text, done = (None if values[name] is None else _place(values[name]) for name in ("text", "done"))
-    if done is None or (values["complete"] and (text != done or vocabulary is None)):
-        raise FormatError("done: want the end of the text in a complete corpus, got another place")
+    stretches = [_place(place) for place in values["stretches"]]
+    if values["state"] == "complete" and (vocabulary is None or len(shards) != len(stretches)):
+        raise FormatError("state: want a vocabulary and a file for every stretch in a complete corpus, got others")
     limit = None if values["limit"] is None else _count("limit", values["limit"])
-    counted = [{**asdict(_place(run)), "tokens": _count("tokens", run["tokens"])} for run in values["counted"]]
-    return Description(values["level"], limit, vocabulary, text, done, shards, counted, values["complete"])
+    return Description(values["level"], limit, vocabulary, stretches, shards, values["state"])
 
 
 def _count(name: str, value: Any) -> int:

@@ -1,6 +1,7 @@
 """A long text read piece by piece, from its beginning or from a place that was met before."""
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from gpulstm.errors import FormatError
 from gpulstm.labs.text_vocabulary import last_cut
 
 LONGEST = 1 << 24  # most characters without a place to cut, where words are not to be cut
+STRETCH = 1 << 26  # characters whose tokens go to one file
 
 
 @dataclass(frozen=True)
@@ -22,18 +24,17 @@ BEGIN = Place()
 
 
 class Reading:
-    """One reading of a text: going over it with ``for`` gives pieces, and ``place`` is behind the last of them.
+    """One reading of a text, from its beginning or a place met before; ``place`` is behind what was read of it.
 
     At the levels "word" and "bpe" no token goes on from one piece to the next. A reading that begins at a place met
     before gives the same pieces from there as a reading of the whole text.
 
-    Raises FormatError where the text is not the one that ``begin``, and ``whole``, its end, were met in; and for more
-    than ``LONGEST`` characters without white space at these levels.
+    Raises FormatError where the text is not the one that ``begin`` was met in; and for more than ``LONGEST``
+    characters without white space at these levels.
     """
 
-    def __init__(self, pieces: Iterable[str], level: str, begin: Place = BEGIN, whole: Place | None = None) -> None:
-        self._begin, self._whole, self._hash = begin, whole, hashlib.sha256()
-        self._characters = 0
+    def __init__(self, pieces: Iterable[str], level: str, begin: Place = BEGIN) -> None:
+        self._begin, self._characters, self._hash = begin, 0, hashlib.sha256()
         after = self._after_begin(iter(pieces))
         self._pieces = after if level == "char" else _whole_words(after)
 
@@ -44,11 +45,17 @@ class Reading:
     def __iter__(self) -> Iterator[str]:
         for piece in self._pieces:
             self._pass(piece)
-            if self._whole is not None and self._characters > self._whole.characters:
-                raise _another(self._whole, f"more than {self._whole.characters:,} characters")
             yield piece
-        if self._whole is not None and self.place != self._whole:
-            raise _another(self._whole, f"{self._characters:,} characters, or others")
+
+    def stretches(self, whole: bool = False) -> Iterator[Iterator[str]]:
+        """The pieces in stretches of ``STRETCH`` characters or a few more; each is to be gone over before the next.
+
+        With ``whole`` the text is one stretch, and who goes over it ends it where he likes.
+        """
+        pieces = iter(self)
+        for piece in pieces:
+            text = itertools.chain([piece], pieces)
+            yield text if whole else _until(text, STRETCH)
 
     def _pass(self, text: str) -> None:
         self._hash.update(text.encode("utf-8", "surrogatepass"))
@@ -62,17 +69,28 @@ class Reading:
             self._pass(piece[:missing])
             rest = piece[missing:]
         if self.place != self._begin:
-            raise _another(self._begin, "another beginning")
+            raise another(self._begin)
         if rest:
             yield rest
         yield from pieces
 
 
-def _another(want: Place, got: str) -> FormatError:
+def another(want: Place) -> FormatError:
+    """The error of a text that is not the one in which a place was met."""
     return FormatError(
-        f"text: want the one that was read before, {want.characters:,} characters with SHA-256 {want.sha256[:12]}..., "
-        f"got {got}; give the same files in the same order, or begin anew with --force (force=True)"
+        f"text: want the one that was read before, of which the first {want.characters:,} characters have the SHA-256 "
+        f"{want.sha256[:12]}..., got another; give the same files in the same order, or begin anew with --force "
+        "(force=True)"
     )
+
+
+def _until(pieces: Iterable[str], characters: int) -> Iterator[str]:
+    """The first pieces, until they have so many characters."""
+    for piece in pieces:
+        yield piece
+        characters -= len(piece)
+        if characters <= 0:
+            return
 
 
 def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
@@ -92,7 +110,7 @@ def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
         yield rest
 
 
-def stretches(pieces: Iterable[str], wanted: Iterable[range]) -> Iterator[str]:
+def parts_of(pieces: Iterable[str], wanted: Iterable[range]) -> Iterator[str]:
     """The characters of a text that stand in these ranges, which follow each other."""
     passed, found = 0, ""
     left = list(reversed(list(wanted)))

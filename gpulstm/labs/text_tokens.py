@@ -1,15 +1,16 @@
 """The tokens of a prepared corpus: numbers in files of bounded size, of which a slice reads its own part alone."""
 
 import bisect
+import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from gpulstm.errors import DTypeError, FormatError
-
-SHARD = 1 << 26  # most tokens in a file
+from gpulstm.io.files import atomic_write
 
 
 def dtype_for(vocabulary_size: int) -> np.dtype:
@@ -20,6 +21,22 @@ def dtype_for(vocabulary_size: int) -> np.dtype:
 def shard_file(folder: Path, number: int) -> Path:
     """The file of shard ``number``, from 0; its name stands in no file, so that a corpus cannot name another."""
     return folder / f"tokens-{number:05d}.bin"
+
+
+def write_numbers(file: Path, arrays: Iterable[np.ndarray], dtype: np.dtype) -> dict[str, Any]:
+    """Write all numbers to one file, atomically; give their number, "tokens", and the file's "sha256"."""
+    known, tokens = hashlib.sha256(), 0
+
+    def write(opened: BinaryIO) -> None:
+        nonlocal tokens
+        for array in arrays:
+            data = array.astype(dtype, copy=False).tobytes()
+            opened.write(data)
+            known.update(data)
+            tokens += len(array)
+
+    atomic_write(file, write)
+    return {"tokens": tokens, "sha256": known.hexdigest()}
 
 
 class Tokens:

@@ -103,7 +103,8 @@ class Vocabulary:
         """The numbers of the pieces, (N,) int64; an unseen word is <unk>; FormatError for characters."""
         if self.level == "word":
             return np.fromiter(map(self._numbers.get, pieces, itertools.repeat(0)), np.int64, len(pieces))
-        numbers = self._by_code_point.take(code_points("".join(pieces)), mode="clip")
+        text = pieces if isinstance(pieces, str) else "".join(pieces)
+        numbers = self._by_code_point.take(code_points(text), mode="clip")
         if numbers.size and numbers.min() < 0:
             raise FormatError(f"text: want characters of the vocabulary, got {self.unseen(pieces)}")
         return numbers
