@@ -131,6 +131,7 @@ class CupyBackend:
         self._products = Cublas(cupy, self.device)
         self.graphs: Any = None  # what functional/graphs.py keeps for this GPU
         self.path_table: Any = None  # what functional/path_table.py has read for this GPU
+        self.sides: Any = None  # the streams of functional/directions.py
 
     @functools.cached_property
     def gpu(self) -> str:

@@ -272,3 +272,50 @@ def test_a_library_that_is_missing_is_named(devices, without, words):
     assert done.returncode == 0, done.stderr
     name, _, reason = done.stdout.strip().partition(" | ")
     assert (name == "cpu") == bool(words) and words in reason and bool(words) == bool(reason.strip("| "))
+
+
+# -- streams whose work runs late ----------------------------------------
+def crossed(fork=True, join=True, times=30):
+    """The sums that one stream sees of what another computes from its numbers; 6 is right."""
+    seen = set()
+    with emulated_cuda.gpu(late=1):
+        here, side = stream(), stream()
+        for _ in range(times):
+            with here:
+                x, y, z = (xp.zeros(1, np.float32) for _ in range(3))
+                here.synchronize()
+                x += 1
+                x += 1
+                if fork:
+                    side.wait_event(here.record())
+                with side:
+                    xp.multiply(x, 3, out=y)
+                if join:
+                    here.wait_event(side.record())
+                z += y
+                seen.add(z.item())
+                side.synchronize()
+    return seen
+
+
+def test_work_of_streams_runs_in_the_order_of_their_waits_alone():
+    assert crossed() == {6.0}
+    assert len(crossed(fork=False)) > 1
+    assert len(crossed(join=False)) > 1
+
+
+def test_late_work_is_done_when_the_host_has_waited():
+    with emulated_cuda.gpu(late=1):
+        one = stream()
+        for wait in (one.synchronize, xp.cuda.Device().synchronize, lambda: one.record().synchronize()):
+            with one:
+                x = xp.zeros(4, np.float32)
+                x += 1
+            wait()
+            seen = np.empty(4, np.float32)
+            xp.cuda.runtime.memcpy(seen.ctypes.data, x.data.ptr, x.nbytes, 2)
+            assert (seen == 1).all()
+        with one:
+            x = xp.zeros(4, np.float32)
+            x += 1
+            assert (x.get() == 1).all()

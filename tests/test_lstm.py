@@ -6,6 +6,7 @@ import pytest
 import gpulstm as gl
 from gpulstm import functional
 from gpulstm.errors import DeviceError, DTypeError, ShapeError
+from gpulstm.functional import directions
 from tests.cases import fast_path, launched
 from tests.first_principles import by_number
 from tests.make_golden import one_thread
@@ -477,7 +478,8 @@ def test_the_gradient_of_the_input_is_computed_when_wanted_only(device, rng, mon
         return recurrent(*args, **kwargs)
 
     recurrent = functional.recurrent
-    monkeypatch.setattr(functional, "recurrent", watched)
+    for module in (functional, directions):
+        monkeypatch.setattr(module, "recurrent", watched)
     layer = make(device, 3, 4, num_layers=2, bidirectional=True)
     x = device.asarray(rng.standard_normal((4, 2, 3)))
     layer(x)

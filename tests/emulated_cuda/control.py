@@ -21,7 +21,7 @@ class Settings(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int) for name in
-          ("devices", "idle", "harsh", "peers", "multiprocessors", "compute_capability")),
+          ("devices", "idle", "harsh", "peers", "multiprocessors", "compute_capability", "late")),
         ("memory", ctypes.c_uint64),
     )  # fmt: skip
 

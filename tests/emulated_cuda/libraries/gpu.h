@@ -1,10 +1,12 @@
 // What the emulated CUDA libraries share: devices, blocks of device memory, streams, graphs, modules and counts.
 //
 // Device memory is host memory. An operation of a stream is a closure that runs at once, or, while the stream is being
-// captured, becomes a node of a graph. Everything is behind one lock.
+// captured, becomes a node of a graph, or, where settings.late is set, waits until it must run. Everything is behind one
+// lock.
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -34,6 +36,7 @@ struct Settings {
     int harsh = 0;                    // denormals are flushed, elementary functions are off by an ulp
     int peers = 0;                    // devices may read each other's memory
     int multiprocessors = 40, compute_capability = 90;
+    int late = 0;                     // non-blocking streams work in any order that their waits allow
     uint64_t memory = 16ull << 30;    // of a device
 };
 extern Counts counts;
@@ -74,7 +77,12 @@ struct Stream {
     int priority;
     Graph* graph = nullptr;           // while it is captured
     std::set<int> last;               // its next node waits for these
+    std::deque<Operation> queue;      // what has not run yet
+    uint64_t queued = 0, done = 0;    // operations, ever
 };
+void finish(Stream* stream, uint64_t place);  // run its operations up to that one
+void finish(void* stream);            // all of the stream's
+void finish_all();                    // all of all streams'
 bool idle(void* stream, uint64_t* count);  // whether nothing is to be done; then it counts
 int enqueue(void* stream, Operation run, uint64_t* count, bool launch = false);
 int no_capture(void* stream);         // OK, or the error of a call that waits or allocates while capture goes on

@@ -63,6 +63,7 @@ static int release(void* pointer) {
     if (!pointer) return OK;
     auto found = blocks.find((uintptr_t)pointer);
     if (found == blocks.end()) return INVALID_VALUE;
+    finish_all();
     Block block = found->second;
     if (!fences_hold(block) && pending.empty()) pending = "something was written beside a block of memory";
     if (block.device >= 0) counts.bytes -= block.size;
@@ -98,7 +99,9 @@ static int copy_in(void* stream, void* to, const void* from, size_t size) {
     if (host)
         if (int error = no_capture(stream)) return error;  // the host waits for the copy
     if (pageable(to) && !pageable(from)) ++counts.waits;   // what is read must have been computed
-    return enqueue(stream, [=] { return copy(to, from, size); }, &counts.copies);
+    int error = enqueue(stream, [=] { return copy(to, from, size); }, &counts.copies);
+    if (host) finish(stream);
+    return error;
 }
 
 }  // namespace gpu

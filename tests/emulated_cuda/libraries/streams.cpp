@@ -1,10 +1,13 @@
 // Streams, events, capture and graphs.
 //
-// Work runs at once, so that streams, events and waiting do nothing but count. A graph replays its nodes in a random
-// order among those that the captured waits allow: a wait that is missing shows as a wrong number.
+// Work runs at once, so that streams, events and waiting do nothing but count. With settings.late the work of streams
+// that do not block runs later, in a random order among those that the waits allow, and so do always the nodes of a
+// graph: a wait that is missing shows as a wrong number.
 #include <cuda_runtime_api.h>
 
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 
 #include "gpu.h"
 
@@ -14,9 +17,12 @@ struct Event {
     double time = 0;                  // milliseconds
     Graph* graph = nullptr;           // recorded in a capture
     std::set<int> last;
+    Stream* stream = nullptr;         // recorded after ``place`` operations of it
+    uint64_t place = 0;
 };
 
 static std::set<Graph*> capturing;
+static std::set<Stream*> living;
 
 // The capture that the event belongs to, while it goes on.
 static Graph* captured(cudaEvent_t event) {
@@ -61,6 +67,58 @@ bool idle(void* stream, uint64_t* count) {
     return true;
 }
 
+void finish(Stream* stream, uint64_t place) {
+    while (living.count(stream) && stream->done < place) {
+        Operation run = std::move(stream->queue.front());
+        stream->queue.pop_front();
+        ++stream->done;
+        if (run()) fprintf(stderr, "emulated CUDA: work that ran late has failed\n"), abort();
+    }
+}
+void finish(void* stream) {
+    if (Stream* mine = own(stream)) finish(mine, mine->queued);
+}
+void finish_all() {
+    for (Stream* stream : std::set<Stream*>(living)) finish(stream, stream->queued);
+}
+
+// Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators".
+static uint64_t drawn() {
+    uint64_t z = next_seed() * 0x9e3779b97f4a7c15;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
+// Time goes by: some stream may work.
+static void progress() {
+    if (drawn() % 3) return;
+    std::vector<Stream*> busy;
+    for (Stream* stream : living)
+        if (!stream->queue.empty()) busy.push_back(stream);
+    if (busy.empty()) return;
+    Stream* chosen = busy[drawn() % busy.size()];
+    finish(chosen, chosen->done + 1 + drawn() % chosen->queue.size());
+}
+
+static int late(Stream* stream, Operation run) {
+    stream->queue.push_back(std::move(run));
+    ++stream->queued;
+    progress();
+    return OK;
+}
+
+// Waits for what the event was recorded after; a stream whose work runs late waits when it comes to that.
+static void wait_for(Stream* waiting, const Event& event) {
+    Stream* other = event.stream;
+    uint64_t place = event.place;
+    if (waiting && settings.late && !waiting->blocking) {
+        late(waiting, [=] { finish(other, place); return (int)OK; });
+    } else {
+        finish(other, place);
+    }
+}
+
 int enqueue(void* stream, Operation run, uint64_t* count, bool launch) {
     Stream* mine = own(stream);
     if (!mine) {
@@ -75,12 +133,15 @@ int enqueue(void* stream, Operation run, uint64_t* count, bool launch) {
     }
     if (int error = sticky()) return error;
     ++*count;
+    if (mine && settings.late && !mine->blocking) return late(mine, std::move(run));
+    finish(stream);
     return run();
 }
 
 static int wait_for_all() {
     ++counts.waits;
     for (Graph* graph : capturing) return broken(graph, CAPTURE_UNSUPPORTED);
+    finish_all();
     return sticky();
 }
 
@@ -130,7 +191,10 @@ using Locked = std::lock_guard<std::recursive_mutex>;
 extern "C" {
 
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, int priority) {
-    *stream = (cudaStream_t) new Stream{current, !(flags & cudaStreamNonBlocking), priority};
+    Locked _(lock);
+    Stream* made = new Stream{current, !(flags & cudaStreamNonBlocking), priority};
+    living.insert(made);
+    *stream = (cudaStream_t)made;
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
@@ -138,7 +202,10 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
 }
 cudaError_t cudaStreamCreate(cudaStream_t* stream) { return cudaStreamCreateWithFlags(stream, 0); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-    if (own(stream)) delete own(stream);
+    Locked _(lock);
+    finish(stream);
+    living.erase(own(stream));
+    delete own(stream);
     return cudaSuccess;
 }
 cudaError_t cudaStreamGetFlags(cudaStream_t stream, unsigned* flags) {
@@ -153,6 +220,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     Locked _(lock);
     ++counts.waits;
     if (int error = no_capture(stream)) return (cudaError_t)error;
+    finish(stream);
     return (cudaError_t)sticky();
 }
 cudaError_t cudaDeviceSynchronize() {
@@ -161,6 +229,7 @@ cudaError_t cudaDeviceSynchronize() {
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
     Locked _(lock);
+    finish(stream);
     return (cudaError_t)no_capture(stream);
 }
 
@@ -178,6 +247,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
         if (int error = implicit()) return (cudaError_t)error;
     mine.graph = from ? from->graph : nullptr;
     if (mine.graph) mine.last = from->last;
+    mine.stream = from;
+    mine.place = from ? from->queued : 0;
     mine.time = now();
     return cudaSuccess;
 }
@@ -185,8 +256,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     Locked _(lock);
     Graph* graph = captured(event);
     Stream* mine = own(stream);
-    if (!mine) return (cudaError_t)(graph ? CAPTURE_IMPLICIT : OK);
-    if (!graph) return (cudaError_t)(mine->graph ? broken(mine->graph, CAPTURE_UNSUPPORTED) : OK);
+    if (!mine && graph) return (cudaError_t)CAPTURE_IMPLICIT;
+    if (!graph && mine && mine->graph) return (cudaError_t)broken(mine->graph, CAPTURE_UNSUPPORTED);
+    if (!graph) {
+        wait_for(mine, *(Event*)event);
+        return cudaSuccess;
+    }
     if (mine->graph && mine->graph != graph) return cudaErrorStreamCaptureMerge;
     mine->graph = graph;
     graph->streams.insert(mine);
@@ -197,11 +272,15 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     Locked _(lock);
     ++counts.waits;
-    return captured(event) ? cudaErrorCapturedEvent : (cudaError_t)sticky();
+    if (captured(event)) return cudaErrorCapturedEvent;
+    wait_for(nullptr, *(Event*)event);
+    return (cudaError_t)sticky();
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     Locked _(lock);
-    return captured(event) ? cudaErrorCapturedEvent : cudaSuccess;
+    if (captured(event)) return cudaErrorCapturedEvent;
+    wait_for(nullptr, *(Event*)event);
+    return cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
     *milliseconds = (float)(((Event*)stop)->time - ((Event*)start)->time);
@@ -251,7 +330,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
 }
 cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) { delete (Graph*)graph; return cudaSuccess; }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { delete (Graph*)graph; return cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+    Locked _(lock);
+    finish_all();
+    delete (Graph*)graph;
+    return cudaSuccess;
+}
 
 cudaError_t cudaProfilerStart() { return cudaSuccess; }
 cudaError_t cudaProfilerStop() { return cudaSuccess; }
