@@ -8,7 +8,8 @@ A step's time is
                      shorter ones (COMMON.exposed)
 
 Of all tiles that fit the fastest counts (cost_tiles.py). The host works ahead of the GPU, so of their two times the
-longer counts. What bounds a step is its largest term. Layers and directions run one after the other.
+longer counts. What bounds a step is its largest term. Layers and directions are added up: they take no longer, and the
+two directions of a layer, which the library lets run at once, may take less.
 """
 
 import math

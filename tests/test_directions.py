@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gpulstm as gl
+from gpulstm import functional
 from gpulstm.functional import directions
 from tests import emulated_cuda
 from tests.conftest import GPUS
@@ -122,6 +123,24 @@ def test_the_work_of_one_may_run_before_that_of_the_other(late):
         if {(1, 2), (2, 1)} <= order:
             return
     pytest.fail(f"of two orders there are only these: {order}")
+
+
+def test_on_another_device(emulated):
+    """Also without a layer, where nobody has made that device the current one."""
+    other = gl.device("cuda:1").backend
+    layer = gl.LSTM(D, H, bidirectional=True, device=other.name)
+    weights = [p.data for p in layer.parameters()]
+    x = other.asarray(np.random.default_rng(0).standard_normal((T, B, D)).astype(np.float32))
+    given = [[x, None, None, *part, None] for part in (weights[4:], weights[:4])]
+    modes = ({"cell": "lstm", "reverse": True}, {"cell": "lstm"})
+    outputs, pullback = directions.both(*given[0], *given[1], modes=modes)
+    gradients = pullback(*outputs)
+    with other:
+        alone = [functional.recurrent(*part, **mode) for part, mode in zip(given, modes, strict=True)]
+        want = [array for outputs, _ in alone for array in outputs]
+        want += [array for outputs, way_back in alone for array in way_back(*outputs)]
+    for mine, wanted in zip((*outputs, *gradients), want, strict=True):
+        assert mine is wanted is None or (mine.device.id == 1 and mine.get().tobytes() == wanted.get().tobytes())
 
 
 @on_gpus

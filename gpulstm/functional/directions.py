@@ -64,15 +64,16 @@ class _Sides:
     def run(self, there: Callable[[], Answer], here: Callable[[], Answer]) -> tuple[Answer, Answer]:
         """(there(), here()): what the first launches may run beside what the second does on the current stream."""
         cuda = self._backend.xp.cuda
-        stream = cuda.get_current_stream()
-        side = self._beside(stream)
-        side.wait_event(stream.record(cuda.Event(disable_timing=True)))
-        try:
-            with side:
-                done = there()
-            return done, here()
-        finally:
-            stream.wait_event(side.record(cuda.Event(disable_timing=True)))
+        with self._backend:
+            stream = cuda.get_current_stream()
+            side = self._beside(stream)
+            side.wait_event(stream.record(cuda.Event(disable_timing=True)))
+            try:
+                with side:
+                    done = there()
+                return done, here()
+            finally:
+                stream.wait_event(side.record(cuda.Event(disable_timing=True)))
 
     def _beside(self, stream: Any) -> Any:
         streams = self._mine.__dict__.setdefault("streams", {})
