@@ -2,13 +2,26 @@
 
 >>> from gpulstm.torch import LSTM
 >>> lstm = LSTM(input_size=8, hidden_size=64)  # a torch.nn.Module with the parameters of torch.nn.LSTM
->>> output, (h_n, c_n) = lstm(x)  # tensors
+>>> output, (h_n, c_n) = lstm(torch.zeros(5, 2, 8))  # tensors
 
 The arithmetic is gpulstm's: its compiled engine on the processor, its kernels on a GPU. Nothing else in the package
-imports torch. memory.py shares memory with torch, call.py is what torch differentiates, module.py and layers.py are
-the modules.
+imports torch. memory.py shares memory with torch, call.py is what torch differentiates, module.py, layers.py
+and cells.py are the modules.
 """
 
+from gpulstm.torch.cells import (
+    CoupledLSTMCell,
+    GeneralLSTMCell,
+    GRUCell,
+    LayerNormLSTMCell,
+    LSTMCell,
+    MinGRUCell,
+    MinLSTMCell,
+    PeepholeLSTMCell,
+    RecurrentCell,
+    RNNCell,
+    SLSTMCell,
+)
 from gpulstm.torch.layers import (
     GRU,
     LSTM,
@@ -16,23 +29,12 @@ from gpulstm.torch.layers import (
     SLSTM,
     Attention,
     CoupledLSTM,
-    CoupledLSTMCell,
     GeneralLSTM,
-    GeneralLSTMCell,
-    GRUCell,
     LayerNormLSTM,
-    LayerNormLSTMCell,
-    LSTMCell,
     MinGRU,
-    MinGRUCell,
     MinLSTM,
-    MinLSTMCell,
     PeepholeLSTM,
-    PeepholeLSTMCell,
     Recurrent,
-    RecurrentCell,
-    RNNCell,
-    SLSTMCell,
 )
 from gpulstm.torch.module import Module
 

@@ -1,4 +1,4 @@
-"""gpulstm's layers and cells as ``torch.nn.Module``s; their documentation is that of the layer each is named after."""
+"""gpulstm's layers over sequences as ``torch.nn.Module``s; the arguments are those of the layer each is named after."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -8,33 +8,26 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from gpulstm import nn
 from gpulstm.errors import ShapeError
-from gpulstm.torch.module import Module, on_host, optional_tensors, tensor_of
-
-
-def _as_given(states: tuple) -> Any:
-    """The states as a layer of gpulstm takes them: None for none, alone where the cell has one."""
-    if all(state is None for state in states):
-        return None
-    return states[0] if len(states) == 1 else states
-
-
-def _flat(states: Any) -> tuple:
-    return states if isinstance(states, tuple) else (states,)
+from gpulstm.torch.module import Module, as_given, flat, on_host, optional_tensors, tensor_of
 
 
 class Recurrent(Module):
-    """``gl.Recurrent`` for torch: any cell over whole sequences, also one of the user's own.
+    """``gl.Recurrent`` as a PyTorch module: any cell over whole sequences, also your own.
 
-    ``output, states = layer(x, states_0, lengths=, mask=, reset=)``; a ``PackedSequence`` in place of x gives one in
-    place of output, with states in the order that its sequences had before they were sorted.
+    ``output, states = layer(x, states_0, lengths=, mask=, reset=)``, with arguments, shapes and errors of
+    ``gl.Recurrent``. A ``PackedSequence`` as x returns a ``PackedSequence`` as output; the states have the order of its
+    sequences before sorting.
+
+    >>> gl.torch.Recurrent("coupled", 3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
     """
 
     kind: ClassVar[Callable[..., Any]] = nn.Recurrent
 
     @staticmethod
     def compute(layer: Any, x: Any, *states: Any, **modes: Any) -> tuple:
-        output, after = layer.forward(x, _as_given(states), **modes)
-        return (output, *_flat(after))
+        output, after = layer.forward(x, as_given(states), **modes)
+        return (output, *flat(after))
 
     @property
     def _draws(self) -> bool:
@@ -82,143 +75,133 @@ class Recurrent(Module):
 
 
 class LSTM(Recurrent):
-    """``gl.LSTM`` in place of ``torch.nn.LSTM``: the same arguments, parameters and results."""
+    """``gl.LSTM`` as a PyTorch module, in place of ``torch.nn.LSTM``.
+
+    Arguments, shapes and errors are those of ``gl.LSTM``.
+
+    >>> gl.torch.LSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.LSTM
 
 
 class GRU(Recurrent):
-    """``gl.GRU`` in place of ``torch.nn.GRU``."""
+    """``gl.GRU`` as a PyTorch module, in place of ``torch.nn.GRU``.
+
+    Arguments, shapes and errors are those of ``gl.GRU``.
+
+    >>> gl.torch.GRU(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.GRU
 
 
 class RNN(Recurrent):
-    """``gl.RNN`` in place of ``torch.nn.RNN``."""
+    """``gl.RNN`` as a PyTorch module, in place of ``torch.nn.RNN``.
+
+    Arguments, shapes and errors are those of ``gl.RNN``.
+
+    >>> gl.torch.RNN(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.RNN
 
 
 class PeepholeLSTM(Recurrent):
-    """``gl.PeepholeLSTM`` for torch."""
+    """``gl.PeepholeLSTM`` as a PyTorch module.
+
+    Arguments, shapes and errors are those of ``gl.PeepholeLSTM``.
+
+    >>> gl.torch.PeepholeLSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.PeepholeLSTM
 
 
 class CoupledLSTM(Recurrent):
-    """``gl.CoupledLSTM`` for torch."""
+    """``gl.CoupledLSTM`` as a PyTorch module.
+
+    Arguments, shapes and errors are those of ``gl.CoupledLSTM``.
+
+    >>> gl.torch.CoupledLSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.CoupledLSTM
 
 
 class LayerNormLSTM(Recurrent):
-    """``gl.LayerNormLSTM`` for torch."""
+    """``gl.LayerNormLSTM`` as a PyTorch module.
+
+    Arguments, shapes and errors are those of ``gl.LayerNormLSTM``.
+
+    >>> gl.torch.LayerNormLSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.LayerNormLSTM
 
 
 class SLSTM(Recurrent):
-    """``gl.SLSTM`` for torch."""
+    """``gl.SLSTM`` as a PyTorch module.
+
+    Arguments, shapes and errors are those of ``gl.SLSTM``.
+
+    >>> gl.torch.SLSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.SLSTM
 
 
 class GeneralLSTM(Recurrent):
-    """``gl.GeneralLSTM`` for torch."""
+    """``gl.GeneralLSTM`` as a PyTorch module.
+
+    Arguments, shapes and errors are those of ``gl.GeneralLSTM``.
+
+    >>> gl.torch.GeneralLSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.GeneralLSTM
 
 
 class MinLSTM(Recurrent):
-    """``gl.MinLSTM`` for torch."""
+    """``gl.MinLSTM`` as a PyTorch module.
+
+    Arguments, shapes and errors are those of ``gl.MinLSTM``.
+
+    >>> gl.torch.MinLSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.MinLSTM
 
 
 class MinGRU(Recurrent):
-    """``gl.MinGRU`` for torch."""
+    """``gl.MinGRU`` as a PyTorch module.
+
+    Arguments, shapes and errors are those of ``gl.MinGRU``.
+
+    >>> gl.torch.MinGRU(3, 4)(torch.zeros(5, 2, 3))[0].shape
+    torch.Size([5, 2, 4])
+    """
 
     kind = nn.MinGRU
 
 
-class RecurrentCell(Module):
-    """``gl.RecurrentCell`` for torch: one step of any cell, ``h, c = cell(x, (h, c))`` or ``h = cell(x, h)``."""
-
-    kind: ClassVar[Callable[..., Any]] = nn.RecurrentCell
-
-    @staticmethod
-    def compute(layer: Any, x: Any, *states: Any) -> tuple:
-        return _flat(layer.forward(x, _as_given(states)))
-
-    @torch.compiler.disable
-    def forward(self, x: Any, hx: Any = None) -> Any:
-        """See ``gl.RecurrentCell``."""
-        after = self._call(tensor_of("x", x), *optional_tensors(self._layer.cell.states, hx))
-        return after[0] if len(after) == 1 else after
-
-
-class LSTMCell(RecurrentCell):
-    """``gl.LSTMCell`` in place of ``torch.nn.LSTMCell``."""
-
-    kind = nn.LSTMCell
-
-
-class GRUCell(RecurrentCell):
-    """``gl.GRUCell`` in place of ``torch.nn.GRUCell``."""
-
-    kind = nn.GRUCell
-
-
-class RNNCell(RecurrentCell):
-    """``gl.RNNCell`` in place of ``torch.nn.RNNCell``."""
-
-    kind = nn.RNNCell
-
-
-class PeepholeLSTMCell(RecurrentCell):
-    """``gl.PeepholeLSTMCell`` for torch."""
-
-    kind = nn.PeepholeLSTMCell
-
-
-class CoupledLSTMCell(RecurrentCell):
-    """``gl.CoupledLSTMCell`` for torch."""
-
-    kind = nn.CoupledLSTMCell
-
-
-class LayerNormLSTMCell(RecurrentCell):
-    """``gl.LayerNormLSTMCell`` for torch."""
-
-    kind = nn.LayerNormLSTMCell
-
-
-class SLSTMCell(RecurrentCell):
-    """``gl.SLSTMCell`` for torch."""
-
-    kind = nn.SLSTMCell
-
-
-class GeneralLSTMCell(RecurrentCell):
-    """``gl.GeneralLSTMCell`` for torch."""
-
-    kind = nn.GeneralLSTMCell
-
-
-class MinLSTMCell(RecurrentCell):
-    """``gl.MinLSTMCell`` for torch."""
-
-    kind = nn.MinLSTMCell
-
-
-class MinGRUCell(RecurrentCell):
-    """``gl.MinGRUCell`` for torch."""
-
-    kind = nn.MinGRUCell
-
-
 class Attention(Module):
-    """``gl.Attention`` for torch: ``context, weights = attention(query, keys, values, lengths=, mask=)``."""
+    """``gl.Attention`` as a PyTorch module: ``context, weights = attention(query, keys, values, lengths=, mask=)``.
+
+    Arguments, shapes and errors are those of ``gl.Attention``.
+
+    >>> gl.torch.Attention(4, 3)(torch.zeros(2, 4), torch.zeros(5, 2, 3))[1].shape
+    torch.Size([2, 5])
+    """
 
     kind = nn.Attention
 

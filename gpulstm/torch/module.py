@@ -15,14 +15,17 @@ from gpulstm.torch.memory import as_tensor
 
 
 class Module(torch.nn.Module):
-    """One of gpulstm's layers as a ``torch.nn.Module``, made with that layer's arguments.
+    """The base class of these layers: a ``torch.nn.Module`` that computes with a layer of gpulstm.
 
-    ``device`` and ``dtype`` are torch's, as for ``torch.nn.LSTM``; ``torch.manual_seed`` decides the first values of
-    the parameters and the noise, unless a NumPy ``generator`` is given. Memory is shared with torch, not copied; the
-    processor's compiled code takes as many threads as ``torch.get_num_threads()`` says. Gradients are computed once:
-    a second derivative is refused by torch. ``torch.compile`` runs the layer as it is, in a break of its graph.
+    It takes that layer's arguments. ``device`` and ``dtype`` are torch's, as for ``torch.nn.LSTM``.
+    ``torch.manual_seed`` seeds the initial parameters and the noise, unless a NumPy ``generator`` is given. Memory is
+    shared with torch, not copied; the processor's compiled code uses ``torch.get_num_threads()`` threads. A second
+    derivative is refused. ``torch.compile`` runs the layer unchanged, in a graph break.
 
     Raises ShapeError, DTypeError or DeviceError as the layer of gpulstm does.
+
+    >>> isinstance(gl.torch.LSTM(3, 4), torch.nn.Module)
+    True
     """
 
     kind: ClassVar[Callable[..., Any]]  # the layer of gpulstm
@@ -136,3 +139,15 @@ def optional_tensors(names: tuple[str, ...], values: Any) -> list[torch.Tensor |
     given = [values] if isinstance(values, torch.Tensor) else list(values)
     return [None if value is None else tensor_of(f"{names[k]}_0" if k < len(names) else "hx", value)
             for k, value in enumerate(given)]  # fmt: skip
+
+
+def as_given(states: tuple) -> Any:
+    """The states as a layer of gpulstm takes them: None for none, alone where the cell has one."""
+    if all(state is None for state in states):
+        return None
+    return states[0] if len(states) == 1 else states
+
+
+def flat(states: Any) -> tuple:
+    """A cell's states as a tuple, also where it has one."""
+    return states if isinstance(states, tuple) else (states,)
