@@ -23,7 +23,10 @@ SELDOM = 0.05  # a class that is never more probable than that has no row in an 
 
 
 def check_plot(path: str | Path) -> None:
-    """Raise FormatError, before any work is done, where ``save`` could not write that picture."""
+    """Raise FormatError if ``save`` could not write this picture: matplotlib is missing, or the ending is unknown.
+
+    >>> gl.plot.check_plot("losses.png")
+    """
     if importlib.util.find_spec("matplotlib") is None:
         raise FormatError("plot: want matplotlib, which is not installed: pip install matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -34,9 +37,12 @@ def check_plot(path: str | Path) -> None:
 
 
 def save(path: str | Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4.5)) -> None:
-    """Draw on new axes, ``draw(axes)``, and write the picture; the ending of the path sets its kind. Size in inches.
+    """Create axes, draw on them with ``draw(axes)``, and write the picture in the format of the path's ending.
 
-    Raises FormatError without matplotlib or for an unknown ending, OSError.
+    ``size`` is in inches. Raises FormatError without matplotlib or for an unknown ending, OSError if the file cannot be
+    written.
+
+    >>> gl.plot.save("line.png", lambda axes: axes.plot([0, 1]))
     """
     check_plot(path)
     # A figure without pyplot: no window system is asked for and no global state is left behind.
@@ -48,7 +54,13 @@ def save(path: str | Path, draw: Callable[[Any], None], size: tuple[float, float
 
 
 def losses(axes: Any, records: Sequence[Mapping[str, Any]], unit: str = "nats") -> None:
-    """The training and validation losses of a run's records (see Trainer.fit); ``unit`` is that of the loss."""
+    """Plot the training and validation losses of a run's records, as ``Trainer.fit`` returns them.
+
+    ``unit`` is the unit of the loss. Raises KeyError for a record without "step", "loss" and "val_loss".
+
+    >>> records = [{"step": 10, "loss": 2.0, "val_loss": None}, {"step": 20, "loss": 1.5, "val_loss": 1.6}]
+    >>> gl.plot.save("losses.png", lambda axes: gl.plot.losses(axes, records))
+    """
     axes.plot([r["step"] for r in records], [r["loss"] for r in records], label="training")
     validated = [r for r in records if r["val_loss"] is not None]
     if validated:
@@ -67,10 +79,13 @@ def forecast(
     predicted: Any,
     intervals: Mapping[float, tuple[Any, Any]] | None = None,
 ) -> None:
-    """A series and what is predicted of it, with intervals.
+    """Plot a series, its forecast and prediction intervals.
 
     times and observed (N,), predicted_times and predicted (M,): numbers or dates, and the series. ``intervals`` maps
     coverages, 0.8 for 80 %, to (lower, upper), each (M,). Raises ShapeError for arrays that do not fit.
+
+    >>> data = [0, 1, 2], [5.0, 6.0, 7.0], [3, 4], [7.5, 8.0], {0.8: ([7.0, 7.0], [8.0, 9.0])}
+    >>> gl.plot.save("forecast.png", lambda axes: gl.plot.forecast(axes, *data))
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -88,9 +103,11 @@ def forecast(
 
 
 def confusion_matrix(axes: Any, counts: Any, labels: Sequence[str] | None = None) -> None:
-    """How often each class, a row, was taken for each, a column: counts (K, K), coloured by their share of the row.
+    """Plot a confusion matrix: counts (K, K), a row per true and a column per predicted class, coloured by row share.
 
     Raises ShapeError for another shape and for another number of labels.
+
+    >>> gl.plot.save("c.png", lambda axes: gl.plot.confusion_matrix(axes, [[8, 2], [1, 9]], ["bad", "good"]))
     """
     counts = _array("counts", counts, (None, None))
     if counts.shape[0] != counts.shape[1]:
@@ -110,9 +127,11 @@ def confusion_matrix(axes: Any, counts: Any, labels: Sequence[str] | None = None
 def attention(
     axes: Any, weights: Any, sources: Sequence[str] | None = None, targets: Sequence[str] | None = None
 ) -> None:
-    """What each target, a row, attends to: weights (targets, sources) from 0 to 1, with the words if they are given.
+    """Plot attention weights (targets, sources) from 0 to 1, a row per target, labelled with the words if given.
 
     Raises ShapeError for another shape and for another number of words.
+
+    >>> gl.plot.save("a.png", lambda axes: gl.plot.attention(axes, [[0.9, 0.1]], ["un", "chat"], ["cat"]))
     """
     weights = _array("weights", weights, (None, None))
     axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
@@ -125,10 +144,14 @@ def attention(
 
 
 def gates(axes: Any, values: Any, steps: Sequence[str] | None = None, name: str = "") -> None:
-    """A gate or a state over time: values (T, units) or (T, 1, units), as ``layer.trace`` gives them for one sequence.
+    """Plot a gate or a state over time: values (T, units) or (T, 1, units) of one sequence.
 
-    Gates, which are from 0 to 1, go from white to black; what has negative values from blue over white to red.
-    ``steps`` are the words or characters of the steps. Raises ShapeError for another shape or number of steps.
+    ``layer.trace`` returns such values. Non-negative values, such as gates, range from white to black, others from blue
+    over white to red. ``steps`` are the words or characters of the steps. Raises ShapeError for another shape or number
+    of steps.
+
+    >>> gates = gl.LSTM(3, 4).trace(np.ones((5, 1, 3), np.float32))
+    >>> gl.plot.save("f.png", lambda axes: gl.plot.gates(axes, gates["f_l0"], name="forget gate"))
     """
     values = _host("values", values)
     values = values[:, 0] if values.ndim == 3 and values.shape[1] == 1 else _array("values", values, (None, None))
@@ -146,10 +169,13 @@ def gates(axes: Any, values: Any, steps: Sequence[str] | None = None, name: str 
 def alignment(
     axes: Any, log_probs: Any, labels: Sequence[str] | None = None, blank: int = 0, seconds_a_step: float | None = None
 ) -> None:
-    """When a model trained with ``gl.ctc_loss`` hears what: log_probs (T, C), a row of the picture for each class.
+    """Plot when a model trained with ``gl.ctc_loss`` recognises which class: log_probs (T, C), a row per class.
 
-    Classes that are never heard are left out; the blank, at the bottom, is not. ``seconds_a_step`` puts seconds on the
-    axis of time. Raises ShapeError for another shape or number of labels.
+    Classes that are never probable are left out; the blank stays, at the bottom. ``seconds_a_step`` puts seconds on the
+    time axis. Raises ShapeError for another shape or number of labels.
+
+    >>> log_probs = np.log([[0.1, 0.9], [0.8, 0.2]])
+    >>> gl.plot.save("b.png", lambda axes: gl.plot.alignment(axes, log_probs, ["blank", "a"]))
     """
     probabilities = np.exp(_array("log_probs", log_probs, (None, None)).astype(np.float64))
     T, C = probabilities.shape
@@ -169,7 +195,10 @@ def alignment(
 
 
 def plot_losses(records: list[dict[str, Any]], path: str | Path, unit: str = "nats") -> None:
-    """A picture of ``losses``; raises as ``save`` does."""
+    """Write a picture of ``losses`` to ``path``; raises the errors of ``save``.
+
+    >>> gl.plot.plot_losses([{"step": 10, "loss": 2.0, "val_loss": None}], "losses.png")
+    """
     save(path, lambda axes: losses(axes, records, unit))
 
 

@@ -65,9 +65,7 @@ class Schedule(ABC):
 
 
 class ConstantLR(Schedule):
-    """Multiplies lr by ``factor`` for the first ``total_iters`` steps, as ``torch.optim.lr_scheduler.ConstantLR``.
-
-    Raises ShapeError for a factor outside [0, 1].
+    """Multiplies lr by ``factor`` for ``total_iters`` steps, as PyTorch; raises ShapeError unless 0 <= factor <= 1.
 
     >>> gl.ConstantLR(gl.SGD([gl.Parameter(np.zeros(1))], lr=0.1), factor=0.5)
     ConstantLR(factor=0.5, total_iters=5, k=0, lr=0.05)

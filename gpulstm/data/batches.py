@@ -14,26 +14,28 @@ from gpulstm.errors import DTypeError, ShapeError
 
 
 class Batches(Passes):
-    """Examples in batches: every example once in a pass.
+    """Splits examples into batches, each example once per pass, padding sequences to one length.
 
-    A column is a list of N sequences (T_n, ...), of which a batch has ``pad_sequences``' pair (padded (T, B, ...),
-    lengths (B,)), with ``batch_first`` (B, T, ...); or it is an array (N, ...), of which a batch has the rows (B, ...).
-    A batch is a tuple with one entry a column, or that entry alone when there is one column. The last batch may be
-    smaller; ``drop_last`` leaves it out.
+    A column is an array (N, ...), of which a batch has the rows (B, ...), or a list of N sequences (T_n, ...), of which
+    a batch has the pair (padded (T, B, ...), lengths (B,)) of ``pad_sequences``, with ``batch_first`` (B, T, ...). A
+    batch is a tuple with one entry per column, or that entry itself for one column. The last batch may be smaller;
+    ``drop_last`` skips it. With a ``generator`` every pass has a new order.
 
-    >>> for (ids, lengths), labels in Batches(sentences, classes, batch_size=32, generator=generator):
-    ...     output, (h, c) = lstm(embedding(ids), lengths=lengths)  # ids (T, B)
+    Batches of arrays alone are ``batch_first``: rows (B, T, D) of an array (N, T, D) fit ``gl.LSTM(D, H,
+    batch_first=True)``.
 
-    Batches of arrays alone are ``batch_first``: rows (B, T, D) of an array (N, T, D) fit
-    ``gl.LSTM(D, H, batch_first=True)``.
+    ``value`` pads the sequences: a number for all columns of sequences, or a list with one entry per column (None for
+    an array), e.g. ``value=[0, -100]`` for ids and the targets of ``cross_entropy``. Every batch of a column has the
+    same type.
 
-    ``value`` fills up the sequences: a number for all columns of sequences, or a list with one entry a column (None
-    for an array), e.g. ``value=[0, -100]`` for ids and the targets of ``cross_entropy``. The type of a column is
-    that of all its sequences, in every batch.
+    Raises ShapeError for columns of different lengths, for sequences that differ in more than their length, for
+    ``batch_first=False`` with arrays alone and for a batch_size below 1; DTypeError for anything but numbers and for a
+    ``value`` that a column's type cannot hold.
 
-    Raises ShapeError for columns of different length, for sequences that differ in more than their length, for
-    ``batch_first=False`` with arrays alone and for a batch_size below 1; DTypeError for what is no number and for a
-    ``value`` that a column cannot hold.
+    >>> sentences, classes = [[5, 3, 8], [2]], np.array([0, 1])
+    >>> for (ids, lengths), labels in gl.data.Batches(sentences, classes, batch_size=2):
+    ...     print(ids.shape, lengths, labels)  # ids (T, B)
+    (3, 2) [3 1] [0 1]
     """
 
     def __init__(

@@ -12,14 +12,18 @@ from gpulstm.errors import DTypeError, ShapeError
 
 
 class LazyStreams(Passes):
-    """The batches that ``Streams`` gives, of a series that stays where it is, e.g. on disk.
+    """Gives the batches of ``Streams`` from a series that is read as needed, for instance from disk.
 
     ``series`` (N, ...) has a length, and slices ``series[start:stop]`` that are arrays (stop - start, ...): a
-    numpy.memmap, a data set of h5py or zarr, an array in memory. A batch reads one slice of window + ahead steps for
-    each stream, and nothing is kept. The other arguments are those of ``Streams``; y is always of the series itself.
+    numpy.memmap, a data set of h5py or zarr, an array in memory. A batch reads one slice of window + ahead steps per
+    stream and keeps nothing. The other arguments are those of ``Streams``; y always comes from the series itself.
 
-    Raises DTypeError for a series without length and slices, and what ``Streams`` raises; on reading, ShapeError for
-    slices that are shorter than the length told.
+    Raises DTypeError for a series without length and slices, and the errors of ``Streams``; while reading, ShapeError
+    for slices shorter than the length promised.
+
+    >>> for x, y in gl.data.LazyStreams(np.arange(9), streams=2, window=4):
+    ...     print(x.shape, y.shape)
+    (4, 2) (4, 2)
     """
 
     def __init__(

@@ -12,17 +12,23 @@ from gpulstm.errors import DeviceError, DTypeError, ShapeError
 
 
 def pad_sequences(sequences: Iterable[Any], value: float = 0, batch_first: bool = False) -> tuple[Array, np.ndarray]:
-    """Sequences (T_b, ...) side by side, padded: (T, B, ...) with T the longest, and lengths (B,) int64.
+    """Pad sequences (T_b, ...) to one array: (T, B, ...) with T the longest, and lengths (B,) int64.
 
-    With ``batch_first`` the first is (B, T, ...). Places past the end of a sequence hold ``value``. The result is
-    what the layers take as x and ``lengths``; T is at least 1, as they want a step even where all lengths are 0.
+    With ``batch_first`` the array is (B, T, ...). Steps beyond the end of a sequence hold ``value``. The layers take
+    the results as x and ``lengths``; T is at least 1, as they require, even if all lengths are 0.
 
-    Sequences are lists or arrays of any library. The padded array is on their device, lengths are on the host.
-    Its type is the one that holds all of their elements; an empty sequence has no part in it.
+    Sequences are lists or arrays of any library. The padded array is on their device, lengths are on the host. Its type
+    can hold all their elements; empty sequences do not influence it.
 
-    Raises ShapeError for no sequences and where they differ in more than their length, DTypeError for what is no
-    number, for types that no type holds together and for a ``value`` that their type cannot hold, DeviceError for
+    Raises ShapeError for no sequences and for sequences that differ in more than their length, DTypeError for anything
+    but numbers, for types without a common type and for a ``value`` that the type cannot hold, DeviceError for
     sequences on several devices.
+
+    >>> padded, lengths = gl.data.pad_sequences([[1, 2, 3], [4]])
+    >>> padded, lengths
+    (array([[1, 4],
+           [2, 0],
+           [3, 0]]), array([3, 1]))
     """
     ragged = Ragged("sequences", sequences, value)
     if not len(ragged):

@@ -12,13 +12,21 @@ from gpulstm.random import draw_seed, generator_state, set_generator_state
 
 
 class Passes(ABC):
-    """Base of the data sets: passes of ``len(self)`` batches whose position can be saved and restored.
+    """The base class of the data sets: passes of ``len(self)`` batches whose position can be saved and restored.
 
-    With a ``generator`` every pass has a new order, made from one number drawn from it; without, the order is
-    that of the data. The state holds that number, so that restoring disturbs no other user of the generator.
+    With a ``generator`` every pass has a new order, from one number drawn per pass; without, the order is that of the
+    data. ``state_dict`` holds the position and that number, so restoring does not disturb other users of the generator.
+    Several passes may run at once, each with its own order; the position is that of the latest one. A copy or an
+    unpickled object begins with a new pass. Raises DTypeError for another generator.
 
-    Several passes may be under way at once, each with its own order; the position is that of the one begun last. A
-    copy, or what comes out of a pickle, begins with a whole pass: ``state_dict`` is what keeps a position.
+    >>> batches = gl.data.Batches(np.arange(6), batch_size=2)
+    >>> state = None
+    >>> for batch in batches:
+    ...     if state is None:
+    ...         state = batches.state_dict()
+    >>> batches.load_state_dict(state)
+    >>> list(batches)
+    [array([2, 3]), array([4, 5])]
     """
 
     batch_first = False  # whether the batches are (B, T, ...); False for (T, B, ...)

@@ -14,26 +14,28 @@ from gpulstm.errors import DeviceError, ShapeError
 
 
 class Windows(Passes):
-    """Pairs x, y of windows of a series, y ahead of x, several windows in a batch.
+    """Cuts a series into windows x with their targets y, ``ahead`` steps later, and puts several windows in a batch.
 
     ``series`` (N, ...) is cut into windows of ``window`` steps; x and y are (window, B, ...) with B at most
-    ``batch_size``, or (B, window, ...) with ``batch_first``. y has the steps of ``targets`` (N, ...) if given, else
-    those of the series, that follow x's by ``ahead``.
+    ``batch_size``, or (B, window, ...) with ``batch_first``. y has the steps of ``targets`` (N, ...), by default of the
+    series, that follow x's by ``ahead``.
 
-    A window begins every ``stride`` steps: after the last one by default (stride = window), so that every step is a
-    target once in a pass; a smaller stride makes windows that overlap. The steps that no whole window has make a
-    shorter window, which begins a stride after the last whole one, in a batch of its own, the last of a pass.
+    A window begins every ``stride`` steps, by default every ``window`` steps, so that every step is a target once per
+    pass; a smaller stride makes overlapping windows. The remaining steps at the end form a shorter window, one stride
+    after the last whole one, in a batch of its own at the end of a pass.
 
-    With ``horizon`` y has that many steps, the first of them ``ahead`` steps after the last of x: what is to be
-    forecast from x. Windows for which the series has not all of them are left out, and there is no shorter one.
+    With ``horizon`` y has that many steps, from ``ahead`` steps after the last of x on: a forecast's targets. Windows
+    without all their targets are left out, and there is no shorter one.
 
-    ``drop_last`` leaves out the shorter window and a last batch of fewer than ``batch_size`` windows: all batches
-    have one shape. With a ``generator`` the windows come in a new order in every pass.
+    ``drop_last`` skips the shorter window and a last batch of fewer than ``batch_size`` windows: all batches have one
+    shape. With a ``generator`` the windows have a new order in every pass.
 
-    >>> for x, y in Windows(series, window=48, batch_size=32, stride=1, horizon=12):  # x (48, 32), y (12, 32)
+    Raises ShapeError for a series too short for one target, or for one batch with ``drop_last``, for targets of another
+    length, and for sizes below 1.
 
-    Raises ShapeError for a series too short for one target, or for one batch with ``drop_last``, for targets of
-    another length, and for sizes below 1.
+    >>> for x, y in gl.data.Windows(np.arange(60.0), window=48, batch_size=32, horizon=12):
+    ...     print(x.shape, y.shape)
+    (48, 1) (12, 1)
     """
 
     def __init__(
@@ -98,21 +100,25 @@ class Windows(Passes):
 
 
 class Streams(Passes):
-    """A long series as B streams side by side, in windows that follow each other.
+    """Cuts a long series into B parallel streams and reads them in successive windows, for truncated backpropagation.
 
-    This is for truncated back-propagation with a carried state (Williams & Peng 1990).
+    The hidden state carries over from one window to the next (Williams & Peng 1990). ``series`` (N, ...) is cut into
+    ``streams`` pieces of equal length, B = ``streams``. x and y are (T, B, ...), or (B, T, ...) with ``batch_first``,
+    with T = ``window``, less in the last window (``drop_last`` skips it); row b of a window continues row b of the one
+    before. y has the steps of ``targets`` (N, ...), by default of the series, that follow x's by ``ahead``.
 
-    ``series`` (N, ...) is cut into ``streams`` pieces of equal length, each read from its start: x and y are
-    (T, B, ...), or (B, T, ...) with ``batch_first``, with T = ``window``, less in the last window (``drop_last``
-    leaves it out), and row b of one window goes on where row b of the window before ended. y has the steps of
-    ``targets`` (N, ...) if given, else those of the series, that follow x's by ``ahead``.
-
-    The N - ahead pairs may not divide by B. With ``fill=None`` up to B - 1 pairs at the end are left out. A
-    number keeps every pair: the last streams are filled up with zeros in x and ``fill`` in y, at their end;
-    cross_entropy leaves out targets of -100.
+    The N - ahead pairs may not divide by B. With ``fill=None`` up to B - 1 pairs at the end are left out. A number
+    keeps every pair: the last streams are padded at their end with zeros in x and ``fill`` in y; cross_entropy ignores
+    targets of -100.
 
     Raises ShapeError for a series with fewer pairs than streams, or too short for one window with ``drop_last``, for
     targets of another length, and for sizes below 1; DTypeError for a ``fill`` that y's type cannot hold.
+
+    >>> for x, y in gl.data.Streams(np.arange(9), streams=2, window=4):
+    ...     print(x.T, y.T)
+    [[0 1 2 3]
+     [4 5 6 7]] [[1 2 3 4]
+     [5 6 7 8]]
     """
 
     def __init__(

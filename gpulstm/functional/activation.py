@@ -27,7 +27,15 @@ _ERFC = (
 
 @needs({0: (0,)})
 def activation(x: Array, *, form: Activation) -> tuple[Array, Callable]:
-    """``y, pullback = activation(x, form=form)``: the function of each element. ``pullback(dy)`` returns (dx,)."""
+    """Apply an activation of gpulstm.cells.activation to each element: ``y, pullback = activation(x, form=form)``.
+
+    x (...) -> y (...). ``pullback(dy)`` returns (dx,). Raises DTypeError for anything but a floating array.
+
+    >>> from gpulstm.cells.activation import Activation
+    >>> y, pullback = gl.functional.activation(np.array([-1.0, 2.0]), form=Activation("relu"))
+    >>> y, pullback(np.ones(2))[0]
+    (array([0., 2.]), array([0., 1.]))
+    """
     dtype, xp = check_floats(x=x), backend_of(x).xp
     z = x.astype(accumulator(dtype), copy=False)
 
@@ -39,10 +47,15 @@ def activation(x: Array, *, form: Activation) -> tuple[Array, Callable]:
 
 @needs({0: (0,)})
 def gelu(x: Array, *, approximate: str = "none") -> tuple[Array, Callable]:
-    """``y, pullback = gelu(x)``: x Phi(x), Phi the normal distribution's (Hendrycks & Gimpel 2016).
+    """Multiply each element x by Phi(x), the normal distribution function: ``y, pullback = gelu(x)``.
 
-    ``approximate`` is "none", or "tanh" for x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). ``pullback(dy)``
-    returns (dx,). Raises ShapeError for another.
+    Hendrycks & Gimpel 2016, as ``torch.nn.functional.gelu``: x (...) -> y (...). ``approximate`` is "none", or "tanh"
+    for x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))). ``pullback(dy)`` returns (dx,). Raises ShapeError for another
+    ``approximate``, DTypeError for anything but a floating array.
+
+    >>> y, pullback = gl.functional.gelu(np.array([-1.0, 1.0]))
+    >>> y
+    array([-0.15865525,  0.84134475])
     """
     if approximate not in ("none", "tanh"):
         raise ShapeError(f"approximate: want 'none' or 'tanh', got {approximate!r}")

@@ -37,27 +37,31 @@ def attention(
     lengths: Any = None,
     mask: Any = None,
 ) -> tuple[tuple[Array, Array], Callable]:
-    """``(context, weights), pullback = attention(query, keys, values, *parameters, kind="additive")``.
+    """Attend from queries to keys: ``(context, weights), pullback = attention(query, keys, values, *parameters)``.
 
     ========== ======================= ==============================================================
     query      (B, Q) or (S, B, Q)     one for each sequence, or S; Q = K for dot and scaled_dot
     keys       (T, B, K)
-    values     (T, B, V)               None for the keys
+    values     (T, B, V)               None uses the keys
     parameters see ``parameter_shapes``: in its order
-    lengths    (B,)                    integers 0..T of the keys, on any device; None for T everywhere
-    mask       (T, B)                  bool, instead of lengths: the keys that may be seen
+    lengths    (B,)                    integers 0..T of the keys, on any device; None means T for all
+    mask       (T, B)                  bool, instead of lengths: True for valid keys
     context    (B, V) or (S, B, V)     sum over t of weights[t] values[t]
-    weights    (B, T) or (S, B, T)     softmax of the scores; each row sums to 1, zero where not seen
+    weights    (B, T) or (S, B, T)     softmax of the scores; each row sums to 1, zero for invalid keys
     ========== ======================= ==============================================================
 
-    Keys and values that may not be seen are never read; where none may be seen, weights and context are zero.
-    ``pullback(dcontext, dweights)``, either of them None, returns the gradients of query, keys, values (None if
-    they were not given) and the parameters. float16 and bfloat16 are stored as such and computed in float32.
+    Invalid keys and values are never read; without valid keys, weights and context are zero. ``pullback(dcontext,
+    dweights)``, either of them None, returns the gradients of query, keys, values (None if not given) and the
+    parameters. float16 and bfloat16 are stored as such and computed in float32.
 
-    All kinds keep the weights, S*T*B numbers, for the pullback; additive and concat keep tanh besides, (S, T, B, A),
-    and their pullback takes as much again: with many queries at once a product kind needs far less memory.
+    All kinds keep the weights, S*T*B numbers, for the pullback; additive and concat also keep a tanh, (S, T, B, A), and
+    their pullback needs as much again: with many queries at once dot, general and scaled_dot need far less memory.
 
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit.
+
+    >>> (context, weights), pullback = gl.functional.attention(np.zeros((2, 3)), np.ones((4, 2, 3)), kind="dot")
+    >>> context.shape, weights[0]
+    ((2, 3), array([0.25, 0.25, 0.25, 0.25]))
     """
     named = _named(query, keys, values, parameters, kind)
     backend = check_arrays(("values",), **named)

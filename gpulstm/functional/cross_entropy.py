@@ -34,15 +34,20 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     reduction: str = "mean",
 ) -> tuple[Array, Callable]:
-    """``loss, pullback = cross_entropy(input, target)``: PyTorch's ``cross_entropy`` for integer targets.
+    """Compute softmax cross-entropy for integer targets, as PyTorch: ``loss, pullback = cross_entropy(input, target)``.
 
-    input: logits (N, C), (C,) or (N, C, d1, ...): the classes are axis 1, as in PyTorch. target: integers of the
-    input's shape without that axis, each 0 <= target < C or ``ignore_index``. weight (C,) or None.
-    loss: () or, with reduction="none", target's shape. ``pullback(dloss)`` returns (dinput, None, None).
-    The mean over no row at all, every target ignored, is nan, as in PyTorch; its gradient is zero.
+    input: logits (N, C), (C,) or (N, C, d1, ...), the classes on axis 1. target: integers of the input's shape without
+    that axis, each 0 <= target < C or ``ignore_index``. weight (C,) or None. loss: () or, with reduction="none",
+    target's shape. ``pullback(dloss)`` returns (dinput, None, None). If every target is ignored, the mean is nan, as in
+    PyTorch, and its gradient zero.
 
-    Raises ShapeError for shapes that do not fit and for a target that is no class, naming it; DTypeError for
-    targets that are no integers. On CUDA the check of the targets waits once for the device.
+    Raises ShapeError for shapes that do not fit and for a target that is not a class; DTypeError for targets that are
+    not integers. On CUDA the check of the targets waits once for the device.
+
+    >>> loss, pullback = gl.functional.cross_entropy(np.zeros((2, 4)), np.array([0, 3]))
+    >>> pullback(np.array(1.0))[0]
+    array([[-0.375,  0.125,  0.125,  0.125],
+           [ 0.125,  0.125,  0.125, -0.375]])
     """
     backend = check_arrays(("weight",), input=input, target=target, weight=weight)
     dtype, logits = check_floats(input=input, weight=weight), input

@@ -29,20 +29,27 @@ def ctc_loss(
     reduction: str = "mean",
     zero_infinity: bool = False,
 ) -> tuple[Array, Callable]:
-    """``loss, pullback = ctc_loss(log_probs, targets=, input_lengths=, target_lengths=)``, as PyTorch's ``ctc_loss``.
+    """Compute the connectionist temporal classification loss (Graves et al. 2006), as PyTorch's ``ctc_loss``.
 
-    log_probs: logarithms of probabilities (T, B, C), or (T, C) for one sequence. targets: integers (B, S), of which the
-    first ``target_lengths`` count, or all targets one after the other (sum of target_lengths,); none is the blank.
-    input_lengths, target_lengths: (B,) integers, 0 <= input_lengths <= T.
-    loss: () or, with reduction="none", (B,), () for one sequence. "mean" divides each loss by its number of targets, 1
-    at least, and takes the mean over the sequences. ``pullback(dloss)`` returns (dlog_probs,).
+    ``loss, pullback = ctc_loss(log_probs, targets=, input_lengths=, target_lengths=)``. log_probs: logarithms of
+    probabilities (T, B, C), or (T, C) for one sequence. targets: integers (B, S), of which the first ``target_lengths``
+    are used, or all targets joined (sum of target_lengths,), without blanks. input_lengths, target_lengths: (B,)
+    integers, 0 <= input_lengths <= T. loss: () or, with reduction="none", (B,), () for one sequence. "mean" divides
+    each loss by its number of targets, at least 1, and averages over the batch. ``pullback(dloss)`` returns
+    (dlog_probs,).
 
-    As in PyTorch the gradient is that of the logits whose ``log_softmax`` log_probs are: through ``log_softmax`` it is
-    the same as the derivative by log_probs, which has no term for what all classes share. Targets that do not fit into
-    the steps have an infinite loss, 0 with ``zero_infinity``; their gradient is 0.
+    As in PyTorch the gradient is that of the logits, provided that log_probs is their ``log_softmax``: the gradient
+    through ``log_softmax`` is right, and dlog_probs lacks a term that is equal for all classes. Targets too long for
+    their input have an infinite loss, 0 with ``zero_infinity``; their gradient is 0.
 
-    Raises ShapeError for shapes, lengths and targets that do not fit, naming them, and DTypeError for what are no
-    integers. Targets and lengths are read on the host, wherever they are.
+    Raises ShapeError for shapes, lengths and targets that do not fit, DTypeError for lengths and targets that are not
+    integers. Targets and lengths are read on the host.
+
+    >>> log_probs, _ = gl.functional.log_softmax(np.zeros((4, 1, 3)))
+    >>> options = {"targets": np.array([[1, 2]]), "input_lengths": [4], "target_lengths": [2]}
+    >>> loss, pullback = gl.functional.ctc_loss(log_probs, **options)
+    >>> round(float(loss), 4)
+    0.8432
     """
     backend = check_arrays(log_probs=log_probs)
     dtype = check_floats(log_probs=log_probs)

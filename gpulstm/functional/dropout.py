@@ -85,13 +85,17 @@ def mask(backend: Backend, shape: tuple[int, ...], rate: float, seed: int, dtype
 
 @needs({}, view=True)
 def dropout(x: Array, rate: float, seed: SupportsIndex, draws: Draws | None = None) -> tuple[Array, Callable]:
-    """``y, pullback = dropout(x, rate, seed)``: each element is 0 with that rate, else x / (1 - rate).
+    """Set each element to 0 with probability ``rate``, and scale the others by 1 / (1 - rate).
 
-    x (...) of any shape; ``seed`` is an integer, 0 <= seed < 2^64; the same seed gives the same mask on every
-    device and for every element type. The rate is met to 1/131072: an element is dropped when its 16-bit draw
-    is below round(65536 * rate). Rate 0 gives x itself, rate 1 zeros. ``draws`` are the numbers of the draws, by
-    default 0, 1, ... in C order; another array has others (gpulstm/shares.py). ``pullback(dy)`` returns (dx,).
-    Raises ShapeError for a rate outside [0, 1] or a seed outside its range.
+    ``y, pullback = dropout(x, rate, seed)``: x (...) -> y (...); the same integer seed, 0 <= seed < 2^64, gives the
+    same mask on every device and for every element type. An element is dropped when its 16-bit draw is below
+    round(65536 * rate). Rate 0 returns x itself, rate 1 zeros. ``draws`` are the numbers of the draws, by default 0, 1,
+    ... in C order (gpulstm/shares.py). ``pullback(dy)`` returns (dx,). Srivastava et al. 2014. Raises ShapeError for a
+    rate outside [0, 1] or a seed outside its range.
+
+    >>> y, pullback = gl.functional.dropout(np.ones(4), 0.5, seed=3)
+    >>> y, pullback(np.ones(4))[0]
+    (array([2., 2., 0., 0.]), array([2., 2., 0., 0.]))
     """
     backend = check_arrays(x=x)
     check_floats(x=x)
@@ -115,10 +119,14 @@ def dropout(x: Array, rate: float, seed: SupportsIndex, draws: Draws | None = No
 def variational_dropout(
     x: Array, rate: float, seed: SupportsIndex, draws: Draws | None = None
 ) -> tuple[Array, Callable]:
-    """``y, pullback = variational_dropout(x, rate, seed)``: one mask of a sequence for all its steps.
+    """Apply dropout with one mask for all steps of a sequence: ``y, pullback = variational_dropout(x, rate, seed)``.
 
-    x (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed and draws. Gal & Ghahramani 2016.
-    ``pullback(dy)`` returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
+    x (T, B, D) -> y (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed and draws (Gal & Ghahramani
+    2016). ``pullback(dy)`` returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
+
+    >>> y, pullback = gl.functional.variational_dropout(np.ones((2, 1, 4)), 0.5, seed=3)
+    >>> y[0], y[1]
+    (array([[2., 2., 0., 0.]]), array([[2., 2., 0., 0.]]))
     """
     backend = check_arrays(x=x)
     check_floats(x=x)

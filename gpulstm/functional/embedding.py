@@ -67,14 +67,19 @@ def _gradient_cuda(backend: Backend, ids: Array, dy: Array, V: int, padding: int
 
 @needs({0: (1,)})
 def embedding(ids: Array, table: Array, *, padding_idx: int | None = None) -> tuple[Array, Callable]:
-    """``y, pullback = embedding(ids, table)``: y[...] = table[ids[...]], PyTorch's ``embedding``.
+    """Look up a row of the table for each id, as PyTorch's ``embedding``: ``y, pullback = embedding(ids, table)``.
 
-    ids (...) integers, table (V, D) -> y (..., D). ``pullback(dy)`` returns (None, dtable), dtable (V, D)
-    dense. The row ``padding_idx`` (-V <= padding_idx < V) gets no gradient. The gradient is summed without
-    atomics in an order that depends on the ids alone, so two runs agree bit for bit.
+    ids (...) integers, table (V, D) -> y (..., D). ``pullback(dy)`` returns (None, dtable), dtable (V, D) dense. The
+    row ``padding_idx`` (-V <= padding_idx < V) gets no gradient. The gradient is summed without atomics in an order
+    that depends only on the ids, so two runs agree bit for bit.
 
-    Raises ShapeError for an id outside 0 <= id < V, naming it. On CUDA that check is one reduction over
-    the ids and one wait for the device.
+    Raises ShapeError for an id outside 0 <= id < V. On CUDA that check is one reduction over the ids and one wait for
+    the device.
+
+    >>> y, pullback = gl.functional.embedding(np.array([2, 0]), np.array([[0.0], [1.0], [2.0]]))
+    >>> y
+    array([[2.],
+           [0.]])
     """
     backend = check_arrays(ids=ids, table=table)
     check_floats(table=table)

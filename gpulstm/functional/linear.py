@@ -69,11 +69,15 @@ def _compiled(a: Array, b: Array, sums: bool) -> Callable[..., None] | None:
 def linear(
     x: Array, weight: Array, bias: Array | None = None, *, input_gradient: bool = True
 ) -> tuple[Array, Callable]:
-    """``y, pullback = linear(x, weight, bias)``: y = x W' + b, PyTorch's ``linear``.
+    """Compute y = x W' + b over the last axis, as PyTorch's ``linear``: ``y, pullback = linear(x, weight, bias)``.
 
-    x (..., in), weight (out, in), bias (out,) or None -> y (..., out). ``pullback(dy)`` returns
-    (dx, dweight, dbias); ``input_gradient=False`` saves the product for dx, which is None then.
-    Raises ShapeError, DTypeError or DeviceError for arrays that do not fit each other.
+    x (..., in), weight (out, in), bias (out,) or None -> y (..., out). ``pullback(dy)`` returns (dx, dweight, dbias);
+    ``input_gradient=False`` skips the product for dx, which is None then. Raises ShapeError, DTypeError or DeviceError
+    for arrays that do not fit each other.
+
+    >>> y, pullback = gl.functional.linear(np.array([1.0, 2.0]), np.array([[3.0, 4.0]]), np.array([5.0]))
+    >>> y
+    array([16.])
     """
     backend = check_arrays(("bias",), x=x, weight=weight, bias=bias)
     check_floats(x=x, weight=weight, bias=bias)

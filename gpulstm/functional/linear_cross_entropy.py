@@ -38,21 +38,24 @@ def linear_cross_entropy(
     weight_gradient: bool = True,
     bias_gradient: bool = True,
 ) -> tuple[Array, Callable]:
-    """``loss, pullback = linear_cross_entropy(input, linear_weight, target)``: PyTorch's ``linear_cross_entropy``.
+    """Compute ``cross_entropy(linear(input, linear_weight, linear_bias), target, weight)`` without storing all logits.
 
-    The loss ``cross_entropy(linear(input, linear_weight, linear_bias), target, weight)`` over the rows of input.
-    input (..., D), linear_weight (V, D), linear_bias (V,) or None; target (...) integers, each 0 <= target < V or
-    ``ignore_index``; weight (V,), of the classes, or None. loss: () or, with reduction="none", target's shape.
-    ``pullback(dloss)`` returns (dinput, dlinear_weight, None, dlinear_bias, None), None also for a gradient that
-    its option turns off.
+    ``loss, pullback = linear_cross_entropy(input, linear_weight, target)``, as in PyTorch. input (..., D),
+    linear_weight (V, D), linear_bias (V,) or None; target (...) integers, each 0 <= target < V or ``ignore_index``;
+    class weights ``weight`` (V,) or None. loss: () or, with reduction="none", target's shape. ``pullback(dloss)``
+    returns (dinput, dlinear_weight, None, dlinear_bias, None), None also for a gradient that its option turns off.
 
-    With "mean" and "sum" the gradients are made in the call itself, and its first pullback hands them over; each
-    further one makes them again, the same bits. With "none" each pullback makes them. With all three turned off the
-    loss alone is computed. Beyond its arguments and results it holds the logits of N / 32 of the N rows, and of a
-    half type half of the weight's gradient in float32, which it is summed in: together less than a tenth of the logits
-    of 8,192 rows and 50,000 classes, for up to 512 features.
+    With "mean" and "sum" the call itself computes the gradients, and the first pullback returns them; each further
+    pullback computes them again, the same bits. With "none" each pullback computes them. With all three turned off only
+    the loss is computed. Besides arguments and results the function stores the logits of N / 32 of the N rows and, for
+    half types, half of the weight's gradient in float32: together less than a tenth of the logits of 8,192 rows and
+    50,000 classes, for up to 512 features.
 
-    Raises what ``linear`` and ``cross_entropy`` raise: ShapeError, DTypeError or DeviceError, naming the argument.
+    Raises ShapeError, DTypeError or DeviceError as ``linear`` and ``cross_entropy`` do.
+
+    >>> loss, pullback = gl.functional.linear_cross_entropy(np.zeros((2, 3)), np.ones((4, 3)), np.array([0, 3]))
+    >>> round(float(loss), 4)
+    1.3863
     """
     optional = ("linear_bias", "weight")
     arrays = {"input": input, "linear_weight": linear_weight, "linear_bias": linear_bias, "weight": weight}

@@ -39,10 +39,14 @@ def _checked(input: Array, target: Array, reduction: str) -> tuple[Array, Array]
 
 @needs({})
 def mse(input: Array, target: Array, *, reduction: str = "mean") -> tuple[Array, Callable]:
-    """``loss, pullback = mse(input, target)``: (input - target)^2, PyTorch's ``mse_loss``.
+    """Compute the mean squared error, as PyTorch's ``mse_loss``: ``loss, pullback = mse(input, target)``.
 
-    input, target (...) of one shape -> loss () or (...). ``pullback(dloss)`` returns (dinput, dtarget).
-    Raises ShapeError for shapes that differ: nothing is broadcast.
+    input, target (...) of one shape -> loss () or, with reduction="none", (...). ``pullback(dloss)`` returns (dinput,
+    dtarget). Raises ShapeError for shapes that differ: nothing is broadcast.
+
+    >>> loss, pullback = gl.functional.mse(np.array([1.0, 2.0]), np.zeros(2))
+    >>> float(loss), pullback(np.array(1.0))[0]
+    (2.5, array([1., 2.]))
     """
     check_arrays(input=input, target=target)
     x, t = _checked(input, target, reduction)
@@ -58,11 +62,15 @@ def mse(input: Array, target: Array, *, reduction: str = "mean") -> tuple[Array,
 
 @needs({})
 def huber(input: Array, target: Array, *, delta: float = 1.0, reduction: str = "mean") -> tuple[Array, Callable]:
-    """``loss, pullback = huber(input, target, delta=1.0)``: Huber 1964, PyTorch's ``huber_loss``.
+    """Compute Huber's loss (Huber 1964), as PyTorch's ``huber_loss``: ``loss, pullback = huber(input, target)``.
 
-    With d = input - target: d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2).
-    input, target (...) of one shape -> loss () or (...). ``pullback(dloss)`` returns (dinput, dtarget).
-    Raises ShapeError for shapes that differ and for delta <= 0.
+    With d = input - target: d^2 / 2 where |d| <= delta, else delta * (|d| - delta / 2). input, target (...) of one
+    shape -> loss () or, with reduction="none", (...). ``pullback(dloss)`` returns (dinput, dtarget). Raises ShapeError
+    for shapes that differ and for delta <= 0.
+
+    >>> loss, pullback = gl.functional.huber(np.array([0.5, 2.0]), np.zeros(2), reduction="none")
+    >>> loss
+    array([0.125, 1.5  ])
     """
     xp = check_arrays(input=input, target=target).xp
     # Python's own number: NumPy's would widen what it is compared with.
@@ -87,14 +95,18 @@ def binary_cross_entropy_with_logits(
     *,
     reduction: str = "mean",
 ) -> tuple[Array, Callable]:
-    """``loss, pullback = binary_cross_entropy_with_logits(input, target)``: logits and their probabilities.
+    """Compute sigmoid cross-entropy from logits: ``loss, pullback = binary_cross_entropy_with_logits(input, target)``.
 
-    loss = weight * (-pos_weight * target * log sigmoid(input) - (1 - target) * log(1 - sigmoid(input))),
-    written so that nothing overflows. input, target (...) of one shape -> loss () or (...); weight and
-    pos_weight broadcast to that shape and are None for 1. The mean is over the elements, not over the
-    weights, as in PyTorch.
-    ``pullback(dloss)`` returns (dinput, dtarget, None, None): the weights are constants.
+    loss = weight * (-pos_weight * target * log sigmoid(input) - (1 - target) * log(1 - sigmoid(input))), in a form that
+    does not overflow. input, target (...) of one shape -> loss () or, with reduction="none", (...); weight and
+    pos_weight broadcast to that shape, and None is 1. As in PyTorch the mean divides by the number of elements, not by
+    the weights. ``pullback(dloss)`` returns (dinput, dtarget, None, None): the weights are constants.
+
     Raises ShapeError for shapes that do not fit, DTypeError for types that differ.
+
+    >>> loss, pullback = gl.functional.binary_cross_entropy_with_logits(np.zeros(2), np.array([0.0, 1.0]))
+    >>> loss, pullback(np.array(1.0))[0]
+    (array(0.69314718), array([ 0.25, -0.25]))
     """
     optional = ("weight", "pos_weight")
     xp = check_arrays(optional, input=input, target=target, weight=weight, pos_weight=pos_weight).xp

@@ -33,26 +33,30 @@ def minimal(
 ) -> tuple[tuple[Array, Array], Callable]:
     """Run a "minlstm" or "mingru" over a sequence: ``(y, h_n), pullback = minimal(x, h0, w_ih, b_ih)``.
 
-    Shapes, with T steps, B sequences, D inputs, H units, G gates (minLSTM f, i, n; minGRU z, n):
+    Shapes, with T steps, B sequences, D inputs, H units, G gates (minLSTM f, i, n; minGRU z, n; Feng et al. 2024):
 
     ======== =========== ==========================================================================
     x        (T, B, D)
-    h0       (B, H)      first state; None for zeros
+    h0       (B, H)      initial state; None for zeros
     w_ih     (G*H, D)    gates in the cell's order; the candidate n last
     b_ih     (G*H,)      optional
-    lengths  (B,)        integers 0..T in any order, on any device; None for T everywhere
-    mask     (T, B)      bool, instead of lengths: the steps that count (left padding, holes)
-    reset    (T, B)      bool: a new sequence begins at this step, from a state of zero
-    y        (T, B, H)   h of every step, zero where it does not count
+    lengths  (B,)        integers 0..T in any order, on any device; None means T for all
+    mask     (T, B)      bool, instead of lengths: True for valid steps (left padding, gaps)
+    reset    (T, B)      bool: True where a new sequence begins, with a state of zero
+    y        (T, B, H)   h of every step, zero at invalid steps
     h_n      (B, H)      state after each sequence's last step (its first with ``reverse``)
     ======== =========== ==========================================================================
 
     ``path`` is "auto" or one of "kernel" (the scan of kernels/scan.cu), "engine" (that of kernels/host/scan.cpp),
-    "reference" (the cell's equations step by step). ``pullback(dy, dh_n)``, either of them None, returns the
-    gradients of (x, h0, w_ih, b_ih), None for what was not given; ``input_gradient=False`` saves the product for dx,
-    which is None then. Values of x that do not count are never read. float16 and bfloat16 are stored as such and
-    computed in float32. Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path
-    that cannot serve them.
+    "reference" (the cell's equations step by step). ``pullback(dy, dh_n)``, either of them None, returns the gradients
+    of (x, h0, w_ih, b_ih), None for what was not given; ``input_gradient=False`` skips the product for dx, which is
+    None then. Values of x at invalid steps are never read. float16 and bfloat16 are stored as such and computed in
+    float32. Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path that cannot
+    compute them.
+
+    >>> (y, h_n), pullback = gl.functional.minimal(np.zeros((5, 2, 3)), None, np.zeros((8, 3)), cell="mingru")
+    >>> y.shape, h_n.shape
+    ((5, 2, 4), (2, 4))
     """
     arrays = x, h0, w_ih, b_ih
     backend = check_arrays(("h0", "b_ih"), x=x, h0=h0, w_ih=w_ih, b_ih=b_ih)

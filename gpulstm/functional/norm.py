@@ -13,11 +13,16 @@ from gpulstm.functional.needs import needs
 def layer_norm(
     x: Array, weight: Array | None = None, bias: Array | None = None, *, axes: int = 1, eps: float = 1e-5
 ) -> tuple[Array, Callable]:
-    """``y, pullback = layer_norm(x, weight, bias, axes=1)``: (x - mean) / sqrt(var + eps) * weight + bias.
+    """Normalise rows to mean 0 and variance 1, then scale and shift them, as PyTorch's ``layer_norm``.
 
-    Mean and variance are those of each row: of the last ``axes`` axes of x (..., n1, n2, ...), as Ba, Kiros & Hinton
-    2016. weight and bias (n1, n2, ...), or None for 1 and 0. ``pullback(dy)`` returns (dx, dweight, dbias), with None
-    for what is None. Raises ShapeError or DTypeError for arguments that do not fit, naming them.
+    ``y, pullback = layer_norm(x, weight, bias, axes=1)``: y = (x - mean) / sqrt(var + eps) * weight + bias over the
+    last ``axes`` axes of x (..., n1, n2, ...) (Ba, Kiros & Hinton 2016). weight and bias (n1, n2, ...), or None for 1
+    and 0. ``pullback(dy)`` returns (dx, dweight, dbias), with None for what is None. Raises ShapeError or DTypeError,
+    naming the argument that does not fit.
+
+    >>> y, pullback = gl.functional.layer_norm(np.array([[1.0, 3.0]]))
+    >>> y.round(3)
+    array([[-1.,  1.]])
     """
     backend = check_arrays(("weight", "bias"), x=x, weight=weight, bias=bias)
     dtype = check_floats(x=x, weight=weight, bias=bias)

@@ -16,10 +16,14 @@ from gpulstm.shares import Draws, Share
 
 @dataclass(frozen=True)
 class Noise:
-    """Bernoulli noise of a sequence: ``rate``, and the ``seed`` of its draws; None where evaluation takes the mean.
+    """Describes the Bernoulli noise of zoneout or dropout for one sequence: ``rate``, and ``seed`` of the draws.
 
-    The draws of step t are those numbered from t * B * H of the seed's sequence, so that a sequence computed in
-    parts, from step ``first`` on, has the same, and so has a ``share`` of the batch.
+    ``seed=None`` means evaluation, which uses the mean. Step t takes the draws numbered from t * B * H of the seed's
+    sequence, so a sequence computed in parts, from step ``first`` on, has the same noise, and so does a ``share`` of
+    the batch. Raises ShapeError for a rate outside [0, 1] or a seed outside [0, 2**64).
+
+    >>> gl.functional.Noise(0.1, seed=7).after(3)
+    Noise(rate=0.1, seed=7, first=3, share=None)
     """
 
     rate: float

@@ -13,10 +13,14 @@ from gpulstm.functional.needs import needs
 
 @needs({}, outputs=(0,))
 def softmax(x: Array, *, axis: int = -1) -> tuple[Array, Callable]:
-    """``y, pullback = softmax(x, axis=-1)``: exp(x) / sum(exp(x)) along the axis, without overflow.
+    """Compute exp(x) / sum(exp(x)) along an axis without overflow: ``y, pullback = softmax(x, axis=-1)``.
 
-    x (...) -> y (...). ``pullback(dy)`` returns (dx,). As in PyTorch, a row is nan if it holds nan or +inf, or
-    nothing but -inf. Raises DTypeError for what is no floating array, ShapeError for an axis that x does not have.
+    x (...) -> y (...). ``pullback(dy)`` returns (dx,). As in PyTorch, a row is nan if it holds nan or +inf, or only
+    -inf. Raises DTypeError for anything but a floating array, ShapeError for an axis that x does not have.
+
+    >>> y, pullback = gl.functional.softmax(np.array([0.0, 0.0]))
+    >>> y
+    array([0.5, 0.5])
     """
     along, wide = _checked(x, axis)
     xp = backend_of(x).xp
@@ -33,9 +37,13 @@ def softmax(x: Array, *, axis: int = -1) -> tuple[Array, Callable]:
 
 @needs({}, outputs=(0,))
 def log_softmax(x: Array, *, axis: int = -1) -> tuple[Array, Callable]:
-    """``y, pullback = log_softmax(x, axis=-1)``: x - log(sum(exp(x))) along the axis; exact where softmax(x) is 0.
+    """Compute x - log(sum(exp(x))) along an axis, without underflow: ``y, pullback = log_softmax(x, axis=-1)``.
 
     x (...) -> y (...). ``pullback(dy)`` returns (dx,). Raises as ``softmax``, and is nan where softmax is.
+
+    >>> y, pullback = gl.functional.log_softmax(np.array([0.0, 1000.0]))
+    >>> y
+    array([-1000.,     0.])
     """
     along, wide = _checked(x, axis)
     xp = backend_of(x).xp
