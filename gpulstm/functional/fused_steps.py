@@ -4,6 +4,7 @@
 stay in registers, and blocks wait for one another.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,7 @@ _TILES = {
 _MOST_WORDS = {"tensor": 172, "float32": 150}
 
 
+@functools.lru_cache(4096)
 def tile_of(B: int, H: int, direction: str, dtype: Any, tensor: bool, blocks: int) -> Tile:
     """The first tile of which no more than ``blocks`` are needed, else the largest."""
     tiles = _TILES["tensor" if tensor else accumulator(dtype).name, direction]

@@ -64,11 +64,6 @@ def table_of(backend: CupyBackend) -> "Table":
     return backend.path_table
 
 
-def precision_of(dtype: Any) -> str:
-    """The precision that products of the type have here."""
-    return current() if dtype.name == "float32" else IEEE
-
-
 class Table:
     """The cases of one GPU; ``fault`` says why there are none although there is a file."""
 
@@ -76,24 +71,25 @@ class Table:
         self._cases: dict[tuple[str, ...], list[Case]] = {}
         for case in cases:
             self._cases.setdefault(case[:3], []).append(case)
-        self._fault = fault
+        self._none = Answer((), fault)
         self._near = functools.lru_cache(4096)(self._nearest)
 
     def answer(self, cell: Cell, dtype: Any, T: int, B: int, H: int) -> Answer:
         """What the table says of B sequences of T steps and H units; it knows nothing of cells of the user's own."""
         if not self._cases:
-            return Answer((), self._fault)
+            return self._none
         if cell.kernel is not None and cell.kernel.own:
             return _SILENT
-        return self._near(cell.name, dtype.name, precision_of(dtype), T, B, H)
+        return self._near(cell.name, dtype, current(), T, B, H)
 
-    def _nearest(self, cell: str, dtype: str, precision: str, T: int, B: int, H: int) -> Answer:
+    def _nearest(self, cell: str, dtype: Any, precision: str, T: int, B: int, H: int) -> Answer:
         """The answer of the nearest case; of several of its size that of the longest sequences."""
 
         def distance(case: Case) -> tuple[float, int]:
             return math.hypot(math.log(B / case.B), math.log(H / case.H)), -case.T
 
-        cases = self._cases.get((cell, dtype, precision), ())
+        kind = (dtype.name, precision if dtype.name == "float32" else IEEE)
+        cases = self._cases.get((cell, *kind), ())
         near = [c for c in cases if _within(B, c.B) and _within(H, c.H) and c.T <= _FACTOR * T]
         if not near:
             return _SILENT
