@@ -456,8 +456,9 @@ def test_a_vocabulary_that_is_given(here, capsys):
     with pytest.raises(FormatError, match="corpus: want the vocabulary of the model, got another; prepare the text"):
         train(None, None, corpus="natural", model="m.safetensors")
     (here / "few.txt").write_text(few + "Xß")
-    with pytest.raises(FormatError, match="text: want characters of the vocabulary, got 'X', 'ß'"):
+    with pytest.raises(FormatError, match="text: want the characters that the model knows, got also 'X', 'ß'"):
         prepare(["few.txt"], "y", vocabulary=model.vocabulary)
+    assert not list((here / "y").iterdir())
 
 
 def test_validation_reads_a_bounded_part_of_the_held_out_text(here, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gpulstm.labs.text_byte_pairs import BytePairs
-from gpulstm.labs.text_corpus import held_out_from, sample_of, text_pieces
+from gpulstm.labs.text_corpus import check_known, held_out_from, sample_of, text_pieces
 from gpulstm.labs.text_prepared import Description
 from gpulstm.labs.text_stream import BEGIN, Place, Reading, another, parts_of
 from gpulstm.labs.text_tokens import Tokens, dtype_for, shard_file, write_numbers
@@ -65,23 +65,25 @@ class Work:
 
     def _learn(self) -> None:
         """Read the text, and learn the vocabulary unless it was given."""
-        told, characters = self._told, self._learns and self._told.level == "char"
-        seen = np.zeros(sys.maxunicode + 1, bool)
-        if characters and told.vocabulary is not None:
+        told, by_characters = self._told, self._told.level == "char"
+        seen = np.zeros(sys.maxunicode + 1, bool)  # which characters are in the text
+        if by_characters and self._learns and told.vocabulary is not None:
             seen[code_points("".join(told.vocabulary.tokens))] = True
         reading = self._read(told.end)
         for pieces in reading.stretches(whole=self._by_words):
             if self._by_words:
                 cut_words(self._folder, len(told.stretches), pieces)
-            for piece in pieces if not self._by_words else ():
-                if characters:
-                    seen[code_points(piece)] = True
-            if characters:
+            else:
+                for piece in pieces:
+                    if by_characters:
+                        seen[code_points(piece)] = True
+            if by_characters and self._learns:
                 told.vocabulary = Vocabulary("char", [chr(character) for character in np.flatnonzero(seen)])
             told.stretches.append(reading.place)
             told.save(self._folder)
-        if told.level == "char":
+        if by_characters and told.vocabulary is not None:
             held_out_from(told.end.characters, told.level)
+            check_known(told.vocabulary, "".join(map(chr, np.flatnonzero(seen))))
         elif told.limit is not None:
             told.vocabulary = (self._of_words if self._by_words else self._of_byte_pairs)(told.limit)
 
