@@ -189,29 +189,6 @@ def test_the_state_is_carried_detached_and_fresh_at_every_pass():
             assert made.requires_grad and not carried.requires_grad
 
 
-def test_the_example_in_the_docstring_trains():
-    import doctest
-
-    import gpulstm as gl
-
-    class Model(gl.Module):
-        def __init__(self):
-            self.lstm, self.linear = gl.LSTM(1, 4), gl.Linear(4, 1)
-
-        def forward(self, x, state):
-            y, state = self.lstm(x, state)
-            return self.linear(y), state
-
-    (example,) = doctest.DocTestFinder(recurse=False).find(Trainer)
-    data = series(CPU)
-    names = {"gl": gl, "model": Model(), "batches": Streams(data, 40, 5), "held_out": Streams(data, 3, 5)}
-    for part in example.examples:
-        source = part.source.replace("1000", "4").replace('checkpoint="run.safetensors"', "progress=False")
-        exec(source, names)
-    assert [record["step"] for record in names["records"]] == [4]
-    assert names["records"][0]["val_loss"] > 0
-
-
 # -- stopping and going on -----------------------------------------------------------------------------------
 
 

@@ -71,25 +71,26 @@ class Run:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Estimator(Protocol):
-    """Base of the estimators: parameters in the constructor, ``fit``, ``predict``, ``score``, ``save`` and ``load``.
+    """The base class of the estimators, which have ``fit``, ``predict``, ``score``, ``save`` and ``load``.
 
-    What is learnt stands in attributes that end in "_": ``model_`` (a gl.Module), ``history_`` (the records of
-    ``Trainer.fit``), ``n_iter_`` (epochs trained).
+    ``fit`` sets attributes that end in "_": ``model_`` (a gl.Module), ``history_`` (the records of ``Trainer.fit``),
+    ``n_iter_`` (epochs trained).
 
     hidden_size, num_layers
-        Size of the LSTM's state and number of its layers.
+        Size of the LSTM's hidden state and number of its layers.
     dropout
-        Rate at which values are dropped in training.
+        Dropout rate in training.
     epochs
-        Passes over the training data, at most.
+        The maximum number of passes over the training data.
     batch_size, learning_rate, weight_decay, clip_norm
-        Examples in a step, AdamW's highest learning rate and its weight decay, and the largest gradient norm.
+        Batch size, AdamW's highest learning rate and its weight decay, and the largest gradient norm.
     warmup
         Share of the steps in which the learning rate rises; then it falls to 0 along a cosine.
     validation_fraction
-        Share of the data held out; the model of the epoch with the lowest loss on it is kept. 0 holds nothing out.
+        Share of the data held out for validation; the model with the lowest validation loss is kept. 0 holds nothing
+        out.
     patience
-        Stop after so many epochs without a lower validation loss; None trains all epochs.
+        Stop after this many epochs without a lower validation loss; None trains all epochs.
     random_state
         An integer, a NumPy generator or None. The same integer gives the same model.
     device, dtype

@@ -24,7 +24,7 @@ WINDOW = 256  # tokens read at once where a text is measured
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class LanguageModel(Protocol):
-    """Learns to continue text: what ``gpulstm text train`` trains, as an estimator.
+    """A language model that learns to continue text; ``gpulstm text train`` trains the same.
 
     >>> model = LanguageModel(hidden_size=32, steps=30, batch_size=4, window=16, random_state=0)
     >>> model = model.fit("the cat sat on the mat. " * 60)
@@ -33,25 +33,27 @@ class LanguageModel(Protocol):
     >>> model.perplexity("the cat sat on the mat.") < 20
     True
 
-    ``fit(X)`` takes a text or a list of texts, which are joined by a blank line. ``predict(X)`` gives the likeliest
-    next token of each text, ``score(X)`` the mean log-probability of its tokens in nats, ``sample`` writes on.
-    The gl.Module is ``model_``.
+    ``fit(X)`` takes a text or a list of texts, which are joined by a blank line. ``predict(X)`` returns the most
+    probable next token of each text, ``score(X)`` the mean log-probability of its tokens in nats; ``sample`` samples
+    text from the model. The gl.Module is ``model_``.
 
     level, vocabulary_size
-        "char", "word" or "bpe" (pieces of words by byte-pair encoding; it needs tokenizers); the most tokens that a
-        vocabulary of the last two has.
+        "char", "word" or "bpe" (parts of words by byte-pair encoding; it needs tokenizers); the vocabulary size at
+        most, for "word" and "bpe".
     embedding_size, hidden_size, num_layers, dropout
-        Sizes of the embedding and of the LSTM, and the rate at which its outputs are dropped in training.
+        Embedding size, hidden size and number of layers of the LSTM, and the dropout rate.
     batch_size, window
-        Streams of text read side by side, and the tokens that gradients reach back (truncated backpropagation).
+        Batch size, and truncated backpropagation length in tokens.
     steps, learning_rate, warmup, clip_norm
-        Steps of Adam, its highest rate, the steps in which the rate rises, and the largest gradient norm.
+        Steps of Adam, its highest learning rate, the steps in which the rate rises, and the largest gradient norm.
     validate_every, patience
-        Steps between validations on the last tenth of the text, and how many may pass without improvement.
+        Steps between validations on the last tenth of the text, and after how many without improvement to stop.
     random_state, device, dtype, verbose
         A seed from 0 up; the device; "float32" or "float64"; whether to show progress on standard error.
     precision
         "ieee", "tf32", "bf16" or "fp16": that of float32 products on a GPU in ``fit``; see ``gl.precision``.
+
+    Raises FormatError for a text too short for the window, ShapeError and DTypeError for parameters that do not fit.
     """
 
     level: str = "char"

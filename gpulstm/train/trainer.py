@@ -32,40 +32,44 @@ Loss = Callable[[Any, Any, Any], tuple[Tensor, Any]]
 
 
 class Trainer:
-    """Trains any model on any batches.
+    """Trains a model on batches, with validation, checkpoints, gradient clipping and truncated backpropagation.
 
-    ``loss(model, batch, state)`` returns the loss of a batch, a Tensor of one number, and the state that the
-    next batch of the same sequences starts from, or None. The state is cut from the tape between batches
-    (truncated back-propagation, Williams & Peng 1990) and is None at the start of every pass over the data.
+    ``loss(model, batch, state)`` returns the loss of a batch, a Tensor of one number, and the hidden state for the next
+    batch of the same sequences, or None. The state is detached between batches (truncated backpropagation, Williams &
+    Peng 1990) and is None at the start of every pass over the data.
 
-    ``schedule`` moves the optimiser's learning rate after each step, or after each validation where it goes
-    by the validation loss. ``clip_norm`` and ``clip_value`` bound the gradients. With ``accumulate`` a step
-    takes so many batches, one after the other, and the gradient of the mean loss over all their items: that
-    of one large batch in the memory of a small one. The last group of a pass may be smaller.
+    ``schedule`` changes the learning rate after each step, or after each validation if it needs the validation loss.
+    ``clip_norm`` and ``clip_value`` limit the gradients. ``accumulate`` batches form one step: its gradient is that of
+    the mean loss over all their items, as of one large batch, in the memory of a small one. The last group of a pass
+    may be smaller.
 
-    ``tokens(batch)`` returns how many items the loss of a batch averages over, its weight in every mean. By
-    default that is the size of the target: the last entry of a tuple, or the entry of a dict named target,
-    targets, label, labels or y; integer targets of -100 do not count (see ``train.count_tokens``).
+    ``tokens(batch)`` returns the number of items the batch loss averages over, its weight in every mean; by default the
+    size of the target (see ``train.count_tokens``).
 
-    ``metrics`` are functions ``metric(prediction, batch)`` by name, each giving one number for a batch, whose
-    weighted means stand beside the loss: ``{"accuracy": gl.train.accuracy}``. The prediction is what the loss
-    function's last call of the model returned, of a tuple the first entry. ``generator`` is where the model's
-    randomness comes from (by default gpulstm's).
+    ``metrics`` are functions ``metric(prediction, batch)`` by name, each returning one number per batch; the records
+    hold their weighted means: ``{"accuracy": gl.train.accuracy}``. The prediction is what the loss function's last call
+    of the model returned, of a tuple the first entry. ``generator`` draws the model's random numbers (default:
+    gpulstm's).
 
-    ``precision`` is that of products of float32 on a GPU, in training and in evaluation: "ieee", "tf32", "bf16" or
-    "fp16" (see ``gl.precision``, whose block around a call of ``fit`` does not count). With "fp16" the loss is scaled
-    by ``scaler``, a ``gl.GradScaler``: gradients are scaled back before they are clipped, and a step whose gradients
-    overflow is skipped. It counts as a step, for the schedule too; the records say how many there were.
+    ``precision`` is that of float32 products on a GPU, in training and in evaluation: "ieee", "tf32", "bf16" or "fp16"
+    (see ``gl.precision``; a block around ``fit`` has no effect). With "fp16" the loss is scaled by ``scaler``, a
+    ``gl.GradScaler``. A step whose gradients overflow is skipped, but counts as a step, also for the schedule; the
+    records hold the number of skipped steps.
 
-    Raises DTypeError for arguments of another kind, and ShapeError for an optimiser without any of the
-    model's parameters and a schedule of another optimiser.
+    Raises DTypeError for arguments of another kind, and ShapeError for an optimiser without any of the model's
+    parameters and for a schedule of another optimiser.
 
+    >>> model = gl.LSTM(1, 1)
     >>> def loss(model, batch, state):
-    ...     x, y = batch                              # (T, B, D), (T, B, 1)
+    ...     x, y = batch  # (T, B, 1) each
     ...     prediction, state = model(x, state)
     ...     return gl.mse(prediction, y), state
-    >>> trainer = gl.Trainer(model, gl.AdamW(model.parameters(), lr=1e-3), loss, clip_norm=1.0)
-    >>> records = trainer.fit(batches, 1000, validation=held_out, checkpoint="run.safetensors")
+    >>> series = np.sin(np.arange(401) / 5)[:, None].astype(np.float32)  # (N, 1)
+    >>> batches = gl.data.Streams(series, streams=4, window=10)
+    >>> trainer = gl.Trainer(model, gl.AdamW(model.parameters(), lr=1e-2), loss, clip_norm=1.0)
+    >>> records = trainer.fit(batches, 20, validation=batches, checkpoint="run.safetensors", progress=False)
+    >>> records[-1]["step"], records[-1]["val_loss"] < 1
+    (20, True)
     """
 
     def __init__(
@@ -126,38 +130,37 @@ class Trainer:
         notes: dict[str, Any] | None = None,
         about: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """Train for ``steps`` steps, over the batches as often as that takes, or for ``epochs`` passes over them.
+        """Train for ``steps`` steps, repeating the batches as needed, or for ``epochs`` passes over them.
 
-        Returns the records. A record, made every ``log_every`` steps, at every validation and, with
-        ``epochs``, at the end of each, is a dict of ``step``, ``epoch`` (the pass, from 1), ``loss`` (the mean
-        since the record before), ``val_loss`` (or None), the same for each metric (``accuracy``,
-        ``val_accuracy``), ``lr``, ``tokens_per_second`` and ``seconds``, with precision "fp16" also
-        ``skipped_steps`` (of the whole run) and ``loss_scale``; each goes to the file ``log`` as one
-        line of JSON, to the stream ``progress`` (True: standard error) and to the ``callbacks`` (functions
-        ``callback(trainer, record)`` or ``train.Callback`` objects, which may end the run).
+        Returns the records. A record, made every ``log_every`` steps, at every validation and, with ``epochs``, at the
+        end of each, is a dict of ``step``, ``epoch`` (the pass, from 1), ``loss`` (the mean since the last record),
+        ``val_loss`` (or None), the same for each metric (``accuracy``, ``val_accuracy``), ``lr``, ``tokens_per_second``
+        and ``seconds``, with precision "fp16" also ``skipped_steps`` (of the whole run) and ``loss_scale``. Each record
+        goes to the file ``log`` as one line of JSON, to the stream ``progress`` (True: standard error) and to the
+        ``callbacks`` (functions ``callback(trainer, record)`` or ``train.Callback`` objects, which may end the run).
 
         Every ``validate_every`` steps (by default 500; with ``epochs`` at the end of each) and at the end the
-        ``validation`` batches are evaluated. ``patience`` stops after so many validations without a better
-        value of ``monitor``, and ``keep_best`` leaves the model with the parameters of the best one. For
-        another monitor than "val_loss" ``mode`` says which is better, "min" or "max".
+        ``validation`` batches are evaluated. ``patience`` stops after that many validations without a better value of
+        ``monitor``, and ``keep_best`` leaves the model with its best parameters. For another monitor than "val_loss",
+        ``mode`` says which value is better, "min" or "max".
 
         Every ``checkpoint_every`` steps (the same defaults) and at the end everything is written to the file
-        ``checkpoint``, atomically. ``resume=True`` goes on from it, if it is there, and gives the same bits as
-        a run that was never stopped, provided that ``batches`` either has ``state_dict`` and
-        ``load_state_dict`` or gives the same batches in every pass. ``steps``, ``epochs``, ``patience``, the
-        intervals and the files may then differ: asked for more, a finished run goes on. A schedule that was
-        made for another number of steps gives the rates of the new one from there. ``notes`` (JSON values)
-        are kept in the checkpoint and must be the same on resuming; ``about`` is kept only.
+        ``checkpoint``, atomically. ``resume=True`` continues from it, if it exists, and gives the same bits as a run
+        without interruption, provided that ``batches`` has ``state_dict`` and ``load_state_dict`` or gives the same
+        batches in every pass. ``steps``, ``epochs``, ``patience``, the intervals and the files may then differ: a
+        finished run continues if more steps are requested. A schedule made for another number of steps continues with
+        the rates of the new one. ``notes`` (JSON values) are saved in the checkpoint and must be the same on resuming;
+        ``about`` is only saved.
 
-        A checkpoint or log that is there is not overwritten, except on resuming or with ``force=True``.
-        Ctrl-C finishes the step, writes the checkpoint and raises KeyboardInterrupt; SIGTERM does the same and
-        raises SystemExit with status 143. A second one stops at once.
+        An existing checkpoint or log is not overwritten, except on resuming or with ``force=True``. Ctrl-C finishes the
+        step, writes the checkpoint and raises KeyboardInterrupt; SIGTERM does the same and raises SystemExit with
+        status 143. A second one stops at once.
 
-        Raises FileExists for files of another run; NotFinite when a loss or a parameter is not finite, naming
-        the step and the last good checkpoint (looked for with every record and before every checkpoint);
-        FormatError for a checkpoint of another model or run; DTypeError or ShapeError for batches, losses and
-        options that do not fit, and for a recurrent layer that reads time where the batches, by their
-        attribute ``batch_first``, have the examples; OSError where a file cannot be written.
+        Raises FileExists for files of another run; NotFinite when a loss or a parameter is not finite, naming the step
+        and the last good checkpoint (checked with every record and before every checkpoint); FormatError for a
+        checkpoint of another model or run; DTypeError or ShapeError for batches, losses and options that do not fit,
+        and for a recurrent layer that reads time where the batches, by their attribute ``batch_first``, have the
+        examples; OSError if a file cannot be written.
         """
         given = Callbacks(callbacks)
         check_run(self, batches, epochs, validation, patience, monitor, mode, resume, checkpoint, log)

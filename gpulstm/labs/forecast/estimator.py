@@ -34,7 +34,7 @@ class Forecasts:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Forecaster(Estimator):
-    """Forecasts one or several series from a window of their past, with or without covariates.
+    """Forecasts one or several time series from a window of past values, with or without covariates.
 
     >>> t = np.arange(240)
     >>> series = np.sin(t / 6) + 0.01 * t
@@ -45,32 +45,33 @@ class Forecaster(Estimator):
     >>> bool(np.abs(forecaster.predict() - series[228:]).mean() < 0.3)
     True
 
-    ``fit(y)`` learns the series y, (N,) or (N, K) for K series; ``fit(X, y)`` learns y with the covariates X (N, D).
-    ``predict(X)`` forecasts the ``len(X)`` rows that follow the training data, ``predict(steps=n)`` n of them where
-    no covariate is known in advance. ``after=y`` or ``after=(X, y)`` forecasts what follows other data than the
-    training data. In ``cross_val_score`` use ``TimeSeriesSplit``: each fold is forecast from the data before it.
+    ``fit(y)`` trains on the series y, (N,) or (N, K) for K series; ``fit(X, y)`` on y with the covariates X (N, D).
+    ``predict(X)`` forecasts the ``len(X)`` rows that follow the training data, ``predict(steps=n)`` n of them if no
+    covariate is known in advance. ``after=y`` or ``after=(X, y)`` forecasts what follows other data. In
+    ``cross_val_score`` use ``TimeSeriesSplit``: each fold is forecast from the data before it.
 
     window
-        Rows of the past that a forecast is made of, a multiple of ``patch``. None: 24 and twice the horizon, at most
-        a third of the series.
+        Rows of the past that a forecast reads, a multiple of ``patch``. None: 24 and twice the horizon, at most a third
+        of the series.
     horizon
-        Steps predicted at once. A longer forecast goes on from its own predictions (recursive forecasting), which
+        Steps predicted at once. Longer forecasts continue from their own predictions (recursive forecasting);
         ``horizon=1`` always does.
     known
-        Which columns of X are known in advance, by number or by name: None means all of them. The others are read
-        up to the last row of the past alone.
+        Which columns of X are known in advance, by number or by name: None means all. The others are read only up to
+        the last row of the past.
     coverages
-        The prediction intervals that are learnt, as shares: (0.8, 0.95). () learns the mean alone.
+        The prediction intervals to train, as shares: (0.8, 0.95). () trains the mean alone.
     patch
-        Rows that the LSTM reads as one step: 24 for hours makes it read days.
+        Rows that the LSTM reads as one step: 24 makes it read hours day by day.
     relative
-        Predict changes from the last value, which suits levels (prices, loads); False for what has no level of its
-        own, such as returns.
+        Predict changes from the last value, which suits levels (prices, loads); False suits data without a level of
+        their own, such as returns.
     noise
-        Standard deviation of the noise put on the targets of the window in training, in theirs.
+        Standard deviation of the noise that training adds to the targets in the window, after standardisation.
 
-    Data are standardised by the training part alone. Where too few rows would be left to train on, none are held out.
-    The other parameters are those of ``Estimator``.
+    Data are standardised by the training part alone. If too few rows would be left for training, none are held out.
+    Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before ``fit``. The other
+    parameters are those of ``Estimator``.
     """
 
     window: int | None = None

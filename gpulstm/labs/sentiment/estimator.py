@@ -29,7 +29,7 @@ MOST_STEPS = 2**15  # in them, with what pads them: a long text among short ones
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SequenceClassifier(Estimator):
-    """Sorts texts, or sequences of numbers, into classes with a bidirectional LSTM.
+    """Classifies texts, or sequences of numbers, with a bidirectional LSTM.
 
     >>> texts = ["a fine film", "a dull film", "fine acting", "dull acting"] * 8
     >>> labels = ["good", "bad", "good", "bad"] * 8
@@ -43,21 +43,23 @@ class SequenceClassifier(Estimator):
     (N, T, D); y has N labels of any kind that NumPy sorts. Attributes: ``classes_``, ``n_features_in_`` (of numbers).
 
     embedding_size, min_count, lowercase
-        Of texts: the size of a word's vector, how often a word must come to have one of its own, and whether capitals
-        are read as small letters.
+        For texts: embedding size, how often a word must occur to have its own embedding, and whether to convert words
+        to lower case.
     ngram_buckets
-        A word's vector has the mean of the vectors of its 3- to 5-grams added, which share so many vectors; words
-        never seen have these alone. 0 leaves them out.
+        Adds to a word's embedding the mean of the embeddings of its 3- to 5-grams, hashed to this many; unknown words
+        have only these. 0 turns them off.
     vectors
-        A text file of word vectors (GloVe's format), with which words begin; its size replaces ``embedding_size``.
+        A text file of word vectors (GloVe's format) as initial embeddings; its size replaces ``embedding_size``.
     pooling
         "max", "mean" or "attention" over the steps.
     label_smoothing
         Share of the target that is spread over all classes (Szegedy et al. 2016).
     class_weight
-        None, "balanced" (each class weighs the same) or a dict of weights above 0 by label, 1 where it has none.
+        None, "balanced" (each class weighs the same) or a dict of weights above 0 by label, 1 for labels without.
 
-    Sequences of numbers are standardised by the training part. The other parameters are those of ``Estimator``.
+    Sequences of numbers are standardised by the training part. Raises ShapeError or DTypeError for data and parameters
+    that do not fit, FormatError for a damaged file of vectors, NotFitted before ``fit``. The other parameters are those
+    of ``Estimator``.
     """
 
     hidden_size: int = 32

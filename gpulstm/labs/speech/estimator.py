@@ -31,7 +31,7 @@ Parts = Callable[[Hearing, Mapping[str, int], np.random.Generator], tuple[Passes
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Transcriber(Estimator):
-    """Turns recordings into text: log-mel features, bidirectional LSTM layers, and CTC (Graves et al. 2006).
+    """Transcribes recordings to text: log-mel features, bidirectional LSTM layers, and CTC (Graves et al. 2006).
 
     >>> rng = np.random.default_rng(0)
     >>> def whistled(text):                                            # a low tone for a, a high one for b
@@ -43,29 +43,29 @@ class Transcriber(Estimator):
     >>> transcriber.predict([whistled("abba"), whistled("b")])
     ['abba', 'b']
 
-    ``fit(X, y)`` learns from waves X, a list of arrays (N_k,) of samples at ``sample_rate``, and their texts y;
-    how loud a wave is makes no difference. ``predict(X)`` returns texts, ``score(X, y)`` is 1 - the word error rate.
+    ``fit(X, y)`` trains on waves X, a list of arrays (N_k,) of samples at ``sample_rate``, and their texts y; the
+    loudness of a wave makes no difference. ``predict(X)`` returns texts, ``score(X, y)`` is 1 - the word error rate.
     ``gpulstm.labs.speech.read_wave`` reads WAV files.
 
     sample_rate
-        Samples a second of every wave.
+        Samples per second of every wave.
     level
-        "char": a text is made of the characters, or "word": of the words, that the training texts have.
+        "char" or "word": whether tokens are the characters or the words of the training texts.
     beam_width
-        Texts that prefix beam search follows; 1 takes the best class of each step (greedy).
+        Hypotheses that prefix beam search keeps; 1 takes the most probable class of each step (greedy).
     bands, low, high
         Number of mel bands, and their lowest and highest frequency in Hz; None: 97.5 % of half the sample rate.
     stack
         Frames of 10 ms that the LSTM reads as one step.
     noise
-        White noise put on waves in training: the least and the most, in dB below their own power; None for none.
+        White noise added in training: the least and the most, in dB relative to a wave's power; None for none.
     speed
-        Waves are played at another speed in training, at random up to so much faster or slower: 0.1 is 10 %.
+        Training changes the speed of a wave at random by up to this share: 0.1 is 10 %.
     warp
-        The mel bands are moved in training, by up to this share of their frequencies.
+        Training shifts the mel bands by up to this share of their frequencies.
 
-    The other parameters are those of ``Estimator``. Learnt: ``tokens_``, in the order of the classes from 1; 0 is the
-    blank.
+    Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before ``fit``. The other
+    parameters are those of ``Estimator``. Fitted: ``tokens_``, in the order of the classes from 1; 0 is the blank.
     """
 
     sample_rate: int = 8000

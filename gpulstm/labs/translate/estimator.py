@@ -40,16 +40,16 @@ class Translator(Estimator):
     >>> targets, sources, weights.shape                                # ▁ stands for a space
     (['▁3', '▁2', '</s>'], ['▁three', '▁two'], (3, 2))
 
-    ``fit(X, y)`` learns from sentences X and their translations y, lists of strings. ``predict(X)`` translates by beam
-    search, ``score(X, y)`` is BLEU / 100 (it needs sacrebleu), ``attention(source)`` says what each token written
-    attends to.
+    ``fit(X, y)`` trains on sentences X and their translations y, lists of strings. ``predict(X)`` translates by beam
+    search, ``score(X, y)`` is BLEU / 100 (it needs sacrebleu), ``attention(source)`` returns how much each output token
+    attends to each input token.
 
     level
-        "word": words, digits and signs; "bpe": pieces of words by byte-pair encoding (it needs tokenizers).
+        "word": words, digits and signs; "bpe": parts of words by byte-pair encoding (it needs tokenizers).
     vocabulary_size, min_count
-        The most tokens of each language, and how often one must come in the training data to be among them.
+        The vocabulary size of each language at most, and how often a token must occur in the training data to be in it.
     lowercase
-        Read and write small letters alone.
+        Convert all text to lower case.
     embedding_size
         Size of the embeddings, and of the vector that the decoder feeds back.
     tied
@@ -57,14 +57,15 @@ class Translator(Estimator):
     label_smoothing
         Share of the probability that training spreads over all tokens (Szegedy et al. 2016).
     beam_width
-        Hypotheses that beam search keeps; 1 takes the likeliest token of each step (greedy).
+        Hypotheses that beam search keeps; 1 takes the most probable token of each step (greedy).
     length_penalty
-        Strength of Wu et al. 2016's normalisation by length: 0 is none, more prefers longer translations.
+        Strength of Wu et al. 2016's length normalisation: 0 is none, more prefers longer translations.
     max_length
-        Tokens of a sentence: pairs with more are left out of training, translations end there.
+        The maximum number of tokens of a sentence: training leaves out longer pairs, translations end there.
 
-    The other parameters are those of ``Estimator``; ``num_layers`` is of the encoder, and the decoder has one layer.
-    Learnt: ``source_vocabulary_``, ``target_vocabulary_``, and ``left_out_``, how many pairs were too long.
+    Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before ``fit``. The other
+    parameters are those of ``Estimator``; ``num_layers`` is the encoder's, and the decoder has one layer. Fitted:
+    ``source_vocabulary_``, ``target_vocabulary_``, and ``left_out_``, the number of pairs that were too long.
     """
 
     level: str = "word"
