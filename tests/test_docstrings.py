@@ -19,8 +19,11 @@ from gpulstm import random
 from gpulstm.labs import ESTIMATORS
 from tests.conftest import require
 
-MODULES = ("", ".functional", ".data", ".io", ".train", ".optim", ".schedules", ".plot", ".torch")
-NEEDS = {"gl.plot": "matplotlib", "gl.torch": "torch"}  # what the examples of a module need besides
+MODULES = (
+    "", ".functional", ".data", ".io", ".io.keras", ".io.onnx", ".io.torch", ".train", ".optim", ".schedules", ".plot",
+    ".torch",
+)  # fmt: skip
+NEEDS = {"gl.io.onnx": "onnx", "gl.plot": "matplotlib", "gl.torch": "torch"}  # what a module's examples need
 
 # (T, B, D), (B,), (...), (3H, H), (L*K, B, P), (B, P|H); or "shapes and errors as for gl.Recurrent"
 SIZE = r"[^\s(),]+(?: or [^\s(),]+)?"

@@ -47,16 +47,21 @@ _ZIP = ("config.json", "model.weights.h5")
 
 
 def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
-    """The layers of a file that ``model.save`` or ``model.save_weights`` of Keras 1.1 to 3 or TensorFlow's Keras wrote:
-    ``.keras``, ``.h5`` or ``.hdf5``, ``.weights.h5``.
+    """Read a file that ``model.save`` or ``model.save_weights`` of Keras 1.1 to 3 or TensorFlow's Keras wrote.
 
-    Names are those of the model (``layer.name``; "encoder/lstm" for a layer of a model inside it). A whole model
-    tells its layers' options, see ``file.layers[name].options``; a file of weights alone does not. Weights of
-    optimizers are left out. No class or function is looked up by a name in the file. ``config`` is a file with what
-    ``model.to_json()`` gave, for weights that were kept apart from it.
+    The format is ``.keras``, ``.h5`` or ``.hdf5``, or ``.weights.h5``. Layers keep their names in the model
+    (``layer.name``; "encoder/lstm" for a layer of a model inside it). The file of a whole model also holds the layers'
+    options, see ``file.layers[name].options``; a file of weights does not. Optimizer weights are skipped. No class or
+    function is looked up by a name in the file. ``config`` is a file with the result of ``model.to_json()``, for
+    weights saved apart from it.
 
-    Raises FormatError, saying what is wrong and where, for a file that is damaged or something else, DTypeError
-    for bfloat16 without the package ml_dtypes, and OSError where the file cannot be read.
+    Raises FormatError, saying what is wrong and where, for a file that is damaged or has another format, DTypeError for
+    bfloat16 without the package ml_dtypes, and OSError if the file cannot be read.
+
+    >>> gl.io.keras.load("missing.keras")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: [Errno 2] No such file or directory: 'missing.keras'
     """
     path, config = as_path(path), None if config is None else as_path(config, name="config")
     with path.open("rb") as file:
@@ -116,7 +121,16 @@ def _version(text: bytes) -> str:
 
 
 class KerasFile:
-    """The layers of a file by name; ``version`` is that of Keras which wrote it, "" where it does not say so."""
+    """The layers of a Keras file by name, as ``gl.io.keras.load`` returns them.
+
+    ``version`` is the version of Keras that wrote the file, "" if unknown. The methods raise FormatError for what
+    gpulstm cannot compute.
+
+    >>> weights = {"kernel": np.ones((3, 16)), "recurrent_kernel": np.ones((4, 16)), "bias": np.zeros(16)}
+    >>> layer = gl.io.keras.KerasLayer("lstm", "LSTM", weights)
+    >>> gl.io.keras.KerasFile("model.h5", {"lstm": layer}).state_dict("lstm")["weight_ih_l0"].shape
+    (16, 3)
+    """
 
     def __init__(
         self, path: str | Path, layers: dict[str, KerasLayer], root: Entry | None = None, version: str = ""

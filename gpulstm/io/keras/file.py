@@ -27,12 +27,15 @@ _NORMS = {
 
 @dataclass
 class KerasLayer:
-    """One layer with weights: ``kind`` is LSTM, GRU, SimpleRNN, Dense, Embedding or another class's name.
+    """One layer of a Keras file with its weights; ``kind`` is the class name, such as LSTM, GRU, SimpleRNN or Dense.
 
-    ``weights`` are Keras' arrays: "kernel", "recurrent_kernel", "bias", with "forward/" and "backward/" before
-    them for both directions; those of other kinds have names where the file tells them, else numbers. ``options``
-    are its arguments as the configuration tells them ("units", "activation", ...), and ``told`` is whether it does:
-    a file of weights alone has none. ``path`` is where the weights stand in the file.
+    ``weights`` are Keras' arrays: "kernel" (D, G*H), "recurrent_kernel" (H, G*H), "bias", prefixed with "forward/" and
+    "backward/" for a bidirectional layer; weights of other kinds have the names in the file, or numbers. ``options``
+    are the layer's arguments in the configuration ("units", "activation", ...). ``told`` is False for a file of
+    weights, which has no configuration. ``path`` is the place of the weights in the file. Making one raises no error.
+
+    >>> gl.io.keras.KerasLayer("dense", "Dense", {"kernel": np.ones((3, 2))}).kind
+    'Dense'
     """
 
     path: str

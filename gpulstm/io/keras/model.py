@@ -29,10 +29,13 @@ _WHOLE = {"Sequential", "Functional", "Model"}
 
 
 class KerasModel(nn.Sequential):
-    """The layers of a Keras model in a row: ``y = model(x)``, batch first.
+    """The layers of a Keras model one after the other: ``y = model(x)``, batch first, x (B, T, ...).
 
-    ``mask`` (B, T) says which steps of the input count, or ``lengths`` (B,) how many from the first; without them
-    Embedding (mask_zero) and Masking layers find it.
+    ``mask`` (B, T) is True for valid steps of the input; ``lengths`` (B,) can replace it. Without them Embedding
+    (mask_zero) and Masking layers compute the mask. Raises ShapeError for a ``reset``, and the errors of the layers.
+
+    >>> gl.io.keras.KerasModel(gl.Linear(3, 2))(np.zeros((5, 3), np.float32)).shape
+    (5, 2)
     """
 
     def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Tensor:

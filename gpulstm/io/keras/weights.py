@@ -13,39 +13,62 @@ from gpulstm.io.keras.file import ARRAYS, KerasLayer
 
 
 def lstm(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
-    """The state dict of a gl.LSTM from a Keras LSTM's ``get_weights()``: kernel (D, 4H), recurrent_kernel
-    (H, 4H), bias (4H,) or none; gates i, f, c, o.
+    """Convert a Keras LSTM's ``get_weights()`` to the state dict of a gl.LSTM.
 
-    Keras has one bias, which becomes bias_ih; bias_hh is zero. Raises ShapeError.
+    kernel (D, 4H), recurrent_kernel (H, 4H), bias (4H,) or none; gates i, f, c, o. Keras has one bias, which becomes
+    bias_ih; bias_hh is zero. Raises ShapeError for other shapes.
+
+    >>> gl.io.keras.lstm(np.ones((3, 16)), np.ones((4, 16)), np.ones(16))["weight_ih_l0"].shape
+    (16, 3)
     """
     return _recurrent((kernel, recurrent_kernel, bias), (0, 1, 2, 3))
 
 
 def gru(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
-    """The state dict of a gl.GRU from a Keras GRU's ``get_weights()``: kernel (D, 3H), recurrent_kernel
-    (H, 3H); gates z, r, h, where gpulstm has r, z, n.
+    """Convert a Keras GRU's ``get_weights()`` to the state dict of a gl.GRU.
 
-    A bias of (2, 3H), of ``reset_after=True``, becomes bias_ih and bias_hh. One of (3H,), of
-    ``reset_after=False``, becomes bias_ih beside zeros, for a ``gl.GRU(reset="before")``. Raises ShapeError.
+    kernel (D, 3H), recurrent_kernel (H, 3H); gates z, r, h in Keras, r, z, n in gpulstm. A bias (2, 3H), from
+    ``reset_after=True``, becomes bias_ih and bias_hh. A bias (3H,), from ``reset_after=False``, becomes bias_ih with
+    bias_hh zero, for a ``gl.GRU(reset="before")``. Raises ShapeError for other shapes.
+
+    >>> gl.io.keras.gru(np.ones((3, 12)), np.ones((4, 12)), np.ones((2, 12)))["weight_ih_l0"].shape
+    (12, 3)
     """
     return _recurrent((kernel, recurrent_kernel, bias), (1, 0, 2))
 
 
 def simple_rnn(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
-    """The state dict of a gl.RNN from a Keras SimpleRNN's ``get_weights()``: kernel (D, H), recurrent_kernel
-    (H, H), bias (H,) or none. Raises ShapeError."""
+    """Convert a Keras SimpleRNN's ``get_weights()`` to the state dict of a gl.RNN.
+
+    kernel (D, H), recurrent_kernel (H, H), bias (H,) or none. Raises ShapeError for other shapes.
+
+    >>> gl.io.keras.simple_rnn(np.ones((3, 4)), np.ones((4, 4)))["weight_ih_l0"].shape
+    (4, 3)
+    """
     return _recurrent((kernel, recurrent_kernel, bias), (0,))
 
 
 def bidirectional(forward: dict[str, np.ndarray], backward: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state dict of a bidirectional layer from those of its directions: ``lstm(*weights[:3])`` and
-    ``lstm(*weights[3:])`` of a Keras Bidirectional's ``get_weights()``."""
+    """Join the state dicts of a bidirectional layer's two directions into one.
+
+    For a Keras Bidirectional's ``weights = get_weights()``, pass ``lstm(*weights[:3])`` and ``lstm(*weights[3:])``.
+    Raises no error of its own.
+
+    >>> one = gl.io.keras.simple_rnn(np.ones((3, 4)), np.ones((4, 4)))
+    >>> sorted(gl.io.keras.bidirectional(one, one))
+    ['weight_hh_l0', 'weight_hh_l0_reverse', 'weight_ih_l0', 'weight_ih_l0_reverse']
+    """
     return forward | {f"{name}_reverse": value for name, value in backward.items()}
 
 
 def dense(kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
-    """The state dict of a gl.Linear from a Keras Dense's ``get_weights()``: kernel (D, units), bias (units,) or
-    none. Raises ShapeError."""
+    """Convert a Keras Dense's ``get_weights()`` to the state dict of a gl.Linear.
+
+    kernel (D, units) -> weight (units, D), bias (units,) or none. Raises ShapeError for other shapes.
+
+    >>> gl.io.keras.dense(np.ones((3, 2)))["weight"].shape
+    (2, 3)
+    """
     kernel = np.asarray(kernel)
     if kernel.ndim != 2:
         raise ShapeError(f"kernel: want (inputs, units), got {kernel.shape}")
@@ -58,7 +81,13 @@ def dense(kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
 
 
 def embedding(embeddings: Any) -> dict[str, np.ndarray]:
-    """The state dict of a gl.Embedding from a Keras Embedding's ``get_weights()``. Raises ShapeError."""
+    """Convert a Keras Embedding's ``get_weights()``, embeddings (V, D), to the state dict of a gl.Embedding.
+
+    Raises ShapeError for another shape.
+
+    >>> gl.io.keras.embedding(np.ones((10, 4)))["weight"].shape
+    (10, 4)
+    """
     if np.ndim(embeddings) != 2:
         raise ShapeError(f"embeddings: want (ids, size), got {np.shape(embeddings)}")
     return {"weight": np.asarray(embeddings)}

@@ -33,17 +33,21 @@ MOST_OPERATORS = 5000
 
 
 def load(source: Any, values: Mapping[str, Any] | None = None) -> "OnnxFile":
-    """The LSTM, GRU and RNN operators of an ONNX file: a path, its bytes, or an onnx.ModelProto.
+    """Read the LSTM, GRU and RNN operators of an ONNX file: a path, its bytes, or an onnx.ModelProto.
 
-    Those in branches, loops and the file's own functions are among them; where they stand is in front of their
-    names: "If_0.then_branch.lstm". Their weights are initializers, constants, or what nodes like Slice, Concat,
-    Transpose, Cast and DequantizeLinear make of these; ``values`` are arrays for names that the graph leaves
-    open. Arrays in other files are read where these lie in the folder of the model's path. Other nodes are passed
-    over, and ``others`` names their operators.
+    Operators in branches, loops and the file's own functions are included, with their place before the name:
+    "If_0.then_branch.lstm". Weights may be initializers, constants, or computed from these by nodes such as Slice,
+    Concat, Transpose, Cast and DequantizeLinear; ``values`` are arrays (...) for names that the graph leaves open.
+    Arrays in other files are read if these are in the folder of the model's path. Other nodes are skipped; ``others``
+    names their operators.
 
-    Raises FormatError, saying which node and what, for a file that is damaged or something else, holds no such
-    operator or one that is not as ONNX defines it, and for ``values`` that no operator needs; ImportError without
-    the package onnx; OSError where the file cannot be read.
+    Raises FormatError, saying which node and what, for a file that is damaged or has another format, without such an
+    operator or with an invalid one, and for ``values`` that no operator needs; ImportError without the package onnx;
+    OSError if the file cannot be read.
+
+    >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
+    >>> gl.io.onnx.load("model.onnx").layer("l0.lstm")
+    LSTM(3, 4)
     """
     model = Source(source)
     graph = Graph(model)
@@ -77,7 +81,17 @@ def _free_name(node: Node, taken: Mapping[str, Any]) -> str:
 
 
 class OnnxFile:
-    """The recurrent operators of a file by name (the node's, or that of its first output), in the file's order."""
+    """The recurrent operators of an ONNX file by name, in the file's order, as ``gl.io.onnx.load`` returns them.
+
+    The name is that of the node, or of its first output. ``layer(name)`` makes a layer and raises FormatError for an
+    operator that no layer computes.
+
+    >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
+    >>> gl.io.onnx.load("model.onnx")
+    OnnxFile model.onnx
+      l0.lstm: Operator(LSTM 'l0.lstm', 3, 4, forward)
+      and Gather, Identity
+    """
 
     def __init__(self, path: str, operators: dict[str, Operator], others: list[str]) -> None:
         self.path, self.operators, self.others = path, operators, others
@@ -104,23 +118,26 @@ def export(
     model: Any, inputs: Input | Iterable[Input] | None = None, *, states: bool = False, lengths: bool = False,
     softmax: str | None = None,
 ) -> Any:  # fmt: skip
-    """A model as onnx.ModelProto (version 17 of ONNX' operators), as it computes in use; onnxruntime runs it.
+    """Convert a model to an onnx.ModelProto (operator set 17) that computes as in evaluation mode, for onnxruntime.
 
-    ``model`` is a layer (Sequential, recurrent, Linear, Embedding, Dropout, attention, LayerNorm, Flatten, those of
-    the activations), an Operator, or a function ``f(graph, *inputs)`` that applies layers to the inputs and returns
-    a Value, or several in a dict by name; see Exporter. ``inputs`` are made for a layer: "x" or, for an Embedding,
-    "ids" (int64), with axes named time and batch in the order of the first recurrent layer; the output is called
-    "output". A Sequential may hold the functions gl.tanh, sigmoid, relu, exp, log, softmax and log_softmax too.
+    ``model`` is a layer (Sequential, recurrent, Linear, Embedding, Dropout, attention, LayerNorm, Flatten,
+    activations), an Operator, or a function ``f(graph, *inputs)`` that applies layers to the inputs and returns a
+    Value, or several in a dict by name; see Exporter. A layer has the input "x" or, for an Embedding, "ids" (int64),
+    with axes named time and batch in the order of the first recurrent layer, and the output "output". A Sequential may
+    contain the functions gl.tanh, sigmoid, relu, exp, log, softmax and log_softmax too.
 
-    ``states`` makes the first states of recurrent layers inputs ("h_0", "c_0", behind the layer's name in a
-    Sequential: "1.h_0") and the last outputs ("h_n", "c_n"); ``lengths`` makes an input "lengths" (batch,) int32
-    for all of them, each at least 1, as onnxruntime clears the states of an empty sequence. ``softmax`` is
-    None, "softmax" or "log_softmax" over the last axis of the output.
+    ``states`` makes the initial states of recurrent layers inputs ("h_0", "c_0", in a Sequential after the layer's
+    name: "1.h_0") and the final ones outputs ("h_n", "c_n"); ``lengths`` adds an input "lengths" (batch,) int32 for all
+    of them, each at least 1, as onnxruntime clears the states of an empty sequence. ``softmax`` is None, "softmax" or
+    "log_softmax" over the last axis of the output.
 
-    Weights of float32 and float16 keep their type. Raises DTypeError for recurrent layers and others in float64,
-    which onnxruntime does not compute: export ``copy.deepcopy(model).float()``. Raises FormatError for what ONNX has
-    not: projections, zoneout, layer norms inside of a cell, other functions, hooks, bfloat16 and others, or more than
-    protobuf's 2 GiB; for ``states`` and ``lengths`` that no layer takes; and ImportError without the package onnx.
+    float32 and float16 weights keep their type. Raises DTypeError for layers in float64, which onnxruntime does not
+    compute: export ``copy.deepcopy(model).float()``. Raises FormatError for what ONNX lacks: projections, zoneout,
+    layer norms inside a cell, other functions, hooks, bfloat16 and others, or more than protobuf's 2 GiB; for
+    ``states`` and ``lengths`` that no layer takes; and ImportError without the package onnx.
+
+    >>> gl.io.onnx.export(gl.LSTM(3, 4)).graph.output[0].name
+    'output'
     """
     if softmax not in (None, "softmax", "log_softmax"):
         raise FormatError(f"softmax: want None, softmax or log_softmax, got {softmax!r}")
@@ -147,9 +164,11 @@ def export(
 
 
 def save(path: str | Path, model: Any, inputs: Input | Iterable[Input] | None = None, **options: Any) -> None:
-    """Write what ``export`` makes of the same arguments to a file, whole or not at all; see ``gl.io.atomic_write``.
+    """Write the result of ``export``, which has the same arguments, to a file, as a whole or not at all.
 
-    Raises what ``export`` does, and OSError where the file cannot be written.
+    Raises the errors of ``export``, and OSError if the file cannot be written.
+
+    >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
     """
     path = as_path(path, model)
     data = export(model, inputs, **options).SerializeToString(deterministic=True)

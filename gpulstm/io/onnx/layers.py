@@ -14,13 +14,18 @@ from gpulstm.io.onnx.recurrent import recurrent
 
 
 class Exporter(Builder):
-    """A model in the making out of layers; a function that describes a model is given one.
+    """Builds an ONNX model from layers; ``gl.io.onnx.export`` passes one to a function that describes a model.
 
-    >>> def classify(graph, ids):
-    ...     output, (h, c) = graph.apply(lstm, graph.apply(embedding, ids))
+    ``states`` and ``lengths`` turn the states and lengths of recurrent layers into inputs of the model where the
+    function passes none. Raises FormatError for layers that ONNX lacks.
+
+    >>> lstm, linear = gl.LSTM(3, 4), gl.Linear(4, 2)
+    >>> def classify(graph, x):
+    ...     output, (h, c) = graph.apply(lstm, x)
     ...     return graph.softmax(graph.apply(linear, output))
-
-    ``states`` and ``lengths`` tell whether recurrent layers that are given none take them from the model's inputs.
+    >>> model = gl.io.onnx.export(classify, gl.io.onnx.Input("x", ("time", "batch", 3)))
+    >>> model.graph.output[0].name
+    'output'
     """
 
     def __init__(self, states: bool = False, lengths: bool = False) -> None:

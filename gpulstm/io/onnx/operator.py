@@ -18,16 +18,21 @@ _GIVEN = ("sequence_lens", "initial_h", "initial_c")  # besides x
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """An LSTM, GRU or RNN operator of ONNX, in one direction ("forward", "reverse") or "bidirectional".
+    """An LSTM, GRU or RNN operator of ONNX; ``direction`` is "forward", "reverse" or "bidirectional".
 
-    ``weights`` are, for each direction, arrays under gpulstm's names and in its gate order: weight_ih (G*H, D),
-    weight_hh (G*H, H), with biases bias_ih and bias_hh (G*H,), with peepholes weight_ch (3H,) in the order
-    i, f, o. ``initial_h`` and ``initial_c`` (directions, B, H) and ``sequence_lens`` (B,) are what the file
-    itself holds, None where it holds none; ``open_inputs`` names those of them that it computes or takes as
-    inputs of the model, and ``run`` should be given. States of zeros that the file makes for any batch are left
-    out, as an operator without states starts from them; ``any_batch`` names the open ones that it makes of other
-    numbers of its own, as for learned first states, and without which ``run`` raises. With ``layout`` 1 batches
-    come first, in the states too.
+    ``weights`` are arrays for each direction, with gpulstm's names and gate order: weight_ih (G*H, D), weight_hh (G*H,
+    H), bias_ih and bias_hh (G*H,) if it has biases, weight_ch (3H,) in the order i, f, o if it has peepholes.
+    ``initial_h`` and ``initial_c`` (directions, B, H) and ``sequence_lens`` (B,) are stored in the file, else None.
+    ``open_inputs`` names those that the file computes or takes as inputs of the model: pass them to ``run``. Initial
+    states of zeros that the file makes for any batch size are left out, since the operator starts from zeros anyway;
+    ``any_batch`` names the open ones that the file computes from other numbers, as for learned initial states; ``run``
+    raises without them. With ``layout`` 1 batches come first, also in the states. ``run`` raises ShapeError or
+    FormatError for inputs that do not fit.
+
+    >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
+    >>> Y, Y_h, Y_c = gl.io.onnx.load("model.onnx").operators["l0.lstm"].run(np.zeros((5, 2, 3), np.float32))
+    >>> Y.shape, Y_h.shape
+    ((5, 1, 2, 4), (1, 2, 4))
     """
 
     kind: str

@@ -19,33 +19,39 @@ __all__ = ["Unread", "from_state_dict", "load", "save"]
 
 
 def load(path: str | Path) -> Any:
-    """What ``torch.save`` wrote to a file, in today's format or in that before PyTorch 1.6.
+    """Read a file that ``torch.save`` wrote, in the current format or that before PyTorch 1.6, without PyTorch.
 
-    Tensors come as NumPy arrays, in dicts, lists and tuples, beside numbers, texts, bytes, sets and None.
-    Parameters and buffers come as arrays, OrderedDict as dict, torch.Size as tuple, torch.device as a text
-    ("cuda:0"), torch.dtype as NumPy's (bfloat16 and the float8 types as those of ml_dtypes), layouts as texts, paths
-    as pure paths. NumPy's numbers and arrays, Counter, defaultdict and argparse.Namespace stay what they are.
-    Tensors that share memory share it here. PyTorch is not needed and no code in the file is run.
+    No code in the file is run. Tensors become NumPy arrays, in dicts, lists and tuples, with numbers, strings, bytes,
+    sets and None. Parameters and buffers become arrays, OrderedDict a dict, torch.Size a tuple, torch.device a string
+    ("cuda:0"), torch.dtype NumPy's (bfloat16 and the float8 types those of ml_dtypes), layouts strings, paths pure
+    paths. NumPy numbers and arrays, Counter, defaultdict and argparse.Namespace keep their types. Tensors that share
+    memory share it here.
 
-    Other objects in the file (an optimizer, a loss, an enum, a function) are not made: each becomes an ``Unread``,
-    which names its class and keeps its data, and a warning lists them. Memory is taken for what the file holds
-    alone, at most about 20 times its size.
+    Other objects in the file (an optimizer, a loss, an enum, a function) are not made: each becomes an ``Unread`` with
+    its class name and data, and a warning lists them. Memory is at most about 20 times the size of the file.
 
-    Raises FormatError, saying what is wrong and where, for a file that is damaged or something else, for a whole
-    module, and for tensors that no array can hold (sparse, quantized, nested, without values, of a class of their
-    own); DTypeError for bfloat16 and float8 without the package ml_dtypes; OSError where the file cannot be read.
+    Raises FormatError, saying what is wrong and where, for a file that is damaged or has another format, for a whole
+    module, and for tensors that no array can hold (sparse, quantized, nested, without values, of their own class);
+    DTypeError for bfloat16 and float8 without the package ml_dtypes; OSError if the file cannot be read.
+
+    >>> gl.io.torch.save("model.pt", {"weight": np.ones(2)})
+    >>> gl.io.torch.load("model.pt")
+    {'weight': array([1., 1.])}
     """
     return read.read(as_path(path))
 
 
 def save(path: str | Path, state_dict: Any) -> None:
-    """Write a state dict, or any nest of dicts, lists, tuples and sets of arrays, numbers, texts and bytes, so that
-    ``torch.load(path)`` reads it, with ``weights_only=True`` too.
+    """Write a state dict, or nested dicts, lists, tuples and sets of arrays and plain values, in PyTorch's file format.
 
-    NumPy and CuPy arrays and Tensors become tensors on the CPU, NumPy's types those of torch, NumPy's numbers
-    Python's; the same array under two names stays one. The file is replaced whole or not at all, see
-    ``gl.io.atomic_write``. Raises DTypeError for what PyTorch has no type for and for Unread, FormatError for what
-    cannot be a key or is nested too deep, and OSError where the file cannot be written.
+    ``torch.load(path)`` reads it, also with ``weights_only=True``. NumPy and CuPy arrays and Tensors become tensors on
+    the CPU with the corresponding dtype, NumPy numbers Python numbers; one array under two names stays one. Plain
+    values are numbers, strings and bytes. The file is replaced as a whole or not at all, see ``gl.io.atomic_write``.
+
+    Raises DTypeError for types that PyTorch lacks and for Unread, FormatError for invalid keys and too many levels, and
+    OSError if the file cannot be written.
+
+    >>> gl.io.torch.save("lstm.pt", gl.LSTM(3, 4).state_dict())
     """
     path = as_path(path, state_dict)
     pickled = write.Pickle(state_dict)
@@ -53,16 +59,19 @@ def save(path: str | Path, state_dict: Any) -> None:
 
 
 def from_state_dict(state_dict: Mapping[str, Any], kind: str | None = None, prefix: str = "", **options: Any) -> Any:
-    """The layer that a state dict belongs to, with its weights: gl.LSTM, GRU or RNN, or the cell of one step.
+    """Make the layer that a PyTorch state dict belongs to, with its weights: gl.LSTM, GRU, RNN, or a single-step cell.
 
-    Sizes, layers, directions, biases and projection follow from names and shapes, and so does the kind (4H
-    rows: LSTM, 3H: GRU, H: RNN), which may be given too: "LSTM", "GRU" or "RNN". Of a larger model's state
-    dict ``prefix`` ("encoder.rnn.") picks the names of the layer; what wrappers put before them ("module.",
-    "_orig_mod.") is part of it. Of a checkpoint pass the entry with the weights (``checkpoint["state_dict"]``).
-    The arrays are NumPy's, CuPy's or PyTorch's. ``options`` go to the layer: batch_first, dropout, device,
-    dtype (without it that of the weights), and what no weight tells, such as an RNN's ``nonlinearity="relu"``.
+    Names and shapes determine sizes, layers, directions, biases and projection, and the kind (weight_ih (4H, D): LSTM,
+    (3H, D): GRU, (H, D): RNN), which you can also pass: "LSTM", "GRU" or "RNN". ``prefix`` ("encoder.rnn.") selects the
+    layer in a larger model's state dict, including what wrappers add ("module.", "_orig_mod."). Of a checkpoint pass
+    the entry with the weights (``checkpoint["state_dict"]``). The arrays are NumPy's, CuPy's or PyTorch's. ``options``
+    go to the layer: batch_first, dropout, device, dtype (default: that of the weights), and what the weights do not
+    determine, such as an RNN's ``nonlinearity="relu"``.
 
-    Raises ShapeError where names or shapes are not those of one such layer; the message says where in the dict
-    recurrent layers are. Raises DTypeError for what is no dict of arrays.
+    Raises ShapeError for names or shapes that are not those of one such layer, saying where in the dict recurrent
+    layers are; DTypeError for anything but a dict of arrays.
+
+    >>> gl.io.torch.from_state_dict(gl.GRU(3, 4).state_dict())
+    GRU(3, 4)
     """
     return layers.from_state_dict(state_dict, kind, prefix, options)

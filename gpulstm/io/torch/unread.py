@@ -16,11 +16,14 @@ def modern(name: str) -> str:
 
 
 class Unread:
-    """An object, class or function that a file names and that was not made, because that would run its code.
+    """Stands for an object in a PyTorch file that was not made, because that would run the file's code.
 
-    ``name`` says what it is ("torch.optim.adam.Adam"). What the file holds of it stays at hand as plain data:
-    ``arguments`` (what its class is called with), ``state`` (its attributes, as its class saves them; None if
-    there are none) and ``items`` (what a class of lists or dicts holds; None if nothing).
+    ``name`` is its name ("torch.optim.adam.Adam"). Its contents are available as plain data: ``arguments`` (of its
+    class), ``state`` (its attributes, as its class saves them, or None) and ``items`` (of a class of lists or dicts, or
+    None). Raises AttributeError for other attributes.
+
+    >>> gl.io.torch.Unread("torch.optim.adam.Adam")
+    Unread('torch.optim.adam.Adam')
     """
 
     __slots__ = ("arguments", "items", "name", "state")
