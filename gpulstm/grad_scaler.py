@@ -65,7 +65,7 @@ class GradScaler:
         self.skipped_steps = 0
 
     def scale(self, loss: Tensor) -> Tensor:
-        """The loss times the scale."""
+        """Return the loss times the scale."""
         if not isinstance(loss, Tensor):
             raise DTypeError(f"loss: want a Tensor, got {type(loss).__name__}")
         return loss * self._scale if self._enabled else loss
@@ -73,8 +73,8 @@ class GradScaler:
     def unscale_(self, optimizer: Any, others: Iterable[Tensor] = ()) -> None:
         """Divide the gradients of the optimiser's parameters, and of ``others``, by the scale, in place.
 
-        ``step`` does it too, where this was not called. Raises ShapeError for a second call before ``update``, and
-        DTypeError for float16 gradients, which the scale alone keeps from being zero.
+        ``step`` calls it if you have not. Raises ShapeError for a second call before ``update``, and DTypeError for
+        float16 gradients, which would become zero without the scale.
         """
         parameters = {id(p): p for p in (*_parameters(optimizer), *parameters_of("others", others))}
         if not self._enabled:
@@ -89,7 +89,7 @@ class GradScaler:
         self._unscaled[id(optimizer)] = [_divided(backend, alike, self._scale) for backend, alike in _by_device(grads)]
 
     def step(self, optimizer: Any) -> bool:
-        """Call ``optimizer.step()`` unless a gradient is not finite; returns whether it was called."""
+        """Call ``optimizer.step()`` unless a gradient is not finite; return whether it was called."""
         if not self._enabled:
             optimizer.step()
             return True
@@ -104,10 +104,10 @@ class GradScaler:
         return finite
 
     def update(self, new_scale: float | None = None) -> None:
-        """After the steps of all optimisers: lower the scale if one was skipped, raise it when its time has come.
+        """Adjust the scale after the steps of all optimisers: lower it if one was skipped, else raise it now and then.
 
-        ``new_scale`` sets it instead. Raises ShapeError where no step was made, NotFinite where the scale has fallen
-        so low that it cannot be what makes the gradients overflow.
+        ``new_scale`` sets the scale instead. Raises ShapeError if there was no step, NotFinite if the scale is already
+        so low that it cannot be the cause of the overflow.
         """
         if not self._enabled:
             return
@@ -127,22 +127,22 @@ class GradScaler:
         self._unscaled, self._overflowed = {}, []
 
     def get_scale(self) -> float:
-        """The scale; 1.0 if not enabled."""
+        """Return the scale, 1.0 if not enabled."""
         return self._scale if self._enabled else 1.0
 
     def is_enabled(self) -> bool:
-        """Whether losses are scaled."""
+        """Return whether losses are scaled."""
         return self._enabled
 
     def state_dict(self) -> dict[str, Any]:
-        """What is needed to go on, between an ``update`` and the next step; empty if not enabled."""
+        """Return the state, valid between an ``update`` and the next step; empty if not enabled."""
         if not self._enabled:
             return {}
         values = self._scale, self._growth_factor, self._backoff_factor, self._growth_interval, self._tracker
         return {**dict(zip(FIELDS, values, strict=True)), "skipped_steps": self.skipped_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave, here or in PyTorch. Raises FormatError for anything else, unchanged."""
+        """Load the result of ``state_dict``, also of PyTorch's scaler; raises FormatError for anything else."""
         if not self._enabled:
             return
         if not isinstance(state_dict, dict) or not set(FIELDS) <= state_dict.keys() <= {*FIELDS, "skipped_steps"}:

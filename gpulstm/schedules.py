@@ -36,16 +36,16 @@ class Schedule(ABC):
         """The learning rate at step k."""
 
     def step(self) -> None:
-        """Go on to the next step's rate."""
+        """Set the rate of the next step."""
         self.k += 1
         self._apply()
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of steps and the first rates."""
+        """Return the number of steps and the initial rates."""
         return {"k": self.k, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave; raises FormatError for another schedule's or other groups'."""
+        """Load the result of ``state_dict``; raises FormatError for another schedule's or other groups' state."""
         k, base_lrs = _values(state_dict, self.state_dict(), k=checks.count, base_lrs=_rates)
         if len(base_lrs) != len(self.base_lrs):
             raise FormatError(f"schedule state: want {len(self.base_lrs)} base_lrs, one a group, got {len(base_lrs)}")
@@ -170,7 +170,7 @@ class ReduceLROnPlateau:
         self.bad, self.cooldown_left = 0, 0
 
     def step(self, metric: SupportsFloat) -> None:
-        """Take the next metric, a number or an array or Tensor of one, into account; raises DTypeError for others."""
+        """Use the next metric, a number or an array or Tensor with one element; raises DTypeError for others."""
         try:
             value = float(metric.item() if hasattr(metric, "item") else metric)
         except (TypeError, ValueError) as error:
@@ -186,11 +186,11 @@ class ReduceLROnPlateau:
             self.cooldown_left, self.bad = self._cooldown, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """The best metric and the counts; the rates themselves are in the optimiser's state."""
+        """Return the best metric and the counts; the optimiser's state holds the rates."""
         return {"best": self.best, "bad": self.bad, "cooldown_left": self.cooldown_left}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave. Raises FormatError for the state of another schedule."""
+        """Load the result of ``state_dict``; raises FormatError for the state of another schedule."""
         kinds = {"best": _best, "bad": checks.count, "cooldown_left": checks.count}
         self.best, self.bad, self.cooldown_left = _values(state_dict, self.state_dict(), **kinds)
 

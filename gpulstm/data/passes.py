@@ -90,14 +90,14 @@ class Passes(ABC):
         return f"{type(self).__name__}({batches}{shuffled}{options})"
 
     def state_dict(self) -> dict[str, Any]:
-        """The position in the pass at work, its order and the generator's state, as JSON values."""
+        """Return the position in the current pass, its order and the generator's state, as JSON values."""
         state = None if self.generator is None else generator_state(self.generator)
         return {"batches": self._batches, "position": self._position, "seed": self._seed, "generator": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave; the next pass goes on from there.
+        """Load the result of ``state_dict``; the next pass continues from there.
 
-        Raises FormatError, with nothing changed, for the state of other data or of another way to make batches of it.
+        Raises FormatError, before anything changes, for the state of other data or of other batches.
         """
         mine = self.state_dict()
         if not isinstance(state_dict, dict) or state_dict.keys() != mine.keys():

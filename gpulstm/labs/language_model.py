@@ -92,7 +92,7 @@ class LanguageModel(Protocol):
         return self
 
     def predict(self, X: str | Sequence[str]) -> np.ndarray:
-        """The likeliest next token of each text, strings (N,)."""
+        """Return the most probable next token of each text, strings (N,)."""
         return np.array(["".join(self.sample(prompt, 1, temperature=0)) for prompt in _texts(X)])
 
     def score(self, X: str | Sequence[str], y: Any = None) -> float:
@@ -116,7 +116,7 @@ class LanguageModel(Protocol):
         return total / count
 
     def perplexity(self, X: str | Sequence[str]) -> float:
-        """e to the mean negative log-probability of a token: 1 where every token is foretold."""
+        """Return the perplexity, e to the mean negative log-probability of a token; 1 is a perfect prediction."""
         return math.exp(-self.score(X))
 
     def sample(self, prompt: str = "", length: int = 500, **options: Any) -> Iterator[str]:

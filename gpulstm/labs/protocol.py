@@ -13,11 +13,11 @@ class Protocol:
     """Parameters in the constructor, and what is learnt in attributes that end in "_", the model in ``model_``."""
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters by name; ``deep`` is scikit-learn's, and changes nothing here."""
+        """Return the parameters by name; ``deep`` has no effect (scikit-learn passes it)."""
         return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; raises ShapeError for names that are none."""
+        """Set parameters by name; raises ShapeError for unknown names."""
         known = self.get_params()
         for name, value in params.items():
             if name not in known:

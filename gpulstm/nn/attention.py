@@ -89,7 +89,7 @@ class Attention(Module):
     def forward(
         self, query: Any, keys: Any, values: Any = None, lengths: Any = None, mask: Any = None
     ) -> tuple[Tensor, Tensor]:
-        """See the class."""
+        """Compute (context, weights); the class describes arguments and shapes."""
         query, keys, values = self._tensors(query, keys, values)
         self._check(query, keys, values)
         check_floats(query=query.data)

@@ -86,7 +86,7 @@ class RecurrentCell(Module):
         return self.hidden_size
 
     def forward(self, x: Any, hx: Any = None) -> Any:
-        """See the class."""
+        """Compute the states after one step; the class describes arguments and shapes."""
         if self._steps_again and not recording() and (after := self._stepped(x, hx)) is not None:
             return after
         x = as_tensor(x, "x", self.weight_ih)

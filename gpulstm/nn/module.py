@@ -65,27 +65,27 @@ class Module(Moving):
         return self._hooks.call(self, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the layer computes."""
+        """Compute the output of the layer; every subclass defines it."""
         raise TypeError(f"{type(self).__name__} has no forward method")
 
     def add_module(self, name: str, module: "Module | None") -> None:
-        """Set a layer as an attribute."""
+        """Set a layer, or None, as an attribute with this name."""
         if not isinstance(module, Module | None):
             raise DTypeError(f"{name}: want a layer or None, got {type(module).__name__}")
         setattr(self, name, module)
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
-        """Set a parameter as an attribute."""
+        """Set a parameter, or None, as an attribute with this name."""
         if not isinstance(parameter, Parameter | None):
             raise DTypeError(f"{name}: want a gl.Parameter or None, got {type(parameter).__name__}")
         setattr(self, name, parameter)
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
-        """Set an array that is not learnt but belongs to the layer: means and scales, running statistics.
+        """Set an array that belongs to the layer but is not trained, such as running statistics.
 
-        ``tensor`` is a Tensor, an array of any library, or None for one to be set later; it becomes a Tensor and is
-        no parameter. ``to`` moves it, and converts it if it is floating; ``state_dict`` holds it if ``persistent``.
-        What is assigned to the attribute later is the buffer then. Raises DTypeError for what is no array.
+        ``tensor`` is a Tensor, an array of any library, or None to set it later; it becomes a Tensor, not a parameter.
+        ``to`` moves it, and converts it if it is floating; ``state_dict`` includes it if ``persistent``. A later
+        assignment to the attribute replaces the buffer. Raises DTypeError for anything but an array.
         """
         if not isinstance(name, str) or not name or "." in name or name == "forward":
             raise DTypeError(f"name: want a name without a dot for a buffer, got {name!r}")
@@ -99,21 +99,21 @@ class Module(Moving):
     def register_forward_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> Handle:
-        """Call ``hook(module, args, output)`` after each call of the layer.
+        """Call ``hook(module, args, output)`` after each call of the layer, as in PyTorch.
 
-        What it returns, if not None, takes the place of the output. Hooks are called in their order; ``prepend``
-        puts one first. ``with_kwargs``: ``hook(module, args, kwargs, output)``. ``handle.remove()`` takes it away.
-        As ``torch.nn.Module.register_forward_hook``.
+        If the hook returns something other than None, that replaces the output. Hooks run in the order of registration;
+        ``prepend`` puts one first. With ``with_kwargs`` the call is ``hook(module, args, kwargs, output)``.
+        ``handle.remove()`` removes the hook.
         """
         return self._own_hooks().add("after", hook, prepend, with_kwargs)
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
     ) -> Handle:
-        """Call ``hook(module, args)`` before each call of the layer.
+        """Call ``hook(module, args)`` before each call of the layer, as in PyTorch.
 
-        What it returns, if not None, are the arguments from there on, one alone or a tuple of them.
-        ``with_kwargs``: ``hook(module, args, kwargs)``, which returns None or (args, kwargs).
+        If the hook returns something other than None, that replaces the arguments: one argument or a tuple of them.
+        With ``with_kwargs`` the call is ``hook(module, args, kwargs)``, which returns None or (args, kwargs).
         """
         return self._own_hooks().add("before", hook, prepend, with_kwargs)
 
@@ -129,24 +129,23 @@ class Module(Moving):
         return saved
 
     def state_dict(self) -> dict[str, Array]:
-        """The arrays of parameters and buffers by name, not copied: what is trained later shows in them.
+        """Return the arrays of parameters and buffers by name; they are not copies, so later training changes them.
 
-        A shared parameter is there under each of its names, as in PyTorch.
+        A shared parameter is included under each of its names, as in PyTorch.
         """
         return {name: saved.data for name, saved in self._saved().items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Loaded:
-        """Take the values of ``state``: arrays of any library, PyTorch's too, under this module's names.
+        """Copy the arrays of ``state``, of any library including PyTorch, into this module's parameters and buffers.
 
-        They are copied into the module's own arrays, whose type and device stay. Raises ShapeError that lists
-        everything that does not fit (shapes, numbers that the type cannot hold, unlike values for a shared
-        parameter), and then changes nothing. With ``strict=False`` names that one side lacks are passed over; the
-        answer tells which.
+        Types and devices do not change. Raises ShapeError, listing everything that does not fit (shapes, numbers that
+        the type cannot hold, different values for a shared parameter), before anything changes. ``strict=False``
+        ignores names that one side lacks; the result lists them.
         """
         return load(self._saved(), state, strict, type(self).__name__)
 
     def train(self, mode: bool = True) -> "Module":
-        """Behave as in training (dropout), here and below."""
+        """Set this layer and all below it to training mode, which turns dropout on; returns the module."""
         check_flags(mode=mode)
         walk(self)  # no layer may be out of reach
         self.training = mode
@@ -155,18 +154,18 @@ class Module(Moving):
         return self
 
     def eval(self) -> "Module":
-        """Behave as in use, here and below."""
+        """Set this layer and all below it to evaluation mode; returns the module."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Module":
-        """Learn all parameters from here on, or freeze them."""
+        """Set ``requires_grad`` of all parameters; False freezes them. Returns the module."""
         check_flags(requires_grad=requires_grad)
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
 
     def apply(self, fn: Callable[["Module"], Any]) -> "Module":
-        """Call ``fn(layer)`` for every layer below and then for this one, as to give parameters first values."""
+        """Call ``fn(layer)`` for every layer below and then for this one, for instance to initialise parameters."""
         if not callable(fn):
             raise DTypeError(f"fn: want a function of a layer, got {type(fn).__name__}")
         for child in self.children():
@@ -175,12 +174,12 @@ class Module(Moving):
         return self
 
     def zero_grad(self) -> None:
-        """Forget every parameter's gradient."""
+        """Set the gradient of every parameter to None."""
         for parameter in self.parameters():
             parameter.grad = None
 
     def extra_repr(self) -> str:
-        """The arguments shown in ``repr``."""
+        """Return the arguments that ``repr`` shows."""
         return ""
 
     @reprlib.recursive_repr("...")

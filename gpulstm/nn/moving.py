@@ -13,9 +13,9 @@ class Moving(Tree):
 
     @property
     def device(self) -> Any:
-        """Where the first parameter is: "cpu" or "cuda:0"; "cpu" without parameters.
+        """The device of the first parameter, "cpu" or "cuda:0"; "cpu" without parameters.
 
-        A model may set ``self.device`` for its own use; then this is what it set, until ``to`` moves the model.
+        A model may set ``self.device`` for its own use; then this is that value, until ``to`` moves the model.
         """
         if "device" in vars(self):
             return vars(self)["device"]
@@ -26,11 +26,11 @@ class Moving(Tree):
         vars(self)["device"] = value
 
     def to(self, device: "str | Device | None" = None, dtype: Any = None) -> Self:
-        """Move parameters and buffers to a device and give them a type; either may be given alone, also by position.
+        """Move parameters and buffers to a device, convert them to a type, or both; arguments may also be positional.
 
-        Returns the module itself, whose parameters stay the same objects; their gradients are moved too. Buffers
-        that are not floating keep their type. Move a module before its optimiser is made: an optimiser with a state
-        of another device or type raises at its next step.
+        Returns the module itself, whose parameters stay the same objects; their gradients move too. Buffers that are
+        not floating keep their type. Move a module before you make its optimiser: an optimiser with a state of another
+        device or type raises at its next step.
         """
         if device is not None and not isinstance(device, Device) and _is_dtype(device):
             device, dtype = None, device
@@ -50,27 +50,27 @@ class Moving(Tree):
         return self
 
     def cpu(self) -> Self:
-        """Move everything to the processor."""
+        """Move all parameters and buffers to the processor."""
         return self.to("cpu")
 
     def cuda(self, index: int | None = None) -> Self:
-        """Move everything to a GPU: the current one, or that of a number."""
+        """Move all parameters and buffers to a GPU: the current one, or the one with this number."""
         return self.to("cuda" if index is None else f"cuda:{index}")
 
     def half(self) -> Self:
-        """Convert everything that is floating to float16."""
+        """Convert all floating parameters and buffers to float16."""
         return self.to(dtype="float16")
 
     def bfloat16(self) -> Self:
-        """Convert everything that is floating to bfloat16."""
+        """Convert all floating parameters and buffers to bfloat16."""
         return self.to(dtype="bfloat16")
 
     def double(self) -> Self:
-        """Convert everything that is floating to float64."""
+        """Convert all floating parameters and buffers to float64."""
         return self.to(dtype="float64")
 
     def float(self) -> Self:
-        """Convert everything that is floating to float32."""
+        """Convert all floating parameters and buffers to float32."""
         return self.to(dtype="float32")
 
 

@@ -120,7 +120,7 @@ class Recurrent(Module):
         return (self.proj_size or self.hidden_size) * (len(self._suffixes) if self.merge == "concat" else 1)
 
     def forward(self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
-        """See the class."""
+        """Compute (output, states); the class describes arguments and shapes."""
 
         def run(x: Tensor, layer: int, calls: list[Call]) -> list[tuple]:
             return outputs_of(x, calls, self.path, self.recompute, cell=self.cell)
@@ -130,9 +130,9 @@ class Recurrent(Module):
     def trace(
         self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None
     ) -> dict[str, np.ndarray]:
-        """Every gate and state of every layer at every step, on the host: "i_l0", "c_l1_reverse", ... (T, B, H).
+        """Return every gate and state of all layers and steps as NumPy arrays (T, B, H): "i_l0", "c_l1_reverse", ...
 
-        Arguments are forward's; time comes first whatever ``batch_first`` says. See functional.trace.
+        Arguments are those of ``forward``; time is the first axis also with ``batch_first``. See functional.trace.
         """
         traced: dict[str, np.ndarray] = {}
 

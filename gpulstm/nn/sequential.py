@@ -42,11 +42,11 @@ class Sequential(Module):
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """The layers and functions in their order; ``append`` and ``model[n] = layer`` change them."""
+        """The layers and functions in order; change them with ``append`` and ``model[n] = layer``."""
         return tuple(self._row.values())
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
-        """(name, layer or function) in their order; ``named_children`` leaves the functions out."""
+        """Yield (name, layer or function) in order; ``named_children`` leaves the functions out."""
         yield from self._row.items()
 
     def _attributes(self) -> Iterator[tuple[str, Any]]:
@@ -54,7 +54,7 @@ class Sequential(Module):
         yield from ((name, value) for name, value in super()._attributes() if name != "_row")
 
     def add_module(self, name: str, module: Any) -> None:
-        """Put a layer or function at the end, under a name; in place of the one that has the name."""
+        """Append a layer or function under a name, or replace the one with that name."""
         if isinstance(module, type) or not callable(module) or isinstance(module, Tensor):
             hint = f"; write {module.__name__}()" if isinstance(module, type) else ""
             got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
@@ -76,22 +76,22 @@ class Sequential(Module):
         return row[name]
 
     def append(self, layer: Any) -> "Sequential":
-        """Put a layer or function at the end, named by its place, or by the next number that is free."""
+        """Append a layer or function; its name is its position, or the next free number."""
         self.add_module(next(name for n in itertools.count(len(self._row)) if (name := str(n)) not in self._row), layer)
         return self
 
     def extend(self, layers: Iterable[Any]) -> "Sequential":
-        """Put several at the end."""
+        """Append several layers or functions."""
         for layer in layers:
             self.append(layer)
         return self
 
     def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
-        """x through all the layers.
+        """Pass x through all the layers.
 
-        ``lengths``, ``mask`` and ``reset`` go to every layer and function that takes an argument of that name, up to
-        and with the one that leaves out the axis of steps (``return_sequences=False``). Raises ShapeError if one is
-        given that none takes.
+        ``lengths``, ``mask`` and ``reset`` go to every layer and function that has an argument of that name, up to and
+        including the one that removes the time axis (``return_sequences=False``). Raises ShapeError if no layer takes a
+        given one.
         """
         given = {name: value for name, value in zip(STEPS, (lengths, mask, reset), strict=True) if value is not None}
         if given:

@@ -24,34 +24,34 @@ class Tree(Member):
         return vars(self).items()
 
     def named_children(self) -> Iterator[tuple[str, "Module"]]:
-        """(name, layer) of the layers directly in this one; those of a list or dict are attribute.0, attribute.key."""
+        """Yield (name, layer) for the layers directly in this one; a list or dict gives attribute.0, attribute.key."""
         return ((name, item) for name, item in Contents(self).members if isinstance(item, Tree))  # type: ignore[misc]
 
     def children(self) -> Iterator["Module"]:
-        """The layers directly in this one."""
+        """Yield the layers directly in this one."""
         return (child for _, child in self.named_children())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, "Module"]]:
-        """This layer, under "", and all below it; a shared one under each of its names."""
+        """Yield (name, layer) for this layer, named "", and all below it; a shared layer under each of its names."""
         return ((joined(prefix, name), module) for name, module, _ in walk(self))
 
     def modules(self) -> Iterator["Module"]:
-        """This layer and all below it, each once."""
+        """Yield this layer and all below it, each once."""
         return iter({id(module): module for _, module, _ in walk(self)}.values())
 
     def get_submodule(self, name: str) -> "Module":
-        """The layer of a name, such as "blocks.0"; raises AttributeError where there is none."""
+        """Return the layer with this name, such as "blocks.0"; raises AttributeError if there is none."""
         for found, module in self.named_modules():
             if found == name:
                 return module
         raise AttributeError(f"{type(self).__name__} has no layer {name!r}; named_modules() lists them")
 
     def own_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter) of this layer alone; those of a list or dict are attribute.0, attribute.key."""
+        """Yield (name, parameter) of this layer alone; those of a list or dict are attribute.0, attribute.key."""
         return ((name, item) for name, item in Contents(self).members if isinstance(item, Parameter))
 
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter) of this layer and all below it, each once, in the order of the attributes."""
+        """Yield (name, parameter) for this layer and all below it, each once, in the order of the attributes."""
         seen: set[int] = set()
         for name, parameter in all_parameters(self) if recurse else self.own_parameters():
             if id(parameter) not in seen:
@@ -59,16 +59,16 @@ class Tree(Member):
                 yield joined(prefix, name), parameter
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """The parameters of this layer and all below it."""
+        """Yield the parameters of this layer and all below it, each once."""
         return (parameter for _, parameter in self.named_parameters(recurse=recurse))
 
     def own_buffers(self) -> Iterator[tuple[str, Tensor, bool]]:
-        """(name, buffer, whether it is saved) of this layer alone, without those that are None."""
+        """Yield (name, buffer, whether it is saved) of this layer alone, without buffers that are None."""
         values = ((name, vars(self).get(name), saved) for name, saved in self._persistent.items())
         return ((name, value, saved) for name, value, saved in values if value is not None)
 
     def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """(name, buffer) of this layer and all below it, each once, without those that are None."""
+        """Yield (name, buffer) for this layer and all below it, each once, without buffers that are None."""
         seen: set[int] = set()
         for above, module in self.named_modules() if recurse else [("", self)]:
             for name, buffer, _ in module.own_buffers():
@@ -77,7 +77,7 @@ class Tree(Member):
                     yield joined(prefix, joined(above, name)), buffer
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """The buffers of this layer and all below it."""
+        """Yield the buffers of this layer and all below it."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
     def __getstate__(self) -> dict[str, Any]:

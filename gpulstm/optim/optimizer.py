@@ -99,15 +99,15 @@ class Optimizer(ABC):
             group["lr"] = value
 
     def zero_grad(self) -> None:
-        """Forget the gradients: ``grad`` becomes None."""
+        """Set the gradient of every parameter to None."""
         for slot in self._slots():
             slot.parameter.grad = None
 
     def step(self) -> None:
-        """Update every parameter whose gradient is not None.
+        """Update every parameter that has a gradient.
 
-        Raises ShapeError, DTypeError or DeviceError, before anything is changed, where a gradient or a state
-        does not fit its parameter, a parameter cannot be written to, or an option is out of range.
+        Raises ShapeError, DTypeError or DeviceError, before anything changes, if a gradient or a state does not fit its
+        parameter, a parameter is read-only, or an option is out of range.
         """
         for group in self.param_groups:
             self._check_options(group)
@@ -124,7 +124,7 @@ class Optimizer(ABC):
                     increment_version(slot.parameter)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, in PyTorch's layout: ``state`` by parameter number, ``param_groups``.
+        """Return the complete state in PyTorch's layout: ``state`` by parameter number, and ``param_groups``.
 
         The arrays are the optimiser's own, not copies.
         """
@@ -138,11 +138,11 @@ class Optimizer(ABC):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what ``state_dict`` gave here or in PyTorch; arrays of any library are copied to the parameters.
+        """Load a state from gpulstm or PyTorch; arrays of any library are copied to the parameters' devices.
 
-        Of PyTorch's options those that change no number (foreach, fused, capturable, ...) are passed over. Raises
-        FormatError for a state of other groups or options, naming an option that cannot be served (maximize), and
-        ShapeError for arrays or options that do not fit, all before anything is changed.
+        PyTorch's options that do not change results (foreach, fused, capturable, ...) are ignored. Raises FormatError
+        for a state of other groups or options, naming an unsupported option (maximize), and ShapeError for arrays or
+        options that do not fit, all before anything changes.
         """
         kind, sizes = type(self).__name__, [len(group["params"]) for group in self.param_groups]
         saved, by_number = read_groups(state_dict, sizes)

@@ -153,7 +153,7 @@ class Tensor(Operators, Methods, Exchange):
 
     @property
     def data(self) -> Array:
-        """The raw array. Another one of the same shape may take its place; that of a leaf may be of another type."""
+        """The raw array. You may assign another one of the same shape; to a leaf also one of another type."""
         return self._data
 
     @data.setter
@@ -186,7 +186,7 @@ class Tensor(Operators, Methods, Exchange):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether gradients are wanted. May be set for leaves: False freezes a parameter."""
+        """Whether ``backward`` computes a gradient. Can be set for leaves: False freezes a parameter."""
         return self._requires_grad
 
     @requires_grad.setter
@@ -204,7 +204,7 @@ class Tensor(Operators, Methods, Exchange):
 
     @property
     def version(self) -> Version:
-        """Counts the writes to this tensor's memory."""
+        """The number of writes to this tensor's memory."""
         if self._written is None:
             self._written = version_of(self._data)
         return self._written
@@ -212,15 +212,15 @@ class Tensor(Operators, Methods, Exchange):
     _version = property(lambda self: self.version.count, doc="How often this tensor's memory was written to.")
 
     def detach(self) -> "Tensor":
-        """The same array, cut from the tape."""
+        """Return a tensor that shares the array but has no recorded history."""
         return Tensor(self._data)
 
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
-        """Add to the ``grad`` of every leaf the derivative of this by that leaf, and free the tape.
+        """Add the derivative of this tensor to the ``grad`` of every leaf it was computed from, and free the graph.
 
-        ``gradient`` is that of this tensor: a number, or a Tensor or raw array like it; 1 if left out for one
-        element. With ``retain_graph`` the tape is kept for another ``backward``. Raises, with nothing changed,
-        TapeError for a tape that was freed, for values that were written to since and for a tensor that needs no
+        ``gradient`` is the gradient of this tensor: a number, or a Tensor or raw array of its shape; the default for
+        one element is 1. ``retain_graph`` keeps the graph for another ``backward``. Raises, before anything changes,
+        TapeError for a graph that was freed, for values that were modified in place and for a tensor that needs no
         gradient; ShapeError, DTypeError or DeviceError for a gradient that does not fit.
         """
         if not self._requires_grad:

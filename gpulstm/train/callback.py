@@ -27,13 +27,13 @@ class Callback:
     """
 
     def on_record(self, trainer: "Trainer", record: Record) -> Answer:
-        """After each record; see ``Trainer.fit`` for what it holds."""
+        """Called after each record; ``Trainer.fit`` describes its entries."""
 
     def on_validation(self, trainer: "Trainer", record: Record) -> Answer:
-        """After each validation, whose results are in the record."""
+        """Called after each validation, whose results are in the record."""
 
     def on_epoch_end(self, trainer: "Trainer", epoch: int, record: Record | None) -> Answer:
-        """After each whole pass over the batches, with the last record made."""
+        """Called after each whole pass over the batches, with the last record, or None."""
 
 
 class _Function(Callback):

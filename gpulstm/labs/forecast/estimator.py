@@ -138,7 +138,7 @@ class Forecaster(Estimator):
     def predict_interval(
         self, X: Any = None, *, coverage: float = 0.8, steps: int | None = None, after: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The lower and the upper bound between which a value lies with probability ``coverage``, as ``predict``'s."""
+        """Return the bounds (lower, upper) of the interval with this probability; arguments as for ``predict``."""
         self.check_is_fitted()
         if coverage not in self.coverages:
             raise ShapeError(f"coverage: want one of coverages = {self.coverages}, got {coverage!r}")
@@ -146,9 +146,9 @@ class Forecaster(Estimator):
         return self._layout.shaped(low), self._layout.shaped(high)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """R², the coefficient of determination, of the forecast of the rows that follow the training data.
+        """Return R², the coefficient of determination, of the forecast of the rows that follow the training data.
 
-        ``score(y)`` or ``score(X, y)``, as in ``fit``; of several series the mean.
+        ``score(y)`` or ``score(X, y)``, as in ``fit``; the mean for several series.
         """
         self.check_is_fitted()
         layout = self._layout
@@ -161,7 +161,7 @@ class Forecaster(Estimator):
         return float(np.mean(np.where(spread > 0, 1 - residual / np.where(spread > 0, spread, 1), plain)))
 
     def update(self, X: Any, y: Any = None) -> Self:
-        """Take newer data, ``update(y)`` or ``update(X, y)``, for ``predict`` to go on from; nothing is trained.
+        """Append newer data, ``update(y)`` or ``update(X, y)``, from which ``predict`` continues, without training.
 
         Raises ShapeError for fewer rows than a window.
         """

@@ -116,16 +116,16 @@ class SequenceClassifier(Estimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The probability of each class, (N, classes); columns are ``classes_``."""
+        """Return the probability of each class, (N, classes); columns are ``classes_``."""
         return self.explain(X)[0]
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest class of each sequence, (N,)."""
+        """Return the most probable class of each sequence, (N,)."""
         probabilities = self.predict_proba(X)
         return self.classes_[probabilities.argmax(axis=1)]
 
     def score(self, X: Any, y: Any) -> float:
-        """The share of sequences that are sorted rightly."""
+        """Return the accuracy, the share of sequences classified correctly."""
         labels, predicted = labels_of(y), self.predict(X)
         check_count(len(predicted), len(labels))
         return float((predicted == labels).mean())
@@ -156,7 +156,7 @@ class SequenceClassifier(Estimator):
         return probabilities, weights
 
     def words(self, texts: Sequence[str]) -> list[list[str]]:
-        """The words of texts, as the classifier cuts them."""
+        """Return the words of texts, as the classifier splits them."""
         self.check_is_fitted()
         if self._table is None:
             raise DTypeError("words: want a classifier of texts, got one of numbers")

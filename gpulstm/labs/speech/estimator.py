@@ -137,13 +137,13 @@ class Transcriber(Estimator):
         return self
 
     def predict(self, X: Any) -> list[str]:
-        """The texts of the waves. Raises NotFitted, and ShapeError or DTypeError for what are no waves."""
+        """Return the texts of the waves. Raises NotFitted, and ShapeError or DTypeError for anything but waves."""
         return [self._text(log_probs) for log_probs in self.predict_log_proba(X)]
 
     def predict_log_proba(self, X: Any) -> list[np.ndarray]:
-        """The log-probabilities of each wave's steps, (steps, classes), of which class 0 is the blank.
+        """Return the log-probabilities (steps, classes) of each wave's steps; class 0 is the blank.
 
-        A step is ``seconds_a_step`` long; ``gl.plot.alignment`` draws them. Raises as ``predict`` does.
+        A step takes ``seconds_a_step``; ``gl.plot.alignment`` draws them. Raises as ``predict`` does.
         """
         self.check_is_fitted()
         waves, hearing = waves_in(X, self.dtype), self._hearing()
@@ -159,7 +159,7 @@ class Transcriber(Estimator):
         return [found[n] for n in range(len(waves))]
 
     def score(self, X: Any, y: Any) -> float:
-        """1 - the word error rate, at most 1; below 0 where more is predicted than was said."""
+        """Return 1 - the word error rate: at most 1, and below 0 if the errors outnumber the words."""
         texts = texts_in(y, len(waves_in(X, self.dtype)))
         return 1 - word_error_rate(self.predict(X), texts)
 

@@ -128,10 +128,10 @@ class Translator(Estimator):
         return [self.target_vocabulary_.decode(ids) for ids in self._translated(sources, beam_width, length_penalty)]
 
     def attention(self, source: str) -> tuple[list[str], list[str], np.ndarray]:
-        """What the translation of a sentence attends to: its S tokens, the T of the source, weights (S, T).
+        """Return how much each output token attends to each source token: S tokens, T tokens, weights (S, T).
 
-        A ▁ in a token is a space; the end of a translation is its last token. Raises NotFitted, ShapeError for an empty
-        sentence, DTypeError for what is no sentence.
+        A ▁ in a token is a space; the last token ends the translation. Raises NotFitted, ShapeError for an empty
+        sentence, DTypeError for anything but a sentence.
         """
         self.check_is_fitted()
         ids = self.source_vocabulary_.encode(sentences_in("source", [source])[0])
@@ -154,7 +154,7 @@ class Translator(Estimator):
         return bleu(self.predict(sources), targets, lowercase=self.lowercase) / 100
 
     def token_accuracy(self, X: Any, y: Any) -> float:
-        """The share of the translations' tokens that are the likeliest after those before them (teacher forcing)."""
+        """Return the share of tokens in y that are the most probable after those before them (teacher forcing)."""
         self.check_is_fitted()
         model, backend = self._model(), self._backend()
         right, count = 0, 0
