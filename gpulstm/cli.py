@@ -15,6 +15,7 @@ from gpulstm.labs.sentiment.command import sentiment_lab
 from gpulstm.labs.speech.command import speech_lab
 from gpulstm.labs.text_command import text_lab
 from gpulstm.labs.translate.command import translate_lab
+from gpulstm.parallel.environment import rank_asked
 from gpulstm.train.interrupt import Terminated
 from gpulstm.version import __version__
 
@@ -48,12 +49,15 @@ cli.add_command(translate_lab)
 
 
 def main() -> None:
-    """Run the command line and exit with its code, alone or as one of several processes."""
+    """Run the command line and exit with its code. Several processes work together to train; else one does."""
+    arguments = sys.argv[1:]
+    if arguments[1:2] != ["train"] or {"-h", "--help"} & set(arguments):
+        sys.exit(0 if rank_asked() > 0 else _run(arguments))
     try:
         group = parallel.init()
     except GpulstmError as error:
         sys.exit(_fail(str(error), 2))
-    sys.exit(_run(sys.argv[1:]) if group.size == 1 else _run_together(group, sys.argv[1:]))
+    sys.exit(_run(arguments) if group.size == 1 else _run_together(group, arguments))
 
 
 def _run_together(group: parallel.Group, arguments: list[str]) -> int:

@@ -57,24 +57,43 @@ class Share:
         step = self.whole * rest
         return Draws(before * step + self.first * rest, max(shape[axis] * rest, 1), max(step, 1))
 
-    def draws_of(self, shape: tuple[int, ...]) -> Draws:
-        """The draws of an array of the model's, whose batch is found by its size.
+    def axis_of(self, shape: tuple[int, ...], known: int | None = None) -> int:
+        """The axis of the batch in an array of the model's, by its size; where two have it, the ``known`` one.
 
-        That is the axis of the batch in (T, B, ...) or (B, ...), with ``batch_first`` in (B, T, ...). Rows of whole
-        batches, (T * B, ...), are taken for T batches. Raises ShapeError where no axis fits.
+        Axis 0 may also hold the rows of whole batches, (T * B, ...). Of data (T, B, ...) an array of three dimensions
+        or more is taken for (T, B, ...) where both axes fit. Raises ShapeError where no axis fits, and where two do and
+        none is known.
         """
-        likely = [1, 0] if len(shape) > 2 and not self.batch_first else [0, 1]
-        for axis in likely[: len(shape)]:
-            if shape[axis] == self.count:
-                return self.draws(shape, axis)
-        if shape and self.count and shape[0] % self.count == 0:
-            rows = shape[0] // self.count
-            whole = (rows, self.count) if not self.batch_first else (1, self.count, rows)
+        fits = [axis for axis in (0, 1) if shape[axis : axis + 1] == (self.count,)]
+        if len(shape) < 3 and 0 not in fits and self._steps_of(shape):
+            fits.append(0)
+        if known is None and len(shape) > 2 and not self.batch_first:
+            known = 1
+        if len(fits) > 1 and known in fits:
+            fits = [known]
+        if len(fits) != 1:
+            what = "tell which axis is the batch's" if fits else "find the batch's axis"
+            raise ShapeError(
+                f"Dropout in one of several processes: cannot {what} in shape {shape}, of which this process has "
+                f"{self.count} of {self.whole} sequences; give gl.Dropout(..., batch_axis=1) for (T, B, ...), 0 for "
+                "(B, ...), or None for what has no batch"
+            )
+        return fits[0]
+
+    def draws_of(self, shape: tuple[int, ...], axis: int) -> Draws:
+        """The draws of an array of the model's; with axis 0 also of rows (T * B, ...), or (B * T, ...) of a model that
+        is ``batch_first``."""
+        if not -len(shape) <= axis < len(shape):
+            raise ShapeError(f"batch_axis: want an axis of an array {shape}, got {axis}")
+        axis %= len(shape)
+        if axis == 0 and shape[0] != self.count and (steps := self._steps_of(shape)):
+            whole = (1, self.count, steps) if self.batch_first else (steps, self.count)
             return self.draws((*whole, *shape[1:]), 1)
-        raise ShapeError(
-            f"dropout in one of several processes: want an array with {self.count} sequences, this process's share of "
-            f"a batch of {self.whole}, got shape {shape}"
-        )
+        return self.draws(shape, axis)
+
+    def _steps_of(self, shape: tuple[int, ...]) -> int:
+        """How many whole batches the first axis has rows of."""
+        return shape[0] // self.count if shape and self.count and shape[0] % self.count == 0 else 0
 
 
 _share: ContextVar[Share | None] = ContextVar("gpulstm_share", default=None)

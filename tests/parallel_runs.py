@@ -16,7 +16,7 @@ import numpy as np
 
 import gpulstm as gl
 from gpulstm import parallel
-from gpulstm.data import Streams, Windows
+from gpulstm.data import Batches, Streams, Windows
 from gpulstm.errors import ShapeError
 from gpulstm.tape import backward
 from tests import emulated_cuda
@@ -58,6 +58,64 @@ def too_few(out: str) -> Any:
     except ShapeError as error:
         return {**losses(records, model), "error": str(error)}
     return losses(records, model)
+
+
+def again(out: str) -> Any:
+    """Data sets that were looked into before, several fits in a row, an unseeded validation, a backward in the loss."""
+    gl.manual_seed(3)
+    x, y = series(steps=60)
+    rows = [part.reshape(12, 5, -1) for part in (x, y)]
+
+    def loss(model: Model, batch: Any, state: Any) -> Any:
+        if model.training:  # a backward pass of its own, as in adversarial training
+            inner, _ = model(batch[0].swapaxes(0, 1))
+            (inner * inner).mean().backward()
+            model.zero_grad()
+        prediction, _ = model(batch[0].swapaxes(0, 1))
+        return gl.mse(prediction, batch[1].swapaxes(0, 1)), None
+
+    seed = None if parallel.rank() else 7
+    batches = Batches(*rows, batch_size=5, generator=np.random.default_rng(seed))
+    held_out = Batches(*rows, batch_size=5, generator=np.random.default_rng(seed))
+    streams, found = Streams(x, 5, 4, targets=y), {}
+    for data in (batches, held_out, streams):
+        next(iter(data))
+    model = Model()
+    model.drop = gl.Dropout(0.2, batch_axis=1)
+    trainer = gl.Trainer(model, gl.Adam(model.parameters(), lr=1e-2), loss)
+    found["first"] = losses(trainer.fit(batches, 5, validation=held_out, progress=False), model)
+    found["second"] = losses(trainer.fit(batches, epochs=2, progress=False), model)
+    trainer = gl.Trainer(model, gl.Adam(model.parameters(), lr=1e-2), loss_of)
+    found["streams"] = losses(trainer.fit(streams, 3, validation=streams, progress=False), model)
+    return found
+
+
+def differ(out: str, what: str) -> Any:
+    """Processes that are not alike: what it says."""
+    own = parallel.rank() == 1
+    x, y = series(steps=60)
+    x = x + 1 if own and what == "data" else x
+    model = Model()
+    optimizer = gl.Adam(model.parameters(), lr=1e-2)
+
+    def change(trainer: gl.Trainer, record: dict[str, Any]) -> None:
+        if own and record["step"] == 3:
+            if what == "rate":
+                optimizer.lr = 2e-2
+            elif what == "frozen":
+                model.linear.bias.requires_grad_(False)
+            elif what == "parameters":
+                model.linear.bias.data[...] += 1e-9
+            elif what == "draws":
+                gl.manual_seed(4)
+
+    batches = Windows(x, 6, 7, targets=y, ahead=0)
+    trainer = gl.Trainer(model, optimizer, loss_of_windows)
+    try:
+        trainer.fit(batches, 6, progress=False, callbacks=[change], log_every=1)
+    except gl.ProcessError as error:
+        return str(error)
+    return "nothing"
 
 
 def losses(records: list[dict[str, Any]], model: Any) -> dict[str, Any]:
@@ -235,6 +293,8 @@ def long_run(folder: str, what: str = "", when: str = "", where: str = "-1", ste
             time.sleep(1000)
         elif what == "exit":
             os._exit(3)
+        elif what == "leave":
+            sys.exit(4)
 
     trainer.fit(
         Streams(x, 5, 4, targets=y), int(steps), checkpoint=path / "run.safetensors", checkpoint_every=3, log_every=1,

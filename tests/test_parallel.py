@@ -97,6 +97,26 @@ def test_fewer_sequences_than_processes(tmp_path):
     assert_same(three["losses"], one["losses"], 1e-12)
 
 
+def test_several_fits_and_data_sets_that_stand_anywhere(tmp_path):
+    one = results(1, "again", tmp_path)
+    for n in (2, 3):
+        assert_same(results(n, "again", tmp_path), one, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("data", "place in the data, learning rate, shapes and first batch: want the same in all processes"),
+        ("rate", "place in the data, learning rate, shapes and first batch: want the same in all processes"),
+        ("frozen", "parameters: want the same ones with requires_grad in all processes"),
+        ("parameters", "parameters: want the same in all processes, got others than rank 0's in rank 1 of 2"),
+        ("draws", "random generator: want the same in all processes, got others than rank 0's in rank 1 of 2"),
+    ],
+)
+def test_processes_that_are_not_alike_are_told(tmp_path, what, words):
+    assert results(2, "differ", tmp_path, what).startswith(words)
+
+
 @pytest.mark.slow
 def test_every_lab(tmp_path):
     one = results(1, "labs", tmp_path)
@@ -260,18 +280,38 @@ def test_noise_of_a_part_is_that_of_the_whole(device, rng, share):
 
 
 def test_the_batch_is_found_in_the_arrays_of_a_model():
-    share = Share(2, 3, 9)
-    assert share.draws_of((5, 3, 4)) == share.draws((5, 3, 4), 1)
-    assert share.draws_of((3, 4)) == share.draws((3, 4), 0)
-    assert share.draws_of((15, 4)) == share.draws((5, 3, 4), 1)
-    first = Share(2, 3, 9, batch_first=True)
-    assert first.draws_of((3, 5, 4)) == first.draws((3, 5, 4), 0)
-    assert first.draws_of((3, 3, 4)) == first.draws((3, 3, 4), 0)
-    assert first.draws_of((15, 4)) == first.draws((1, 3, 20), 1)
-    with pytest.raises(ShapeError, match=r"3 sequences, this process's share of a batch of 9, got shape \(4, 5\)"):
-        share.draws_of((4, 5))
+    share, first = Share(2, 3, 9), Share(2, 3, 9, batch_first=True)
+    assert [share.axis_of(shape) for shape in ((5, 3, 4), (3, 4), (15, 4), (4, 3), (3,), (3, 5, 4))] == [
+        1,
+        0,
+        0,
+        1,
+        0,
+        0,
+    ]
+    assert share.draws_of((15, 4), 0) == share.draws((5, 3, 4), 1)
+    assert share.draws_of((6, 3), 0) == share.draws((2, 3, 3), 1)
+    assert share.draws_of((3, 3, 4), -2) == share.draws((3, 3, 4), 1)
+    assert first.draws_of((15, 4), 0) == first.draws((1, 3, 20), 1)
+    assert share.axis_of((3, 3, 4)) == 1
+    for one, shape in ((first, (3, 3, 4)), (share, (3, 3)), (share, (6, 3))):  # two readings: neither is taken ...
+        with pytest.raises(ShapeError, match=r"cannot tell which axis is the batch's .* batch_axis=1"):
+            one.axis_of(shape)
+        assert one.axis_of(shape, known=1) == 1  # ... unless one has been met before
+    with pytest.raises(ShapeError, match=r"cannot find the batch's axis in shape \(4, 5\), .* 3 of 9 sequences"):
+        share.axis_of((4, 5))
     with shares.computing(share), pytest.raises(ShapeError, match="want 3, this process's share of 9, got 2"):
         gl.LSTM(2, 4, num_layers=2, dropout=0.5)(np.ones((5, 2, 2), np.float32))
+    x = np.ones((3, 3), np.float32)
+    with shares.computing(share):
+        gl.manual_seed(0)
+        weights = gl.Dropout(0.5, batch_axis=None)(x).numpy()
+        gl.manual_seed(0)
+        rows = gl.Dropout(0.5, batch_axis=0)(x).numpy()
+    gl.manual_seed(0)
+    np.testing.assert_array_equal(weights, gl.Dropout(0.5)(x).numpy())
+    gl.manual_seed(0)
+    np.testing.assert_array_equal(rows, gl.Dropout(0.5)(np.ones((9, 3), np.float32)).numpy()[2:5])
 
 
 # -- the environment -------------------------------------------------------------------------------------------------

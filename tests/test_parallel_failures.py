@@ -1,6 +1,7 @@
 """A process that fails, dies or hangs ends all of them, and the run goes on from its checkpoint to the same bits."""
 
 import json
+import os
 import random
 import re
 import signal
@@ -20,6 +21,7 @@ WORDS = {
     "raise": r"gpulstm: error: rank {rank} of {n} \(.*, process \d+\): ValueError: planted",
     "sleep": r"gpulstm: error: rank \d of {n} .*: waited 3 s for .* from rank {rank} of {n} \(",
     "STOP": r"gpulstm: error: rank \d of {n} .*: waited 3 s for .* from rank {rank} of {n} \(",
+    "leave": r"rank \d of {n} .*: rank {rank} of {n} .* ended while this one waits for ",
     # The launcher tells of these, if it does: their processes are named at the beginning.
     "KILL": r"rank {rank} of {n} \([^)]*, process \d+\)",
     "exit": r"rank {rank} of {n} \([^)]*, process \d+\)",
@@ -170,6 +172,22 @@ def test_a_full_disk_on_the_first_process_ends_all(tmp_path):
         assert "No space left on device" in done.stderr and done.stderr.count("gpulstm: error:") == 1
     finally:
         subprocess.run(["umount", full], check=True)
+
+
+def test_commands_that_do_not_train_are_for_one_process(tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 40)
+    done = command(3, "text", "prepare", tmp_path / "text.txt", "--out", tmp_path / "corpus")
+    assert done.returncode == 0 and done.stdout.count("train on it: ") == 1, done.stderr
+    done = command(2, "text", "train", tmp_path / "corpus", "--out", tmp_path / "m.safetensors", *TINY)
+    assert done.returncode == 0 and done.stdout.count("corpus: ") == 1, done.stderr
+    for arguments in (("--version",), ("text", "train", "--help")):
+        done = command(2, *arguments)
+        assert done.returncode == 0 and len(done.stdout) > 10
+        alone = subprocess.run(
+            [sys.executable, "-m", "gpulstm", *arguments], env=os.environ | {"WORLD_SIZE": "4"}, capture_output=True,
+            text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert done.stdout == alone.stdout
 
 
 def test_the_bound_on_waiting_is_an_option():

@@ -94,6 +94,11 @@ class Passes(ABC):
         state = None if self.generator is None else generator_state(self.generator)
         return {"batches": self._batches, "position": self._position, "seed": self._seed, "generator": state}
 
+    def next_pass(self) -> dict[str, Any]:
+        """The state in which the next pass begins, as ``state_dict``: one that was left in the middle is forgotten."""
+        state = self.state_dict()
+        return state if self._restored else {**state, "position": None, "seed": None}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the result of ``state_dict``; the next pass continues from there.
 

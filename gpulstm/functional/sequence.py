@@ -191,4 +191,4 @@ def _host(name: str, array: Any) -> np.ndarray:
     try:
         return np.asarray(backend_of(**{name: array}).to_numpy(array) if hasattr(array, "dtype") else array)
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array or a list that is one, got {array!r}") from error
+        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {array!r}") from error

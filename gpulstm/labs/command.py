@@ -197,6 +197,8 @@ def training() -> Iterator[None]:
             command = ["gpulstm", *sys.argv[1:]]
             if "--resume" not in command:
                 command.insert(command.index("--") if "--" in command else len(command), "--resume")
+            if (size := parallel.size()) > 1:
+                command = ["mpiexec", "-n", str(size), *command]
             stop.args = (f"{stop}\nresume with: {shlex.join(command)}",)
         raise
     if not parallel.group().is_root:

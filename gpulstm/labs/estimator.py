@@ -219,8 +219,9 @@ class Estimator(Protocol):
         """A generator for one ``fit``, made of ``random_state``."""
         state = self.random_state
         if isinstance(state, np.random.RandomState):  # scikit-learn's
-            state = int(state.randint(2**31))
+            state = parallel.group().broadcast(int(state.randint(2**31)))
         if isinstance(state, np.random.Generator):
+            random.set_generator_state(state, parallel.group().broadcast(random.generator_state(state)))
             return state
         if state is None:  # one for all processes
             return np.random.default_rng(parallel.group().broadcast(np.random.SeedSequence().entropy))
@@ -248,6 +249,7 @@ class Estimator(Protocol):
         notes = {**{name: value for name, value in params.items() if name not in (*FREE, *self.free)}, "data": digest}
         files = run.files
         group = parallel.group()
+        group.check_same("data", digest)
         done = group.on_root(lambda: files.claim(notes, self._facts_of, ADVICE, resume=run.resume, force=run.force))
         if run.resume:
             run.say(_beginning(files, done))

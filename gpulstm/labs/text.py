@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -118,6 +118,7 @@ def train(
     files, facts = RunFiles.of(out, log, plot), {**asdict(settings), "corpus": digest, "from": origin}
     notes = {name: fact for name, fact in facts.items() if name not in FREE}
     group = parallel.group()
+    group.check_same("settings and text", facts)
     done = group.on_root(lambda: files.claim(notes, model_facts, ADVICE, resume=resume, force=force, further=FURTHER))
 
     place = find_device(device)
@@ -168,10 +169,13 @@ def kept_settings(out: str | Path) -> Settings | None:
     Raises FormatError for a file that is none, OSError.
     """
     file = checkpoint_path(out)
-    if not file.exists() or file.stat().st_size == 0:
-        return None
+
+    def found() -> dict[str, Any] | None:
+        return checkpoint.load(file)["about"]["settings"] if file.exists() and file.stat().st_size > 0 else None
+
     try:
-        return Settings(**checkpoint.load(file)["about"]["settings"])
+        kept = parallel.group().on_root(found)
+        return None if kept is None else Settings(**kept)
     except (KeyError, TypeError) as error:
         raise FormatError(f"{file}: want the checkpoint of a run of the text lab, got another") from error
 

@@ -35,7 +35,7 @@ class TextModel(Module):
         self.config = {"embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout}
         self.embedding = Embedding(len(vocabulary), embedding, **made)
         self.lstm = LSTM(embedding, hidden, layers, dropout=dropout if layers > 1 else 0.0, **made)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, batch_axis=-2)
         self.linear = Linear(hidden, len(vocabulary), **made)
 
     def forward(self, tokens: Array, state: State | None = None) -> tuple[Tensor, State]:

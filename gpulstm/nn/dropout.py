@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from gpulstm import functional, shares
+from gpulstm import checks, functional, shares
 from gpulstm.functional.checks import check_floats
 from gpulstm.nn.arguments import as_tensor
 from gpulstm.nn.module import Module, check_rate
@@ -18,17 +18,26 @@ class Dropout(Module):
     As ``torch.nn.Dropout`` (Srivastava et al. 2014). Every call draws a new seed from ``generator``, by default the one
     that ``gl.manual_seed`` seeds. Raises ShapeError unless 0 <= p <= 1.
 
+    ``batch_axis`` matters with several processes (gpulstm.parallel) alone: each drops what one process with the whole
+    batch would drop, and must know where the sequences are. By default it finds the axis by its size, and raises
+    ShapeError where it cannot tell; None is for arrays without a batch, such as weights.
+
     >>> gl.Dropout(0.5).eval()(np.array([1.0, 2.0]))
     Tensor([1., 2.], dtype=float64, device=cpu)
     """
 
     keeps_shape = True
 
-    def __init__(self, p: float = 0.5, generator: np.random.Generator | None = None) -> None:
+    def __init__(
+        self, p: float = 0.5, generator: np.random.Generator | None = None, *, batch_axis: int | str | None = "auto"
+    ) -> None:
         check_rate("p", p)
+        if batch_axis not in (None, "auto"):
+            checks.integer("batch_axis", batch_axis, -(2**31), 2**31, words="an integer, None or 'auto'")
         if generator is not None:
             as_generator(generator)
-        self.p, self.generator = p, generator
+        self.p, self.generator, self.batch_axis = p, generator, batch_axis
+        self._found: dict[str, int] = {}  # the axis of the batch in arrays of so many dimensions
 
     def forward(self, x: Any) -> Any:
         """x of any shape -> the same shape; x itself when not training or p is 0. Raises DTypeError for no floats."""
@@ -36,9 +45,17 @@ class Dropout(Module):
         check_floats(x=x.data)
         if not self.training or self.p == 0:
             return x
-        share = shares.current()
-        draws = None if share is None else share.draws_of(x.shape)
+        draws = self._draws(x.shape)
         return apply(functional.dropout, x, rate=self.p, seed=draw_seed(self.generator), draws=draws)
+
+    def _draws(self, shape: tuple[int, ...]) -> shares.Draws | None:
+        share, axis = shares.current(), self.batch_axis
+        if share is None or axis is None:
+            return None
+        if axis == "auto":
+            known = self._found.get(str(len(shape)))
+            self._found[str(len(shape))] = axis = share.axis_of(shape, known)
+        return share.draws_of(shape, int(axis))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -3,14 +3,15 @@
 import os
 import sys
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
 from gpulstm import checks, random, threads
 from gpulstm.backend import device, why_no_cuda
 from gpulstm.errors import ProcessError, ShapeError
-from gpulstm.parallel.environment import local_rank, own_cores, size_asked
-from gpulstm.parallel.group import TIMEOUT, Group
+from gpulstm.parallel.environment import OF_RANKS, local_rank, own_cores, size_asked
+from gpulstm.parallel.group import Group
 
 MOST_NAMED = 16  # processes
 
@@ -39,12 +40,13 @@ def batch_axes() -> Any:
     return _axes
 
 
-def init(timeout: float = TIMEOUT, batch_axes: Any = None) -> Group:
+def init(timeout: float | None = None, batch_axes: Any = None) -> Group:
     """Join the processes that mpiexec (or srun) started together; of one alone this changes nothing.
 
-    From here on an uncaught exception in one process ends all of them, with one line that names it, and so does a
-    process that the others wait for more than ``timeout`` seconds. The default generator is that of rank 0. Where a
-    machine has several of the processes, each computes on cores of its own, and with the GPU of its number there.
+    From here on an uncaught exception in one process ends all of them, with one line that names it. So does a process
+    that has ended, and one that the others have waited for longer than ``timeout`` seconds (600 at first); it must be
+    more than writing a checkpoint takes. The default generator is that of rank 0. Where a machine has several of the
+    processes, each computes on cores of its own, and with the GPU of its number there.
 
     ``batch_axes`` is the axis of the sequences in a batch, for data sets without an attribute of that name (those of
     ``gl.data`` have one): 1 for arrays (T, B, ...), 0 for (B, ...), or a nest like a batch with one for each array. In
@@ -54,23 +56,23 @@ def init(timeout: float = TIMEOUT, batch_axes: Any = None) -> Group:
     MPI does not, or mpi4py is missing.
     """
     global _group, _axes
-    if (timeout := checks.number("timeout", timeout)) == 0:
+    if timeout is not None and checks.number("timeout", timeout) == 0:
         raise ShapeError("timeout: want a number of seconds above 0, got 0")
-    _axes = batch_axes
-    if _group.size > 1:
-        _group.timeout = timeout
-        return _group
-    comm = _world()
+    _axes = _axes if batch_axes is None else batch_axes
+    comm = None if _group.size > 1 else _world()
     if comm is not None:
         here = comm.Split_type(_mpi().COMM_TYPE_SHARED)
         told = local_rank()
-        _group = Group(comm, here.Get_rank() if told is None else told, here.Get_size(), timeout)
+        _group = Group(comm, here.Get_rank() if told is None else told, here.Get_size())
         sys.excepthook = _end_all
         _say_who(_group)
         _take_cores(here.Get_rank(), here)
         _take_gpu(_group.local_rank)
         state = _group.broadcast(random.generator_state(random.default_generator()))
         random.set_generator_state(random.default_generator(), state)
+        for name in OF_RANKS:  # programs that this one starts are none of the processes
+            os.environ.pop(name, None)
+    _group.timeout = _group.timeout if timeout is None else float(timeout)
     return _group
 
 
@@ -116,9 +118,11 @@ def _take_cores(number: int, here: Any) -> None:
             os.sched_setaffinity(0, mine)
         limit = max(1, len(cores) // here.Get_size())
         threads.set_num_threads(limit)
-        from threadpoolctl import threadpool_limits
+        if "OPENBLAS_NUM_THREADS" not in os.environ:
+            with suppress(ImportError):  # it comes with the extra "mpi"
+                from threadpoolctl import threadpool_limits
 
-        threadpool_limits(limit, user_api="blas")
+                threadpool_limits(limit, user_api="blas")
 
 
 def _take_gpu(number: int) -> None:
@@ -135,7 +139,7 @@ def _say_who(group: Group) -> None:
 
 def _end_all(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """``sys.excepthook`` of one of several processes: what is not caught here ends them all."""
-    if issubclass(kind, KeyboardInterrupt) and hasattr(error, "checkpoint"):  # all stop together; see train
+    if getattr(error, "together", False):  # a signal that stops all; see train/interrupt.py
         if _group.is_root:
             sys.__excepthook__(kind, error, trace)
         return

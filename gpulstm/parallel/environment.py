@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "WORLD_SIZE")
+RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")  # those of launchers that start ranks of MPI
+OF_RANKS = ("PMI_RANK", "PMI_SIZE", "PMI_FD", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
 LOCAL_RANKS = ("MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID", "LOCAL_RANK")
 
 
@@ -12,6 +14,11 @@ def size_asked(environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
     sizes = [(_number(environment, name), name) for name in SIZES]
     size, name = max(((size or 1, name) for size, name in sizes), key=lambda one: one[0])
     return (size, name) if size > 1 else (1, "")
+
+
+def rank_asked(environment: Mapping[str, str] = os.environ) -> int:
+    """The number of this process among those that an MPI launcher started; 0 where there is none."""
+    return next((rank for name in RANKS if (rank := _number(environment, name)) is not None), 0)
 
 
 def local_rank(environment: Mapping[str, str] = os.environ) -> int | None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from gpulstm.backend import backend_of
 from gpulstm.dtypes import accumulator
+from gpulstm.errors import ProcessError
 from gpulstm.parallel.group import Group
 from gpulstm.tape import Tensor
 
@@ -56,6 +57,9 @@ class Gradients:
         self._buckets = [_Bucket(some) for some in _alike(self._parameters)]
         self._of = {id(p): bucket for bucket in self._buckets for p in bucket.parameters}
         self._begun = 0
+        layout = [(p.shape, str(p.dtype)) for p in self._parameters]
+        if len(set(map(str, group.gather(layout)))) > 1:
+            raise ProcessError("parameters: want the same ones with requires_grad in all processes, got others")
 
     def ready(self, parameter: Tensor) -> None:
         """The gradient of a parameter is what it will be; the sums of buckets that are complete begin."""

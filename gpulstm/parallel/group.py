@@ -3,17 +3,19 @@
 No call here waits for ever: a process that does not come within the group's timeout is named, and all are ended.
 """
 
+import atexit
 import os
 import pickle
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from gpulstm.backend import backend_of
+from gpulstm.errors import ProcessError
 from gpulstm.parallel import nccl
 
 Value = TypeVar("Value")
@@ -23,7 +25,7 @@ _SPIN = 2e-3  # seconds in which a wait looks again at once: a sum goes on only 
 _PAUSE = 1e-3  # the longest sleep between two looks after that, in seconds
 _let_others: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # another may need this core
 _GRACE = 3.0  # seconds in which the others can say that they wait too
-_ASK, _HERE = 1, 2  # tags: "do you wait too?" and "yes"
+_ASK, _HERE, _LEFT = 1, 2, 3  # tags: "do you wait too?", "yes", "I have ended"
 
 
 class Group:
@@ -38,10 +40,14 @@ class Group:
         self.size: int = 1 if comm is None else comm.Get_size()
         self.local_rank, self.local_size, self.timeout = local_rank, local_size, timeout
         self.machine, self._comm = socket.gethostname(), comm
+        self._names = [f"{self.machine}, process {os.getpid()}"]
+        self._left: set[int] = set()  # the ranks that have ended
         self._nccl: dict[str, Any] = {}  # the connection of each device; None where there is none
         if comm is not None:
-            self._roll = comm.Dup()  # for the question who is there, which must meet no other message
-            self._names = comm.allgather(f"{self.machine}, process {os.getpid()}")
+            self._names = comm.allgather(self._names[0])
+            # One for each kind of call, so that calls of different kinds wait for one another instead of meeting.
+            self._roll, self._numbers, self._arrays, self._values, self._gathered = (comm.Dup() for _ in range(5))
+            atexit.register(self._leave)
 
     def __repr__(self) -> str:
         return f"Group(rank {self.rank} of {self.size})"
@@ -58,7 +64,8 @@ class Group:
     def sum(self, values: Any) -> np.ndarray:
         """The sums over all processes of numbers, an array of float64; every process gets the same bits."""
         total = np.array(values, np.float64)
-        self.begin_sum(total)()
+        if self.size > 1:
+            self._wait(self._numbers.Iallreduce(_in_place(), total), "a sum of numbers")
         return total
 
     def begin_sum(self, array: np.ndarray) -> Callable[[], None]:
@@ -71,8 +78,8 @@ class Group:
             return lambda: None
         if not isinstance(array, np.ndarray):
             return self._begin_device_sum(array)
-        request = self._comm.Iallreduce(_in_place(), array)
-        return lambda: self._wait(request, "a sum")
+        request = self._arrays.Iallreduce(_in_place(), array)
+        return lambda: self._wait(request, "a sum of gradients")
 
     def _begin_device_sum(self, array: Any) -> Callable[[], None]:
         device = backend_of(array).name
@@ -95,9 +102,9 @@ class Group:
             return value
         sent = np.frombuffer(pickle.dumps(value), np.uint8) if self.is_root else None
         size = np.array([0 if sent is None else sent.size], np.int64)
-        self._wait(self._comm.Ibcast(size), "a value")
+        self._wait(self._values.Ibcast(size), "rank 0's answer")
         came = np.empty(int(size[0]), np.uint8) if sent is None else sent.copy()
-        self._wait(self._comm.Ibcast(came), "a value")
+        self._wait(self._values.Ibcast(came), "rank 0's answer")
         return value if self.is_root else pickle.loads(came.tobytes())
 
     def on_root(self, work: Callable[[], Value]) -> Value:
@@ -121,35 +128,57 @@ class Group:
             return [value]
         mine = np.frombuffer(pickle.dumps(value), np.uint8)
         sizes = np.zeros(self.size, np.int64)
-        self._wait(self._comm.Iallgather(np.array([mine.size], np.int64), sizes), "sizes")
+        self._wait(self._gathered.Iallgather(np.array([mine.size], np.int64), sizes), "answers")
         all_of_them = np.empty(int(sizes.sum()), np.uint8)
         starts = np.cumsum(sizes) - sizes
-        self._wait(self._comm.Iallgatherv(mine, [all_of_them, (sizes, starts)]), "values")
+        self._wait(self._gathered.Iallgatherv(mine, [all_of_them, (sizes, starts)]), "answers")
         parts = zip(starts.tolist(), sizes.tolist(), strict=True)
         return [pickle.loads(all_of_them[start : start + size].tobytes()) for start, size in parts]
+
+    def check_same(self, what: str, facts: Any) -> None:
+        """Raise ProcessError, naming the ranks, where the facts of processes, plain values, are not the same."""
+        every = self.gather(repr(facts))
+        if other := [rank for rank, one in enumerate(every) if one != every[0]]:
+            names = ", ".join(map(self.name, other))
+            raise ProcessError(f"{what}: want the same in all processes, got others than rank 0's in {names}")
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
     def _wait(self, request: Any, what: str) -> None:
-        began = time.monotonic()
-        pause = 1e-5
+        began, pause, alone_since = time.monotonic(), 1e-5, None
         while not request.Test():
-            waited = time.monotonic() - began
-            if waited > self.timeout:
+            now = time.monotonic()
+            if now - began > self.timeout:
                 self._end(what)
-            if waited <= _SPIN:
+            if now - began <= _SPIN:
                 _let_others()
                 continue
             self._answer()
+            if self._left:  # its last words may still be on their way
+                alone_since = alone_since or now
+                if now - alone_since > min(_GRACE, self.timeout / 2):
+                    who = ", ".join(map(self.name, sorted(self._left)))
+                    self.give_up(f"{who} ended while this one waits for {what}")
             time.sleep(pause)
             pause = min(2 * pause, _PAUSE)
 
     def _answer(self) -> None:
-        """Tell those who ask that this process waits too."""
-        while self._roll.Iprobe(tag=_ASK):
+        """Tell those who ask that this process waits too, and note who has ended."""
+        for source in self._said(_ASK):
+            self._roll.isend(None, source, tag=_HERE)
+        self._left.update(self._said(_LEFT))
+
+    def _said(self, tag: int) -> Iterator[int]:
+        """The ranks that have sent a message of that tag."""
+        while self._roll.Iprobe(tag=tag):
             status = _status()
-            self._roll.recv(tag=_ASK, status=status)
-            self._roll.isend(None, status.Get_source(), tag=_HERE)
+            self._roll.recv(tag=tag, status=status)
+            yield status.Get_source()
+
+    def _leave(self) -> None:
+        """At the end of the program: whoever still waits for this process need not wait for the timeout."""
+        for rank in set(range(self.size)) - {self.rank}:
+            self._roll.isend(None, rank, tag=_LEFT)
 
     def _end(self, what: str) -> None:
         """Ask who waits too, name those who do not, and end all."""
@@ -158,10 +187,7 @@ class Group:
         until = time.monotonic() + _GRACE
         while time.monotonic() < until:
             self._answer()
-            while self._roll.Iprobe(tag=_HERE):
-                status = _status()
-                self._roll.recv(tag=_HERE, status=status)
-                missing.discard(status.Get_source())
+            missing.difference_update(self._said(_HERE))
             for one in asked:
                 one.Test()
             time.sleep(_PAUSE)

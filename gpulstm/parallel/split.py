@@ -1,6 +1,7 @@
 """Cutting batches and states along the axis of their sequences, one part for each process."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,36 +33,40 @@ class Splitter:
 
     def __init__(self, group: Group, batches: Any, axes: Axes = None) -> None:
         self._group, self._axes = group, getattr(batches, "batch_axes", axes)
-        self._batch_first = getattr(batches, "batch_first", False) is True
         self._whole = 0  # sequences in every batch, where the data set makes the parts
         self.batches = batches
-        if group.size > 1 and hasattr(batches, "share") and batches.streams >= group.size:
+        if group.size > 1 and hasattr(batches, "share") and getattr(batches, "streams", 0) >= group.size:
             self._whole, self.batches = batches.streams, batches.share(group.rank, group.size)
-            self.batches.load_state_dict(batches.state_dict())
+            self.batches.load_state_dict(batches.next_pass())
 
     def __call__(self, batch: Any) -> Part:
         """This process's part. Raises ShapeError where the axes of the sequences are not known, or do not fit."""
         if self._group.size == 1:
             return Part(batch, None)
         if self._whole:
-            return Part(batch, self._share(self._whole))
+            return Part(batch, self._share(self._whole, self._axes == 0))
         if self._axes is None:
             raise ShapeError(
                 "batch_axes: want the axis of the sequences in the arrays of a batch, to give each process its own, "
                 "e.g. gl.parallel.init(batch_axes=1) for (T, B, ...) or 0 for (B, ...), got None"
             )
-        sizes = {array.shape[axis] for array, axis in _arrays(batch, self._axes)}
+        arrays = list(_arrays(batch, self._axes))
+        sizes = {array.shape[axis] for array, axis in arrays}
         if len(sizes) != 1 or 0 in sizes:
             raise ShapeError(f"batch: want one number of sequences in all arrays, at least 1, got {sorted(sizes)}")
-        share = self._share(sizes.pop())
+        share = self._share(sizes.pop(), all(axis == 0 for _, axis in arrays))
         counts = share.count > 0
         if not counts:  # it still draws what the others draw
-            share = Share(0, 1, share.whole, share.batch_first)
+            share = replace(share, first=0, count=1)
         return Part(_cut(batch, self._axes, share.first, share.first + share.count), share, counts)
 
-    def _share(self, whole: int) -> Share:
+    def arrays(self, batch: Any) -> list[Any]:
+        """The arrays of a batch; none where the data set makes the parts, so that every process has others."""
+        return [] if self._whole else [array for array, _ in _arrays(batch, self._axes)]
+
+    def _share(self, whole: int, batch_first: bool) -> Share:
         first, last = _bounds(self._group, whole)
-        return Share(first, last - first, whole, self._batch_first)
+        return Share(first, last - first, whole, batch_first)
 
 
 def gathered(group: Group, state: Any) -> Any:
@@ -115,7 +120,12 @@ def _arrays(nest: Any, axes: Axes) -> Iterator[tuple[Any, int]]:
 
 
 def _mapped(nest: Any, axes: Axes, of: Callable[[Any, int], Any]) -> Any:
-    """The same nest with ``of(array, axis)`` for each array; one of a single dimension has its sequences there."""
+    """The same nest with ``of(array, axis)`` for each array; an array of one dimension has its sequences there.
+
+    Where the axis is None everything stays as it is.
+    """
+    if axes is None:
+        return nest
     if hasattr(nest, "shape") and hasattr(nest, "dtype"):
         return of(nest, axes(nest) if callable(axes) else min(axes, nest.ndim - 1)) if nest.ndim else nest
     if isinstance(nest, dict):
@@ -125,5 +135,7 @@ def _mapped(nest: Any, axes: Axes, of: Callable[[Any, int], Any]) -> Any:
         if len(each) != len(nest):
             raise ShapeError(f"batch_axes: want {len(nest)}, one for each part of a batch, got {len(each)}")
         parts = [_mapped(part, axis, of) for part, axis in zip(nest, each, strict=True)]
-        return tuple(parts) if isinstance(nest, tuple) else parts
+        if isinstance(nest, list):
+            return parts
+        return type(nest)(*parts) if hasattr(nest, "_fields") else tuple(parts)
     return nest

@@ -1,7 +1,7 @@
 """What the processes of a group do together in a training run: a step's counts and gradients, means, and states."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from gpulstm import random
 from gpulstm.backend import backend_of
-from gpulstm.errors import ProcessError
+from gpulstm.errors import GpulstmError, ProcessError
 from gpulstm.parallel import current
 from gpulstm.parallel.gradients import Gradients
 from gpulstm.parallel.split import Part, Splitter, gathered
-from gpulstm.tape import Tensor, watching
+from gpulstm.tape import Tensor, increment_version, no_grad, watching
 
 Row = list[float]  # the count of a batch's items, its loss, its metrics
 
@@ -37,20 +37,27 @@ class Team:
         """This process's part of a batch."""
         return self._split(batch)
 
+    def arrays(self, batch: Any) -> list[Any]:
+        """The arrays of a batch that all processes draw as a whole."""
+        return self._split.arrays(batch)
+
     def agree(self, *numbers: float) -> list[float]:
         """The sum of each number over all processes."""
         return [*numbers] if self.alone else self.group.sum(numbers).tolist()
 
     # -- gradients ---------------------------------------------------------------------------------------------------
 
-    def watching(self, parameters: Sequence[Tensor]) -> AbstractContextManager[None]:
+    def gradients_of(self, parameters: Sequence[Tensor]) -> None:
+        """Prepare the sums of the gradients of those that require one; all processes call it together."""
+        self._gradients, self._of = Gradients(self.group, parameters), _wanted(parameters)
+
+    def is_new(self, parameters: Sequence[Tensor]) -> bool:
+        """Whether ``gradients_of`` has been called for other parameters, or with others frozen."""
+        return self._of != _wanted(parameters)
+
+    def watching(self) -> AbstractContextManager[None]:
         """A block for the last backward pass of a step, in which gradients are sent as they come."""
-        if self.alone:
-            return nullcontext()
-        if self._of != (now := [id(p) for p in parameters if p.requires_grad]):
-            self._gradients, self._of = Gradients(self.group, parameters), now
-        assert self._gradients is not None
-        return watching(self._gradients.ready)
+        return nullcontext() if self._gradients is None else watching(self._gradients.ready)
 
     def sum_gradients(self) -> None:
         """Make the gradient of every parameter the sum over all processes."""
@@ -79,33 +86,42 @@ class Team:
         """The carried state of all processes, on the host."""
         return gathered(self.group, state)
 
-    def begin(self, model: Any, generator: np.random.Generator, *data: Any) -> None:
-        """Begin as rank 0 does: with its parameters, its generator and the order of its data."""
+    def begin(self, parts: Sequence[Any], parameters: Sequence[Tensor], generator: np.random.Generator) -> None:
+        """Begin as rank 0 does: with the state of each part, the values of the parameters, and the generator."""
         if self.alone:
             return
-        parts = [one for one in (model, *data) if hasattr(one, "load_state_dict")]
-        states, drawn = self.group.broadcast(
-            ([_on_host(one.state_dict()) for one in parts], random.generator_state(generator))
-        )
-        if not self.group.is_root:
-            for one, state in zip(parts, states, strict=True):
-                one.load_state_dict(state)
-            random.set_generator_state(generator, drawn)
+        parts = [one for one in parts if hasattr(one, "state_dict") and hasattr(one, "load_state_dict")]
+        states = [_on_host(getattr(one, "next_pass", one.state_dict)()) for one in parts]
+        values = [_on_host(parameter.data) for parameter in parameters]
+        states, values, drawn = self.group.broadcast((states, values, random.generator_state(generator)))
+        random.set_generator_state(generator, drawn)
+        for one, state in zip(parts, states, strict=True):
+            if not self.group.is_root or hasattr(one, "next_pass"):
+                try:
+                    one.load_state_dict(state)
+                except GpulstmError as error:
+                    raise ProcessError(f"{type(one).__name__}: want one like rank 0's, got another: {error}") from error
+        for parameter, value in zip(parameters, values, strict=True):
+            with backend_of(parameter.data) as backend, no_grad():
+                parameter.data[...] = backend.asarray(value)
+            increment_version(parameter)
 
-    def check_alike(self, arrays: dict[str, Any]) -> None:
-        """Raise ProcessError, naming the ranks, where the parameters of processes are not the same bits."""
-        if self.alone:
-            return
-        digest = 0
-        for array in arrays.values():
-            digest = zlib.crc32(backend_of(array).to_numpy(array).tobytes(), digest)
-        digests = self.group.gather(digest)
-        if other := [rank for rank, one in enumerate(digests) if one != digests[0]]:
-            names = ", ".join(map(self.group.name, other))
-            raise ProcessError(f"parameters: want the same bits in all processes, got others than rank 0's in {names}")
+
+def digest(arrays: Iterable[Any]) -> int:
+    """A number that stands for the bits of arrays."""
+    number = 0
+    for array in arrays:
+        number = zlib.crc32(backend_of(array).to_numpy(array).tobytes(), number)
+    return number
+
+
+def _wanted(parameters: Sequence[Tensor]) -> list[int]:
+    return [id(parameter) for parameter in parameters if parameter.requires_grad]
 
 
 def _on_host(state: Any) -> Any:
     if isinstance(state, dict):
         return {name: _on_host(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(map(_on_host, state))
     return backend_of(state).to_numpy(state) if hasattr(state, "dtype") and hasattr(state, "shape") else state

@@ -59,11 +59,11 @@ def check_run(
         raise ShapeError(f"mode: want 'min' or 'max', whichever is better for {monitor}, got None")
     waits = getattr(trainer.schedule, "needs_metric", False)
     if waits and validation is None:
-        raise ShapeError(f"{type(trainer.schedule).__name__} goes by the validation loss: want validation, got None")
+        raise ShapeError(f"{type(trainer.schedule).__name__} needs the validation loss: want validation, got None")
     by_validation = {"patience": patience is not None, "monitor": monitor != "val_loss", "mode": mode is not None}
     for name, given in by_validation.items():
         if given and validation is None:
-            raise ShapeError(f"{name}: want validation batches, by which it goes, got validation=None")
+            raise ShapeError(f"{name}: want validation batches to compare, got validation=None")
     if resume and file is None:
         raise ShapeError("resume: want checkpoint=, the file to go on from, got None")
     if file is not None and log is not None and Path(file).resolve() == Path(log).resolve():

@@ -13,6 +13,7 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C has stopped a run. ``checkpoint`` is the file to go on from, or None."""
 
     checkpoint: Path | None = None
+    together = False  # whether all processes have stopped
 
 
 class Terminated(SystemExit):

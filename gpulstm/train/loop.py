@@ -21,7 +21,7 @@ from gpulstm.train.recorder import Recorder
 from gpulstm.train.report import Log, Progress, check_log, stream_of
 from gpulstm.train.saved import Saved, check_finite
 from gpulstm.train.source import Source
-from gpulstm.train.steps import Steps
+from gpulstm.train.steps import Steps, parameters_of
 from gpulstm.train.update import scaled, update
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ class Run:
 
     def go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
         """Run to the end; see Trainer.fit. Files are the first process's affair."""
-        self._team.begin(self.trainer.model, self.trainer.generator, self.batches)
+        trainer = self.trainer
+        parts = trainer.model, trainer.optimizer, trainer.schedule, trainer.scaler, self.batches
+        self._team.begin(parts, parameters_of(trainer), trainer.generator)
         with ExitStack() as held:
             self._group.on_root(lambda: self._hold(held, log))
             return self._go(resume, force, log, progress)
@@ -81,7 +83,7 @@ class Run:
         self._logs = log is not None
         with (
             Interrupt() as interrupt,
-            closing(Log(log if group.is_root else None, self.memory.history)) as self._log,
+            closing(self._new_log(log)) as self._log,
             closing(self._new_progress(progress if group.is_root else False)) as self._progress,
         ):
             try:
@@ -95,6 +97,13 @@ class Run:
         if self.memory.best_model is not None:
             self.trainer.model.load_state_dict(self.memory.best_model)
         return self.memory.history
+
+    def _new_log(self, path: str | Path | None) -> Log:
+        """The log, which the first process alone writes; raises OSError on all."""
+        logs = [Log(None, [])]
+        if path is not None:
+            self._group.on_root(lambda: logs.append(Log(path, self.memory.history)))
+        return logs[-1]
 
     def _begin(self) -> None:
         self._lr = self.trainer.optimizer.lr
@@ -139,6 +148,7 @@ class Run:
     def _finish(self) -> None:
         """What every run ends with: a validation, a record and a checkpoint, unless this step has had them."""
         memory = self.memory
+        self._steps.check_alike()
         if self.validation is not None and memory.validated != memory.step:
             self._record(self._validate())
         elif self._recorder.is_due:
@@ -162,7 +172,9 @@ class Run:
         )
         saved = file or "nothing: no checkpoint was asked for"
         message = f"stopped after step {self.memory.step} {of}; saved: {saved}"
-        raise Interrupt.error(signal, message, file)
+        stop = Interrupt.error(signal, message, file)
+        stop.together = True  # type: ignore[attr-defined]
+        raise stop
 
     # -- steps and validations -------------------------------------------------------------------------------
 
@@ -184,6 +196,7 @@ class Run:
         """The validation's results; the best model so far is kept."""
         self._recorder.read()
         self._recorder.tick(training=True)
+        self._steps.check_alike()
         plan, memory = self.plan, self.memory
         try:
             values = self.trainer.evaluate(self.validation or (), return_dict=True)
@@ -220,7 +233,8 @@ class Run:
         if len(memory.history) == 1 and self._logs and self.plan.checkpoint is not None:
             # From here on a log that is not empty has a checkpoint, by which a resumed run knows it as its own.
             self._save(self.plan.checkpoint)
-        self._log.write(record)
+        if self._logs:
+            self._group.on_root(lambda: self._log.write(record))
         self._progress.record(record, self._recorder.pace)
         self._ask("on_record", self.trainer, record)
         if validated is not None:
@@ -247,7 +261,7 @@ class Run:
         self._recorder.tick(training=True)
         state = self.trainer.model.state_dict()
         check_finite(state, f" after step {self.memory.step}; {self._good()}")
-        self._team.check_alike(state)
+        self._steps.check_alike()
         whole = replace(self.memory, state=self._team.whole_state(self.memory.state))
         self._group.on_root(lambda: self._parts.save(file, whole))
         self._saved_step, self._is_saved = self.memory.step, True

@@ -18,7 +18,7 @@ def check_batches(name: str, batches: Any, again: str = "") -> None:
         raise DTypeError(f"{name}: want an iterable of batches, e.g. a list or gl.data.Batches, got {what}")
     if again and isinstance(batches, Iterator):
         raise DTypeError(
-            f"{name}: want batches that can be gone over again, e.g. a list or gl.data.Batches, as {again}; "
+            f"{name}: want batches that can be iterated over again, e.g. a list or gl.data.Batches, as {again}; "
             f"got a {type(batches).__name__}, which gives its batches once"
         )
 

@@ -1,12 +1,14 @@
 """The gradient of a step: the batches' losses forward and backward, of one process or of several."""
 
 import math
+import zlib
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from gpulstm import shares
+from gpulstm import random, shares
 from gpulstm.errors import ShapeError
-from gpulstm.parallel.team import Team
+from gpulstm.parallel.split import Part
+from gpulstm.parallel.team import Team, digest
 from gpulstm.train.axes import Axes
 from gpulstm.train.batch import ADVICE
 from gpulstm.train.checkpoint import detached
@@ -27,6 +29,7 @@ class Steps:
         self._trainer, self._team, self._recorder, self._memory = trainer, team, recorder, memory
         self._axes, self._interrupt = axes, interrupt
         self._agreed = 0  # the signal by which all processes are to stop
+        self._first = True  # step of this run
 
     @property
     def signal(self) -> int | None:
@@ -38,37 +41,63 @@ class Steps:
         trainer, memory, team = self._trainer, self._memory, self._team
         parts = [team.part(batch) for batch in group]
         counts = [trainer.count(part.batch, may_be_empty=not team.alone) if part.counts else 0 for part in parts]
-        whole = self._whole(counts)
+        whole = sum(map(float, counts)) if len(counts) > 1 else None  # one batch of one process needs no weight
+        if not team.alone:
+            whole = self._agree(group, sum(map(float, counts)))
         trainer.zero_grad()
         for part, count in zip(parts, counts, strict=True):
             weight = None if whole is None else float(count) / whole
-            last = part is parts[-1]
-            with shares.computing(part.share), team.watching(self._parameters()) if last else nullcontext():
+            with shares.computing(part.share):
                 loss, state, values = trainer.compute(part.batch, memory.state, self._axes)
-                if weight != 0:  # a part without items was computed for its draws alone
+            self._check_state(part, state)
+            if weight != 0:  # a part without items was computed for its draws alone
+                with team.watching() if part is parts[-1] else nullcontext():
                     (loss if trainer.scaler is None else trainer.scaler.scale(loss)).backward(weight)
-            if state is not None and part.share is not None and part.share.whole < team.group.size:
-                want = f"at least {team.group.size} sequences, one for each process, where a state is carried on"
-                raise ShapeError(f"batch: want {want}, got {part.share.whole}")
             memory.state = detached(state)
             self._recorder.add(memory.step + 1, [count, math.nan if weight == 0 else loss.data, *values])
         team.sum_gradients()
 
-    def _whole(self, counts: list[Any]) -> float | None:
-        """The items of all processes' parts; on the way they tell one another of signals.
+    def check_alike(self) -> None:
+        """Raise ProcessError where several processes no longer have the same parameters, or draw other numbers."""
+        trainer, group = self._trainer, self._team.group
+        if group.size > 1:
+            group.check_same("random generator", random.generator_state(trainer.generator))
+            group.check_same("parameters", digest(parameter.data for parameter in parameters_of(trainer)))
 
-        None for one batch of one process, which needs no weight: its count may stay on the device.
-        """
-        if self._team.alone:
-            return sum(map(float, counts)) if len(counts) > 1 else None
+    def _agree(self, group: list[Any], items: float) -> float:
+        """The items of all processes' parts; on the way they hold against each other what they are about to do, and
+        tell one another of signals and of parameters that were frozen."""
+        team, parameters = self._team, parameters_of(self._trainer)
+        facts = self._facts(group)
+        check = zlib.crc32(repr(facts).encode()) % 2**16
         came = [self._interrupt.number == number for number in SIGNALS]
-        whole, *signals = self._team.agree(sum(map(float, counts)), *came)
+        sums = team.agree(items, team.is_new(parameters), check, check**2, *came)
+        whole, new, checks, squares, *signals = sums
+        if team.group.size * squares != checks**2:  # not all the same
+            team.group.check_same("place in the data, learning rate, shapes and first batch", facts)
+        if new:
+            team.gradients_of(parameters)
         self._agreed = next((number for number, sent in zip(SIGNALS, signals, strict=True) if sent), 0)
         if whole == 0:
             raise ShapeError(f"batch: want at least one item for the loss to average over, got none; {ADVICE}")
         return whole
 
-    def _parameters(self) -> list[Any]:
-        """Those of the model and, beside them, of the optimiser."""
-        groups = getattr(self._trainer.optimizer, "param_groups", [])
-        return list(dict.fromkeys([*self._trainer.model.parameters(), *(p for one in groups for p in one["params"])]))
+    def _facts(self, group: list[Any]) -> tuple:
+        """What must be the same in all processes in this step; of the first also what its arrays hold."""
+        arrays = [array for batch in group for array in self._team.arrays(batch)]
+        held = digest(arrays) if self._first else None
+        self._first = False
+        place = self._memory.epoch, self._memory.drawn, self._trainer.optimizer.lr
+        return (*place, [array.shape for array in arrays], held)
+
+    def _check_state(self, part: Part, state: Any) -> None:
+        processes = self._team.group.size
+        if state is not None and part.share is not None and part.share.whole < processes:
+            want = f"at least {processes} sequences, one for each process, where a state is carried on"
+            raise ShapeError(f"batch: want {want}, got {part.share.whole}")
+
+
+def parameters_of(trainer: "Trainer") -> list[Any]:
+    """The parameters of the model and, beside them, of the optimiser."""
+    groups = getattr(trainer.optimizer, "param_groups", [])
+    return list(dict.fromkeys([*trainer.model.parameters(), *(p for one in groups for p in one["params"])]))

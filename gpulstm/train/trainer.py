@@ -188,6 +188,7 @@ class Trainer:
         check_batches("batches", batches)
         team, axes, state = Team(batches), Axes(self.model, batches), None
         rows: list[Row] = []
+        team.begin([team.batches], [], self.generator)
         with evaluation(self.model), no_grad(), np.errstate(all="ignore"):
             for part in map(team.part, team.batches):
                 if not part.counts:

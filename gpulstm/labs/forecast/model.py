@@ -42,7 +42,7 @@ class ForecastModel(Module):
         self.features = targets + covariates + bool(self.known)  # the last tells rows of the horizon from the past
         layers_dropout = dropout if num_layers > 1 else 0.0
         self.lstm = LSTM(patch * self.features, hidden_size, num_layers, dropout=layers_dropout, **made)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, batch_axis=-2)
         self.linear = Linear(hidden_size, horizon * targets * (1 + len(self.quantiles)), **made)
 
     def forward(self, past: Array, future: Array | None = None) -> Tensor:

@@ -50,7 +50,7 @@ class SequenceModel(Module):
         self.words, self.pooling = words, pooling
         between = dropout if num_layers > 1 else 0.0
         self.lstm = LSTM(features, hidden_size, num_layers, bidirectional=True, dropout=between, **made)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, batch_axis=-2)
         if pooling == "attention":
             self.hidden, self.score = Linear(2 * hidden_size, hidden_size, **made), Linear(hidden_size, 1, **made)
         self.linear = Linear(2 * hidden_size, classes, **made)

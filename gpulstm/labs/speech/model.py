@@ -15,7 +15,7 @@ class SpeechModel(Module):
     ) -> None:
         between = dropout if num_layers > 1 else 0.0
         self.lstm = LSTM(features, hidden_size, num_layers, dropout=between, bidirectional=True, **made)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, batch_axis=-2)
         self.linear = Linear(2 * hidden_size, classes, **made)
 
     def forward(self, x: Array, lengths: Any) -> Tensor:

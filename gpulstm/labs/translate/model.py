@@ -68,7 +68,7 @@ class TranslationModel(Module):
         self.attentional = Linear(H, D, bias=False, **made)
         self.output = None if tied else Linear(D, targets, bias=False, **made)
         self.bias = Initial(made.get("device"), made.get("dtype"), None).parameter(np.zeros(targets))
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(dropout, batch_axis=-2)
 
     def forward(self, source: Array, lengths: Array, target: Array) -> tuple[Tensor, Tensor]:
         """source (T, B), lengths (B,), target (S, B) -> attentional vectors (S, B, D), attention (S, B, T)."""
