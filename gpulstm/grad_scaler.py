@@ -114,7 +114,7 @@ class GradScaler:
         if new_scale is not None:
             self._scale, self._tracker = _above_zero("new_scale", new_scale), 0
         elif not self._overflowed:
-            raise ShapeError("update: want a step before it, got none since the last update")
+            raise ShapeError("update: want a call of step() first, got none since the last update()")
         elif any(self._overflowed):
             self._scale, self._tracker = self._scale * self._backoff_factor, 0
             if self._scale < LEAST:
@@ -146,7 +146,7 @@ class GradScaler:
         if not self._enabled:
             return
         if not isinstance(state_dict, dict) or not set(FIELDS) <= state_dict.keys() <= {*FIELDS, "skipped_steps"}:
-            raise FormatError("scaler state: want what state_dict() of an enabled GradScaler gave, got something else")
+            raise FormatError("scaler state: want state_dict() of an enabled GradScaler, got something else")
         scale, growth, backoff, interval, tracker = (state_dict[name] for name in FIELDS)
         values = _above_zero("scale", scale), _growing(growth), _falling(backoff)
         counts = checks.count("growth_interval", interval, 1), checks.count("_growth_tracker", tracker)

@@ -23,7 +23,7 @@ def check_plain(x: Any, name: str = "array") -> None:
         raise DTypeError(f"{name}: want one type of number, got {x.dtype}; choose a field, x[{x.dtype.names[0]!r}]")
     else:
         return
-    raise DTypeError(f"{name}: want a plain array, got a {type(x).__name__}, which means more; {way}")
+    raise DTypeError(f"{name}: want a plain array, got a {type(x).__name__}, which would lose information; {way}")
 
 
 def native(x: Any) -> Any:

@@ -209,7 +209,7 @@ def _host(name: str, x: Any) -> np.ndarray:
     try:
         return backend_of(x).to_numpy(x) if hasattr(x, "dtype") and hasattr(x, "ndim") else np.asarray(x)
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array or a list that is one, got {x!r:.60}") from error
+        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {x!r:.60}") from error
 
 
 def _array(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -175,10 +175,10 @@ def test_what_is_refused():
         (np.arange(1), ShapeError, "series: want at least 2 steps, got 1"),
         (np.arange(5), ShapeError, "series: want at least 6 steps for 5 streams, got 5"),
         (np.ones(()), ShapeError, r"series: want \(N, ...\) with N steps, got \(\)"),
-        ("abcdefghi", DTypeError, "series: want what has a length and slices, .* got str"),
-        ({1: 2}, DTypeError, "series: want what has a length and slices, .* got dict"),
-        (3, DTypeError, "series: want what has a length and slices, .* got int"),
-        (None, DTypeError, "series: want what has a length and slices, .* got NoneType"),
+        ("abcdefghi", DTypeError, r"series: want an object with len\(\) and slices, .* got str"),
+        ({1: 2}, DTypeError, r"series: want an object with len\(\) and slices, .* got dict"),
+        (3, DTypeError, r"series: want an object with len\(\) and slices, .* got int"),
+        (None, DTypeError, r"series: want an object with len\(\) and slices, .* got NoneType"),
     ):
         with pytest.raises(error, match=words):
             LazyStreams(series, 5, 1)

@@ -125,7 +125,7 @@ def test_a_scaler_that_is_off_changes_nothing():
 def test_what_cannot_be_scaled_is_named():
     p, _ = made()
     scaler = gl.GradScaler()
-    with pytest.raises(ShapeError, match=r"^update: want a step before it"):
+    with pytest.raises(ShapeError, match=r"^update: want a call of step\(\) first"):
         scaler.update()
     for bad in (None, gl.SGD, p):
         with pytest.raises(DTypeError, match=r"^optimizer: want e\.g\. gl\.Adam"):

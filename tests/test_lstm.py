@@ -331,7 +331,7 @@ def test_what_a_layer_says_of_bad_input(device, rng):
     refused(ShapeError, "hx: want a pair of states h and c, got", x, zeros((1, 2, 4)))
     refused(ShapeError, "lengths: want 0 <= length <= 5, the steps of x, got 1..6", x, lengths=[1, 6])
     refused(ShapeError, "lengths: want None with a single sequence", x[:, 0], lengths=[5])
-    refused(ShapeError, "lengths: want an array or a list that is one, got ", x, lengths=[[1], [2, 3]])
+    refused(ShapeError, "lengths: want an array, or a list with rows of one length, got ", x, lengths=[[1], [2, 3]])
     if device.is_cuda:
         refused(DeviceError, "x: want cuda:0, the device of weight_ih_l0, got cpu", gl.tensor(np.zeros((5, 2, 3))))
 

@@ -252,7 +252,7 @@ def test_what_holds_itself_is_refused():
     assert "..." in repr(parent)
     ring = Holder([linear()])
     ring.it.append({"again": ring.it})
-    with pytest.raises(DTypeError, match=r"it\.1\.again: want a list that does not hold itself"):
+    with pytest.raises(DTypeError, match=r"it\.1\.again: want a list that does not contain itself"):
         ring.parameters().__next__()
 
 

@@ -99,7 +99,7 @@ def test_pictures_are_written(tmp_path):
         (lambda a: plot.attention(a, [1, 2]), r"weights: want \(any, any\), got \(2,\)"),
         (lambda a: plot.attention(a, [[1, 2]], sources=["a"]), "sources: want 2, got 1"),
         (lambda a: plot.gates(a, np.zeros((3, 2, 4))), r"values: want \(any, any\), got \(3, 2, 4\)"),
-        (lambda a: plot.gates(a, [[1], [1, 2]]), "values: want an array or a list that is one"),
+        (lambda a: plot.gates(a, [[1], [1, 2]]), "values: want an array, or a list with rows of one length"),
         (lambda a: plot.alignment(a, np.zeros((3, 2)), blank=2), "blank: want a class, 0 <= blank < 2, got 2"),
     ],
 )

@@ -452,7 +452,7 @@ def test_a_plateau_schedule_goes_by_the_validation_loss():
     records = fit((trainer, batches, validation), 24)
     assert {r["step"]: r["lr"] for r in records if r["val_loss"]} == {6: 0.02, 12: 0.02, 18: 0.02, 24: 0.01}
     trainer, batches, _ = new_run(make_schedule=plateau)
-    with pytest.raises(ShapeError, match="ReduceLROnPlateau goes by the validation loss: want validation"):
+    with pytest.raises(ShapeError, match="ReduceLROnPlateau needs the validation loss: want validation"):
         trainer.fit(batches, 3, **PLAN)
 
 

@@ -463,7 +463,7 @@ def test_a_metric_that_is_nan_is_shown_and_cannot_decide():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patience": 2}, "patience: want validation batches, by which it goes, got validation=None"),
+        ({"patience": 2}, "patience: want validation batches to compare, got validation=None"),
         ({"monitor": "val_accuracy", "mode": "max"}, "monitor: want validation batches"),
         ({"monitor": "accuracy"}, "monitor: want one of val_loss, val_accuracy, got 'accuracy'"),
         ({"monitor": "val_accuracy", "validation": PAIRS}, "mode: want 'min' or 'max'.*got None"),

@@ -99,7 +99,7 @@ def _sliceable(series: Any) -> Any:
     if isinstance(series, list | tuple):
         series = as_array("series", series)
     if isinstance(series, str | bytes | dict) or not hasattr(series, "__len__") or not hasattr(series, "__getitem__"):
-        raise DTypeError(f"series: want what has a length and slices, e.g. a numpy.memmap, got {type(series).__name__}")
+        raise DTypeError(f"series: want an object with len() and slices, e.g. np.memmap, got {type(series).__name__}")
     if getattr(series, "shape", (1,)) == ():
         raise ShapeError("series: want (N, ...) with N steps, got ()")
     return series

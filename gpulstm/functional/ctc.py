@@ -93,7 +93,7 @@ def _integers(name: str, x: Any) -> np.ndarray:
     try:
         array = backend_of(**{name: x}).to_numpy(x) if hasattr(x, "dtype") else np.asarray(x)
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array or a list that is one, got {x!r:.60}") from error
+        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {x!r:.60}") from error
     if array.size == 0 and array.dtype.kind == "f":  # of an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":

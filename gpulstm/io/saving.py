@@ -108,7 +108,7 @@ def _state_of(x: Any) -> Any:
 def _states(x: Any, above: tuple[int, ...]) -> Any:
     """The nest with the states of its objects in their places."""
     if id(x) in above:
-        raise FormatError(f"x: want a nest that does not hold itself, got a {type(x).__name__} that does")
+        raise FormatError(f"x: want dicts and lists that do not contain themselves, got a {type(x).__name__} that does")
     above = (*above, id(x))
     if len(above) > DEEPEST + 1:
         raise FormatError(f"x: want a nest of at most {DEEPEST} levels, got more")

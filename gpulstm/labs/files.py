@@ -76,7 +76,7 @@ class RunFiles:
         for path in self._named().values():
             check_writable(path)
         if resume and self.checkpoint is None:
-            raise FormatError("resume: want out=, the model whose run is to go on, got None")
+            raise FormatError("resume: want out=, the model file of the run to resume, got None")
         if resume and self.checkpoint is not None and _holds(self.checkpoint):
             return self._check_same_run(notes, facts_of, advice, force)
         if not force:

@@ -54,7 +54,7 @@ def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool
     try:
         host = np.asarray(on_host(mask, name))
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array or a list that is one, got {mask!r:.60}") from error
+        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {mask!r:.60}") from error
     if host.shape != leading:
         raise ShapeError(f"{name}: want {leading}, the leading axes of {of}, got {host.shape}")
     if host.dtype != bool:

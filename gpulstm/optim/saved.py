@@ -22,7 +22,7 @@ def read_groups(state_dict: Any, sizes: list[int]) -> tuple[list[dict[str, Any]]
         got = [len(group.pop("params")) for group in groups]
         by_number = {int(k): dict(state) for k, state in state_dict["state"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError("optimiser state: want what state_dict() gave, got something else") from error
+        raise FormatError("optimiser state: want the result of state_dict(), got something else") from error
     if got != sizes:
         raise FormatError(f"optimiser state: want groups of {sizes} parameters, got {got}")
     if by_number and not 0 <= min(by_number) <= max(by_number) < sum(sizes):

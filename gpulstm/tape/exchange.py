@@ -188,7 +188,7 @@ class Exchange:
 
     def _check_leaf(self, what: str) -> None:
         if self._source is not None:
-            raise TapeError(f"{what}: want a leaf, got what {self._source[0].name} made of others; detach() first")
+            raise TapeError(f"{what}: want a leaf, got a result of {self._source[0].name}; detach() first")
 
 
 def _leaf(kind: Any, data: Any, requires_grad: bool) -> Any:

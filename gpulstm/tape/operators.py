@@ -119,7 +119,7 @@ class Operators:
         """
         if recording() and self.requires_grad and self._source is None:
             raise TapeError(
-                f"t {sign}= x: want a tensor that the tape does not need, got a leaf that requires a gradient; write "
+                f"t {sign}= x: want a tensor that requires no gradient, got a leaf that does; write "
                 f"in a block of gl.no_grad(), or make a new tensor: y = t {sign} x"
             )
         value = self._apply(fn, self, other)

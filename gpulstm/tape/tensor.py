@@ -249,7 +249,7 @@ class Tensor(Operators, Methods, Exchange):
     def _accumulate(self, gradient: Array, shared: bool) -> None:
         """Add to ``grad``, which is memory of its own: a gradient that others hold is copied."""
         if gradient.dtype != self.dtype:
-            raise TapeError(f"backward: want a leaf of {gradient.dtype}, as it was then, got {self.dtype}")
+            raise TapeError(f"backward: want a leaf of {gradient.dtype}, as in the forward pass, got {self.dtype}")
         if self._grad is not None:
             self._grad += gradient
         else:
