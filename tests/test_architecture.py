@@ -44,7 +44,7 @@ LEVELS = (
     ("optim", "clip", "grad_scaler", "schedules", "data"),
     ("parallel",),
     ("train", "io", "plot", "classic", "torch"),
-    ("labs", "info", "cli", "__main__"),
+    ("labs", "info", "cli", "__main__", "guide"),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 # Package-wide facts (the version, the public names) stand in gpulstm/__init__.py, above everything.
@@ -145,6 +145,8 @@ def wheel(tmp_path_factory) -> Path:
 def test_the_wheel_holds_kernels_and_types(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {f"gpulstm/{p.relative_to(ROOT).as_posix()}" for p in texts()} | {"gpulstm/py.typed"}
+    guide = [p for ending in ("md", "css", "jinja2") for p in (PACKAGE / "guide").rglob(f"*.{ending}")]
+    wanted |= {str(p.relative_to(ROOT)) for p in guide}
     wanted |= {str(p.relative_to(ROOT)) for p in modules()}
     assert wanted <= names, f"missing from the wheel: {sorted(wanted - names)}"
     assert not [n for n in names if not n.startswith(("gpulstm/", "gpulstm-"))]

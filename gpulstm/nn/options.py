@@ -35,7 +35,7 @@ def spell_out(cls: type, base: type) -> None:
         return
     own = inspect.signature(init)
     (names,) = get_args(init.__annotations__["options"])
-    usual = inspect.signature(base).parameters
+    usual = inspect.signature(base, eval_str=True).parameters  # whose types may have no name where cls stands
     parameters = [parameter for name, parameter in own.parameters.items() if name != "options"]
     init.__signature__ = own.replace(parameters=[*parameters, *(usual[name] for name in names.__annotations__)])
 
