@@ -501,9 +501,9 @@ def test_states_that_do_not_fit():
         ({"position": True}, "want a position from 0 to 5, got True"),
         ({"position": 3, "seed": -1}, "want a seed from 0 to"),
         ({"position": 3, "seed": "abc"}, "want a seed from 0 to"),
-        ({"generator": None}, "want both in one order or both shuffled"),
-        ({"position": 3, "seed": None}, "want both in one order or both shuffled"),
-        ({"position": None, "seed": 3}, "want both in one order or both shuffled"),
+        ({"generator": None}, "want data and state both shuffled or neither"),
+        ({"position": 3, "seed": None}, "want data and state both shuffled or neither"),
+        ({"position": None, "seed": 3}, "want data and state both shuffled or neither"),
         ({"generator": {"bit_generator": "MT19937"}}, "want a state of .*PCG64.*, got another"),
         ({"more": 1}, "state of batches: want"),
     ]

@@ -95,7 +95,7 @@ class Passes(ABC):
         return {"batches": self._batches, "position": self._position, "seed": self._seed, "generator": state}
 
     def next_pass(self) -> dict[str, Any]:
-        """The state in which the next pass begins, as ``state_dict``: one that was left in the middle is forgotten."""
+        """Return the state in which the next pass begins, as ``state_dict``, without an unfinished pass."""
         state = self.state_dict()
         return state if self._restored else {**state, "position": None, "seed": None}
 
@@ -115,7 +115,7 @@ class Passes(ABC):
         if shuffled != (state_dict["generator"] is not None) or (shuffled and position is not None) != (
             seed is not None
         ):
-            raise FormatError("state of batches: want both in one order or both shuffled, got one of each")
+            raise FormatError("state of batches: want data and state both shuffled or neither, got one of each")
         if self.generator is not None:
             try:
                 set_generator_state(self.generator, state_dict["generator"])

@@ -139,10 +139,10 @@ class Estimator(Protocol):
     # -- files -----------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write the fitted estimator to one safetensors file, replaced whole or not at all.
+        """Write the fitted estimator to one safetensors file, replaced as a whole or not at all.
 
-        ``facts`` (JSON values) are kept too, by default those of the run that trained it. Raises NotFitted, and
-        OSError where the file cannot be written.
+        ``facts`` (JSON values) are saved too, by default those of the run that trained it. Raises NotFitted, and
+        OSError if the file cannot be written.
         """
         self.check_is_fitted()
         made = self._made_by if facts is None else facts
@@ -150,9 +150,9 @@ class Estimator(Protocol):
 
     @classmethod
     def load(cls, path: str | Path, device: str | Device = "auto") -> Self:
-        """The estimator in a file that ``save`` wrote, or the best one so far in the checkpoint of its run.
+        """Load the estimator from a file that ``save`` wrote, or the best one so far from the checkpoint of its run.
 
-        Nothing in the file can run code. Raises FormatError for any other file, OSError where it cannot be read.
+        No code in the file is run. Raises FormatError for any other file, OSError if it cannot be read.
         """
         arrays, header = model_file.load(path, cls.kind)
         try:

@@ -77,9 +77,9 @@ class LanguageModel(Protocol):
     verbose: bool = False
 
     def fit(self, X: str | Sequence[str], y: Any = None) -> Self:
-        """Learn from a text or a list of texts; y must be None. Returns self.
+        """Train on a text or a list of texts; y must be None. Returns self.
 
-        Raises FormatError for a text shorter than the windows asked for, ShapeError and DTypeError for parameters.
+        Raises FormatError for a text shorter than the windows need, ShapeError and DTypeError for parameters.
         """
         if y is not None:
             raise DTypeError(f"y: want None, as the text is its own target, got {type(y).__name__}")
@@ -96,9 +96,9 @@ class LanguageModel(Protocol):
         return np.array(["".join(self.sample(prompt, 1, temperature=0)) for prompt in _texts(X)])
 
     def score(self, X: str | Sequence[str], y: Any = None) -> float:
-        """The mean log-probability in nats of a token of the texts, each read from its first; at most 0.
+        """Return the mean log-probability in nats of a token of the texts, each read from its start; at most 0.
 
-        Raises ShapeError where no text has two tokens, FormatError for characters that were not in the training text.
+        Raises ShapeError if no text has two tokens, FormatError for characters that the training text lacks.
         """
         self.check_is_fitted()
         model, total, count = self.model_, 0.0, 0
@@ -131,9 +131,9 @@ class LanguageModel(Protocol):
 
     @classmethod
     def load(cls, path: str | Path, device: str | Device = "auto") -> Self:
-        """The model in a file that ``save`` or ``gpulstm text train`` wrote, or the best one so far in a checkpoint.
+        """Load the model that ``save`` or ``gpulstm text train`` wrote, or the best one so far from a checkpoint.
 
-        Nothing in the file can run code. Raises FormatError for any other file, OSError where it cannot be read.
+        No code in the file is run. Raises FormatError for any other file, OSError if it cannot be read.
         """
         model: TextModel = text.load_model(path, device)
         kept = model_facts(path)

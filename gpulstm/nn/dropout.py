@@ -18,9 +18,9 @@ class Dropout(Module):
     As ``torch.nn.Dropout`` (Srivastava et al. 2014). Every call draws a new seed from ``generator``, by default the one
     that ``gl.manual_seed`` seeds. Raises ShapeError unless 0 <= p <= 1.
 
-    ``batch_axis`` matters with several processes (gpulstm.parallel) alone: each drops what one process with the whole
-    batch would drop, and must know where the sequences are. By default it finds the axis by its size, and raises
-    ShapeError where it cannot tell; None is for arrays without a batch, such as weights.
+    ``batch_axis`` is needed only with several processes (gpulstm.parallel): together they drop the elements that one
+    process drops with the whole batch. By default the size of an axis identifies it, and several
+    axes of that size raise ShapeError. None is for arrays without a batch axis, such as weights.
 
     >>> gl.Dropout(0.5).eval()(np.array([1.0, 2.0]))
     Tensor([1., 2.], dtype=float64, device=cpu)
@@ -40,7 +40,7 @@ class Dropout(Module):
         self._found: dict[str, int] = {}  # the axis of the batch in arrays of so many dimensions
 
     def forward(self, x: Any) -> Any:
-        """x of any shape -> the same shape; x itself when not training or p is 0. Raises DTypeError for no floats."""
+        """Drop elements of x (...); in evaluation mode or with p = 0 return x. Raises DTypeError unless floating."""
         x = as_tensor(x, "x")
         check_floats(x=x.data)
         if not self.training or self.p == 0:

@@ -34,7 +34,7 @@ def _cast(dtype: str) -> Callable[..., "Tensor"]:
     def method(self: Any) -> "Tensor":
         return self.astype(dtype)
 
-    return _named(method, dtype, f"This tensor as {dtype}, on the tape.")
+    return _named(method, dtype, f"Convert to {dtype}; recorded for ``backward``.")
 
 
 def _named(method: Callable, name: str, words: str) -> Callable[..., "Tensor"]:
@@ -44,7 +44,7 @@ def _named(method: Callable, name: str, words: str) -> Callable[..., "Tensor"]:
 
 
 class Methods:
-    """What a Tensor can do by name; each method gives a new Tensor, with a gradient where it has one."""
+    """The methods of a Tensor that return a new Tensor and record it for ``backward``."""
 
     __slots__ = ()
 
@@ -53,82 +53,82 @@ class Methods:
     data: Any
     device: Any
 
-    exp = _elementwise(elementwise.exp, "e ** t, elementwise.")
-    log = _elementwise(elementwise.log, "The natural logarithm, elementwise.")
-    sqrt = _elementwise(elementwise.sqrt, "The square root, elementwise.")
-    abs = _elementwise(elementwise.absolute, "The absolute value, elementwise; its gradient is 0 at 0.")
-    tanh = _elementwise(elementwise.tanh, "The hyperbolic tangent, elementwise.")
-    sigmoid = _elementwise(elementwise.sigmoid, "1 / (1 + e ** -t), elementwise.")
-    relu = _elementwise(elementwise.relu, "The larger of t and 0, elementwise.")
+    exp = _elementwise(elementwise.exp, "Compute e ** t for each element.")
+    log = _elementwise(elementwise.log, "Compute the natural logarithm of each element.")
+    sqrt = _elementwise(elementwise.sqrt, "Compute the square root of each element.")
+    abs = _elementwise(elementwise.absolute, "Compute the absolute value of each element; its gradient is 0 at 0.")
+    tanh = _elementwise(elementwise.tanh, "Compute the hyperbolic tangent of each element.")
+    sigmoid = _elementwise(elementwise.sigmoid, "Compute 1 / (1 + e ** -t) for each element.")
+    relu = _elementwise(elementwise.relu, "Compute max(t, 0) for each element.")
 
-    sum = _reduction(reductions.sum, "The sum over an axis, several, or all of them.")
-    mean = _reduction(reductions.mean, "The mean over an axis, several, or all of them.")
+    sum = _reduction(reductions.sum, "Sum over one axis, several axes, or all.")
+    mean = _reduction(reductions.mean, "Average over one axis, several axes, or all.")
     max = _reduction(
         reductions.max,
-        "The largest value over an axis, several, or all. The gradient goes to the first of equal ones along one axis,"
-        " else to all of them in equal parts, as in PyTorch.",
+        "Return the maximum over one axis, several axes, or all. Of equal values along one axis the first gets the"
+        " gradient; over several axes or all they share it equally, as in PyTorch.",
     )
-    min = _reduction(reductions.min, "The smallest value over an axis, several, or all; gradients as of ``max``.")
-    argmax = _reduction(reductions.argmax, "Where the largest value along an axis is, or in the flat tensor.")
-    argmin = _reduction(reductions.argmin, "Where the smallest value along an axis is, or in the flat tensor.")
-    any = _reduction(reductions.any, "Whether any element is not 0, over an axis, several, or all.")
-    all = _reduction(reductions.all, "Whether no element is 0, over an axis, several, or all.")
+    min = _reduction(reductions.min, "Return the minimum over one axis, several axes, or all; gradients as ``max``.")
+    argmax = _reduction(reductions.argmax, "Return the index of the maximum along an axis, or in the flattened tensor.")
+    argmin = _reduction(reductions.argmin, "Return the index of the minimum along an axis, or in the flattened tensor.")
+    any = _reduction(reductions.any, "Return whether any element is not 0, over one axis, several axes, or all.")
+    all = _reduction(reductions.all, "Return whether all elements are not 0, over one axis, several axes, or all.")
 
     def cumsum(self, axis: int) -> "Tensor":
-        """The sum of all elements up to each along the axis."""
+        """Return the cumulative sum along the axis."""
         return self._apply(reductions.cumsum, self, axis=axis)
 
     def softmax(self, axis: int = -1) -> "Tensor":
-        """e ** t divided by its sum along the axis."""
+        """Compute e ** t divided by its sum along the axis."""
         return self._apply(softmax, self, axis=axis)
 
     def log_softmax(self, axis: int = -1) -> "Tensor":
-        """The logarithm of ``softmax``, exact also where that is 0."""
+        """Compute the logarithm of ``softmax`` without underflow."""
         return self._apply(log_softmax, self, axis=axis)
 
     def clip(self, min: Any = None, max: Any = None) -> "Tensor":
-        """The values within these bounds, numbers or None; the gradient is 0 outside."""
+        """Limit the values to these bounds, numbers or None; the gradient is 0 outside."""
         return self._apply(elementwise.clip, self, min=min, max=max)
 
     clamp = clip
 
     def reshape(self, *shape: Any) -> "Tensor":
-        """The same elements in another shape: ``t.reshape(2, -1)`` or ``t.reshape((2, -1))``."""
+        """Give the same elements another shape: ``t.reshape(2, -1)`` or ``t.reshape((2, -1))``."""
         return self._apply(rearrange.reshape, self, shape=_one_tuple(shape))
 
     def transpose(self, *axes: Any) -> "Tensor":
-        """NumPy's: axis k of the result is axis axes[k] of this; without axes, all in reverse."""
+        """Reorder the axes as NumPy: axis k of the result is axis axes[k]; without axes, reverse them."""
         return self._apply(rearrange.transpose, self, axes=_one_tuple(axes) or None)
 
-    T = property(transpose, doc="All axes in reverse.")
+    T = property(transpose, doc="The tensor with its axes reversed.")
 
     def squeeze(self, axis: Axis = None) -> "Tensor":
-        """Without that axis of size 1, or without all of them."""
+        """Remove this axis of size 1, or all such axes."""
         return self._apply(rearrange.squeeze, self, axis=axis)
 
     def expand_dims(self, axis: int) -> "Tensor":
-        """With one more axis, of size 1, which is axis ``axis`` of the result."""
+        """Insert an axis of size 1, which becomes axis ``axis`` of the result."""
         return self._apply(rearrange.expand_dims, self, axis=axis)
 
     unsqueeze = expand_dims
 
     def flatten(self) -> "Tensor":
-        """All elements along one axis."""
+        """Reshape to one axis."""
         return self.reshape(-1)
 
     def copy(self) -> "Tensor":
-        """The same values in memory of their own, on the tape."""
+        """Copy the values to new memory; recorded for ``backward``."""
         return self._apply(elementwise.copy, self)
 
     clone = copy
 
     def astype(self: Any, dtype: Any) -> "Tensor":
-        """The values in another type, on the tape; this tensor itself where it has that type already."""
+        """Convert to another type, recorded for ``backward``; a tensor of that type is returned unchanged."""
         dtype = to_dtype(dtype)
         return self if dtype == self.dtype else self._apply(elementwise.astype, self, dtype=dtype)
 
     def to(self: Any, device: Any = None, dtype: Any = None) -> "Tensor":
-        """On another device, or in another type, or both, on the tape; either may be given alone, also by position."""
+        """Move to a device, convert to a type, or both, recorded for ``backward``; arguments may be positional."""
         if device is not None and dtype is None and _is_dtype(device):
             device, dtype = None, device
         if device is None and dtype is None:
@@ -140,11 +140,11 @@ class Methods:
         return moved if dtype is None else moved.astype(dtype)
 
     def cpu(self) -> "Tensor":
-        """On the processor."""
+        """Move to the processor."""
         return self.to("cpu")
 
     def cuda(self) -> "Tensor":
-        """On the current GPU."""
+        """Move to the current GPU."""
         return self.to("cuda")
 
     half, bfloat16, long = _cast("float16"), _cast("bfloat16"), _cast("int64")

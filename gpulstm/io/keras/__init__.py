@@ -139,11 +139,10 @@ class KerasFile:
         self._root, self.version_of = root, Version(version)
 
     def state_dict(self, name: str, *more: str) -> dict[str, np.ndarray]:
-        """A layer's weights under gpulstm's names, for ``load_state_dict``; several recurrent layers become the
-        levels of one.
+        """Return a layer's weights with gpulstm's names, for ``load_state_dict``; several recurrent layers become one.
 
-        The weights alone: activations, directions and the like are in ``layers[name].options``, and ``layer``
-        compares them. Raises FormatError for a layer that gpulstm has not, and for names that are not there.
+        These are weights only: ``layers[name].options`` holds activations, directions and the like, and ``layer``
+        checks them. Raises FormatError for an unsupported layer, and for an unknown name.
         """
         state: dict[str, np.ndarray] = {}
         for level, layer in enumerate(self._named(one) for one in (name, *more)):
@@ -157,21 +156,21 @@ class KerasFile:
         return state
 
     def layer(self, name: str, *more: str, **options: Any) -> Any:
-        """A gpulstm layer that computes what the Keras layer does, with its weights: gl.LSTM, GRU, RNN, GeneralLSTM,
-        Linear or Embedding, on the CPU unless ``device`` says otherwise.
+        """Make a gpulstm layer that computes the same as the Keras layer, with its weights.
 
-        Recurrent layers are batch first as in Keras and give the output of all steps whatever Keras'
-        return_sequences says; several names become the levels of one. With go_backwards the output is in the
-        order computed, as in Keras. A Dense layer's activation is not part of gl.Linear: apply it yourself, or take
-        ``model``. States go in and come out, whatever ``stateful`` says.
+        The result is a gl.LSTM, GRU, RNN, GeneralLSTM, Linear or Embedding, on the CPU unless ``device`` says
+        otherwise. Recurrent layers are batch first, as in Keras, and return the output of all steps whatever Keras'
+        return_sequences says; several names become layers of one. With go_backwards the output has the order of
+        computation, as in Keras. A Dense layer's activation is not part of gl.Linear: apply it yourself, or use
+        ``model``. Pass states in and out, whatever ``stateful`` says.
 
-        ``options`` in Keras' words (activation, recurrent_activation, reset_after, go_backwards, merge_mode) stand
-        before those of the file; an activation may also be (name, alpha, beta), as cells.activation has it. The
-        others go to the constructor. A file of weights alone holds none: those of Keras that are not given are
-        assumed to be its version's defaults, and a UserWarning says which.
+        ``options`` with Keras' names (activation, recurrent_activation, reset_after, go_backwards, merge_mode) override
+        those of the file; an activation may also be (name, alpha, beta), see gpulstm.cells.activation. Other options go
+        to the constructor. A file of weights has no options: those of Keras that you do not pass are assumed to be its
+        version's defaults, and a UserWarning lists them.
 
-        Raises FormatError for activations, directions and the like that the layer has not, and for options of
-        which the file does not say whose they are.
+        Raises FormatError for activations, directions and the like that the layer does not support, and for options
+        that the file does not assign to a layer.
         """
         names = (name, *more)
         state, first = self.state_dict(*names), self._named(name)
@@ -193,12 +192,13 @@ class KerasFile:
         return recurrent(forms[0], state, options, f"{self.path}, {first.path}")
 
     def model(self, device: Any = None) -> KerasModel:
-        """The whole model with its weights, for models whose layers stand in a row (Sequential and the like).
+        """Make the whole model with its weights, if its layers follow one after the other (Sequential and the like).
 
-        ``model(x)`` takes what Keras' takes, batch first, and gives what ``predict`` gives: every layer with its
-        activation, its last step alone where return_sequences is False, and the masks of Embedding (mask_zero) and
-        Masking, which ``mask=`` or ``lengths=`` can give too. Dropout and noise do nothing in use and are left out.
-        Raises FormatError for a file of weights alone, and for layers and options that it has not, by name.
+        ``model(x)`` takes the input of the Keras model, batch first, and returns the result of its ``predict``: every
+        layer has its activation, returns only its last step if return_sequences is False, and respects the masks of
+        Embedding (mask_zero) and Masking, which ``mask=`` or ``lengths=`` can replace. Dropout and noise have no effect
+        in evaluation and are left out. Raises FormatError for a file of weights, and for unsupported layers and
+        options, by name.
         """
         if self._root is None:
             raise FormatError(

@@ -97,9 +97,9 @@ class OnnxFile:
         self.path, self.operators, self.others = path, operators, others
 
     def layer(self, *names: str, ignore_states: bool = False, **options: Any) -> Any:
-        """A gpulstm layer that computes what the operator does; several names become the levels of one.
+        """Make a gpulstm layer that computes the same as the operator; several names become layers of one.
 
-        See Operator.layer. Without a name the file's only operator is meant.
+        See Operator.layer. Without a name the file must have one operator.
         """
         if not names and len(self.operators) == 1:
             names = tuple(self.operators)

@@ -34,9 +34,10 @@ class Exporter(Builder):
         self.last_states: dict[str, Value] = {}  # outputs, by name
 
     def apply(self, layer: Any, *inputs: Any, name: str = "", **options: Any) -> Any:
-        """What the layer makes of the inputs; arguments and results are those of the layer's call, Values instead
-        of Tensors. ``name`` stands before the names of its arrays. Raises FormatError for a layer that ONNX has
-        no nodes for, one with hooks, and a function other than gpulstm's own activations.
+        """Apply a layer to Values; arguments and results are those of the layer's call, with Values instead of Tensors.
+
+        ``name`` is the prefix of the names of its arrays. Raises FormatError for a layer that ONNX has no nodes for,
+        one with hooks, and a function other than gpulstm's own activations.
         """
         own = vars(layer) if isinstance(layer, nn.Module) else {}
         plain = type(layer).__call__ is nn.Module.__call__
@@ -72,7 +73,7 @@ class Exporter(Builder):
         return self.node(kind, *inputs, axes=inputs[0].axes, **attributes)
 
     def transpose(self, x: Value, *order: int) -> Value:
-        """The axes in another order."""
+        """Reorder the axes."""
         return self.node("Transpose", x, axes=tuple(x.axes[n] for n in order), perm=list(order))
 
     def fits(self, x: Value, size: int, dtype: Any, name: str) -> None:
@@ -96,7 +97,7 @@ class Exporter(Builder):
         return self.node("MatMul", x, self.constant(weight, name), axes=axes)
 
     def concatenate(self, values: list[Value], axis: int) -> Value:
-        """The values one after the other along an axis."""
+        """Join the values along an axis."""
         if len(values) == 1:
             return values[0]
         axes = list(values[0].axes)

@@ -78,12 +78,11 @@ class Operator:
         return array if array is None or self.layout == 0 else array.swapaxes(0, 1)
 
     def run(self, X: Array, sequence_lens: Any = None, initial_h: Any = None, initial_c: Any = None) -> tuple:
-        """(Y, Y_h) of a GRU or RNN, (Y, Y_h, Y_c) of an LSTM, in ONNX' shapes and on the device of X.
+        """Run the operator: (Y, Y_h) of a GRU or RNN, (Y, Y_h, Y_c) of an LSTM, with ONNX' shapes, on the device of X.
 
-        X (T, B, D), Y (T, directions, B, H), the states (directions, B, H); with layout 1 (B, T, D),
-        (B, T, directions, H) and (B, directions, H). What is not given is taken from the file, or zeros and all
-        steps. A sequence of length 0 keeps its first states. Raises ShapeError, DTypeError or DeviceError for
-        arrays that do not fit.
+        X (T, B, D), Y (T, directions, B, H), the states (directions, B, H); with layout 1 (B, T, D), (B, T, directions,
+        H) and (B, directions, H). Missing arguments come from the file, else they are zeros and all steps. A sequence
+        of length 0 keeps its initial states. Raises ShapeError, DTypeError or DeviceError for arrays that do not fit.
         """
         if X.ndim != 3:
             raise ShapeError(f"X: want {'(T, B, D)' if self.layout == 0 else '(B, T, D)'}, got {X.shape}")
@@ -122,14 +121,13 @@ class Operator:
         return backend.xp.ascontiguousarray(self._time_first(backend.asarray(state) if given is None else state))
 
     def layer(self, ignore_states: bool = False, **options: Any) -> Any:
-        """A gpulstm layer that computes the same, with these weights: gl.LSTM, GRU or RNN where they do, else
-        gl.Recurrent with the cell.
+        """Make a layer that computes the same, with these weights: gl.LSTM, GRU, RNN, else gl.Recurrent with the cell.
 
-        A layer holds no first states and no lengths, but takes them at each call. Where the file holds some that
-        are not zero, ``ignore_states=True`` leaves them to the caller: ``layer(x, operator.states,
-        lengths=operator.sequence_lens)``. ``options`` go to the constructor (device, dtype, ...); layout 1 gives
-        ``batch_first=True``. Raises FormatError for states and lengths in the file unless they are to be ignored,
-        for the direction "reverse", and for directions with unlike activations; ``run`` serves all of these.
+        A layer has no initial states and lengths of its own; it takes them at each call. If the file holds some that
+        are not zero, ``ignore_states=True`` leaves them to you: ``layer(x, operator.states,
+        lengths=operator.sequence_lens)``. ``options`` go to the constructor (device, dtype, ...); layout 1 becomes
+        ``batch_first=True``. Raises FormatError for states and lengths in the file unless they are ignored, for the
+        direction "reverse", and for directions with different activations; ``run`` supports all of these.
         """
         return layer_of([self], ignore_states, **options)
 

@@ -87,10 +87,10 @@ class Forecaster(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any = None, *, run: Run | None = None) -> Self:
-        """Learn the series ``fit(y)``, or y with covariates ``fit(X, y)``; see the class. Returns self.
+        """Train on the series, ``fit(y)``, or on y with covariates, ``fit(X, y)``; see the class. Returns self.
 
-        ``run`` is for commands: files, checkpoints, progress. Raises ShapeError for data that do not fit and for
-        fewer rows than a window and a horizon need, DTypeError for what is no number.
+        ``run`` is for commands: files, checkpoints, progress. Raises ShapeError for data that do not fit and for fewer
+        rows than a window and a horizon need, DTypeError for anything but numbers.
         """
         self.check_params()
         self._layout, table = Layout.of(X, y, self.known)
@@ -126,10 +126,10 @@ class Forecaster(Estimator):
         return self
 
     def predict(self, X: Any = None, *, steps: int | None = None, after: Any = None) -> np.ndarray:
-        """The forecast of the mean: (n,) for a series (N,), (n, K) for (N, K).
+        """Forecast the mean: (n,) for a series (N,), (n, K) for (N, K).
 
-        X (n, D) are the covariates of the rows to forecast; without any, ``steps`` (by default ``horizon``) says how
-        many. ``after`` is the past to go on from: y or (X, y); by default that of the training data. Raises
+        X (n, D) are the covariates of the rows to forecast; without any, ``steps`` is their number (default:
+        ``horizon``). ``after`` is the past to continue from: y or (X, y); by default the training data. Raises
         NotFitted, and ShapeError for data that do not fit.
         """
         mean, _ = self._predict(X, steps, after, intervals=False)
@@ -170,10 +170,10 @@ class Forecaster(Estimator):
         return self
 
     def backtest(self, X: Any, y: Any = None, *, start: int, steps: int | None = None, stride: int = 1) -> Forecasts:
-        """Forecasts of ``steps`` rows from every origin ``start, start + stride, ...``, each from the rows before it.
+        """Forecast ``steps`` rows from every origin ``start, start + stride, ...``, each from the rows before it.
 
-        The data are ``fit``'s, longer by what is to be forecast; the model is not trained anew (a rolling origin,
-        Tashman 2000). Raises ShapeError where there are fewer rows than a window before ``start`` or ``steps`` after.
+        The data are those of ``fit`` with the rows to forecast appended; the model is not retrained (rolling origin,
+        Tashman 2000). Raises ShapeError for fewer rows than a window before ``start`` or fewer than ``steps`` after.
         """
         self.check_is_fitted()
         table = self._layout.table(X, y)

@@ -80,10 +80,10 @@ class SequenceClassifier(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, run: Run | None = None) -> Self:
-        """Learn from sequences and their labels; see the class. Returns self.
+        """Train on sequences and their labels; see the class. Returns self.
 
         ``run`` is for commands. Raises ShapeError and DTypeError for data and parameters that do not fit, FormatError
-        for a file of vectors that is none.
+        for an invalid file of vectors.
         """
         self.check_params()
         labels = labels_of(y)
@@ -131,10 +131,10 @@ class SequenceClassifier(Estimator):
         return float((predicted == labels).mean())
 
     def explain(self, X: Any) -> tuple[np.ndarray, list[np.ndarray]]:
-        """(probabilities (N, classes), the weight of each step of each sequence, which sum to 1).
+        """Return the probabilities (N, classes) and the weight of each step of each sequence, which sum to 1.
 
-        With ``pooling="attention"`` the weights are attention's; with "max" they say how many units had their maximum
-        at a step. The steps of a text are its words: see ``words``. Raises NotFitted.
+        With ``pooling="attention"`` the weights are the attention weights; with "max" they are the share of units with
+        their maximum at a step. The steps of a text are its words: see ``words``. Raises NotFitted.
         """
         self.check_is_fitted()
         sequences = self._sequences(X)

@@ -91,10 +91,10 @@ class Transcriber(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, run: Run | None = None) -> Self:
-        """Learn the texts y of the waves X; see the class. Returns self.
+        """Train on the waves X and their texts y; see the class. Returns self.
 
         ``run`` is for commands: files, checkpoints, progress. Raises ShapeError for data that do not fit, and for a
-        wave that is too short for its text; DTypeError for waves that are no numbers and texts that are none.
+        wave that is too short for its text; DTypeError for waves that are not numbers and texts that are not strings.
         """
         self.check_params()
         waves = waves_in(X, self.dtype)

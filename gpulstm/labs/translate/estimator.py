@@ -89,11 +89,11 @@ class Translator(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None, run: Run | None = None) -> Self:
-        """Learn to translate the sentences X into y; see the class. Returns self.
+        """Train on the sentences X and their translations y; see the class. Returns self.
 
-        ``validation``, (X, y) of other sentences, takes the place of a share of the training data. ``run`` is for
+        ``validation``, (X, y) of other sentences, replaces the held-out share of the training data. ``run`` is for
         commands: files, checkpoints, progress. Raises ShapeError for data that do not fit, naming the sentence,
-        DTypeError for what is no text, FormatError where level is "bpe" and tokenizers is not installed.
+        DTypeError for anything but strings, FormatError if level is "bpe" and tokenizers is not installed.
         """
         self.check_params()
         sources, targets = pairs_in("X", X, "y", y)
@@ -119,7 +119,7 @@ class Translator(Estimator):
         return self
 
     def predict(self, X: Any, *, beam_width: int | None = None, length_penalty: float | None = None) -> list[str]:
-        """The translation of each sentence; of an empty one an empty one.
+        """Return the translation of each sentence; that of an empty one is empty.
 
         ``beam_width`` and ``length_penalty`` replace the parameters. Raises NotFitted, ShapeError, DTypeError.
         """
