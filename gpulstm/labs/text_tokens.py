@@ -71,7 +71,7 @@ class Tokens:
     def __getitem__(self, part: slice) -> np.ndarray:
         if not isinstance(part, slice) or part.step not in (None, 1):
             raise DTypeError(f"tokens: want a slice of neighbours, as tokens[3:7], got [{part!r}]")
-        wanted, arrays = self._part[part], [np.empty(0, np.int64)]
+        wanted, arrays = self._part[part], [np.empty(0, np.int64)]  # which makes the others int64
         start = wanted.start
         while start < wanted.stop:
             number = bisect.bisect_right(self._ends, start)
@@ -88,4 +88,4 @@ class Tokens:
             raise FormatError(f"{file}: want {count} tokens from token {start} on, got {len(numbers)}: it was cut off")
         if (largest := int(numbers.max(initial=0))) >= self._size:
             raise FormatError(f"{file}: want numbers below {self._size}, the size of the vocabulary, got {largest}")
-        return numbers.astype(np.int64)
+        return numbers
