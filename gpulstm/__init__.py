@@ -2,7 +2,7 @@
 
 >>> import gpulstm as gl
 >>> lstm = gl.LSTM(input_size=8, hidden_size=64)
->>> output, (h_n, c_n) = lstm(x)  # x (T, B, 8)
+>>> output, (h_n, c_n) = lstm(np.zeros((20, 4, 8), np.float32))  # x (T, B, 8)
 """
 
 import importlib

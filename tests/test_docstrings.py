@@ -20,8 +20,8 @@ from gpulstm.labs import ESTIMATORS
 from tests.conftest import require
 
 MODULES = (
-    "", ".functional", ".data", ".io", ".io.keras", ".io.onnx", ".io.torch", ".train", ".optim", ".schedules", ".plot",
-    ".torch",
+    "", ".cells", ".data", ".functional", ".io", ".io.keras", ".io.onnx", ".io.torch", ".optim", ".plot", ".schedules",
+    ".torch", ".train",
 )  # fmt: skip
 NEEDS = {"gl.io.onnx": "onnx", "gl.plot": "matplotlib", "gl.torch": "torch"}  # what a module's examples need
 
@@ -38,6 +38,7 @@ ARRAYS = {
 METHODS = ("forward", "fit")
 
 NO_SHAPE = {  # name -> why its arguments have no shapes to tell
+    "gl.cells.Product": "weight is a name",
     "gl.LanguageModel": "X is text",
     "gl.Translator": "X and y are texts",
     "gl.VariationalDropout": "input is a rate",
@@ -63,7 +64,7 @@ def public_names() -> dict[str, tuple[Any, str]]:
             continue
         for name in getattr(module, "__all__", None) or defined_in(module):
             thing = getattr(module, name)
-            if not isinstance(thing, types.ModuleType) and id(thing) not in seen:
+            if callable(thing) and id(thing) not in seen:
                 seen.add(id(thing))
                 found[f"{prefix}.{name}"] = (thing, NEEDS.get(prefix, ""))
     return found
@@ -136,6 +137,18 @@ def test_the_examples_of_a_docstring(name, tmp_path, monkeypatch):
         said = failures(name, thing, **names)
     gl.set_num_threads(threads)
     assert not said, "".join(said)
+
+
+@pytest.mark.parametrize("name", ["gl", "gl.io.onnx", "gl.io.torch", "gl.torch"])
+def test_the_examples_of_a_module(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    needed = NEEDS.get(name, "")
+    names = {needed: require(needed)} if needed else {}
+    module = importlib.import_module(name.replace("gl", "gpulstm", 1))
+    said: list[str] = []
+    test = doctest.DocTestParser().get_doctest(module.__doc__, {"gl": gl, "np": np, **names}, name, None, 0)
+    result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=said.append)
+    assert result.attempted >= 3 and not said, "".join(said)
 
 
 def test_the_lists_of_exceptions_hold_names_that_exist():

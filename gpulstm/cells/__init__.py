@@ -15,7 +15,11 @@ STEPS: dict[str, Cell] = {
 
 
 def find(cell: str | Cell) -> Cell:
-    """The cell itself or by its name; raises NoKernel, naming the cells there are."""
+    """Return the cell with this name, or the Cell itself; raises NoKernel, listing the names, for an unknown one.
+
+    >>> gl.cells.find("lstm").gates
+    ('i', 'f', 'g', 'o')
+    """
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str) or cell not in CELLS:

@@ -12,19 +12,28 @@ from gpulstm.cells.row import check_row
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the table of cells; G gates of H units.
+    """Describes a recurrent cell: its equations, their derivative, and its entry in the table of cells.
 
-    ``forward(xp, zx, zr, states, extra) -> (states, saved)`` is one time step. zx and zr are the (B, G*H)
-    pre-activations from the input and from the previous h, each with its bias, gates side by side in the
-    order of ``gates``; states are (B, H) arrays in the order of ``states``, h first; extra are the further
-    parameters that are no matrices. saved begins with the activated gates in their order.
+    ``forward(xp, zx, zr, states, extra) -> (states, saved)`` is one time step of G gates with H units each. zx and zr
+    (B, G*H) are the pre-activations from the input and from the previous h, each with its bias, gates side by side in
+    the order of ``gates``; states are (B, H) arrays in the order of ``states``, h first; extra are the further
+    parameters that are not matrices. saved begins with the activated gates in order.
 
-    ``backward(xp, dstates, saved, extra) -> (dzx, dzr, dstates_prev, dextra)`` is its derivative; the part of
-    h_prev that goes through a product is the time loop's, and dstates_prev[0] is what reaches h_prev besides
-    (None for nothing).
+    ``backward(xp, dstates, saved, extra) -> (dzx, dzr, dstates_prev, dextra)`` is its derivative. The time loop adds
+    the part of dh_prev that goes through a product; dstates_prev[0] is the rest, or None.
 
-    Neither changes an array that it is given. ``gl.check_cell`` holds both, and the kernel, against one another.
-    Raises ShapeError for a row that contradicts itself.
+    Neither may modify its arguments. ``gl.check_cell`` compares both, and the kernel, with one another. Raises
+    ShapeError for fields that contradict each other.
+
+    >>> def forward(xp, zx, zr, states, extra):
+    ...     n = xp.tanh(zx + zr)
+    ...     return (0.9 * states[0] + 0.1 * n,), (n,)
+    >>> def backward(xp, dstates, saved, extra):
+    ...     dz = 0.1 * dstates[0] * (1 - saved[0] ** 2)
+    ...     return dz, dz, (0.9 * dstates[0],), ()
+    >>> leaky = gl.cells.Cell("leaky", ("n",), ("h",), forward, backward, direct=True)
+    >>> gl.Recurrent(leaky, 3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
+    (5, 2, 4)
     """
 
     name: str
@@ -94,7 +103,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Extra:
-    """A further parameter of a cell: a vector (blocks*H,), or a matrix (blocks*H, H) that ``products`` use."""
+    """A further parameter of a cell: a vector (blocks*H,), or a matrix (blocks*H, H) that ``products`` use.
+
+    Cell raises ShapeError for one that does not fit.
+
+    >>> gl.cells.CELLS["peephole"].extra
+    (Extra(name='weight_ch', blocks=3, matrix=False, initial=None),)
+    """
 
     name: str
     blocks: int
@@ -104,10 +119,13 @@ class Extra:
 
 @dataclass(frozen=True)
 class Product:
-    """One product of a step: the columns ``gates`` of zr get source times the transposed ``rows`` of the weight.
+    """One product of a step: the columns ``gates`` of zr are source times the transposed ``rows`` of the weight.
 
-    source is the name of a state, for its value before the step, or "inner"; weight is "w_hh" or the name of
-    an extra. gates and rows count in blocks of H.
+    source is the name of a state, meaning its value before the step, or "inner"; weight is "w_hh" or the name of an
+    extra. gates and rows count in blocks of H. Cell raises ShapeError for one that does not fit.
+
+    >>> gl.cells.CELLS["lstm"].products
+    (Product(source='h', weight='w_hh', gates=slice(0, 4, None), rows=None),)
     """
 
     source: str
@@ -129,9 +147,13 @@ class Product:
 class Inner:
     """The half of a step before its inner product (reset-before GRU, full peepholes).
 
-    ``forward(xp, zx, zr, states, extra) -> v (B, H)``, what is multiplied; the columns of zr that wait for it
-    are not yet filled. ``Cell.forward`` then sees zr whole. ``backward(xp, dv, dzx, dzr, dstates, saved, extra)
-    -> (dzx, dzr, dstates_prev)`` completes what ``Cell.backward`` returned.
+    ``forward(xp, zx, zr, states, extra) -> v (B, H)`` returns the factor of the product; the columns of zr that wait
+    for it are not yet filled. ``Cell.forward`` then gets the complete zr. ``backward(xp, dv, dzx, dzr, dstates, saved,
+    extra) -> (dzx, dzr, dstates_prev)`` completes the result of ``Cell.backward``. Making one raises no error.
+
+    >>> from gpulstm.cells import gru
+    >>> isinstance(gru.cell("before").inner, gl.cells.Inner)
+    True
     """
 
     forward: Callable[..., Any]
@@ -140,11 +162,14 @@ class Inner:
 
 @dataclass(frozen=True)
 class Kernels:
-    """The cell's step in C++: ``struct`` in kernels/cells/<file>.cuh, or in a .cuh file of the user's own, by its path.
+    """The cell's step in C++: ``struct`` in kernels/cells/<file>.cuh, or in your own .cuh file, given by its path.
 
-    What such a struct is stands in kernels/cell.cuh, and kernels/step.cu makes the GPU's kernels of it; its gates,
-    states and vectors are those of the cell, in their order. A file of the user's own is read when a sequence first
-    uses it. What is written to it later counts for rows made after that.
+    kernels/cell.cuh describes such a struct, and kernels/step.cu makes the GPU's kernels from it; its gates, states and
+    vectors are those of the cell, in their order. Your own file is read when a sequence first uses it; later changes
+    apply to cells made after them. Making one raises no error.
+
+    >>> gl.cells.CELLS["lstm"].kernel.struct
+    'Lstm'
     """
 
     file: str

@@ -2,7 +2,7 @@
 
 >>> from gpulstm.torch import LSTM
 >>> lstm = LSTM(input_size=8, hidden_size=64)  # a torch.nn.Module with the parameters of torch.nn.LSTM
->>> output, (h_n, c_n) = lstm(torch.zeros(5, 2, 8))  # tensors
+>>> output, (h_n, c_n) = lstm(torch.zeros(20, 4, 8))  # tensors
 
 The arithmetic is gpulstm's: its compiled engine on the processor, its kernels on a GPU. Nothing else in the package
 imports torch. memory.py shares memory with torch, call.py is what torch differentiates, module.py, layers.py

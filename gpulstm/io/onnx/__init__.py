@@ -1,10 +1,10 @@
 """Recurrent networks from and for ONNX; needs the package onnx.
 
->>> file = gl.io.onnx.load("model.onnx")
->>> print(file)  # the LSTM, GRU and RNN operators with their names and sizes
->>> lstm = file.layer("lstm")  # a gl.LSTM with these weights
->>> Y, Y_h, Y_c = file.operators["lstm"].run(X)  # as ONNX defines it
->>> gl.io.onnx.save("model.onnx", model)  # onnxruntime runs it with equal results
+>>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))  # onnxruntime computes the same results
+>>> file = gl.io.onnx.load("model.onnx")  # print(file) lists the LSTM, GRU and RNN operators
+>>> file.layer("l0.lstm")  # a gl.LSTM with these weights
+LSTM(3, 4)
+>>> Y, Y_h, Y_c = file.operators["l0.lstm"].run(np.zeros((5, 2, 3), np.float32))  # as ONNX defines it
 """
 
 from collections.abc import Iterable, Mapping

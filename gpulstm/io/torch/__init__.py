@@ -1,8 +1,9 @@
 """State dicts in PyTorch's files, without PyTorch: read, written, and made into layers.
 
->>> state = gl.io.torch.load("model.pt")  # no code in the file is run
->>> lstm = gl.io.torch.from_state_dict(state, prefix="encoder.rnn.")
->>> gl.io.torch.save("lstm.pt", lstm.state_dict())  # torch.load("lstm.pt") reads it
+>>> gl.io.torch.save("lstm.pt", gl.LSTM(3, 4).state_dict())  # torch.load("lstm.pt") reads it
+>>> state = gl.io.torch.load("lstm.pt")  # no code in the file is run
+>>> gl.io.torch.from_state_dict(state)  # prefix="encoder.rnn." selects a layer of a model
+LSTM(3, 4)
 
 gpulstm's names, shapes and gate orders are PyTorch's, so a state dict needs no conversion.
 """
