@@ -101,7 +101,7 @@ class StepLR(Schedule):
 
 
 class CosineWarmup(Schedule):
-    """Raises lr linearly for W = ``warmup_steps``, then lowers it along half a cosine to ``min_lr``::
+    """Increases lr linearly for W = ``warmup_steps``, then decreases it along half a cosine to ``min_lr``:
 
         k < W:        lr = base_lr * (k + 1) / (W + 1)
         W <= k < N:   lr = min_lr + (base_lr - min_lr) * (1 + cos(pi * (k - W) / (N - W))) / 2

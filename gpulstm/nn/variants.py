@@ -1,7 +1,4 @@
-"""The recurrent layers beside the LSTM, and their single steps: each is gl.Recurrent with its cell.
-
-The arguments that change the equation are described here, ``num_layers`` and all others in gl.Recurrent.
-"""
+"""The recurrent layers beside the LSTM and their single steps; gl.Recurrent describes the arguments they share."""
 
 from typing import Any, ClassVar, Unpack
 
@@ -83,7 +80,9 @@ class PeepholeLSTM(Recurrent):
 
 
 class CoupledLSTM(Recurrent):
-    """An LSTM with i = 1 - f (CIFG, Greff et al. 2017); gates f, g, o. Shapes and errors as for gl.Recurrent.
+    """An LSTM without an input gate of its own: i = 1 - f (CIFG, Greff et al. 2017); gates f, g, o.
+
+    ``output, (h_n, c_n) = layer(x, (h_0, c_0))``, with shapes and errors as for gl.Recurrent.
 
     >>> gl.CoupledLSTM(3, 4).weight_ih_l0.shape  # 3 gates
     (12, 3)

@@ -9,7 +9,7 @@ from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class Adagrad(Optimizer):
-    """Adagrad (Duchi, Hazan & Singer 2011), as ``torch.optim.Adagrad``::
+    """Adagrad (Duchi, Hazan & Singer 2011), as ``torch.optim.Adagrad``:
 
         g   = g + weight_decay * p
         sum = sum + g^2

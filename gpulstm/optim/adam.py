@@ -15,7 +15,7 @@ from gpulstm.optim.table import CHUNK, address, first_chunks, to_device
 
 
 class Adam(Optimizer):
-    """Adam (Kingma & Ba 2015), as ``torch.optim.Adam``::
+    """Adam (Kingma & Ba 2015), as ``torch.optim.Adam``:
 
         g = g + weight_decay * p
         m = beta1 * m + (1 - beta1) * g
@@ -118,7 +118,7 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as ``torch.optim.AdamW``::
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as ``torch.optim.AdamW``:
 
         p = (1 - lr * weight_decay) * p
 

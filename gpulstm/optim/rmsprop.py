@@ -10,7 +10,7 @@ from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class RMSprop(Optimizer):
-    """RMSprop (Hinton's lecture 6e, 2012; centered: Graves 2013), as ``torch.optim.RMSprop``::
+    """RMSprop (Hinton's lecture 6e, 2012; centered: Graves 2013), as ``torch.optim.RMSprop``:
 
         g          = g + weight_decay * p
         square_avg = alpha * square_avg + (1 - alpha) * g^2

@@ -11,7 +11,7 @@ from gpulstm.optim.optimizer import Optimizer, with_decay
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, as ``torch.optim.SGD``::
+    """Stochastic gradient descent, as ``torch.optim.SGD``:
 
         g = g + weight_decay * p
         b = momentum * b + (1 - dampening) * g      b = g at the first step
