@@ -7,17 +7,18 @@ import inspect
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpulstm as gl
-from gpulstm import random
+from gpulstm import engine, random
 from gpulstm.cells import lstm
 from gpulstm.errors import FormatError
 from gpulstm.guide import PAGES, page_file, page_title, pages
-from tests.conftest import require
+from tests.conftest import require, skip
 from tests.test_io_keras_versions import ARCHIVE
 
 UPDATE = bool(os.environ.get("GPULSTM_GUIDE_UPDATE"))
@@ -36,6 +37,8 @@ def run(page: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in EMULATED])
 def test_the_code_of_a_page(page, tmp_path):
+    if reason := engine.why_none() or engine.why_cannot_compile():
+        skip(reason)
     if page == "from_pytorch":
         require("torch")
     if page == "from_keras":
@@ -52,8 +55,6 @@ def test_the_code_of_a_page_for_a_gpu(page, tmp_path, emulated):
 
 def keras_model(folder: Path) -> Path:
     """A model that Keras itself has saved."""
-    import zipfile
-
     with zipfile.ZipFile(ARCHIVE) as archive:
         return Path(archive.extract("keras-3.15/masked.keras", folder / "keras"))
 

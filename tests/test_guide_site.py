@@ -178,6 +178,15 @@ def test_every_page_looks_right(browser, site, width, scheme):
 
 
 @pytest.mark.slow
+def test_text_that_is_hard_to_read_is_seen(browser, tmp_path):
+    page = tmp_path / "page.html"
+    words = '<p style="color: {}">words</p>'
+    page.write_text(f"<main>{words.format('#999')}{words.format('#555')}</main>")
+    show(browser, page, 400, "light")
+    assert browser.execute_script(CONTRAST) == [words.format("#999")]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_reader_finds_a_name_and_moves_through_the_guide(browser, site, width):
     from selenium.webdriver.common.by import By

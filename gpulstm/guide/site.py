@@ -153,7 +153,8 @@ def _linkify(context: Any, html: str, **options: Any) -> Markup:
         page = pdoc.render_helpers.relative_link(here, module)
         return f'<a href="{page}{"#" * bool(qualname)}{qualname}">{found[0]}</a>'
 
-    return pdoc.render_helpers.linkify(context, _NAMES.sub(linked, html), **options)
+    made = pdoc.render_helpers.linkify(context, _NAMES.sub(linked, html), **options)
+    return Markup(re.sub(r'(?<==gl)<a href="[^"]*">(\.[\w.]+)</a>', r"\1", made))  # pdoc takes =gl.name for a .name
 
 
 def _place(path: list[str], documented: dict[str, pdoc.doc.Module]) -> tuple[str, str]:
