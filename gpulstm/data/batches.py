@@ -21,7 +21,7 @@ class Batches(Passes):
     batch is a tuple with one entry per column, or that entry itself for one column. The last batch may be smaller;
     ``drop_last`` skips it. With a ``generator`` every pass has a new order.
 
-    Batches of arrays alone are ``batch_first``: rows (B, T, D) of an array (N, T, D) fit ``gl.LSTM(D, H,
+    Batches without sequences are ``batch_first``: rows (B, T, D) of an array (N, T, D) fit ``gl.LSTM(D, H,
     batch_first=True)``.
 
     ``value`` pads the sequences: a number for all columns of sequences, or a list with one entry per column (None for
@@ -29,7 +29,7 @@ class Batches(Passes):
     same type.
 
     Raises ShapeError for columns of different lengths, for sequences that differ in more than their length, for
-    ``batch_first=False`` with arrays alone and for a batch_size below 1; DTypeError for anything but numbers and for a
+    ``batch_first=False`` without sequences and for a batch_size below 1; DTypeError for anything but numbers and for a
     ``value`` that a column's type cannot hold.
 
     >>> sentences, classes = [[5, 3, 8], [2]], np.array([0, 1])

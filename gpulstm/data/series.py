@@ -147,10 +147,10 @@ class Streams(Passes):
         super().__init__(batches)
 
     def share(self, rank: int, size: int) -> Self:
-        """What process ``rank`` of ``size`` takes of every batch.
+        """Return a data set with the part of every batch that process ``rank`` of ``size`` takes.
 
         These are the columns from ``streams * rank // size`` up to ``streams * (rank + 1) // size``. There are as many
-        batches as in the whole, and a state of the whole fits every share, and the other way round. Raises ShapeError
+        batches as in the whole, and the states of the whole and of its shares are interchangeable. Raises ShapeError
         for more processes than streams, and for a rank that is not below size.
         """
         columns = columns_of(self.streams, rank, size)

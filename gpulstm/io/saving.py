@@ -58,7 +58,7 @@ def load(path: str | Path, x: Any = None) -> Any:
     returns the file's dict with these objects in it; plain values come from the file. An object that the file lacks is
     refused by name, and so is a state without an object. If one state does not fit, none is loaded.
 
-    ``gl.load(path)`` returns the dict alone, with states as dicts of NumPy arrays.
+    ``gl.load(path)`` returns the dict, with states as dicts of NumPy arrays.
 
     Raises FormatError for a file that is damaged, has another format, or has other parts than x; the errors of the
     objects' ``load_state_dict``, with the path in front; OSError if the file cannot be read.

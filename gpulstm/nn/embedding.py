@@ -48,10 +48,10 @@ class Embedding(Module):
         return self.embedding_dim
 
     def forward(self, ids: Any) -> Tensor:
-        """ids (...), integers below num_embeddings in an array, Tensor or list -> (..., embedding_dim).
+        """Look up the rows: ids (...), integers in an array, Tensor or list, each below num_embeddings -> (..., D).
 
-        Raises DTypeError for what is no integer, ShapeError for an id out of range or a ragged list, and DeviceError
-        for a Tensor on another device; a list or an array goes to the device of the weight.
+        Raises DTypeError for anything but integers, ShapeError for an id out of range or a ragged list, and DeviceError
+        for a Tensor on another device; a list or an array is copied to the device of the weight.
         """
         ids = as_ids(ids, "ids", self.weight)
         check_device("ids", ids, weight=self.weight)

@@ -60,7 +60,7 @@ class Forecaster(Estimator):
         Which columns of X are known in advance, by number or by name: None means all. The others are read only up to
         the last row of the past.
     coverages
-        The prediction intervals to train, as shares: (0.8, 0.95). () trains the mean alone.
+        The prediction intervals to train, as shares: (0.8, 0.95). () trains only the mean.
     patch
         Rows that the LSTM reads as one step: 24 makes it read hours day by day.
     relative
@@ -69,9 +69,9 @@ class Forecaster(Estimator):
     noise
         Standard deviation of the noise that training adds to the targets in the window, after standardisation.
 
-    Data are standardised by the training part alone. If too few rows would be left for training, none are held out.
-    Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before ``fit``. The other
-    parameters are those of ``Estimator``.
+    Data are standardised with the mean and deviation of the training part. If too few rows would be left for training,
+    none are held out. Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before
+    ``fit``. The other parameters are those of ``Estimator``.
     """
 
     window: int | None = None
@@ -197,7 +197,7 @@ class Forecaster(Estimator):
         return Forecasts(origins, np.concatenate(means), truth, bounds)
 
     def future_rows(self, known: np.ndarray) -> np.ndarray:
-        """Covariates (n, D) for ``predict`` from those known in advance alone, (n, known); ShapeError for others."""
+        """Make covariates (n, D) for ``predict`` from those known in advance, (n, known). Raises ShapeError."""
         self.check_is_fitted()
         if known.ndim != 2 or known.shape[1] != len(self._layout.known) or not self._layout.known:
             want = f"(steps, {len(self._layout.known)}), the covariates that are known in advance"

@@ -57,9 +57,9 @@ class SequenceClassifier(Estimator):
     class_weight
         None, "balanced" (each class weighs the same) or a dict of weights above 0 by label, 1 for labels without.
 
-    Sequences of numbers are standardised by the training part. Raises ShapeError or DTypeError for data and parameters
-    that do not fit, FormatError for a damaged file of vectors, NotFitted before ``fit``. The other parameters are those
-    of ``Estimator``.
+    Sequences of numbers are standardised with the mean and deviation of the training part. Raises ShapeError or
+    DTypeError for data and parameters that do not fit, FormatError for a damaged file of vectors, NotFitted before
+    ``fit``. The other parameters are those of ``Estimator``.
     """
 
     hidden_size: int = 32

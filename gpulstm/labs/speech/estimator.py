@@ -119,10 +119,11 @@ class Transcriber(Estimator):
         return self.learn(tokens, parts, digest_of(waves, texts), run)
 
     def learn(self, tokens: Sequence[str], parts: Parts, digest: str, run: Run | None = None) -> Self:
-        """``fit`` for a program that makes its own data sets, of batches as ``Utterances`` has them.
+        """``fit`` for a program that makes its own data sets, with batches like those of ``Utterances``.
 
-        ``parts(hearing, numbers, generator)`` returns those for training and validation (or None); ``numbers`` are the
-        classes of the tokens. ``digest`` stands for the data where a run is resumed. Raises ShapeError for no token.
+        ``parts(hearing, numbers, generator)`` returns the data sets for training and validation (or None); ``numbers``
+        are the classes of the tokens. ``digest`` identifies the data when a run is resumed. Raises ShapeError if there
+        are no tokens.
         """
         self.check_params()
         if not tokens:
