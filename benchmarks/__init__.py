@@ -1,8 +1,9 @@
-"""What is measured, and how: seven commands, each run from the top of a checkout.
+"""What is measured, and how: eight commands, each run from the top of a checkout.
 
     python -m benchmarks.recurrent      one LSTM layer beside torch, onnxruntime and a per-gate NumPy loop
     python -m benchmarks.cells          every cell beside torch's way to it, and what each learns of a text
     python -m benchmarks.text           the text lab on a corpus, beside published figures
+    python -m benchmarks.parallel       several processes on this machine: sums, and the text lab's speed
     python -m benchmarks.gpu            everything that needs an NVIDIA GPU, in under 8 minutes
     python -m benchmarks.tune           which path is the fastest on the GPU that is here, for path="auto"
     python -m benchmarks.registers      what the CUDA kernels take of a multiprocessor, by NVRTC alone
@@ -21,5 +22,6 @@ gpulstm's cache folder; model measures nothing, needs no GPU and writes what ``-
     part.py         what the parts of benchmarks.gpu share: warm.py, suite.py, losses.py, cudnn.py, hardware.py
     cost_facts.py, cost_counts.py, cost_tiles.py, cost_times.py    the model: constants, counts, tiles, times
     cost_beside.py, cost_report.py    what stands beside its predictions; its tables
+    cost_links.py, cost_nodes.py    the model of many GPUs: links, and the sums of gradients
     clock.py        how hardware.py measures; products.py: its matrix products
 """

@@ -1,6 +1,6 @@
 """The guide: Markdown pages whose code runs, and the command that makes a site of them and of the docstrings.
 
-    pip install "gpulstm[docs]"
+    pip install ".[docs]"
     python -m gpulstm.guide --out site
 
 The pages are the ``.md`` files beside this one. ``PAGES`` lists them in reading order.

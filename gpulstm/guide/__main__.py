@@ -17,7 +17,7 @@ def main(out: Path, force: bool) -> None:
     try:
         from gpulstm.guide.site import build
     except ImportError as error:
-        sys.exit(f'gpulstm.guide: error: {error}; install what the site needs with: pip install "gpulstm[docs]"')
+        sys.exit(f'gpulstm.guide: error: {error}; install what the site needs with: pip install ".[docs]"')
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

@@ -11,7 +11,7 @@ data. Progress, logs and files come from rank 0 alone. A run saved by n processe
 A module of your own that draws numbers for each sequence draws them for the whole batch and takes its part: in a step
 ``gl.parallel.share()`` is this process's ``Share(first, count, whole)`` of the sequences, None for all of them.
 
-Needs mpi4py and an MPI (``pip install "gpulstm[mpi]"`` brings both).
+Needs mpi4py and an MPI (``pip install ".[mpi]"`` brings both).
 """
 
 from gpulstm.parallel.current import group, init, leave, rank, size

@@ -91,7 +91,7 @@ def _world() -> Any:
         world = _mpi().COMM_WORLD
     except (ImportError, RuntimeError) as error:
         raise ProcessError(
-            f'{name}={asked} tells of several processes, which need mpi4py: pip install "gpulstm[mpi]" ({error})'
+            f'{name}={asked} tells of several processes, which need mpi4py: pip install ".[mpi]" ({error})'
         ) from error
     if world.Get_size() == 1 and asked > 1:
         raise ProcessError(
