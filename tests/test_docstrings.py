@@ -48,7 +48,6 @@ NO_SHAPE = {  # name -> why its arguments have no shapes to tell
     "gl.torch.Module": "a layer of gpulstm decides",
 }
 # Names whose docstring is still to be rewritten: each leaves this list with its new docstring.
-LATER = {"gl.Device", "gl.device", "gl.functional.recurrent", "gl.functional.trace"}
 
 
 def public_names() -> dict[str, tuple[Any, str]]:
@@ -119,7 +118,7 @@ def failures(name: str, thing: Any, **names: Any) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in LATER])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_docstring_has_an_example_errors_and_shapes(name):
     thing, needed = NAMES[name]
     if thing is None:
@@ -127,7 +126,7 @@ def test_a_docstring_has_an_example_errors_and_shapes(name):
     assert complaints(name, thing) == []
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.rpartition(".")[2] not in ESTIMATORS and n not in LATER])
+@pytest.mark.parametrize("name", [n for n in NAMES if n.rpartition(".")[2] not in ESTIMATORS])
 def test_the_examples_of_a_docstring(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     thing, needed = NAMES[name]
@@ -152,7 +151,7 @@ def test_the_examples_of_a_module(name, tmp_path, monkeypatch):
 
 
 def test_the_lists_of_exceptions_hold_names_that_exist():
-    assert not (LATER | NO_SHAPE.keys()) - NAMES.keys()
+    assert not NO_SHAPE.keys() - NAMES.keys()
 
 
 # -- each check finds its fault ------------------------------------------------------------------------------

@@ -82,6 +82,11 @@ def recurrent(
 
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path that cannot
     serve them.
+
+    >>> weights = np.zeros((16, 3)), np.zeros((16, 4))
+    >>> (y, h_n, c_n), pullback = gl.functional.recurrent(np.zeros((5, 2, 3)), None, None, *weights)
+    >>> y.shape
+    (5, 2, 4)
     """
     modes: dict[str, Any] = {"lengths": lengths, "mask": mask, "reset": reset, "zoneout": zoneout}
     modes |= {"recurrent_dropout": recurrent_dropout, "reverse": reverse}
@@ -135,7 +140,12 @@ def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes
     """Every gate and every state at every step: name -> (T, B, H), for the arguments of ``recurrent``.
 
     Gates by the cell's names (LSTM: i, f, g, o), after their activation, and states (h, c) after each step;
-    gates of steps that do not count are zero. Computed by the cell's equations, path "reference".
+    gates of steps that do not count are zero. Computed by the cell's equations, path "reference". Raises ShapeError,
+    DTypeError or DeviceError for arguments that do not fit.
+
+    >>> weights = np.zeros((16, 3)), np.zeros((16, 4))
+    >>> gl.functional.trace(np.zeros((5, 2, 3)), None, None, *weights)["i"][0, 0]
+    array([0.5, 0.5, 0.5, 0.5])
     """
     row = cells.find(cell)
     named = _named(row, arguments)

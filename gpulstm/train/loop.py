@@ -82,12 +82,12 @@ class Run:
         self._begin()
         self._logs = log is not None
         with (
-            Interrupt() as interrupt,
+            self._interrupt as interrupt,
             closing(self._new_log(log)) as self._log,
             closing(self._new_progress(progress if group.is_root else False)) as self._progress,
         ):
             try:
-                self._loop(interrupt)
+                self._loop()
             except (KeyboardInterrupt, SystemExit) as stop:
                 if interrupt.number is None or isinstance(stop, Interrupted | Terminated):
                     raise
@@ -110,13 +110,14 @@ class Run:
         self._recorder = Recorder(self.memory, ["loss", *self.trainer.metrics], self._good, self._team)
         self._source = Source(self.batches, self.trainer.accumulate, self.memory)
         self._axes = Axes(self.trainer.model, self.batches)
+        self._interrupt = Interrupt()
+        self._steps = Steps(self.trainer, self._team, self._recorder, self.memory, self._axes, self._interrupt)
         self._asks = self._team.agree(bool(self.callbacks.given)) != [0]
         self.trainer.model.train()
 
     @np.errstate(all="ignore")  # what is not finite shows in the loss, on a GPU as here
-    def _loop(self, interrupt: Interrupt) -> None:
+    def _loop(self) -> None:
         plan, memory = self.plan, self.memory
-        self._steps = Steps(self.trainer, self._team, self._recorder, memory, self._axes, interrupt)
         while not self._finished():
             group, ended = self._source.draw()
             if group:
