@@ -69,8 +69,9 @@ def _empty(out: Path, force: bool) -> None:
 
 def _page_module(page: str) -> pdoc.doc.Module:
     """A page as a module whose docstring is the page's text, which is what pdoc renders."""
-    text = _with_equations(page_file(page).read_text(encoding="utf-8"))
-    return pdoc.doc.Module(types.ModuleType(f"{GUIDE}.{page}", re.sub(r"<!-- source: .* -->\n", "", text)))
+    text = re.sub(r"<!-- source: .* -->\n", "", _with_equations(page_file(page).read_text(encoding="utf-8")))
+    text = re.sub(rf"\]\(({'|'.join(PAGES)})\.md", r"](\1.html", text)  # links between pages
+    return pdoc.doc.Module(types.ModuleType(f"{GUIDE}.{page}", text))
 
 
 def _reference_module(name: str) -> pdoc.doc.Module:
