@@ -73,6 +73,7 @@ def test_every_page_and_every_public_name_is_there_and_no_link_is_broken(site):
     places = read(site)[(site / "gpulstm.html").resolve()].places
     assert not set(gl.__all__) - places
     assert not broken(site)
+    assert {file.suffix for file in site.rglob("*.*")} == {".html", ".js", ".png"}  # and nothing else that a page wrote
 
 
 def test_a_broken_link_is_seen(tmp_path):

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shutil
+import tempfile
 import types
 import warnings
 from pathlib import Path
@@ -40,8 +41,7 @@ def build(out: Path, force: bool = False) -> dict[str, str]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(pdoc.render.html_module(module, documented), encoding="utf-8")
     for page in PAGES:
-        if "](" in (text := page_file(page).read_text(encoding="utf-8")) and re.search(r"!\[.*?\]\(", text):
-            pages.run(page, out / GUIDE.replace(".", "/"))  # which draws the pictures
+        _draw(page, out / GUIDE.replace(".", "/"))
     (out / "search.js").write_text(pdoc.render.search_index(documented), encoding="utf-8")
     first = f"{GUIDE.replace('.', '/')}/{PAGES[0]}.html"
     (out / "index.html").write_text(_INDEX.format(first=first), encoding="utf-8")
@@ -65,6 +65,16 @@ def _empty(out: Path, force: bool) -> None:
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).write_text("A site made by python -m gpulstm.guide\n", encoding="utf-8")
+
+
+def _draw(page: str, folder: Path) -> None:
+    """Run the code of a page that shows pictures, and put those into the folder."""
+    pictures = re.findall(r"^!\[.*?\]\((.+?)\)$", page_file(page).read_text(encoding="utf-8"), re.M)
+    if pictures:
+        with tempfile.TemporaryDirectory() as place:
+            pages.run(page, Path(place))
+            for picture in pictures:
+                shutil.copy(Path(place) / picture, folder)
 
 
 def _page_module(page: str) -> pdoc.doc.Module:
