@@ -9,7 +9,7 @@ on GitHub, in which NCCL's developers or users tell what they measured.
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from benchmarks.cost_facts import Fact, estimated, published
+from benchmarks.cost_facts import Fact, estimated, measured, published
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Shared:
 
 
 SHARED = Shared(
-    latency=estimated(15, "µs", "two cores of an EPYC 7001 that did other work too"),
-    bandwidth=estimated(1.4, "GB/s", "two cores of an EPYC 7001 that did other work too"),
+    latency=measured(18.6, "µs", "benchmarks/results/parallel-cpu.md: two cores of an EPYC 7001"),
+    bandwidth=measured(2.25, "GB/s", "benchmarks/results/parallel-cpu.md: two cores of an EPYC 7001"),
 )
 
 

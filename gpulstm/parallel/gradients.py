@@ -40,8 +40,11 @@ class _Bucket:
         self.finish()
         with self.backend:
             for parameter, place, has in zip(self.parameters, self._places, has_one, strict=True):
-                if has:
-                    parameter.grad = self.sums[place].reshape(parameter.shape).astype(parameter.dtype)
+                sums, own = self.sums[place].reshape(parameter.shape), parameter.grad
+                if has and own is None:
+                    parameter.grad = sums.astype(parameter.dtype)
+                elif has and own is not None:  # in its own memory: new pages take longer than the sum
+                    own[...] = sums
 
 
 class Gradients:
