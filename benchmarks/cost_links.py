@@ -9,7 +9,7 @@ on GitHub, in which NCCL's developers or users tell what they measured.
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from benchmarks.cost_facts import Fact, estimated, measured, published
+from benchmarks.cost_facts import Fact, measured, published
 
 
 @dataclass(frozen=True)
