@@ -151,7 +151,8 @@ def test_the_examples_of_a_module(name, tmp_path, monkeypatch):
 
 
 def test_the_lists_of_exceptions_hold_names_that_exist():
-    assert not NO_SHAPE.keys() - NAMES.keys()
+    # Of a module whose library is missing NAMES has the module alone.
+    assert not [name for name in NO_SHAPE if not {name, name.rpartition(".")[0]} & NAMES.keys()]
 
 
 # -- each check finds its fault ------------------------------------------------------------------------------
