@@ -1,6 +1,7 @@
 """Prepared corpora: the same tokens as in memory, from any files, killed at any moment, and from strangers."""
 
 import gzip
+import importlib.util
 import io
 import itertools
 import json
@@ -313,7 +314,7 @@ def test_merges_that_are_none(merges, words):
 
 
 def test_byte_pairs_without_their_library(here, monkeypatch):
-    monkeypatch.setattr(text_byte_pairs.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for act in (lambda: prepare(level="bpe"), lambda: lab.train(PROSE, replace(TINY, level="bpe", vocabulary=300))):
         with pytest.raises(
             FormatError, match=r"level: want the library tokenizers for 'bpe', .* pip install tokenizers"

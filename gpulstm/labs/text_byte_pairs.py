@@ -2,7 +2,6 @@
 
 import codecs
 import functools
-import importlib.util
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 
 from gpulstm.errors import FormatError, ShapeError
 from gpulstm.labs.text_vocabulary import CUT, Vocabulary
+from gpulstm.labs.translate.tokens import tokenizers_library
 
 BYTES = 256  # the tokens before the first merge
 LONGEST = 256  # bytes of a token
@@ -58,7 +58,7 @@ class BytePairs(Vocabulary):
             raise ShapeError(
                 f"vocabulary: want at least {BYTES} tokens at level 'bpe', one for every byte, got {limit}"
             )
-        library = _library()
+        library = tokenizers_library()
         tokenizer = library.Tokenizer(library.models.BPE())
         tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         trainer = library.trainers.BpeTrainer(
@@ -80,7 +80,7 @@ class BytePairs(Vocabulary):
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        library = _library()
+        library = tokenizers_library()
         tokenizer = library.Tokenizer(library.models.BPE(vocab=self._numbers, merges=self.merges))
         tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
         return tokenizer
@@ -110,7 +110,7 @@ def _pair(merge: Any) -> tuple[str, str]:
 
 def check_installed() -> None:
     """Raise FormatError where the library is not installed."""
-    _library()
+    tokenizers_library()
 
 
 def _batches(text: str) -> Iterator[str]:
@@ -121,14 +121,3 @@ def _batches(text: str) -> Iterator[str]:
         end = cut.end() if cut else len(text)
         yield text[start:end]
         start = end
-
-
-def _library() -> Any:
-    if importlib.util.find_spec("tokenizers") is None:
-        raise FormatError(
-            "level: want the library tokenizers for 'bpe', which is not installed: pip install tokenizers, or use "
-            "level 'word'"
-        )
-    import tokenizers
-
-    return tokenizers

@@ -108,7 +108,7 @@ class BytePairs:
     @classmethod
     def learn(cls, sentences: Iterable[str], size: int, min_count: int, lowercase: bool) -> Self:
         """``size`` pieces, the special ones and all characters among them, from pairs that come ``min_count`` times."""
-        library = _tokenizers()
+        library = tokenizers_library()
         tokenizer = library.Tokenizer(library.models.BPE(unk_token=SPECIAL[UNKNOWN]))
         changes = [library.normalizers.NFC()] + ([library.normalizers.Lowercase()] if lowercase else [])
         tokenizer.normalizer = library.normalizers.Sequence(changes)
@@ -144,7 +144,7 @@ class BytePairs:
     @classmethod
     def from_json(cls, kept: Any) -> Self:
         """What ``to_json`` gave; raises FormatError for others, and without the library."""
-        library = _tokenizers()
+        library = tokenizers_library()
         try:
             tokenizer = library.Tokenizer.from_str(json.dumps(json.loads(kept)))
         except Exception as error:  # the library raises Exception itself
@@ -162,10 +162,11 @@ def check_level(level: str) -> None:
     if not isinstance(level, str) or level not in LEVELS:
         raise ShapeError(f"level: want {' or '.join(map(repr, LEVELS))}, got {level!r}")
     if level == BytePairs.level:
-        _tokenizers()
+        tokenizers_library()
 
 
-def _tokenizers() -> Any:
+def tokenizers_library() -> Any:
+    """The library for byte pairs; raises FormatError where it is not installed."""
     if importlib.util.find_spec("tokenizers") is None:
         raise FormatError(
             "level: want the library tokenizers for 'bpe', which is not installed: pip install tokenizers (of the "
