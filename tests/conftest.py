@@ -10,6 +10,7 @@ import collections
 import functools
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,6 +109,22 @@ def emulated() -> Any:
         if fault := emulated_cuda.pending_fault():
             pytest.fail(fault)
     backend._forget_devices()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Any:
+    """Chromium, driven by selenium; its console is kept."""
+    program, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    if program is None or driver is None:
+        skip("no chromium and chromedriver were found")
+    webdriver = require("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver)) as started:
+        yield started
 
 
 @pytest.fixture

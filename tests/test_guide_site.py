@@ -1,7 +1,6 @@
 """The site of the guide and the API reference: it is built, and looked at in a real browser."""
 
 import re
-import shutil
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +11,7 @@ from click.testing import CliRunner
 import gpulstm as gl
 from gpulstm.guide import PAGES, docstrings, page_title
 from gpulstm.guide.__main__ import main
-from tests.conftest import require, skip
+from tests.conftest import require
 
 WIDTHS = (390, 1280)
 require("latex2mathml")
@@ -119,21 +118,6 @@ def test_docstrings_become_markdown():
 
 
 # -- in a browser ---------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if browser is None or driver is None:
-        skip("no chromium and chromedriver were found")
-    webdriver = require("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver)) as started:
-        yield started
 
 
 def show(browser, file: Path, width: int, scheme: str) -> None:

@@ -3,7 +3,6 @@
 import base64
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from gpulstm.labs import text as lab
 from gpulstm.labs.text_corpus import Vocabulary
 from gpulstm.labs.text_inspect import LEVELS, inspect
 from gpulstm.labs.text_model import TextModel
-from tests.conftest import require, skip
 
 TEXT = 'a <b>"&\n</script>\tab'
 
@@ -85,20 +83,6 @@ def test_the_command(model, tmp_path, monkeypatch, capsys):
 
 
 # -- in a browser --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    browser, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if browser is None or driver is None:
-        skip("no chromium and chromedriver were found")
-    webdriver = require("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver)) as started:
-        yield started
 
 
 @pytest.mark.slow

@@ -62,12 +62,12 @@ def init(timeout: float | None = None, batch_axes: Any = None) -> Group:
     comm = None if _group.size > 1 else _world()
     if comm is not None:
         here = comm.Split_type(_mpi().COMM_TYPE_SHARED)
-        told = local_rank()
-        _group = Group(comm, here.Get_rank() if told is None else told, here.Get_size())
+        _group = Group(comm)
         sys.excepthook = _end_all
         _say_who(_group)
         _take_cores(here.Get_rank(), here)
-        _take_gpu(_group.local_rank)
+        told = local_rank()
+        _take_gpu(here.Get_rank() if told is None else told)
         state = _group.broadcast(random.generator_state(random.default_generator()))
         random.set_generator_state(random.default_generator(), state)
         for name in OF_RANKS:  # programs that this one starts are none of the processes

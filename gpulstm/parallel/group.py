@@ -31,15 +31,13 @@ _ASK, _HERE, _LEFT = 1, 2, 3  # tags: "do you wait too?", "yes", "I have ended"
 class Group:
     """``size`` processes, of which this one is number ``rank``; ``comm`` is an mpi4py communicator, None for one alone.
 
-    ``local_rank`` numbers the processes of one machine, of which there are ``local_size``. ``timeout`` is how long, in
-    seconds, they wait for one that does not come.
+    ``timeout`` is how long, in seconds, they wait for one that does not come.
     """
 
-    def __init__(self, comm: Any = None, local_rank: int = 0, local_size: int = 1, timeout: float = TIMEOUT) -> None:
+    def __init__(self, comm: Any = None) -> None:
         self.rank: int = 0 if comm is None else comm.Get_rank()
         self.size: int = 1 if comm is None else comm.Get_size()
-        self.local_rank, self.local_size, self.timeout = local_rank, local_size, timeout
-        self.machine, self._comm = socket.gethostname(), comm
+        self.timeout, self.machine, self._comm = TIMEOUT, socket.gethostname(), comm
         self._names = [f"{self.machine}, process {os.getpid()}"]
         self._left: set[int] = set()  # the ranks that have ended
         self._nccl: dict[str, Any] = {}  # the connection of each device; None where there is none
