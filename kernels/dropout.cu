@@ -23,7 +23,7 @@ extern "C" __global__ void dropout(
         unsigned long long draws = 0;
         for (long long k = 4 * four; k < 4 * four + 4 && k < n; ++k) {
             long long number = first + (k < run ? k : k / run * step + k % run);  // a division takes many instructions
-            if (number / 4 != word) draws = split_mix((unsigned long long)seed, (unsigned long long)(word = number / 4));
+            if (number / 4 != word) draws = split_mix((unsigned long long)seed, word = number / 4);
             long long draw = (long long)(draws >> (16 * (number % 4)) & 0xFFFF);
             y[k] = store(load(x[k]) * (draw >= threshold ? (ACC)scale : (ACC)0));
         }

@@ -141,6 +141,7 @@ SWAPS = {
 _ALL_HOLD_IT = "every thread of the block, or of the row, holds the value: any may write it"
 _EQUAL = "of two equal numbers either may be taken"
 _DEFAULT = "callers always define it (functional/cross_entropy.py)"
+_FOUR = "for (long long k = 4 * four; k < 4 * four + 4 && k < n; ++k) {"
 _PROJECTED = "what is projected of an ended sequence is not used, and its gradient is zero; it only must be a number"
 _SHAPE = "all have one shape, and only that is used"
 _ANY_FACTOR = "any factor serves that is not too large; at 1 it is e at most"
@@ -265,8 +266,19 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
         ("if (lane == 0) {", "0 -> 1"): _ALL_HOLD_IT,
     },
     "kernels/dropout.cu": {
-        ("FOR_EACH(word, (n + 3) / 4) {", "3 -> 4"): "a word more, for elements from n on: the break leaves them out",
-        ("FOR_EACH(word, (n + 3) / 4) {", "/ -> *"): "more words, for elements from n on: the break leaves them out",
+        ("FOR_EACH(four, (n + 3) / 4) {", "3 -> 4"): "a thread more, whose elements begin at n: its loop ends at once",
+        (
+            "FOR_EACH(four, (n + 3) / 4) {",
+            "/ -> *",
+        ): "more threads, whose elements begin at n or later: their loops end at once",
+        ("long long word = -1;", "1 -> 2"): "any number that no word has",
+        ("unsigned long long draws = 0;", "0 -> 1"): "every thread computes its first word before it reads one",
+        (_FOUR, "< -> <="): "elements of the next thread too, with the same bits",
+        (_FOUR, "4 -> 5"): "elements of the next threads too, with the same bits",
+        (
+            "if (number / 4 != word) draws = split_mix((unsigned long long)seed, word = number / 4);",
+            "/ -> *",
+        ): "computes the word anew for each element",
     },
     "kernels/embedding.cu": {
         ("if (ids[start] != ids[start + piece - 1]) continue;", "1 -> 2"): (

@@ -298,7 +298,7 @@ def test_texts_that_cannot_be_used(tmp_path, content, words):
 def test_texts_that_cannot_be_read(tmp_path):
     refused(run("text", "train", "missing.txt", *TINY, cwd=tmp_path), "missing.txt: No such file or directory")
     refused(run("text", "train", "two\nlines", *TINY, cwd=tmp_path), "two lines: No such file or directory")
-    refused(run("text", "train", ".", *TINY, cwd=tmp_path), ".: Is a directory")
+    refused(run("text", "train", ".", *TINY, cwd=tmp_path), ".: want a folder that `gpulstm text prepare` wrote")
 
 
 @pytest.mark.parametrize(

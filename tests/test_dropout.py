@@ -9,6 +9,7 @@ import pytest
 from gpulstm.errors import DTypeError, ShapeError
 from gpulstm.functional import dropout
 from gpulstm.functional.dropout import GAMMA, words
+from gpulstm.shares import Share
 
 SEEDS = (0, 1, 1234567, 2**63 - 1, 2**63, 2**64 - 1)
 
@@ -91,6 +92,18 @@ def test_gradient_uses_the_same_mask(device):
     for _ in range(2):
         np.testing.assert_array_equal(device.to_numpy(pullback(x)[0]), device.to_numpy(y))
     assert 0 < np.count_nonzero(device.to_numpy(y)) < y.size
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (2, 5), (3, 8), (7, 8)])
+@pytest.mark.parametrize("before", [0, 1])
+def test_the_share_of_a_batch_has_the_draws_of_its_place_in_the_whole(device, first, last, before):
+    """An array (T, B, D) of the sequences first to last of 8, after ``before`` steps; no row is a whole word."""
+    T, B, D = 5, 8, 3
+    want = kept(11, 0.4, (before + T) * B * D).reshape(before + T, B, D)[before:, first:last]
+    draws = Share(first, last - first, B).draws(want.shape, 1, before)
+    y, pullback = dropout(device.xp.ones(want.shape, np.float64), 0.4, 11, draws)
+    np.testing.assert_array_equal(device.to_numpy(y) != 0, want)
+    np.testing.assert_array_equal(device.to_numpy(pullback(device.xp.ones(want.shape, np.float64))[0]) != 0, want)
 
 
 def test_input_need_not_be_contiguous(device):

@@ -540,7 +540,7 @@ def test_states_that_do_not_fit_change_nothing(device):
         return {**state_dict, "state": {k: dict(state) for k, state in state_dict["state"].items()}}
 
     faults = [
-        (lambda d: d.pop("state"), FormatError, "want what state_dict"),
+        (lambda d: d.pop("state"), FormatError, "want the result of state_dict"),
         (lambda d: d["param_groups"].pop(), FormatError, r"want groups of \[2\] parameters, got \[\]"),
         (
             lambda d: d["param_groups"][0].update(params=[0]),
