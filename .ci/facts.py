@@ -30,7 +30,7 @@ def lowest() -> list[str]:
     for requirement in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]:
         bound = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement)
         if not bound:
-            sys.exit(f"pyproject.toml: want name>=version, got {requirement!r}")
+            sys.exit(f"pyproject.toml: expected name>=version, got {requirement!r}")
         pins[bound[1]] = f"{bound[1]}=={bound[2]}"
     return list(pins.values())
 
@@ -62,4 +62,5 @@ if __name__ == "__main__":
     answers = {answer.__name__: answer for answer in (commands, lowest, pythons)}
     if sys.argv[1:2] not in [[name] for name in answers]:
         sys.exit(__doc__)
-    print(*answers[sys.argv[1]](), sep="\n")
+    for line in answers[sys.argv[1]]():
+        print(line)

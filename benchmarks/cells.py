@@ -180,10 +180,10 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     options.shapes = options.shapes or [Shape.parse(text) for text in (QUICK_SHAPES if options.quick else SHAPES)]
     options.peers = options.peers.split(",")
     if unknown := [name for name in options.peers if name not in PEERS]:
-        parser.error(f"--peers: want some of {', '.join(PEERS)}, got {', '.join(unknown)}")
+        parser.error(f"--peers: expected some of {', '.join(PEERS)}, got {', '.join(unknown)}")
     options.out = options.out or (None if options.quick else harness.RESULTS)
     if options.update and not (options.out and (options.out / f"cells-{options.device}.json").exists()):
-        parser.error(f"--update: want a folder with cells-{options.device}.json, got {options.out}")
+        parser.error(f"--update: expected a folder with cells-{options.device}.json, got {options.out}")
     return options
 
 

@@ -146,7 +146,7 @@ class Comparison:
             if said["error"] <= allowed:
                 loaded[name] = said
             else:
-                self._refuse(name, f"{said['worst']} is off by {said['error']:.2g}, want at most {allowed:g}", case)
+                self._refuse(name, f"{said['worst']} is off by {said['error']:.2g}, expected at most {allowed:g}", case)
         return loaded
 
     def _refuse(self, name: str, why: str, case: dict[str, str]) -> None:

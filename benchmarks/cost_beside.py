@@ -54,7 +54,7 @@ class Measured:
                 record = harness.read(file)
                 found.add(record["machine"]["gpu"], record["rows"])
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{file}: want a result file of benchmarks.gpu, got {error!r}") from error
+                raise ValueError(f"{file}: expected a result file of benchmarks.gpu, got {error!r}") from error
         return found
 
     def add(self, gpu: str, rows: Iterable[dict[str, Any]]) -> None:

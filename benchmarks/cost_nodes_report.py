@@ -94,7 +94,7 @@ def read(folder: Path) -> dict[str, Any] | None:
         record = harness.read(file)
         return {"machine": record["machine"], "rows": [{**row} for row in record["rows"]]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: want a result file of benchmarks.parallel, got {error!r}") from error
+        raise ValueError(f"{file}: expected a result file of benchmarks.parallel, got {error!r}") from error
 
 
 def processes(record: Mapping[str, Any] | None) -> tuple[str, list[dict[str, Any]]]:

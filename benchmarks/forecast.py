@@ -94,7 +94,7 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="the folder for the results")
     options = parser.parse_args(given)
     if options.data is None and not options.quick:
-        parser.error("--data: want ETTh1.csv, or --quick")
+        parser.error("--data: expected ETTh1.csv, or --quick")
     try:
         table = read_table(SUNSPOTS) if options.quick else read_table(options.data, columns=["OT"])
     except (FormatError, OSError) as error:

@@ -150,7 +150,7 @@ def main(given: Sequence[str]) -> int:
     options = parser.parse_args(given)
     chosen = options.only.split(",")
     if unknown := set(chosen) - set(PARTS):
-        parser.error(f"--only: want some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+        parser.error(f"--only: expected some of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
     head = facts.facts("benchmarks.gpu", given, options.commit)
     try:
         backend = device("cuda").backend

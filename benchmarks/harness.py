@@ -40,7 +40,7 @@ def rounded(value: float) -> float:
 def percentiles(samples: Sequence[float]) -> tuple[float, float, float]:
     """(p20, p50, p80), interpolated; raises ValueError without a sample or with one that is not finite."""
     if not samples or not all(math.isfinite(sample) for sample in samples):
-        raise ValueError(f"samples: want at least one, all finite, got {list(samples)[:5]}")
+        raise ValueError(f"samples: expected at least one, all finite, got {list(samples)[:5]}")
     p20, p50, p80 = np.percentile(samples, (20, 50, 80)).tolist()
     return p20, p50, p80
 

@@ -60,7 +60,7 @@ def compare(part: Part, where: str, text: str, settings: Settings, steps: int) -
     for row in off[:3]:
         part.fail(
             f"step {row['step']}: {row['cuda']:.7f} on cuda and {row['cpu']:.7f} on cpu differ by "
-            f"{row['difference']:.1e}, want at most {row['allowed']:.1e}"
+            f"{row['difference']:.1e}, expected at most {row['allowed']:.1e}"
         )
     worst = max(row["difference"] for row in rows)
     stray = (rows[-1]["allowed"] - FLOOR) / FACTOR

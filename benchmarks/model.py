@@ -48,7 +48,7 @@ def shape(text: str) -> Shape:
 def count(text: str) -> int:
     """A whole number above 0, or argparse's error with the reason."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"want a whole number above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
 
 
@@ -60,7 +60,7 @@ def some_of(text: str, known: Iterable[str]) -> list[str]:
     if asked == ["all"]:
         return known
     if unknown := [word for word in asked if word not in spelled]:
-        raise ValueError(f"want all, or some of {', '.join(spelled)}, got {', '.join(map(repr, unknown))}")
+        raise ValueError(f"expected all, or some of {', '.join(spelled)}, got {', '.join(map(repr, unknown))}")
     return list(dict.fromkeys(spelled[word] for word in asked))
 
 
@@ -94,13 +94,13 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
         except ValueError as error:
             parser.error(f"--{name}: {error}")
     if options.cell not in CELLS:
-        parser.error(f"--cell: want one of {', '.join(CELLS)}, got {options.cell!r}")
+        parser.error(f"--cell: expected one of {', '.join(CELLS)}, got {options.cell!r}")
     if reason := why_not(CELLS[options.cell]):
         parser.error(f"--cell: the model has no numbers for {options.cell}: {reason}")
     if not options.results.is_dir():
-        parser.error(f"--results: want a folder, got {options.results}")
+        parser.error(f"--results: expected a folder, got {options.results}")
     if options.json is not None and options.json.is_dir():
-        parser.error(f"--json: want a file, got the folder {options.json}")
+        parser.error(f"--json: expected a file, got the folder {options.json}")
     options.shapes = options.shapes or (NODES_SHAPES if options.nodes else SHAPES)
     try:
         options.measured = Measured.read(options.results)

@@ -49,7 +49,7 @@ class Shape:
             sizes = []
         if len(sizes) not in (4, 6) or min(sizes) < 1 or sizes[5:] > [2]:
             want = "four whole numbers above 0, or with the layers and 1 or 2 directions after them six"
-            raise ValueError(f"shape: want B,T,D,H, {want}, got {text!r}")
+            raise ValueError(f"shape: expected B,T,D,H, {want}, got {text!r}")
         return cls(*sizes)
 
     @classmethod
@@ -57,7 +57,7 @@ class Shape:
         """From "B,T,D,H" alone: one layer in one direction; raises ValueError for anything else."""
         shape = cls.parse(text)
         if shape.loops > 1:
-            raise ValueError(f"shape: want one layer in one direction, got {text!r}")
+            raise ValueError(f"shape: expected one layer in one direction, got {text!r}")
         return shape
 
     @classmethod

@@ -35,7 +35,7 @@ def check(backend: Any, z: Any, want: np.ndarray, precision: str) -> None:
     """Raises ValueError for a product that is not what was asked for: it would not be worth timing."""
     error = np.abs(backend.to_numpy(z).astype(np.float64) - want).max() / np.abs(want).max()
     if not error <= AGREE[precision]:
-        raise ValueError(f"the product is off by {error:.1e}, want at most {AGREE[precision]:g}")
+        raise ValueError(f"the product is off by {error:.1e}, expected at most {AGREE[precision]:g}")
 
 
 def product(backend: Any, factors: Factors, dtype: str, count: int) -> Iterator[dict]:

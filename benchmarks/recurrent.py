@@ -86,19 +86,19 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     try:
         options.threads = [int(count) for count in options.threads.split(",")]
     except ValueError:
-        parser.error(f"--threads: want whole numbers, got {options.threads}")
+        parser.error(f"--threads: expected whole numbers, got {options.threads}")
     for what, known, names in (
         ("peers", SERVES, options.peers),
         ("precisions", AGREEMENT, options.precisions),
     ):
         if unknown := [name for name in names if name not in known]:
-            parser.error(f"--{what}: want some of {', '.join(known)}, got {', '.join(unknown)}")
+            parser.error(f"--{what}: expected some of {', '.join(known)}, got {', '.join(unknown)}")
     if options.device == "cpu" and "tf32" in options.precisions:
         parser.error("--precisions: tf32 is the GPU's")
     options.peers = [name for name in options.peers if options.device in SERVES[name].devices]
     options.out = options.out or (None if options.quick else harness.RESULTS)
     if options.update and not (options.out and (options.out / f"recurrent-{options.device}.json").exists()):
-        parser.error(f"--update: want a folder with recurrent-{options.device}.json, got {options.out}")
+        parser.error(f"--update: expected a folder with recurrent-{options.device}.json, got {options.out}")
     return options
 
 

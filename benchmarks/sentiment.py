@@ -114,7 +114,7 @@ def main(given: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="the folder for the results")
     options = parser.parse_args(given)
     if options.data is None and not options.quick:
-        parser.error("--data: want the folder of rt-polarity, or --quick")
+        parser.error("--data: expected the folder of rt-polarity, or --quick")
     if options.quick:
         data, recipe, name, count = generated(60), QUICK, "made sentences", 2
     else:

@@ -53,7 +53,9 @@ def read(file: Path) -> dict[tuple[str, int, int], np.ndarray]:
                 digit, speaker, index = Path(name).stem.split("_")
                 found[speaker, int(digit), int(index)] = wave_in(packed.read(name), name, RATE)
     except (zipfile.BadZipFile, ValueError) as error:
-        raise FormatError(f"{file}: want the zip of digit_speaker_index.wav, got something else: {error}") from error
+        raise FormatError(
+            f"{file}: expected the zip of digit_speaker_index.wav, got something else: {error}"
+        ) from error
     return found
 
 

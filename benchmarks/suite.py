@@ -2,7 +2,8 @@
 
     python -m benchmarks.suite --out FILE
 
-Runs every test that takes a device, on the device ``cuda`` alone: the others need no GPU, and some want none.
+Runs every test that takes a device, on the device ``cuda`` alone: the others need no GPU, and some need a machine
+without one.
 """
 
 import os

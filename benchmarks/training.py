@@ -38,7 +38,7 @@ def measure(team: Team, task: str, rounds: int, seconds: float) -> list[dict[str
     first, second = losses.values()
     disagreement = float(np.abs(first - second).max() / np.abs(second).max())
     if not disagreement <= AGREE:
-        raise WorkerFailed(f"{task}: want the same losses, got {first} and {second}")
+        raise WorkerFailed(f"{task}: expected the same losses, got {first} and {second}")
     samples = take_turns(workers, rounds, seconds)
     rows: list[dict[str, Any]] = []
     for name in NAMES:

@@ -111,7 +111,7 @@ def arguments(given: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None, metavar="VALUE")
     options = parser.parse_args(given)
     if options.data is None and not options.quick:
-        parser.error("--data: want the folder of Multi30k, or --quick")
+        parser.error("--data: expected the folder of Multi30k, or --quick")
     chosen = {name: getattr(options, name) for name in knobs if getattr(options, name) is not None}
     return options, {**(QUICK if options.quick else RECIPE), **chosen}
 

@@ -85,7 +85,7 @@ class Tuning:
             if error <= allowed:
                 ready[path] = peer
             else:
-                self.refused.append(f"{what}: {worst} is off by {error:.2g}, want at most {allowed:g}")
+                self.refused.append(f"{what}: {worst} is off by {error:.2g}, expected at most {allowed:g}")
         return ready, said
 
     def _in_turns(self, ready: dict[str, Any], what: str, T: int) -> dict[str, float]:
@@ -160,7 +160,7 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     options.precisions = (options.precisions or ("float32" if options.quick else ",".join(PRECISIONS))).split(",")
     for what, known in (("cells", KNOWN), ("precisions", PRECISIONS)):
         if unknown := [name for name in getattr(options, what) if name not in known]:
-            parser.error(f"--{what}: want some of {', '.join(known)}, got {', '.join(unknown)}")
+            parser.error(f"--{what}: expected some of {', '.join(known)}, got {', '.join(unknown)}")
     options.out = options.out or (None if options.quick else cache_folder())
     return options
 

@@ -24,7 +24,7 @@ def one_backend(fn: Callable, given: Sequence[Any], arrays: list[Any]) -> Backen
         names = input_names(fn, len(given))
     for name, x, array in zip(names, given, arrays, strict=True):
         if not (hasattr(array, "dtype") or array is None or isinstance(array, bool | int | float)):
-            raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
+            raise DTypeError(f"{name}: expected an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
     named = list(zip(names, given, arrays, range(len(given)), strict=True))
     named.sort(key=lambda item: not getattr(item[1], "requires_grad", False))
     on_gpu = [array for array in arrays if hasattr(array, "__cuda_array_interface__")]
@@ -62,14 +62,16 @@ def array_of_list(name: str, x: Any, dtype: np.dtype | None) -> np.ndarray:
     try:
         array = CPU.asarray(x)
     except ValueError as error:
-        raise ShapeError(f"{name}: want equal lengths in a list, got {x!r:.60}; see gl.data.pad_sequences") from error
+        raise ShapeError(
+            f"{name}: expected equal lengths in a list, got {x!r:.60}; see gl.data.pad_sequences"
+        ) from error
     if dtype is None or dtype.kind not in "iu" or array.dtype.kind not in "iuf":
         return array
     if array.size and not np.can_cast(array.dtype, dtype):
         info = np.iinfo(dtype)
         exact = bool((np.isfinite(array) & (array == np.trunc(array))).all())
         if not (exact and info.min <= int(array.min()) and int(array.max()) <= info.max):
-            raise DTypeError(f"{name}: want whole numbers from {info.min} to {info.max} for {dtype}, got {x!r:.60}")
+            raise DTypeError(f"{name}: expected whole numbers from {info.min} to {info.max} for {dtype}, got {x!r:.60}")
     return array
 
 
@@ -81,4 +83,6 @@ def renamed(error: GpulstmError, name: str) -> GpulstmError:
 def check_writable(name: str, array: Array) -> None:
     """Raises DTypeError for a read-only array, such as one that np.load mapped or np.broadcast_to made."""
     if not getattr(array.flags, "writeable", True):  # CuPy's are never read-only
-        raise DTypeError(f"{name}: want memory that can be written to, got a read-only array; copy it: array.copy()")
+        raise DTypeError(
+            f"{name}: expected memory that can be written to, got a read-only array; copy it: array.copy()"
+        )

@@ -34,7 +34,7 @@ def _from_dlpack(x: Any) -> np.ndarray:
     try:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError) as error:
-        raise DTypeError(f"array: want one that NumPy can share, got a {type_name(x)}: {error}") from error
+        raise DTypeError(f"array: expected one that NumPy can share, got a {type_name(x)}: {error}") from error
 
 
 class NumpyBackend:
@@ -247,12 +247,12 @@ def _common(given: tuple, arrays: tuple, named: dict[str, Any]) -> Backend:
         backend = _backend_of_one(x)
         if backend is None:
             got = f"{type_name(x)}{_way_to_an_array(x)}"
-            raise DTypeError(f"{_name(k, arrays, named)}: want a NumPy or CuPy array, got {got}")
+            raise DTypeError(f"{_name(k, arrays, named)}: expected a NumPy or CuPy array, got {got}")
         if backend is CPU and type(x) is not np.ndarray:
             check_plain(x, _name(k, arrays, named))
         if not x.dtype.isnative:
             way = f"convert it with x.astype({x.dtype.name!r})"
-            raise DTypeError(f"{_name(k, arrays, named)}: want this machine's byte order, got {x.dtype.str}; {way}")
+            raise DTypeError(f"{_name(k, arrays, named)}: expected this machine's byte order, got {x.dtype.str}; {way}")
         if found is None:
             found, first = backend, k
         elif backend is not found:
@@ -277,9 +277,9 @@ def _on_another_device(name: str, backend: Backend, first: str, found: Backend) 
     array = name if name.isidentifier() else "array"
     way = f"gl.tensor({array}, device={found.name!r})"
     if name == first:  # neither has a name
-        return f"arrays: want all on one device, got {found.name} and {backend.name}; move one, e.g. with {way}"
+        return f"arrays: expected all on one device, got {found.name} and {backend.name}; move one, e.g. with {way}"
     way += f", a Tensor with {array}.to({found.name!r})"
-    return f"{name}: want {found.name}, the device of {first}, got {backend.name}; move it with {way}"
+    return f"{name}: expected {found.name}, the device of {first}, got {backend.name}; move it with {way}"
 
 
 @functools.cache
@@ -372,12 +372,12 @@ def device(name: "str | Device" = "auto") -> Device:
         reason = why_no_cuda()
         return Device("cpu", CPU, reason) if reason else device("cuda")
     if kind != "cuda" or (number and not number.isdecimal()) or str(name).endswith(":"):
-        raise DeviceError(f"device: want 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {name!r}")
+        raise DeviceError(f"device: expected 'auto', 'cpu', 'cuda' or 'cuda:<number>', got {name!r}")
     if reason := why_no_cuda():
         raise DeviceError(f"device {name!r} cannot be used: {reason}")
     cupy = importlib.import_module("cupy")
     index = int(number) if number else cupy.cuda.runtime.getDevice()
     count = cupy.cuda.runtime.getDeviceCount()
     if index >= count:
-        raise DeviceError(f"device {name!r}: want a number below {count}, the GPUs found, got {index}")
+        raise DeviceError(f"device {name!r}: expected a number below {count}, the GPUs found, got {index}")
     return Device(f"cuda:{index}", _cuda_backend(index))

@@ -158,7 +158,9 @@ def compiler() -> list[str]:
     for name in names:
         if path := shutil.which(name):
             return [path]
-    raise CannotCompile(f"no compiler was found: want {' or '.join(names[:2])} on the PATH, or its name in GPULSTM_CXX")
+    raise CannotCompile(
+        f"no compiler was found: expected {' or '.join(names[:2])} on the PATH, or its name in GPULSTM_CXX"
+    )
 
 
 def compiler_version(command: Sequence[str]) -> str:

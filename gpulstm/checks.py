@@ -28,7 +28,7 @@ def count(name: str, value: Any, least: int = 0) -> int:
     """An integer of Python or NumPy from ``least`` up. Raises ShapeError for others, booleans among them."""
     whole = _whole(value)
     if whole is None or whole < least:
-        raise ShapeError(f"{name}: want a whole number from {least} up, got {value!r}")
+        raise ShapeError(f"{name}: expected a whole number from {least} up, got {value!r}")
     return whole
 
 
@@ -36,7 +36,7 @@ def integer(name: str, value: Any, least: int, below: int, words: str = "") -> i
     """An integer of Python or NumPy, ``least <= value < below``. Raises ShapeError for others, booleans among them."""
     whole = _whole(value)
     if whole is None or not least <= whole < below:
-        raise ShapeError(f"{name}: want {words or f'{least} <= {name} < {below}'}, got {value!r}")
+        raise ShapeError(f"{name}: expected {words or f'{least} <= {name} < {below}'}, got {value!r}")
     return whole
 
 
@@ -47,19 +47,19 @@ def number(
     real = isinstance(value, numbers.Real | np.floating | np.integer) and not isinstance(value, bool | np.bool_)
     if not (real and least <= value <= most and (math.isfinite(value) or not finite)):
         upper = "up" if most == math.inf else f"to {most:g}"
-        raise ShapeError(f"{name}: want {words or f'a number from {least:g} {upper}'}, got {value!r}")
+        raise ShapeError(f"{name}: expected {words or f'a number from {least:g} {upper}'}, got {value!r}")
     return float(value)
 
 
 def flag(name: str, value: Any) -> bool:
     """True or False, NumPy's too. Raises DTypeError for others."""
     if not isinstance(value, bool | np.bool_):
-        raise DTypeError(f"{name}: want True or False, got {value!r}")
+        raise DTypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """One of the words. Raises ShapeError for others."""
     if not isinstance(value, str) or value not in choices:
-        raise ShapeError(f"{name}: want {' or '.join(map(repr, choices))}, got {value!r}")
+        raise ShapeError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
     return value

@@ -83,14 +83,14 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> dict[str, Array]:
     grads = {}
     for k, p in enumerate(parameters_of("parameters", parameters)):
         if not isinstance(p, Tensor):
-            raise DTypeError(f"parameters: want Parameters, got {type(p).__name__}")
+            raise DTypeError(f"parameters: expected Parameters, got {type(p).__name__}")
         if p.grad is None:
             continue
         name = f"gradient of parameter {k}"
         backend_of(**{name: p.grad})
         if getattr(getattr(p.grad, "dtype", None), "name", None) not in FLOATS:
             got = getattr(p.grad, "dtype", type(p.grad).__name__)
-            raise DTypeError(f"{name}: want an array of {', '.join(FLOATS)}, got {got}")
+            raise DTypeError(f"{name}: expected an array of {', '.join(FLOATS)}, got {got}")
         check_writable(name, p.grad)
         grads[name] = p.grad
     return grads
@@ -98,7 +98,7 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> dict[str, Array]:
 
 def _check_norm(norm: Array) -> None:
     if not math.isfinite(value := float(norm)):
-        raise NotFinite(f"norm of the gradients: want a finite number, got {value}")
+        raise NotFinite(f"norm of the gradients: expected a finite number, got {value}")
 
 
 def _clip_norm_host(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> np.ndarray:

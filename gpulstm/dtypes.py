@@ -28,9 +28,9 @@ def as_dtype(dtype: Any) -> np.dtype:
     try:
         result = np.dtype(dtype)
     except TypeError as error:
-        raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {dtype!r}") from error
+        raise DTypeError(f"dtype: expected float32, float64, float16 or bfloat16, got {dtype!r}") from error
     if result.name not in FLOATS:
-        raise DTypeError(f"dtype: want float32, float64, float16 or bfloat16, got {result.name}")
+        raise DTypeError(f"dtype: expected float32, float64, float16 or bfloat16, got {result.name}")
     return result if result.isnative else result.newbyteorder("=")
 
 
@@ -41,7 +41,7 @@ def to_dtype(dtype: Any) -> np.dtype:
     try:
         result = np.dtype(dtype)
     except TypeError as error:
-        raise DTypeError(f"dtype: want one of NumPy's, got {dtype!r}") from error
+        raise DTypeError(f"dtype: expected one of NumPy's, got {dtype!r}") from error
     return result if result.isnative else result.newbyteorder("=")
 
 

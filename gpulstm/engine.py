@@ -65,7 +65,7 @@ def entry(dtype: Any, own: ctypes.CDLL | None = None) -> Any:
     """
     name = np.dtype(dtype).name
     if name not in _REALS:
-        raise DTypeError(f"the engine's element type: want {' or '.join(_REALS)}, got {name}")
+        raise DTypeError(f"the engine's element type: expected {' or '.join(_REALS)}, got {name}")
     engine = _there()
     function = getattr(own or engine.library, f"gpulstm_engine_{engine.isa}_{_REALS[name]}")
     function.argtypes, function.restype = (ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p), ctypes.c_int
@@ -134,16 +134,16 @@ def _own(file: Path, struct: str, stamp: Any) -> ctypes.CDLL | str:
     if engine.library is None:
         return f"{file.name}: the processor's engine is missing: {engine.why}"
     if not file.is_file():
-        return f"cell file: want the path of a .cuh file, and there is none at {str(file)!r}"
+        return f"cell file: expected the path of a .cuh file, and there is none at {str(file)!r}"
     try:
         if struct not in (there := building.structs(file)):
-            return f"{file.name}: want a line 'struct {struct} : Cell', got {', '.join(there) or 'no such struct'}"
+            return f"{file.name}: expected a line 'struct {struct} : Cell', got {', '.join(there) or 'no such struct'}"
         objects, text = building.own_objects(engine.isa), building.text_hash([file])
         own, _ = library_cache.load(objects, [(file, struct)], text, _announce(f"the cell {struct}"))
     except CannotCompile as reason:
         return f"{file.name}: {reason}"
     except (OSError, UnicodeDecodeError) as error:
-        return f"{file.name}: want text in UTF-8, which cannot be read here: {error}"
+        return f"{file.name}: expected text in UTF-8, which cannot be read here: {error}"
     own.gpulstm_borrow(ctypes.cast(engine.library.gpulstm_parallel, ctypes.c_void_p))
     return own
 
@@ -204,7 +204,9 @@ def _instruction_set(library: ctypes.CDLL) -> str:
     runs = [isa for isa in building.instruction_sets() if library.gpulstm_supports(isa.encode())]
     wanted = os.environ.get("GPULSTM_ISA") or runs[-1]
     if wanted not in runs:
-        raise DeviceError(f"GPULSTM_ISA: want {', '.join(runs)} (which this processor runs) or none, got {wanted!r}")
+        raise DeviceError(
+            f"GPULSTM_ISA: expected {', '.join(runs)} (which this processor runs) or none, got {wanted!r}"
+        )
     return wanted
 
 

@@ -1,7 +1,7 @@
 """The exceptions: every error gpulstm raises on purpose is a GpulstmError and the built-in that fits.
 
 Messages name what was wrong, what was wanted and what came:
-``weight_hh: want (16, 4) = (gates*hidden, hidden), got (16, 5)``.
+``weight_hh: expected (16, 4) = (gates*hidden, hidden), got (16, 5)``.
 """
 
 
@@ -21,7 +21,7 @@ class ShapeError(GpulstmError, ValueError):
     >>> gl.LSTM(input_size=0, hidden_size=4)
     Traceback (most recent call last):
         ...
-    gpulstm.errors.ShapeError: input_size: want an integer above 0, got 0
+    gpulstm.errors.ShapeError: input_size: expected an integer above 0, got 0
     """
 
 
@@ -31,7 +31,7 @@ class DTypeError(GpulstmError, TypeError):
     >>> gl.tanh("x")
     Traceback (most recent call last):
         ...
-    gpulstm.errors.DTypeError: x: want an array or a Tensor, got str; make one with gl.tensor
+    gpulstm.errors.DTypeError: x: expected an array or a Tensor, got str; make one with gl.tensor
     """
 
 
@@ -41,7 +41,7 @@ class DeviceError(GpulstmError, RuntimeError):
     >>> gl.device("tpu")
     Traceback (most recent call last):
         ...
-    gpulstm.errors.DeviceError: device: want 'auto', 'cpu', 'cuda' or 'cuda:<number>', got 'tpu'
+    gpulstm.errors.DeviceError: device: expected 'auto', 'cpu', 'cuda' or 'cuda:<number>', got 'tpu'
     """
 
 
@@ -69,7 +69,7 @@ class NotFitted(GpulstmError, ValueError, AttributeError):
     >>> gl.Forecaster().predict()
     Traceback (most recent call last):
         ...
-    gpulstm.labs.protocol.NotFitted: Forecaster: want a fitted one, got one before fit(); call fit() or load()
+    gpulstm.labs.protocol.NotFitted: Forecaster: expected a fitted one, got one before fit(); call fit() or load()
     """
 
 
@@ -81,7 +81,7 @@ class NotFinite(GpulstmError, ArithmeticError):
     >>> gl.clip_grad_norm([p], 1.0, error_if_nonfinite=True)
     Traceback (most recent call last):
         ...
-    gpulstm.errors.NotFinite: norm of the gradients: want a finite number, got inf
+    gpulstm.errors.NotFinite: norm of the gradients: expected a finite number, got inf
     """
 
 
@@ -103,7 +103,7 @@ class TapeError(GpulstmError, RuntimeError):
     >>> gl.tensor([1.0]).backward()
     Traceback (most recent call last):
         ...
-    gpulstm.errors.TapeError: backward: want a tensor that requires_grad, got one that does not (no_grad?)
+    gpulstm.errors.TapeError: backward: expected a tensor that requires_grad, got one that does not (no_grad?)
     """
 
 

@@ -67,7 +67,7 @@ class GradScaler:
     def scale(self, loss: Tensor) -> Tensor:
         """Return the loss times the scale."""
         if not isinstance(loss, Tensor):
-            raise DTypeError(f"loss: want a Tensor, got {type(loss).__name__}")
+            raise DTypeError(f"loss: expected a Tensor, got {type(loss).__name__}")
         return loss * self._scale if self._enabled else loss
 
     def unscale_(self, optimizer: Any, others: Iterable[Tensor] = ()) -> None:
@@ -80,11 +80,11 @@ class GradScaler:
         if not self._enabled:
             return
         if id(optimizer) in self._unscaled:
-            raise ShapeError("unscale_: want one call between updates, got a second one for this optimiser")
+            raise ShapeError("unscale_: expected one call between updates, got a second one for this optimiser")
         grads = [p.grad for p in parameters.values() if p.grad is not None]
         for grad in grads:
             if grad.dtype == np.float16:
-                want = "want gradients of float32, which hold what the scale kept, got float16"
+                want = "expected gradients of float32, which hold what the scale kept, got float16"
                 raise DTypeError(f"unscale_: {want}; keep the parameters in float32")
         self._unscaled[id(optimizer)] = [_divided(backend, alike, self._scale) for backend, alike in _by_device(grads)]
 
@@ -114,11 +114,13 @@ class GradScaler:
         if new_scale is not None:
             self._scale, self._tracker = _above_zero("new_scale", new_scale), 0
         elif not self._overflowed:
-            raise ShapeError("update: want a call of step() first, got none since the last update()")
+            raise ShapeError("update: expected a call of step() first, got none since the last update()")
         elif any(self._overflowed):
             self._scale, self._tracker = self._scale * self._backoff_factor, 0
             if self._scale < LEAST:
-                raise NotFinite(f"gradients: want finite numbers, got others at every scale down to {self._scale:g}")
+                raise NotFinite(
+                    f"gradients: expected finite numbers, got others at every scale down to {self._scale:g}"
+                )
         else:
             self._tracker += 1
             if self._tracker >= self._growth_interval:
@@ -146,7 +148,7 @@ class GradScaler:
         if not self._enabled:
             return
         if not isinstance(state_dict, dict) or not set(FIELDS) <= state_dict.keys() <= {*FIELDS, "skipped_steps"}:
-            raise FormatError("scaler state: want state_dict() of an enabled GradScaler, got something else")
+            raise FormatError("scaler state: expected state_dict() of an enabled GradScaler, got something else")
         scale, growth, backoff, interval, tracker = (state_dict[name] for name in FIELDS)
         values = _above_zero("scale", scale), _growing(growth), _falling(backoff)
         counts = checks.count("growth_interval", interval, 1), checks.count("_growth_tracker", tracker)
@@ -161,7 +163,7 @@ class GradScaler:
 
 def _parameters(optimizer: Any) -> list[Tensor]:
     if isinstance(optimizer, type) or not (hasattr(optimizer, "param_groups") and hasattr(optimizer, "step")):
-        raise DTypeError(f"optimizer: want e.g. gl.Adam(model.parameters()), got {optimizer!r:.80}")
+        raise DTypeError(f"optimizer: expected e.g. gl.Adam(model.parameters()), got {optimizer!r:.80}")
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
@@ -185,17 +187,17 @@ def _divided(backend: Backend, grads: list[Array], scale: float) -> Array:
 
 def _above_zero(name: str, value: float) -> float:
     if (number := checks.number(name, value)) == 0:
-        raise ShapeError(f"{name}: want a number above 0, got 0")
+        raise ShapeError(f"{name}: expected a number above 0, got 0")
     return number
 
 
 def _growing(value: float) -> float:
     if (number := checks.number("growth_factor", value, 1)) == 1:
-        raise ShapeError("growth_factor: want a number above 1, got 1")
+        raise ShapeError("growth_factor: expected a number above 1, got 1")
     return number
 
 
 def _falling(value: float) -> float:
     if (number := _above_zero("backoff_factor", value)) >= 1:
-        raise ShapeError(f"backoff_factor: want a number between 0 and 1, got {value!r}")
+        raise ShapeError(f"backoff_factor: expected a number between 0 and 1, got {value!r}")
     return number

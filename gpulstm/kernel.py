@@ -36,7 +36,7 @@ def parameters(text: str, entry: str, real: Any) -> list[Parameter]:
     """The parameters of the kernel ``entry`` of a text, for storage type ``real``."""
     found = re.search(_ENTRY.format(re.escape(entry)), text)
     if found is None:
-        raise NoKernel(f"{entry}: want a kernel of this name written out in the text, not by a macro")
+        raise NoKernel(f"{entry}: expected a kernel of this name written out in the text, not by a macro")
     name = np.dtype(real).name
     types = _NUMPY | {"REAL": name, "ACC": "float64" if name == "float64" else "float32"}
     answer = []
@@ -83,7 +83,7 @@ class Kernel:
 
         def launch(*more: int) -> None:
             if count + len(more) != len(self.parameters):
-                raise ShapeError(f"{self.name}: want {len(self.parameters)} arguments, got {count + len(more)}")
+                raise ShapeError(f"{self.name}: expected {len(self.parameters)} arguments, got {count + len(more)}")
             if blocks:  # else there is nothing to do, and CUDA refuses an empty grid
                 with self._device:
                     self.function((blocks,), (threads,), (*packed, *map(np.int64, more)), shared_mem=shared)
@@ -100,7 +100,7 @@ class Kernel:
         grid = self._grid(size, threads) if blocks is None else blocks
         self._check_limits(threads, grid, shared)
         if len(args) != len(self.parameters):
-            raise ShapeError(f"{self.name}: want {len(self.parameters)} arguments, got {len(args)}")
+            raise ShapeError(f"{self.name}: expected {len(self.parameters)} arguments, got {len(args)}")
         if not grid or not steps:
             return lambda t: None
         values = np.empty((steps, len(args)), np.int64)
@@ -127,7 +127,7 @@ class Kernel:
             ("bytes of shared memory", self._max_shared, shared),
         ):
             if got > want:
-                raise NoKernel(f"{self.name}: want at most {want} {what} on this device, got {got}")
+                raise NoKernel(f"{self.name}: expected at most {want} {what} on this device, got {got}")
 
     def _addresses(self, arg: Any, place: int, steps: int) -> Any:
         """The 64 bits that the kernel gets for the argument, for each step."""
@@ -141,7 +141,7 @@ class Kernel:
     def _packed(self, arg: Any, place: int) -> Any:
         """The argument as CuPy takes it, a number of NumPy or an array; raises what ``__call__`` says."""
         if place >= len(self.parameters):
-            raise ShapeError(f"{self.name}: want {len(self.parameters)} arguments, got more")
+            raise ShapeError(f"{self.name}: expected {len(self.parameters)} arguments, got more")
         want = self.parameters[place]
         if arg is None and want.pointer:
             return np.uintp(0)
@@ -152,18 +152,18 @@ class Kernel:
         elif isinstance(arg, self._cupy.ndarray) and want.pointer:
             return self._array(arg, want)
         else:
-            raise DTypeError(f"{self.name}: {want.name}: want {want}, got {type_name(arg)}")
+            raise DTypeError(f"{self.name}: {want.name}: expected {want}, got {type_name(arg)}")
         if want.pointer or want.dtype not in ("", packed.dtype.name):
-            raise DTypeError(f"{self.name}: {want.name}: want {want}, got {type_name(arg)}")
+            raise DTypeError(f"{self.name}: {want.name}: expected {want}, got {type_name(arg)}")
         return packed
 
     def _array(self, array: Any, want: Parameter) -> Any:
         if want.dtype not in ("", array.dtype.name):
-            raise DTypeError(f"{self.name}: {want.name}: want {want}, got one of {array.dtype}")
+            raise DTypeError(f"{self.name}: {want.name}: expected {want}, got one of {array.dtype}")
         if array.size and array.data.device_id != self._device.id:
             here, there = self._device.id, array.data.device_id
-            raise DeviceError(f"{self.name}: {want.name}: want an array on cuda:{here}, got one on cuda:{there}")
+            raise DeviceError(f"{self.name}: {want.name}: expected an array on cuda:{here}, got one on cuda:{there}")
         if not array.flags.c_contiguous:
             got = f"one of shape {array.shape}, strides {array.strides}"
-            raise ShapeError(f"{self.name}: {want.name}: want a C-contiguous array, got {got}")
+            raise ShapeError(f"{self.name}: {want.name}: expected a C-contiguous array, got {got}")
         return array

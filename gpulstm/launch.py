@@ -54,14 +54,14 @@ def _text(name: str, kind: str) -> str:
     folder, own = kernel_folder() / within, Path(name)
     if own.suffix == ending:
         if not own.is_file():
-            raise NoKernel(f"{kind} file: want the path of a {ending} file, and there is none at {name!r}")
+            raise NoKernel(f"{kind} file: expected the path of a {ending} file, and there is none at {name!r}")
         try:
             return own.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise NoKernel(f"{own.name}: want text in UTF-8, which cannot be read here: {error}") from None
+            raise NoKernel(f"{own.name}: expected text in UTF-8, which cannot be read here: {error}") from None
     if not (folder / f"{name}{ending}").is_file():
         names = ", ".join(sorted({e.name.removesuffix(ending) for e in folder.iterdir() if e.name.endswith(ending)}))
-        raise NoKernel(f"{kind} file: want one of {names}, or the path of a {ending} file, got {name!r}")
+        raise NoKernel(f"{kind} file: expected one of {names}, or the path of a {ending} file, got {name!r}")
     return (folder / f"{name}{ending}").read_text(encoding="utf-8")
 
 
@@ -87,7 +87,7 @@ def options(real: Any, defines: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The compiler's options for storage type ``real``; raises DTypeError for a type the kernels do not know."""
     name = np.dtype(real).name
     if name not in _TYPES:
-        raise DTypeError(f"kernel storage type: want one of {', '.join(_TYPES)}, got {name}")
+        raise DTypeError(f"kernel storage type: expected one of {', '.join(_TYPES)}, got {name}")
     return ("-std=c++17", *_TYPES[name], *(f"-D{define}" for define in defines))
 
 

@@ -20,10 +20,10 @@ def check_plain(x: Any, name: str = "array") -> None:
     elif type(x) not in (np.ndarray, np.memmap):
         way = "np.asarray(x) gives its numbers alone"
     elif x.dtype.names is not None:
-        raise DTypeError(f"{name}: want one type of number, got {x.dtype}; choose a field, x[{x.dtype.names[0]!r}]")
+        raise DTypeError(f"{name}: expected one type of number, got {x.dtype}; choose a field, x[{x.dtype.names[0]!r}]")
     else:
         return
-    raise DTypeError(f"{name}: want a plain array, got a {type(x).__name__}, which would lose information; {way}")
+    raise DTypeError(f"{name}: expected a plain array, got a {type(x).__name__}, which would lose information; {way}")
 
 
 def native(x: Any) -> Any:

@@ -28,12 +28,12 @@ def check_plot(path: str | Path) -> None:
     >>> gl.plot.check_plot("losses.png")
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise FormatError("plot: want matplotlib, which is not installed: pip install matplotlib")
+        raise FormatError("plot: expected matplotlib, which is not installed: pip install matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     ending = Path(path).suffix.removeprefix(".").lower()
     if ending not in (known := FigureCanvasAgg.get_supported_filetypes()):
-        raise FormatError(f"{path}: want a picture ending in one of .{', .'.join(sorted(known))}, got {ending!r}")
+        raise FormatError(f"{path}: expected a picture ending in one of .{', .'.join(sorted(known))}, got {ending!r}")
 
 
 def save(path: str | Path, draw: Callable[[Any], None], size: tuple[float, float] = (7, 4.5)) -> None:
@@ -111,7 +111,7 @@ def confusion_matrix(axes: Any, counts: Any, labels: Sequence[str] | None = None
     """
     counts = _array("counts", counts, (None, None))
     if counts.shape[0] != counts.shape[1]:
-        raise ShapeError(f"counts: want (K, K), got {counts.shape}")
+        raise ShapeError(f"counts: expected (K, K), got {counts.shape}")
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if len(counts) <= FEW:
@@ -180,7 +180,7 @@ def alignment(
     probabilities = np.exp(_array("log_probs", log_probs, (None, None)).astype(np.float64))
     T, C = probabilities.shape
     if not 0 <= blank < C:
-        raise ShapeError(f"blank: want a class, 0 <= blank < {C}, got {blank}")
+        raise ShapeError(f"blank: expected a class, 0 <= blank < {C}, got {blank}")
     names = [str(c) for c in range(C)] if labels is None else _labels("labels", labels, C)
     heard = [c for c in range(C) if c != blank and probabilities[:, c].max(initial=0) > SELDOM]
     heard.sort(key=lambda c: int(probabilities[:, c].argmax()))
@@ -209,7 +209,7 @@ def _host(name: str, x: Any) -> np.ndarray:
     try:
         return backend_of(x).to_numpy(x) if hasattr(x, "dtype") and hasattr(x, "ndim") else np.asarray(x)
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {x!r:.60}") from error
+        raise ShapeError(f"{name}: expected an array, or a list with rows of one length, got {x!r:.60}") from error
 
 
 def _array(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -217,7 +217,7 @@ def _array(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
     array = _host(name, x)
     if len(shape) != array.ndim or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
         want = ", ".join("any" if n is None else str(n) for n in shape)
-        raise ShapeError(f"{name}: want ({want}{',' * (len(shape) == 1)}), got {array.shape}")
+        raise ShapeError(f"{name}: expected ({want}{',' * (len(shape) == 1)}), got {array.shape}")
     return array
 
 
@@ -228,7 +228,7 @@ def _lines(x_name: str, x: Any, y_name: str, y: Any) -> tuple[np.ndarray, np.nda
 
 def _labels(name: str, words: Sequence[str], count: int) -> list[str]:
     if len(words) != count:
-        raise ShapeError(f"{name}: want {count}, got {len(words)}")
+        raise ShapeError(f"{name}: expected {count}, got {len(words)}")
     return [_shown(str(word)) for word in words]
 
 

@@ -31,9 +31,9 @@ def current() -> str:
 def checked(name: Any, argument: str = "precision") -> str:
     """The name of a precision; raises DTypeError or ShapeError for anything else."""
     if not isinstance(name, str):
-        raise DTypeError(f"{argument}: want one of {', '.join(PRECISIONS)}, got {name!r:.80}")
+        raise DTypeError(f"{argument}: expected one of {', '.join(PRECISIONS)}, got {name!r:.80}")
     if name not in PRECISIONS:
-        raise ShapeError(f"{argument}: want one of {', '.join(PRECISIONS)}, got {name!r}")
+        raise ShapeError(f"{argument}: expected one of {', '.join(PRECISIONS)}, got {name!r}")
     return name
 
 
@@ -78,7 +78,7 @@ class precision(ContextDecorator):
     def __call__(self, function: Function) -> Function:
         later = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
         if not callable(function) or isinstance(function, type) or any(is_one(function) for is_one in later):
-            want = "want a plain function to decorate; use a block inside a generator or coroutine"
+            want = "expected a plain function to decorate; use a block inside a generator or coroutine"
             raise DTypeError(f"precision: {want}, got {function!r:.80}")
         return super().__call__(function)
 

@@ -53,7 +53,9 @@ def as_generator(generator: Any) -> np.random.Generator:
     if generator is None:
         return default_generator()
     if not isinstance(generator, np.random.Generator):
-        raise DTypeError(f"generator: want a numpy.random.Generator or None, e.g. gl.manual_seed(0), got {generator!r}")
+        raise DTypeError(
+            f"generator: expected a numpy.random.Generator or None, e.g. gl.manual_seed(0), got {generator!r}"
+        )
     return generator
 
 
@@ -76,13 +78,13 @@ def set_generator_state(generator: np.random.Generator, state: dict[str, Any]) -
     kind = state.get("bit_generator") if isinstance(state, dict) else None
     if kind != type(bits).__name__:
         got = kind or type(state).__name__
-        raise FormatError(f"generator state: want that of a {type(bits).__name__}, got {got}")
+        raise FormatError(f"generator state: expected that of a {type(bits).__name__}, got {got}")
     before = bits.state
     try:
         bits.state = _arrays(state)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         bits.state = before
-        raise FormatError(f"generator state: want what generator_state gave, got others: {error}") from error
+        raise FormatError(f"generator state: expected what generator_state gave, got others: {error}") from error
 
 
 def _plain(state: Any) -> Any:

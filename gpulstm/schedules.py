@@ -48,7 +48,9 @@ class Schedule(ABC):
         """Load the result of ``state_dict``; raises FormatError for another schedule's or other groups' state."""
         k, base_lrs = _values(state_dict, self.state_dict(), k=checks.count, base_lrs=_rates)
         if len(base_lrs) != len(self.base_lrs):
-            raise FormatError(f"schedule state: want {len(self.base_lrs)} base_lrs, one a group, got {len(base_lrs)}")
+            raise FormatError(
+                f"schedule state: expected {len(self.base_lrs)} base_lrs, one a group, got {len(base_lrs)}"
+            )
         self.k, self.base_lrs = k, base_lrs
         self._apply()
 
@@ -59,7 +61,7 @@ class Schedule(ABC):
     def _apply(self) -> None:
         groups = self.optimizer.param_groups
         if len(groups) != len(self.base_lrs):
-            raise ShapeError(f"groups: want {len(self.base_lrs)}, as when the schedule was made, got {len(groups)}")
+            raise ShapeError(f"groups: expected {len(self.base_lrs)}, as when the schedule was made, got {len(groups)}")
         for group, base_lr in zip(groups, self.base_lrs, strict=True):
             group["lr"] = self.rate(base_lr, self.k)
 
@@ -122,7 +124,7 @@ class CosineWarmup(Schedule):
         self._min_lr = checks.number("min_lr", min_lr)
         lowest = min(group["lr"] for group in _checked(optimizer).param_groups)
         if self._min_lr > lowest:
-            raise ShapeError(f"min_lr: want at most {lowest:g}, the optimiser's lr, got {self._min_lr:g}")
+            raise ShapeError(f"min_lr: expected at most {lowest:g}, the optimiser's lr, got {self._min_lr:g}")
         super().__init__(optimizer)
 
     def rate(self, base_lr: float, k: int) -> float:
@@ -174,7 +176,7 @@ class ReduceLROnPlateau:
         try:
             value = float(metric.item() if hasattr(metric, "item") else metric)
         except (TypeError, ValueError) as error:
-            raise DTypeError(f"metric: want a number, got {metric!r}") from error
+            raise DTypeError(f"metric: expected a number, got {metric!r}") from error
         if self._is_better(value):
             self.best, self.bad = value, 0
         else:
@@ -216,7 +218,7 @@ class ReduceLROnPlateau:
 def _checked(optimizer: Any) -> Optimizer:
     """The optimiser. Raises DTypeError for another thing."""
     if not isinstance(optimizer, Optimizer):
-        raise DTypeError(f"optimizer: want an optimiser, e.g. gl.Adam(model.parameters()), got {optimizer!r:.60}")
+        raise DTypeError(f"optimizer: expected an optimiser, e.g. gl.Adam(model.parameters()), got {optimizer!r:.60}")
     return optimizer
 
 
@@ -230,7 +232,7 @@ def _values(state_dict: Any, mine: dict[str, Any], **kinds: Callable[[str, Any],
     """The values of a state with the names of ``mine``, each of its kind; raises FormatError for others."""
     got = sorted(state_dict, key=str) if isinstance(state_dict, dict) else type(state_dict).__name__
     if got != sorted(mine):
-        raise FormatError(f"schedule state: want {sorted(mine)}, got {got}")
+        raise FormatError(f"schedule state: expected {sorted(mine)}, got {got}")
     try:
         return [kind(f"schedule state: {name}", state_dict[name]) for name, kind in kinds.items()]
     except (TypeError, ValueError) as error:
@@ -239,11 +241,11 @@ def _values(state_dict: Any, mine: dict[str, Any], **kinds: Callable[[str, Any],
 
 def _best(name: str, value: Any) -> float | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise FormatError(f"{name}: want a number or None, got {value!r:.60}")
+        raise FormatError(f"{name}: expected a number or None, got {value!r:.60}")
     return None if value is None else float(value)
 
 
 def _rates(name: str, values: Any) -> list[float]:
     if not isinstance(values, list | tuple):
-        raise FormatError(f"{name}: want a list of numbers, got {values!r:.60}")
+        raise FormatError(f"{name}: expected a list of numbers, got {values!r:.60}")
     return [checks.number(name, value) for value in values]

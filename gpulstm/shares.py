@@ -50,7 +50,7 @@ class Share:
         Raises ShapeError for an array of another number of sequences.
         """
         if shape[axis] != self.count:
-            raise ShapeError(f"batch: want {self.count}, this process's share of {self.whole}, got {shape[axis]}")
+            raise ShapeError(f"batch: expected {self.count}, this process's share of {self.whole}, got {shape[axis]}")
         rest = 1
         for size in shape[axis + 1 :]:
             rest *= size
@@ -84,7 +84,7 @@ class Share:
         """The draws of an array of the model's; with axis 0 also of rows (T * B, ...), or (B * T, ...) of a model that
         is ``batch_first``."""
         if not -len(shape) <= axis < len(shape):
-            raise ShapeError(f"batch_axis: want an axis of an array {shape}, got {axis}")
+            raise ShapeError(f"batch_axis: expected an axis of an array {shape}, got {axis}")
         axis %= len(shape)
         if axis == 0 and shape[0] != self.count and (steps := self._steps_of(shape)):
             whole = (1, self.count, steps) if self.batch_first else (steps, self.count)

@@ -25,7 +25,7 @@
 #include "product.cuh"
 #include "step.cuh"
 
-static_assert(!CELL::inner && !CELL::normed, "want a cell whose step is one product with h");
+static_assert(!CELL::inner && !CELL::normed, "expected a cell whose step is one product with h");
 
 constexpr int ITEMS = (ROWS * UNITS + THREADS - 1) / THREADS;  // units of sequences that a thread serves
 // Whether a thread has registers to load what its units need before the product is known.

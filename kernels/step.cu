@@ -112,7 +112,7 @@ extern "C" __global__ void step_inner_backward(
     const REAL* gates, const REAL* kept, const REAL* h_prev, const ACC* before, const REAL* vectors, const REAL* dv,
     long long B, long long H, REAL* dz, REAL* direct, ACC* ds)
 {
-    static_assert(!(CELL::inner && CELL::split), "want one gradient of both parts where there is an inner product");
+    static_assert(!(CELL::inner && CELL::split), "expected one gradient of both parts where there is an inner product");
     const CELL cell = make_cell();
     FOR_EACH(k, B * H) {
         long long b = k / H, j = k % H;

@@ -29,7 +29,7 @@ static_assert(CELL::options == WANTED[8], "options: the struct and the row in Py
 __device__ inline CELL make_cell() {
 #ifdef OPTIONS
     constexpr double options[] = {OPTIONS};
-    static_assert(sizeof options == CELL::options * sizeof(double), "OPTIONS: want as many numbers as the cell reads");
+    static_assert(sizeof options == CELL::options * sizeof(double), "OPTIONS: expected as many numbers as the cell reads");
 #else
     constexpr double options[CELL::options + 1] = {};  // zeros, whose number does not matter to a cell without options
 #endif

@@ -7,7 +7,7 @@
 
 #include "step.cuh"
 
-static_assert(CELL::normed && STATES == 2 && KEPT == 2 * GATES, "want a cell with norms");
+static_assert(CELL::normed && STATES == 2 && KEPT == 2 * GATES, "expected a cell with norms");
 
 // The most threads of a block, so that each has the registers it needs: 64 or 256.
 #if defined(REAL_IS_DOUBLE) || __CUDA_ARCH__ >= 1000

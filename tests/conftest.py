@@ -34,7 +34,9 @@ GPU_FOR_AUTO = os.environ.get("GPULSTM_TEST_AUTO") == "emulated"
 HARSH = int(os.environ.get("GPULSTM_TEST_HARSH") == "1")
 GPUS = ALL_DEVICES[1:]  # for @pytest.mark.parametrize("device", GPUS, indirect=True)
 if unknown := set(NAMED) - set(ALL_DEVICES):
-    raise pytest.UsageError(f"GPULSTM_TEST_DEVICES: want some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}")
+    raise pytest.UsageError(
+        f"GPULSTM_TEST_DEVICES: expected some of {', '.join(ALL_DEVICES)}, got {', '.join(unknown)}"
+    )
 
 
 # A process has one CUDA: the emulated one where it is asked for, or where there is no other. It must be there before

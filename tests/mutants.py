@@ -481,7 +481,7 @@ def _chosen(names: list[str]) -> list[Mutant]:
     for name in names:
         file, *place = name.split(":")
         if file not in TESTS:
-            sys.exit(f"{file}: want one of {', '.join(sorted(TESTS))}")
+            sys.exit(f"{file}: expected one of {', '.join(sorted(TESTS))}")
         found += [m for m in mutants(file) if [str(m.line), str(m.column + 1)][: len(place)] == place]
     return found
 

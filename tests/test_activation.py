@@ -193,15 +193,15 @@ def test_an_activation_is_told_in_three_ways():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("swish", "activation: want one of relu, tanh, .*, softplus, got 'swish'"),
-        ("Tanh", "want one of .* got 'Tanh'"),
-        (("swish", 1.0), "want one of .* got 'swish'"),
+        ("swish", "activation: expected one of relu, tanh, .*, softplus, got 'swish'"),
+        ("Tanh", "expected one of .* got 'Tanh'"),
+        (("swish", 1.0), "expected one of .* got 'swish'"),
         (("tanh", 0.5), "alpha of tanh: this function has none, got 0.5"),
         (("elu", 1.0, 0.5), "beta of elu: this function has none, got 0.5"),
-        (("elu", float("nan")), "alpha of elu: want a finite number, got nan"),
-        (("affine", 1.0, "2"), "beta of affine: want a finite number, got '2'"),
-        (("elu", 1, None, 4), r"want a name or \(name, alpha, beta\), with relu, .*; got \('elu', 1, None, 4\)"),
-        (3, r"want a name or \(name, alpha, beta\), with relu, .*; got 3"),
+        (("elu", float("nan")), "alpha of elu: expected a finite number, got nan"),
+        (("affine", 1.0, "2"), "beta of affine: expected a finite number, got '2'"),
+        (("elu", 1, None, 4), r"expected a name or \(name, alpha, beta\), with relu, .*; got \('elu', 1, None, 4\)"),
+        (3, r"expected a name or \(name, alpha, beta\), with relu, .*; got 3"),
     ],
 )
 def test_what_is_no_activation_is_named(spec, message):
@@ -212,7 +212,7 @@ def test_what_is_no_activation_is_named(spec, message):
 @pytest.mark.parametrize("clip", [0, -1.0, float("inf"), float("nan"), "3"])
 def test_what_is_no_clip_is_named(clip):
     assert activation.check_clip(None) is None and activation.check_clip(np.float32(0.25)) == 0.25
-    with pytest.raises(ShapeError, match=f"clip: want a number above 0, or None, got {clip!r}"):
+    with pytest.raises(ShapeError, match=f"clip: expected a number above 0, or None, got {clip!r}"):
         activation.check_clip(clip)
 
 
@@ -241,13 +241,17 @@ def test_a_cells_file_of_ones_own_stands_in_the_step(tmp_path):
 
 
 def test_a_path_without_a_file_is_named(tmp_path):
-    with pytest.raises(NoKernel, match=r"want the path of a \.cu file, and there is none at '.*absent\.cu'"):
+    with pytest.raises(NoKernel, match=r"expected the path of a \.cu file, and there is none at '.*absent\.cu'"):
         launch.source(str(tmp_path / "absent.cu"))
-    with pytest.raises(NoKernel, match=r"kernel file: want one of .*scan.*, or the path of a \.cu file, got 'absent'"):
+    with pytest.raises(
+        NoKernel, match=r"kernel file: expected one of .*scan.*, or the path of a \.cu file, got 'absent'"
+    ):
         launch.source("absent")
-    with pytest.raises(NoKernel, match=r"want the path of a \.cuh file, and there is none at '.*absent\.cuh'"):
+    with pytest.raises(NoKernel, match=r"expected the path of a \.cuh file, and there is none at '.*absent\.cuh'"):
         launch.source("step", str(tmp_path / "absent.cuh"))
-    with pytest.raises(NoKernel, match=r"cell file: want one of .*gru.*, or the path of a \.cuh file, got 'absent'"):
+    with pytest.raises(
+        NoKernel, match=r"cell file: expected one of .*gru.*, or the path of a \.cuh file, got 'absent'"
+    ):
         launch.source("step", "absent")
 
 

@@ -69,16 +69,16 @@ def test_flatten_joins_axes(rng):
     (gl.Flatten()(x) * np.arange(120.0).reshape(2, 60)).sum().backward()
     assert (x.grad.reshape(-1) == np.arange(120)).all()
     for axes in ((2, 1), (1, 4), (-5, -1)):
-        with pytest.raises(ShapeError, match="x: want axes"):
+        with pytest.raises(ShapeError, match="x: expected axes"):
             gl.Flatten(*axes)(x)
 
 
 def test_options_that_do_not_fit_are_named():
-    with pytest.raises(ShapeError, match="approximate: want 'none' or 'tanh', got 'erf'"):
+    with pytest.raises(ShapeError, match="approximate: expected 'none' or 'tanh', got 'erf'"):
         gl.GELU("erf")
-    with pytest.raises(ShapeError, match="alpha of leaky_relu: want a finite number, got 'x'"):
+    with pytest.raises(ShapeError, match="alpha of leaky_relu: expected a finite number, got 'x'"):
         gl.LeakyReLU("x")
-    with pytest.raises(ShapeError, match="axis: want one axis of"):
+    with pytest.raises(ShapeError, match="axis: expected one axis of"):
         gl.Softmax(3)(np.ones((2, 2)))
 
 
@@ -156,19 +156,19 @@ def test_half_types_are_summed_in_float32():
 
 def test_layer_norm_says_what_does_not_fit():
     layer = gl.LayerNorm((2, 3), device="cpu")
-    with pytest.raises(ShapeError, match=r"x: want \(\.\.\., 2, 3\), got \(4, 3\)"):
+    with pytest.raises(ShapeError, match=r"x: expected \(\.\.\., 2, 3\), got \(4, 3\)"):
         layer(np.ones((4, 3), np.float32))
-    with pytest.raises(DTypeError, match="x: want float32, the type of the weights, got float64"):
+    with pytest.raises(DTypeError, match="x: expected float32, the type of the weights, got float64"):
         layer(np.ones((2, 3)))
-    with pytest.raises(DTypeError, match="x: want an array or a Tensor, got list"):
+    with pytest.raises(DTypeError, match="x: expected an array or a Tensor, got list"):
         layer([1.0])
     for given in (0, (2, -1), "a", ()):
-        with pytest.raises(ShapeError, match="normalized_shape: want"):
+        with pytest.raises(ShapeError, match="normalized_shape: expected"):
             gl.LayerNorm(given)
     for eps in (-1.0, math.nan, "x", True):
-        with pytest.raises(ShapeError, match="eps: want a number from 0 up"):
+        with pytest.raises(ShapeError, match="eps: expected a number from 0 up"):
             gl.LayerNorm(3, eps)
-    with pytest.raises(ShapeError, match=r"weight: want \(3,\) = the last axes of x, got \(2,\)"):
+    with pytest.raises(ShapeError, match=r"weight: expected \(3,\) = the last axes of x, got \(2,\)"):
         functional.layer_norm(np.ones((2, 3)), np.ones(2))
     assert repr(gl.LayerNorm(3, bias=False, device="cpu")) == "LayerNorm((3,), eps=1e-05, bias=False)"
     assert repr(gl.LayerNorm(3, elementwise_affine=False)) == "LayerNorm((3,), eps=1e-05, elementwise_affine=False)"

@@ -403,13 +403,13 @@ def test_attention_size_is_the_querys_unless_given():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((0, 3), "query_size: want an integer above 0, got 0"),
-        ((3, 3, "mean"), "kind: want additive, dot, general, concat, scaled_dot, got 'mean'"),
-        ((3, 4, "dot"), "key_size: want query_size = 3 for kind 'dot', got 4"),
-        ((3, 4, "scaled_dot"), "key_size: want query_size = 3 for kind 'scaled_dot', got 4"),
-        ((3, 3, "dot", 3), "attention_size: want None, as kind 'dot' has none, got 3"),
-        ((3, 4, "general", 3), "attention_size: want None, as kind 'general' has none, got 3"),
-        ((3, 4, "additive", 0), "attention_size: want an integer above 0, got 0"),
+        ((0, 3), "query_size: expected an integer above 0, got 0"),
+        ((3, 3, "mean"), "kind: expected additive, dot, general, concat, scaled_dot, got 'mean'"),
+        ((3, 4, "dot"), "key_size: expected query_size = 3 for kind 'dot', got 4"),
+        ((3, 4, "scaled_dot"), "key_size: expected query_size = 3 for kind 'scaled_dot', got 4"),
+        ((3, 3, "dot", 3), "attention_size: expected None, as kind 'dot' has none, got 3"),
+        ((3, 4, "general", 3), "attention_size: expected None, as kind 'general' has none, got 3"),
+        ((3, 4, "additive", 0), "attention_size: expected an integer above 0, got 0"),
     ],
 )
 def test_layers_that_there_are_not(arguments, message):
@@ -418,14 +418,14 @@ def test_layers_that_there_are_not(arguments, message):
 
 
 LAYER_ERRORS = [
-    (False, {"query": (2, 5)}, r"query: want \(B, 3\) or \(S, B, 3\) with 3 = query_size, got \(2, 5\)"),
-    (True, {"query": (2, 1, 1, 3)}, r"query: want \(B, 3\) or \(B, S, 3\) with 3 = query_size, got \(2, 1, 1, 3\)"),
-    (False, {"keys": (5, 2, 3)}, r"keys: want \(T, B, 4\) with 4 = key_size, got \(5, 2, 3\)"),
-    (True, {"keys": (5, 4)}, r"keys: want \(B, T, 4\) with 4 = key_size, got \(5, 4\)"),
-    (False, {"keys": (5, 3, 4)}, r"keys: want 2 sequences as query has, got 3, in \(5, 3, 4\)"),
-    (False, {"keys": (0, 2, 4), "values": None}, r"keys: want \(T, B, K\) with T > 0 and K > 0, got \(0, 2, 4\)"),
-    (False, {"values": (4, 2, 6)}, r"values: want \(T, B, V\), as many as the keys \(5, 2, 4\), got \(4, 2, 6\)"),
-    (True, {"mask": (5, 2)}, r"mask: want \(2, 5\), the leading axes of keys, got \(5, 2\)"),
+    (False, {"query": (2, 5)}, r"query: expected \(B, 3\) or \(S, B, 3\) with 3 = query_size, got \(2, 5\)"),
+    (True, {"query": (2, 1, 1, 3)}, r"query: expected \(B, 3\) or \(B, S, 3\) with 3 = query_size, got \(2, 1, 1, 3\)"),
+    (False, {"keys": (5, 2, 3)}, r"keys: expected \(T, B, 4\) with 4 = key_size, got \(5, 2, 3\)"),
+    (True, {"keys": (5, 4)}, r"keys: expected \(B, T, 4\) with 4 = key_size, got \(5, 4\)"),
+    (False, {"keys": (5, 3, 4)}, r"keys: expected 2 sequences as query has, got 3, in \(5, 3, 4\)"),
+    (False, {"keys": (0, 2, 4), "values": None}, r"keys: expected \(T, B, K\) with T > 0 and K > 0, got \(0, 2, 4\)"),
+    (False, {"values": (4, 2, 6)}, r"values: expected \(T, B, V\), as many as the keys \(5, 2, 4\), got \(4, 2, 6\)"),
+    (True, {"mask": (5, 2)}, r"mask: expected \(2, 5\), the leading axes of keys, got \(5, 2\)"),
 ]
 
 
@@ -441,22 +441,22 @@ def test_arguments_that_do_not_fit_the_layer(device, batch_first, wrong, message
 
 
 FUNCTION_ERRORS = [
-    ({"query": (3,)}, {}, r"query: want \(B, Q\) or \(S, B, Q\), got \(3,\)"),
-    ({"keys": (5, 3)}, {}, r"keys: want \(T, B, K\) with T > 0 and K > 0, got \(5, 3\)"),
-    ({"keys": (5, 2, 0)}, {}, r"keys: want \(T, B, K\) with T > 0 and K > 0, got \(5, 2, 0\)"),
-    ({"query": (4, 3)}, {}, r"keys: want 4 sequences as query has, got 2, in \(5, 2, 3\)"),
-    ({"values": (5, 3, 3)}, {}, r"values: want \(5, 2, V\), as many as there are keys, got \(5, 3, 3\)"),
-    ({"keys": (5, 2, 4)}, {}, "keys: want 3 features as query has, for kind 'dot', got 4"),
-    ({}, {"kind": "sum"}, "kind: want additive, dot, general, concat, scaled_dot, got 'sum'"),
-    ({}, {"kind": "general"}, "parameters of kind 'general': want weight, got 0 arrays"),
-    ({"p": (3, 3)}, {}, "parameters of kind 'dot': want none, got 1 arrays"),
-    ({"p": (4, 3)}, {"kind": "general"}, r"weight: want \(3, 3\) = its shape for kind 'general', got \(4, 3\)"),
-    ({"p": (4, 5), "v": (4,)}, {"kind": "concat"}, r"weight: want \(4, 6\) = its shape for kind 'concat'"),
-    ({"p": (4, 6), "v": (4, 1)}, {"kind": "concat"}, r"weight_score: want \(4,\) = its shape for kind 'concat'"),
-    ({}, {"lengths": [1, 6]}, r"lengths: want 0 <= length <= 5, the steps of keys, got 1..6"),
-    ({}, {"lengths": [1]}, r"lengths: want \(2,\)"),
-    ({}, {"mask": np.ones((2, 5), bool)}, r"mask: want \(5, 2\)"),
-    ({}, {"lengths": [1, 2], "mask": np.ones((5, 2), bool)}, "mask: want lengths or mask, got both"),
+    ({"query": (3,)}, {}, r"query: expected \(B, Q\) or \(S, B, Q\), got \(3,\)"),
+    ({"keys": (5, 3)}, {}, r"keys: expected \(T, B, K\) with T > 0 and K > 0, got \(5, 3\)"),
+    ({"keys": (5, 2, 0)}, {}, r"keys: expected \(T, B, K\) with T > 0 and K > 0, got \(5, 2, 0\)"),
+    ({"query": (4, 3)}, {}, r"keys: expected 4 sequences as query has, got 2, in \(5, 2, 3\)"),
+    ({"values": (5, 3, 3)}, {}, r"values: expected \(5, 2, V\), as many as there are keys, got \(5, 3, 3\)"),
+    ({"keys": (5, 2, 4)}, {}, "keys: expected 3 features as query has, for kind 'dot', got 4"),
+    ({}, {"kind": "sum"}, "kind: expected additive, dot, general, concat, scaled_dot, got 'sum'"),
+    ({}, {"kind": "general"}, "parameters of kind 'general': expected weight, got 0 arrays"),
+    ({"p": (3, 3)}, {}, "parameters of kind 'dot': expected none, got 1 arrays"),
+    ({"p": (4, 3)}, {"kind": "general"}, r"weight: expected \(3, 3\) = its shape for kind 'general', got \(4, 3\)"),
+    ({"p": (4, 5), "v": (4,)}, {"kind": "concat"}, r"weight: expected \(4, 6\) = its shape for kind 'concat'"),
+    ({"p": (4, 6), "v": (4, 1)}, {"kind": "concat"}, r"weight_score: expected \(4,\) = its shape for kind 'concat'"),
+    ({}, {"lengths": [1, 6]}, r"lengths: expected 0 <= length <= 5, the steps of keys, got 1..6"),
+    ({}, {"lengths": [1]}, r"lengths: expected \(2,\)"),
+    ({}, {"mask": np.ones((2, 5), bool)}, r"mask: expected \(5, 2\)"),
+    ({}, {"lengths": [1, 2], "mask": np.ones((5, 2), bool)}, "mask: expected lengths or mask, got both"),
 ]
 
 
@@ -470,17 +470,17 @@ def test_arguments_that_do_not_fit_the_function(device, shapes, options, message
 
 def test_types_that_do_not_fit(device):
     query, keys = device.xp.ones((2, 3), np.float32), device.xp.ones((5, 2, 3), np.float64)
-    with pytest.raises(DTypeError, match="keys: want float32 as query has, got float64"):
+    with pytest.raises(DTypeError, match="keys: expected float32 as query has, got float64"):
         attention(query, keys, kind="dot")
-    with pytest.raises(DTypeError, match="query: want float32, float64, float16, bfloat16, got int64"):
+    with pytest.raises(DTypeError, match="query: expected float32, float64, float16, bfloat16, got int64"):
         attention(query.astype(np.int64), keys, kind="dot")
-    with pytest.raises(DTypeError, match="weight: want float64 as query has, got float32"):
+    with pytest.raises(DTypeError, match="weight: expected float64 as query has, got float32"):
         attention(query.astype(np.float64), keys, None, device.xp.ones((3, 3), np.float32), kind="general")
-    with pytest.raises(DTypeError, match="keys: want an array or a Tensor, got list"):
+    with pytest.raises(DTypeError, match="keys: expected an array or a Tensor, got list"):
         Attention(3, 3, device=find_device(device.name))(query, [[[1.0]]])
 
 
 def test_arrays_on_two_devices(emulated):
     query, keys = np.ones((2, 3)), find_device("cuda").backend.asarray(np.ones((5, 2, 3)))
-    with pytest.raises(DeviceError, match="keys: want cpu, the device of query, got cuda:0"):
+    with pytest.raises(DeviceError, match="keys: expected cpu, the device of query, got cuda:0"):
         attention(query, keys, kind="dot")

@@ -26,7 +26,7 @@ def test_arrays_belong_to_their_backend(device):
 
 @pytest.mark.parametrize("thing", [[1.0], "text", object(), np.ndarray, (1, 2)])
 def test_what_is_no_array_is_refused(thing):
-    with pytest.raises(DTypeError, match=f"want a NumPy or CuPy array, got {type(thing).__name__}"):
+    with pytest.raises(DTypeError, match=f"expected a NumPy or CuPy array, got {type(thing).__name__}"):
         backend_of(np.ones(2), thing)
 
 
@@ -98,7 +98,7 @@ def test_an_array_that_is_not_shared_says_why(device, error):
         def __dlpack__(self, **options):
             raise error
 
-    with pytest.raises(DTypeError, match=f"array: want one that NumPy can share, got a Unshared: {error}"):
+    with pytest.raises(DTypeError, match=f"array: expected one that NumPy can share, got a Unshared: {error}"):
         device.asarray(Unshared())
 
 
@@ -205,12 +205,12 @@ def test_devices_have_names(emulated):
     "name", ["gpu", "CPU", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "", "auto:1", None, 0, "cuda:0:1"]
 )
 def test_other_names_are_refused(emulated, name):
-    with pytest.raises(DeviceError, match="want 'auto', 'cpu', 'cuda' or 'cuda:<number>', got"):
+    with pytest.raises(DeviceError, match="expected 'auto', 'cpu', 'cuda' or 'cuda:<number>', got"):
         backend.device(name)
 
 
 def test_a_device_that_is_not_there_is_refused(emulated):
-    with pytest.raises(DeviceError, match="'cuda:2': want a number below 2, the GPUs found, got 2"):
+    with pytest.raises(DeviceError, match="'cuda:2': expected a number below 2, the GPUs found, got 2"):
         backend.device("cuda:2")
 
 
@@ -331,7 +331,7 @@ def test_floating_types_have_names(given, want):
 
 @pytest.mark.parametrize("given", ["int32", "float8", "complex64", int, "nonsense", object()])
 def test_other_types_are_refused(given):
-    with pytest.raises(DTypeError, match="want float32, float64, float16 or bfloat16, got"):
+    with pytest.raises(DTypeError, match="expected float32, float64, float16 or bfloat16, got"):
         as_dtype(given)
 
 

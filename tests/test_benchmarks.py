@@ -38,7 +38,7 @@ def test_percentiles():
     assert harness.percentiles([3.0, 1.0, 2.0, 5.0, 4.0, 6.0]) == (2.0, 3.5, 5.0)
     assert harness.percentiles([7.0]) == (7.0, 7.0, 7.0)
     for none in ([], [1.0, math.nan], [math.inf]):
-        with pytest.raises(ValueError, match="want at least one"):
+        with pytest.raises(ValueError, match="expected at least one"):
             harness.percentiles(none)
 
 
@@ -129,7 +129,7 @@ def test_a_problem_is_the_same_everywhere_and_exact_in_every_dtype():
 
 @pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4,5", "1,2,3,x", "0,1,1,1", "1,2,3,4,0,1", "1,2,3,4,1,3", ""])
 def test_what_is_no_shape_is_refused(text):
-    with pytest.raises(ValueError, match="want B,T,D,H"):
+    with pytest.raises(ValueError, match="expected B,T,D,H"):
         Shape.parse(text)
 
 
@@ -387,7 +387,7 @@ def test_an_update_keeps_the_rows_of_other_threads_and_precisions(tmp_path, caps
     given = ["--quick", "--peers", "numpy", "--shapes", str(SHAPE), "--out", str(tmp_path)]
     with pytest.raises(SystemExit):
         recurrent.main([*given, "--update"])
-    assert "--update: want a folder with recurrent-cpu.json" in capsys.readouterr().err
+    assert "--update: expected a folder with recurrent-cpu.json" in capsys.readouterr().err
     recurrent.main([*given, "--threads", "1,2"])
     first = harness.read(tmp_path / "recurrent-cpu.json")
     recurrent.main([*given, "--threads", "1", "--update"])
@@ -417,8 +417,8 @@ def test_recurrent_beside_other_libraries(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--peers", "tensorflow"], "--peers: want some of gpulstm, gpulstm fused, gpulstm persistent, torch"),
-        (["--precisions", "float8"], "--precisions: want some of float64"),
+        (["--peers", "tensorflow"], "--peers: expected some of gpulstm, gpulstm fused, gpulstm persistent, torch"),
+        (["--precisions", "float8"], "--precisions: expected some of float64"),
         (["--precisions", "tf32"], "tf32 is the GPU's"),
         (["--shapes", "1,2,3"], "invalid parse_layer value: '1,2,3'"),
     ],

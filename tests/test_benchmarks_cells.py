@@ -87,7 +87,7 @@ def test_some_cells_measured_again_leave_the_others(tmp_path, monkeypatch, capsy
     quick = ["--quick", "--shapes", "2,3,4,5", "--out", str(tmp_path)]
     with pytest.raises(SystemExit):
         cells.main([*quick, "--update"])
-    assert "--update: want a folder with cells-cpu.json" in capsys.readouterr().err
+    assert "--update: expected a folder with cells-cpu.json" in capsys.readouterr().err
     cells.main([*quick, "--cells", "gru", "mingru"])
     first = harness.read(tmp_path / "cells-cpu.json")
     for row in first["rows"]:
@@ -108,7 +108,7 @@ def test_a_cell_that_does_not_exist_is_named(capsys):
     assert "invalid choice: 'lstn'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         cells.main(["--peers", "torch,keras"])
-    assert "--peers: want some of torch, gpulstm.torch, got keras" in capsys.readouterr().err
+    assert "--peers: expected some of torch, gpulstm.torch, got keras" in capsys.readouterr().err
 
 
 def test_the_readme_shows_what_was_measured():

@@ -403,17 +403,17 @@ def test_the_fastest_path_is_the_fastest(capsys):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--gpu", "h201"], "--gpu: want all, or some of h200, a100, rtx4090, t4, got 'h201'"),
+        (["--gpu", "h201"], "--gpu: expected all, or some of h200, a100, rtx4090, t4, got 'h201'"),
         (
             ["--precision", "float64"],
-            "--precision: want all, or some of float32, tf32, bfloat16, float16, got 'float64'",
+            "--precision: expected all, or some of float32, tf32, bfloat16, float16, got 'float64'",
         ),
-        (["--path", "fused,"], "--path: want all, or some of step, graph, fused, barrier, polling, got ''"),
-        (["--cell", "ltsm"], "--cell: want one of lstm, gru"),
+        (["--path", "fused,"], "--path: expected all, or some of step, graph, fused, barrier, polling, got ''"),
+        (["--cell", "ltsm"], "--cell: expected one of lstm, gru"),
         (["--cell", "mingru"], "the model has no numbers for mingru: mingru has no recurrent product"),
-        (["--shapes", "1,2,3"], "--shapes: shape: want B,T,D,H, four whole numbers above 0, or with"),
-        (["--results", "nowhere"], "--results: want a folder, got nowhere"),
-        (["--json", "."], "--json: want a file, got the folder ."),
+        (["--shapes", "1,2,3"], "--shapes: shape: expected B,T,D,H, four whole numbers above 0, or with"),
+        (["--results", "nowhere"], "--results: expected a folder, got nowhere"),
+        (["--json", "."], "--json: expected a file, got the folder ."),
     ],
 )
 def test_wrong_arguments_are_named(given, said, capsys, tmp_path, monkeypatch):
@@ -428,7 +428,7 @@ def test_a_result_file_that_is_none_is_named(text, tmp_path, capsys):
     (tmp_path / "gpu.json").write_text(text)
     with pytest.raises(SystemExit):
         model.main(["--results", str(tmp_path)])
-    assert "gpu.json: want a result file of benchmarks.gpu" in capsys.readouterr().err
+    assert "gpu.json: expected a result file of benchmarks.gpu" in capsys.readouterr().err
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path, capsys):

@@ -199,4 +199,4 @@ def test_every_link_has_a_source_and_a_mark():
 def test_numbers_that_are_none_are_refused(given, capsys):
     with pytest.raises(SystemExit):
         model.main(given)
-    assert "want a whole number above 0" in capsys.readouterr().err
+    assert "expected a whole number above 0" in capsys.readouterr().err

@@ -69,7 +69,7 @@ def test_a_result_file_that_is_none_is_named(text, tmp_path, capsys):
     (tmp_path / "parallel-cpu.json").write_text(text)
     with pytest.raises(SystemExit):
         model.main(["--nodes", "1", "--results", str(tmp_path)])
-    assert "parallel-cpu.json: want a result file of benchmarks.parallel" in capsys.readouterr().err
+    assert "parallel-cpu.json: expected a result file of benchmarks.parallel" in capsys.readouterr().err
 
 
 # -- the benchmark

@@ -123,8 +123,11 @@ def test_a_table_keeps_what_is_not_measured_again(device, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["--cells", "layer_norm"], "--cells: want some of lstm, gru, rnn, peephole, coupled, slstm, got layer_norm"),
-        (["--precisions", "float64"], "--precisions: want some of float32, tf32, bfloat16, float16, got float64"),
+        (
+            ["--cells", "layer_norm"],
+            "--cells: expected some of lstm, gru, rnn, peephole, coupled, slstm, got layer_norm",
+        ),
+        (["--precisions", "float64"], "--precisions: expected some of float32, tf32, bfloat16, float16, got float64"),
         (["--batch", "0"], "--batch: invalid numbers value: '0'"),
         (["--hidden", "x"], "--hidden: invalid numbers value: 'x'"),
     ],

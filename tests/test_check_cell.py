@@ -63,7 +63,7 @@ def test_without_an_engine_the_report_says_why(tmp_path, monkeypatch):
 
 
 def test_a_cell_with_a_scan_is_refused():
-    with pytest.raises(errors.ShapeError, match="cell: want one with a product of h, got minlstm"):
+    with pytest.raises(errors.ShapeError, match="cell: expected one with a product of h, got minlstm"):
         gl.check_cell("minlstm")
 
 
@@ -81,31 +81,31 @@ EQUATIONS = {
     ),
     "a forgotten direct term": (
         [("(0.5 * dh, 0.75 * dc", "(None, 0.75 * dc")], {},
-        r"dstates_prev\[h\]: want the gradient of h_prev besides its product, got None",
+        r"dstates_prev\[h\]: expected the gradient of h_prev besides its product, got None",
     ),
     "a direct term of zeros": ([("(0.5 * dh, 0.75", "(0 * dh, 0.75")], {}, r"dstates_prev\[h\] is not the derivative"),
-    "direct not declared": ([], {"direct": False}, "direct: h_prev enters .* want direct=True"),
-    "split not declared": ([], {"split": False}, "split: .* zx and zr of gate a .* want split=True"),
+    "direct not declared": ([], {"direct": False}, "direct: h_prev enters .* set direct=True"),
+    "split not declared": ([], {"split": False}, "split: .* zx and zr of gate a .* set split=True"),
     "a wrong gradient of another state": ([("dm * b)", "dm)")], {}, r"dstates_prev\[m\] is not the derivative"),
     "a wrong gradient of a vector": (
         [("[dz_a * r_a, dt * m_new]", "[dz_a * r_a, dt]")], {}, r"dextra\[look\], block 1, is not the derivative",
     ),
     "a vector's gradient that is a sum": (
-        [("(dlook,)", "(dlook.sum(0),)")], {}, r"dextra\[look\]: want an array \(2, 6\), got an array \(6,\)",
+        [("(dlook,)", "(dlook.sum(0),)")], {}, r"dextra\[look\]: expected an array \(2, 6\), got an array \(6,\)",
     ),
-    "too few gradients of vectors": ([("(dlook,)", "()")], {}, "dextra: want a tuple of 1, got a tuple of 0"),
-    "too few states": ([("(0.5 * h + t, c_new, m_new)", "(0.5 * h + t, c_new)")], {}, "want a tuple of the states"),
+    "too few gradients of vectors": ([("(dlook,)", "()")], {}, "dextra: expected a tuple of 1, got a tuple of 0"),
+    "too few states": ([("(0.5 * h + t, c_new, m_new)", "(0.5 * h + t, c_new)")], {}, "expected a tuple of the states"),
     "a wrong shape of a state": ([("return (0.5 * h + t,", "return ((0.5 * h + t)[:1],")], {},
-                                 r"forward of the equations: state h: want an array \(2, 3\), got an array \(1, 3\)"),
-    "too little saved": ([(", (a, b, r_a, t, m, m_new)\n\n", ", (a,)\n\n")], {}, "want saved to begin with the 2"),
+                                 r"of the equations: state h: expected an array \(2, 3\), got an array \(1, 3\)"),
+    "too little saved": ([(", (a, b, r_a, t, m, m_new)\n\n", ", (a,)\n\n")], {}, "expected saved to begin with the 2"),
     "a changed input": ([("c_new, m_new = ", "c += 1; c_new, m_new = ")], {}, "forward .* changes an array"),
     "a changed gradient": ([("dt = dh *", "dh *= 2; dt = dh *")], {}, "backward .* changes an array"),
     "a part of zr saved": ([("r_a = r_a.copy()", "pass")], {}, "what it saves is a part of zr"),
     "a constant of NumPy": (
         [("0.75 * c + 0.25", "np.float64(0.75) * c + 0.25")], {},
-        "state h: want float32, .*, got float64; write constants",
+        "state h: expected float32, .*, got float64; write constants",
     ),
-    "a NaN": ([("c_new, m_new = 0.75 * c", "c_new, m_new = xp.log(-abs(c))")], {}, "state [hc]: want finite"),
+    "a NaN": ([("c_new, m_new = 0.75 * c", "c_new, m_new = xp.log(-abs(c))")], {}, "state [hc]: expected finite"),
     "a name that is not there": ([("xp.tanh(c_new", "xp.tang(c_new")], {}, "forward .* fails: AttributeError"),
     "sequences that meet": (
         [("t = xp.tanh(c_new + q * m_new)", "t = xp.tanh(c_new + q * m_new) + m.mean(0)")], {}, "is not the derivative",
@@ -122,7 +122,7 @@ def test_a_mistake_in_the_equations_is_named(tmp_path, edits, row, words):
 
 
 INNER = {
-    "the product's columns read": ([("(x_r, _), (r_r, _) =", "(x_r, _), (_, r_r) =")], "inner.forward.*want finite"),
+    "the product's columns read": ([("(x_r, _), (r_r, _) =", "(x_r, _), (_, r_r) =")], "inner.forward.*finite"),
     "a wrong part through the product": (
         [("(dstates[0] + dv * r,)", "(dstates[0] + dv,)")],
         r"inner.backward of the equations: dstates_prev\[h\] is not .* \(what is multiplied\)",

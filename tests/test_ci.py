@@ -33,7 +33,7 @@ def test_the_lowest_versions_are_those_of_the_core_and_the_tests():
 def test_a_requirement_without_a_lowest_version_is_refused(monkeypatch):
     project = {"dependencies": ["numpy>=2.2", "click<9"], "optional-dependencies": {"test": ["pytest>=8"]}}
     monkeypatch.setattr(facts, "PROJECT", project)
-    with pytest.raises(SystemExit, match="want name>=version, got 'click<9'"):
+    with pytest.raises(SystemExit, match="expected name>=version, got 'click<9'"):
         facts.lowest()
     project["dependencies"].pop()
     assert facts.lowest() == ["numpy==2.2", "pytest==8"]

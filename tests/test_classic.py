@@ -94,22 +94,22 @@ def test_parameters_are_views_that_may_be_written(device):
 
 def test_bad_arguments_are_named(device):
     net = network(device)
-    with pytest.raises(ShapeError, match=r"x: want \(4,\) = \(x_dim,\), got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"x: expected \(4,\) = \(x_dim,\), got \(3,\)"):
         net.x_list_add(np.zeros(3))
     net.x_list_clear()
     net.x_list_add(np.zeros(4))
-    with pytest.raises(ShapeError, match="y_list: want 1 labels, one for each input, got 2"):
+    with pytest.raises(ShapeError, match="y_list: expected 1 labels, one for each input, got 2"):
         net.y_list_is([1, 2], classic.ToyLossLayer)
-    with pytest.raises(DTypeError, match="y_list: want a list of labels, one for each input, got 1"):
+    with pytest.raises(DTypeError, match="y_list: expected a list of labels, one for each input, got 1"):
         net.y_list_is(1, classic.ToyLossLayer)
-    with pytest.raises(DTypeError, match="loss_layer: want loss"):
+    with pytest.raises(DTypeError, match="loss_layer: expected loss"):
         net.y_list_is([1], lambda pred, label: 0)
     for wrong in ("a", ["1", "2", "3", "4"], 1j * np.zeros(4), None):
-        with pytest.raises(DTypeError, match="x: want real numbers"):
+        with pytest.raises(DTypeError, match="x: expected real numbers"):
             net.x_list_add(wrong)
     assert len(net.x_list) == len(net.lstm_node_list) == 1
     net.x_list_clear()
-    with pytest.raises(ShapeError, match="x_list: want at least one input"):
+    with pytest.raises(ShapeError, match="x_list: expected at least one input"):
         net.y_list_is([], classic.ToyLossLayer)
 
 
@@ -121,7 +121,7 @@ def test_a_gradient_of_another_shape_is_named(device):
 
     net = network(device)
     net.x_list_add(np.zeros(4))
-    with pytest.raises(ShapeError, match=r"loss_layer.bottom_diff: want \(5,\) = \(mem_cell_ct,\), got \(\)"):
+    with pytest.raises(ShapeError, match=r"loss_layer.bottom_diff: expected \(5,\) = \(mem_cell_ct,\), got \(\)"):
         net.y_list_is([1], OneNumber)
 
 
@@ -146,7 +146,7 @@ def test_what_is_assigned_is_what_is_used(device, rng, whole):
         before[2 * number : 2 * number + 2] = 2 * value
         assert name in dir(param)
     assert (device.to_numpy(getattr(param, whole)) == before).all()
-    with pytest.raises(ShapeError, match=r"wg: want \(2, 5\), got \(2, 4\)"):
+    with pytest.raises(ShapeError, match=r"wg: expected \(2, 5\), got \(2, 4\)"):
         param.wg = np.zeros((2, 4))
 
 
@@ -156,7 +156,7 @@ def test_a_node_alone_keeps_what_it_was_given(device, rng):
     assert node.xc is None and all(
         (device.to_numpy(v) == 0).all() and v.shape == (5,) for v in vars(node.state).values()
     )
-    with pytest.raises(TapeError, match="top_diff_is: want a step that was computed, call bottom_data_is first"):
+    with pytest.raises(TapeError, match="top_diff_is: expected a step that was computed, call bottom_data_is first"):
         node.top_diff_is(np.zeros(5), np.zeros(5))
     node.bottom_data_is(list(x), s_prev=list(s), h_prev=list(h))
     assert (device.to_numpy(node.xc) == np.concatenate([x, h])).all()
@@ -196,12 +196,12 @@ def test_random_arrays():
     assert -0.1 <= drawn.min() < -0.09 and 0.29 < drawn.max() < 0.3 and abs(drawn.mean() - 0.1) < 0.02
     assert classic.rand_arr(2, 3, 4).shape == (4,) and 2 <= classic.rand_arr(2, 3) < 3
     assert 2 < classic.rand_arr(3, 2) <= 3
-    with pytest.raises(ShapeError, match="a: want a number"):
+    with pytest.raises(ShapeError, match="a: expected a number"):
         classic.rand_arr("0", 1)
     first = [classic.rand_arr(0, 1, 3, generator=np.random.default_rng(1)).tolist() for _ in range(2)]
     assert first[0] == first[1]
     for shape in ((2, -1), ((2, 3),), (True,), (2.0,)):
-        with pytest.raises(ShapeError, match="shape: want integers from 0 up"):
+        with pytest.raises(ShapeError, match="shape: expected integers from 0 up"):
             classic.rand_arr(0, 1, *shape)
 
 
@@ -270,15 +270,15 @@ def test_the_small_rnn_on_every_device(device):
 @pytest.mark.parametrize(
     ("inputs", "targets", "error", "message"),
     [
-        ([0, 1], [1], ShapeError, "targets: want 2 of them, as inputs, and at least one, got 1"),
-        ([], [], ShapeError, "targets: want 0 of them"),
-        ([0, 6], [1, 2], ShapeError, "inputs: want integers from 0 to 5, got 0..6"),
-        ([0.5], [1], DTypeError, "inputs: want a list of integers, got float64"),
+        ([0, 1], [1], ShapeError, "targets: expected 2 of them, as inputs, and at least one, got 1"),
+        ([], [], ShapeError, "targets: expected 0 of them"),
+        ([0, 6], [1, 2], ShapeError, "inputs: expected integers from 0 to 5, got 0..6"),
+        ([0.5], [1], DTypeError, "inputs: expected a list of integers, got float64"),
     ],
 )
 def test_bad_lists_are_named(inputs, targets, error, message):
     net = classic.LSTM_RNN(0.1, 6, 4, 6, device="cpu")
     with pytest.raises(error, match=message):
         net.train(1, inputs, targets)
-    with pytest.raises(ShapeError, match="sample: want in_dim = out_dim, got 6 and 5"):
+    with pytest.raises(ShapeError, match="sample: expected in_dim = out_dim, got 6 and 5"):
         classic.LSTM_RNN(0.1, 6, 4, 5, device="cpu").sample(0, 3)

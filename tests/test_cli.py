@@ -240,11 +240,11 @@ def test_a_signal_saves_says_how_to_go_on_and_exits_with_its_number(trained, cor
 def test_resuming_with_other_options_or_another_text_is_refused(corpus, tmp_path):
     assert interrupt_training(corpus, tmp_path)[0] == 130
     args = ["text", "train", corpus, *TINY, "--out", "m.safetensors", "--resume"]
-    refused(run(*args, "--hidden", "13", cwd=tmp_path), "hidden: want 12, as it began, got 13")
+    refused(run(*args, "--hidden", "13", cwd=tmp_path), "hidden: expected 12, as it began, got 13")
     other = tmp_path / "other.txt"
     other.write_text(PROSE + "More.")
     args[2] = other
-    refused(run(*args, cwd=tmp_path), "corpus: want")
+    refused(run(*args, cwd=tmp_path), "corpus: expected")
 
 
 def test_ctrl_c_while_sampling_is_quiet(trained):
@@ -268,7 +268,7 @@ def test_a_loss_that_is_not_finite_exits_with_1_and_one_line(corpus, tmp_path):
     done = run("text", "train", corpus, *TINY, *args)
     assert done.returncode == 1, done.stderr
     assert (
-        re.search(r"^gpulstm: error: .*want .*finite.*step \d+; ", done.stderr, re.MULTILINE)
+        re.search(r"^gpulstm: error: .*expected .*finite.*step \d+; ", done.stderr, re.MULTILINE)
         and "Traceback" not in done.stderr
     )
 
@@ -279,13 +279,13 @@ def test_a_loss_that_is_not_finite_exits_with_1_and_one_line(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", ["bad.txt: want text, got an empty file"]),
-        (b"\x7fELF\0\0", ["bad.txt: want UTF-8 text, got binary data"]),
-        (b"caf\xe9", ["bad.txt: want UTF-8 text, got byte 0xe9 at 3"]),
-        (b"too small", ["corpus: want at least 11 tokens"]),
+        (b"", ["bad.txt: expected text, got an empty file"]),
+        (b"\x7fELF\0\0", ["bad.txt: expected UTF-8 text, got binary data"]),
+        (b"caf\xe9", ["bad.txt: expected UTF-8 text, got byte 0xe9 at 3"]),
+        (b"too small", ["corpus: expected at least 11 tokens"]),
         (
             b"shorter than a window" * 2,
-            ["want at least 65 tokens to train on, for 4 streams of 16", "got 37"],
+            ["expected at least 65 tokens to train on, for 4 streams of 16", "got 37"],
         ),
     ],
 )
@@ -298,24 +298,24 @@ def test_texts_that_cannot_be_used(tmp_path, content, words):
 def test_texts_that_cannot_be_read(tmp_path):
     refused(run("text", "train", "missing.txt", *TINY, cwd=tmp_path), "missing.txt: No such file or directory")
     refused(run("text", "train", "two\nlines", *TINY, cwd=tmp_path), "two lines: No such file or directory")
-    refused(run("text", "train", ".", *TINY, cwd=tmp_path), ".: want a folder that `gpulstm text prepare` wrote")
+    refused(run("text", "train", ".", *TINY, cwd=tmp_path), ".: expected a folder that `gpulstm text prepare` wrote")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--hidden", "0"], ["hidden: want at least 1, got 0"]),
+        (["--hidden", "0"], ["hidden: expected at least 1, got 0"]),
         (["--hidden", "many"], ["'--hidden'", "'many'", "gpulstm text train --help"]),
-        (["--dropout", "1.5"], ["dropout: want 0 <= dropout < 1, got 1.5"]),
-        (["--lr", "nan"], ["lr: want a number above 0, got nan"]),
+        (["--dropout", "1.5"], ["dropout: expected 0 <= dropout < 1, got 1.5"]),
+        (["--lr", "nan"], ["lr: expected a number above 0, got nan"]),
         (["--level", "line"], ["'--level'", "'line'"]),
-        (["--checkpoint-every", "0"], ["checkpoint_every: want at least 1, got 0"]),
-        (["--device", "tpu"], ["device: want 'auto', 'cpu', 'cuda'", "got 'tpu'"]),
+        (["--checkpoint-every", "0"], ["checkpoint_every: expected at least 1, got 0"]),
+        (["--device", "tpu"], ["device: expected 'auto', 'cpu', 'cuda'", "got 'tpu'"]),
         (["--out", "no/such/folder/m.safetensors"], ["no/such/folder/m.safetensors"]),
         (["--out", "."], ["it is a folder"]),
         (["--log", "no/such/log"], ["no/such/log"]),
         (["--plot", "no/such/loss.png"], ["no/such/loss.png"]),
-        (["--plot", "loss.doc"], ["loss.doc: want a picture"]),
+        (["--plot", "loss.doc"], ["loss.doc: expected a picture"]),
         (["--out", "prose.txt"], ["--out", "prose.txt: is a FILE to read already"]),
         (["--log", "text.safetensors"], ["--log", "is --out already"]),
         (["--nonsense"], ["--nonsense"]),
@@ -338,12 +338,12 @@ def test_cuda_without_a_gpu_gives_the_reason(trained, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--prompt", "It ßX漢"], ["prompt: want characters the model has seen, got 'X', 'ß', '漢'"]),
-        (["--temperature", "-1"], ["temperature: want a number from 0 up"]),
-        (["--top-k", "0"], ["top_k: want 1 or more"]),
-        (["--top-p", "2"], ["top_p: want a share above 0"]),
-        (["--length", "-5"], ["length: want 0 or more"]),
-        (["--seed", "-1"], ["seed: want 0 or more"]),
+        (["--prompt", "It ßX漢"], ["prompt: expected characters the model has seen, got 'X', 'ß', '漢'"]),
+        (["--temperature", "-1"], ["temperature: expected a number from 0 up"]),
+        (["--top-k", "0"], ["top_k: expected 1 or more"]),
+        (["--top-p", "2"], ["top_p: expected a share above 0"]),
+        (["--length", "-5"], ["length: expected 0 or more"]),
+        (["--seed", "-1"], ["seed: expected 0 or more"]),
         (["--seed", "x"], ["'--seed'"]),
     ],
 )
@@ -362,7 +362,7 @@ def test_model_files_that_cannot_be_used(trained, tmp_path):
     refused(run("text", "sample", tmp_path / "cut"), "cut: ", "safetensors", "cut off")
     refused(run("text", "sample", tmp_path / "text"), "text: ", "safetensors")
     refused(run("text", "sample", tmp_path / "empty"), "empty: ", "safetensors")
-    refused(run("text", "sample", tmp_path / "foreign"), "foreign: want a gpulstm text model")
+    refused(run("text", "sample", tmp_path / "foreign"), "foreign: expected a gpulstm text model")
     refused(run("text", "sample", tmp_path / "missing"), "missing: No such file")
     refused(run("text", "sample", tmp_path), "Is a directory")
 
@@ -401,7 +401,7 @@ def test_a_plot_without_matplotlib_is_refused_before_training(corpus, tmp_path):
     )
     environment = ENVIRONMENT | with_path(tmp_path)
     done = run("text", "train", corpus, *TINY, "--plot", "loss.png", cwd=tmp_path, env=environment)
-    refused(done, "plot: want matplotlib", "pip install matplotlib")
+    refused(done, "plot: expected matplotlib", "pip install matplotlib")
 
 
 def test_info_on_a_machine_with_a_device(emulated, monkeypatch):

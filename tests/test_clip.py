@@ -172,7 +172,7 @@ def test_the_norm_is_not_waited_for(emulated):
 def test_norms_that_are_not_finite(device, bad):
     grads = [np.array([1.0, -2.0]), np.array([bad, 0.0, 3.0])]
     params = parameters(device, grads)
-    with pytest.raises(NotFinite, match=f"norm of the gradients: want a finite number, got {bad}"):
+    with pytest.raises(NotFinite, match=f"norm of the gradients: expected a finite number, got {bad}"):
         clip_grad_norm(params, 1.0, error_if_nonfinite=True)
     np.testing.assert_array_equal(device.to_numpy(params[0].grad), grads[0])
     norm = float(clip_grad_norm(params, 1.0))
@@ -237,14 +237,14 @@ def test_bad_arguments(emulated):
 
     (p,) = parameters(CPU, [np.ones(2)])
     for bad in (-1.0, float("nan")):
-        with pytest.raises(ShapeError, match=f"max_norm: want a number from 0 up, got {bad}"):
+        with pytest.raises(ShapeError, match=f"max_norm: expected a number from 0 up, got {bad}"):
             clip_grad_norm([p], bad)
-        with pytest.raises(ShapeError, match=f"clip_value: want a number from 0 up, got {bad}"):
+        with pytest.raises(ShapeError, match=f"clip_value: expected a number from 0 up, got {bad}"):
             clip_grad_value([p], bad)
-    with pytest.raises(DTypeError, match="parameters: want Parameters, got ndarray"):
+    with pytest.raises(DTypeError, match="parameters: expected Parameters, got ndarray"):
         clip_grad_norm([p.grad], 1.0)
     (other,) = parameters(backend.device("cuda").backend, [np.ones(2)])
-    want = "gradient of parameter 1: want cpu, the device of gradient of parameter 0, got cuda:0"
+    want = "gradient of parameter 1: expected cpu, the device of gradient of parameter 0, got cuda:0"
     with pytest.raises(DeviceError, match=want):
         clip_grad_norm([p, other], 1.0)
     np.testing.assert_array_equal(p.grad, np.ones(2))

@@ -239,7 +239,7 @@ def test_numbers_may_be_numpys(device):
 @pytest.mark.parametrize(("bad", "ignore_index"), [(3, -100), (-1, -100), (-100, -1), (2**33, -100)])
 def test_a_target_out_of_range_is_named(device, bad, ignore_index):
     target = device.asarray(np.array([0, 2, bad, ignore_index]))
-    message = f"target: want 0 <= index < 3, the classes of input, got {bad} at 2"
+    message = f"target: expected 0 <= index < 3, the classes of input, got {bad} at 2"
     with pytest.raises(ShapeError, match=message):
         cross_entropy(device.xp.zeros((4, 3), np.float32), target, ignore_index=ignore_index)
 
@@ -247,23 +247,23 @@ def test_a_target_out_of_range_is_named(device, bad, ignore_index):
 def test_bad_arguments(device):
     xp = device.xp
     x, target = xp.zeros((4, 3), np.float32), xp.zeros(4, np.int64)
-    with pytest.raises(ShapeError, match=r"target: want \(4,\) = input's shape without .*, got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"target: expected \(4,\) = input's shape without .*, got \(3,\)"):
         cross_entropy(x, target[:3])
-    with pytest.raises(ShapeError, match=r"target: want \(4, 2\) = input's shape without .*, got \(4,\)"):
+    with pytest.raises(ShapeError, match=r"target: expected \(4, 2\) = input's shape without .*, got \(4,\)"):
         cross_entropy(xp.zeros((4, 3, 2), np.float32), target)
-    with pytest.raises(ShapeError, match=r"weight: want \(3,\) = \(classes,\), got \(4,\)"):
+    with pytest.raises(ShapeError, match=r"weight: expected \(3,\) = \(classes,\), got \(4,\)"):
         cross_entropy(x, target, xp.ones(4, np.float32))
-    with pytest.raises(ShapeError, match=r"input: want at least one class, got \(4, 0\)"):
+    with pytest.raises(ShapeError, match=r"input: expected at least one class, got \(4, 0\)"):
         cross_entropy(x[:, :0], target)
-    with pytest.raises(ShapeError, match=r"input: want \(N, C\), \(C,\) or \(N, C, d1, ...\), got \(\)"):
+    with pytest.raises(ShapeError, match=r"input: expected \(N, C\), \(C,\) or \(N, C, d1, ...\), got \(\)"):
         cross_entropy(xp.zeros((), np.float32), target)
-    with pytest.raises(ShapeError, match=r"label_smoothing: want 0 <= label_smoothing <= 1, got 1\.5"):
+    with pytest.raises(ShapeError, match=r"label_smoothing: expected 0 <= label_smoothing <= 1, got 1\.5"):
         cross_entropy(x, target, label_smoothing=1.5)
-    with pytest.raises(ShapeError, match="reduction: want mean, sum, none, got 'all'"):
+    with pytest.raises(ShapeError, match="reduction: expected mean, sum, none, got 'all'"):
         cross_entropy(x, target, reduction="all")
-    with pytest.raises(DTypeError, match="target: want integers, got float32"):
+    with pytest.raises(DTypeError, match="target: expected integers, got float32"):
         cross_entropy(x, target.astype(np.float32))
-    with pytest.raises(DTypeError, match="weight: want float32 as input has, got float64"):
+    with pytest.raises(DTypeError, match="weight: expected float32 as input has, got float64"):
         cross_entropy(x, target, xp.ones(3, np.float64))
-    with pytest.raises(DTypeError, match="input: want float32, float64, float16, bfloat16, got int64"):
+    with pytest.raises(DTypeError, match="input: expected float32, float64, float16, bfloat16, got int64"):
         cross_entropy(x.astype(np.int64), target)

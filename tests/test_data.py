@@ -47,11 +47,11 @@ def test_padding_of_vectors():
 
 
 def test_padding_refuses():
-    with pytest.raises(ShapeError, match="sequences: want at least one, got none"):
+    with pytest.raises(ShapeError, match="sequences: expected at least one, got none"):
         pad_sequences([])
-    with pytest.raises(ShapeError, match=r"sequences\[1\]: want \(steps, 2\), got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"sequences\[1\]: expected \(steps, 2\), got \(3,\)"):
         pad_sequences([np.ones((1, 2)), np.ones(3)])
-    with pytest.raises(ShapeError, match=r"sequences\[0\]: want \(steps\), got \(\)"):
+    with pytest.raises(ShapeError, match=r"sequences\[0\]: expected \(steps\), got \(\)"):
         pad_sequences([1.0, 2.0])
 
 
@@ -96,14 +96,16 @@ def test_a_single_column_and_drop_last(examples):
 
 
 def test_batches_refuse():
-    with pytest.raises(ShapeError, match=r"columns: want at least one, and all of one length, got lengths \[3, 2\]"):
+    with pytest.raises(
+        ShapeError, match=r"columns: expected at least one, and all of one length, got lengths \[3, 2\]"
+    ):
         Batches(np.ones(3), np.ones(2), batch_size=1)
     with pytest.raises(ShapeError, match=r"got lengths \[\]"):
         Batches(batch_size=1)
     for bad in (0, 2.0, True, "2", None):
-        with pytest.raises(ShapeError, match=f"batch_size: want a whole number from 1 up, got {bad!r}"):
+        with pytest.raises(ShapeError, match=f"batch_size: expected a whole number from 1 up, got {bad!r}"):
             Batches(np.ones(3), batch_size=bad)
-    with pytest.raises(DTypeError, match="drop_last: want True or False, got 1"):
+    with pytest.raises(DTypeError, match="drop_last: expected True or False, got 1"):
         Batches(np.ones(3), batch_size=2, drop_last=1)
 
 
@@ -116,7 +118,7 @@ def test_generators_refused(bad):
         lambda: Batches(np.ones(3), batch_size=2, generator=bad),
         lambda: Windows([1, 2], 1, 1, generator=bad),
     ):
-        with pytest.raises(DTypeError, match=r"^generator: want a numpy.random.Generator, .* or None, got "):
+        with pytest.raises(DTypeError, match=r"^generator: expected a numpy.random.Generator, .* or None, got "):
             make()
 
 
@@ -210,7 +212,7 @@ def test_windows_of_what_is_to_be_forecast(device):
         np.testing.assert_array_equal(y, -x[:, -1:] - 3)
     for x, y in Windows(series, 6, 4, ahead=0, horizon=1):
         np.testing.assert_array_equal(y, x[-1:])
-    with pytest.raises(ShapeError, match="series: want at least 21 steps, got 20"):
+    with pytest.raises(ShapeError, match="series: expected at least 21 steps, got 20"):
         Windows(series, 10, 4, horizon=9, ahead=3)
     assert len(Windows(series, 10, 4, horizon=9, ahead=2)) == 1
 
@@ -220,7 +222,7 @@ def test_windows_of_one_shape():
     shapes = {x.shape for x, _ in Windows(series, 4, 3, drop_last=True)}
     assert shapes == {(4, 3)}
     assert len(Windows(series, 4, 3)) == 3 and len(Windows(series, 4, 3, drop_last=True)) == 2
-    with pytest.raises(ShapeError, match="series: want at least 33 steps for one batch with drop_last, got 29"):
+    with pytest.raises(ShapeError, match="series: expected at least 33 steps for one batch with drop_last, got 29"):
         Windows(series, 4, 8, drop_last=True)
     assert len(Windows(np.arange(33), 4, 8, drop_last=True)) == 1
 
@@ -287,7 +289,7 @@ def test_windows_of_streams_are_contiguous(device):
 def test_streams_of_one_shape():
     assert [len(x) for x, _ in Streams(np.arange(41), 4, 3)] == [3, 3, 3, 1]
     assert [len(x) for x, _ in Streams(np.arange(41), 4, 3, drop_last=True)] == [3, 3, 3]
-    with pytest.raises(ShapeError, match="series: want at least 45 steps for one window with drop_last, got 41"):
+    with pytest.raises(ShapeError, match="series: expected at least 45 steps for one window with drop_last, got 41"):
         Streams(np.arange(41), 4, 11, drop_last=True)
     assert len(Streams(np.arange(45), 4, 11, drop_last=True)) == 1
 
@@ -322,26 +324,26 @@ def test_series_refused(kind, emulated):
     def make(series, first=2, second=2, **options):
         return kind(series, first, second, **options)
 
-    with pytest.raises(ShapeError, match="series: want at least 2 steps, got 1"):
+    with pytest.raises(ShapeError, match="series: expected at least 2 steps, got 1"):
         make(np.arange(1))
-    with pytest.raises(ShapeError, match="series: want at least 6 steps, got 5"):
+    with pytest.raises(ShapeError, match="series: expected at least 6 steps, got 5"):
         make(np.arange(5), ahead=5)
-    with pytest.raises(ShapeError, match="targets: want 5 steps, those of the series, got 4"):
+    with pytest.raises(ShapeError, match="targets: expected 5 steps, those of the series, got 4"):
         make(np.arange(5), targets=np.arange(4))
-    with pytest.raises(ShapeError, match="ahead: want a whole number from 0 up, got -1"):
+    with pytest.raises(ShapeError, match="ahead: expected a whole number from 0 up, got -1"):
         make(np.arange(5), ahead=-1)
-    with pytest.raises(ShapeError, match="window: want a whole number from 1 up, got 0"):
+    with pytest.raises(ShapeError, match="window: expected a whole number from 1 up, got 0"):
         make(np.arange(5), **({"first": 0} if kind is Windows else {"second": 0}))
-    with pytest.raises(DeviceError, match="targets: want cpu, the device of series, got cuda:0"):
+    with pytest.raises(DeviceError, match="targets: expected cpu, the device of series, got cuda:0"):
         make(np.arange(5), targets=backend.device("cuda").backend.asarray(np.arange(5)))
 
 
 def test_streams_refused():
-    with pytest.raises(ShapeError, match="series: want at least 6 steps for 5 streams, got 5"):
+    with pytest.raises(ShapeError, match="series: expected at least 6 steps for 5 streams, got 5"):
         Streams(np.arange(5), 5, 1)
-    with pytest.raises(ShapeError, match="streams: want a whole number from 1 up, got 0"):
+    with pytest.raises(ShapeError, match="streams: expected a whole number from 1 up, got 0"):
         Streams(np.arange(5), 0, 1)
-    with pytest.raises(DTypeError, match="fill: want a number that uint8, the type of series, can hold, got -100"):
+    with pytest.raises(DTypeError, match="fill: expected a number that uint8, the type of series, can hold, got -100"):
         Streams(np.arange(6, dtype=np.uint8), 2, 1, fill=-100)
 
 
@@ -494,23 +496,23 @@ def test_states_that_do_not_fit():
     batches = Batches(np.arange(10), batch_size=2, generator=np.random.default_rng(0))
     good = batches.state_dict()
     faults = [
-        ({"batches": 6}, "want one of 5 batches, got 6"),
-        ({"position": 6}, "want a position from 0 to 5, got 6"),
-        ({"position": -1}, "want a position from 0 to 5, got -1"),
-        ({"position": "3"}, "want a position from 0 to 5, got 3"),
-        ({"position": True}, "want a position from 0 to 5, got True"),
-        ({"position": 3, "seed": -1}, "want a seed from 0 to"),
-        ({"position": 3, "seed": "abc"}, "want a seed from 0 to"),
-        ({"generator": None}, "want data and state both shuffled or neither"),
-        ({"position": 3, "seed": None}, "want data and state both shuffled or neither"),
-        ({"position": None, "seed": 3}, "want data and state both shuffled or neither"),
-        ({"generator": {"bit_generator": "MT19937"}}, "want a state of .*PCG64.*, got another"),
-        ({"more": 1}, "state of batches: want"),
+        ({"batches": 6}, "expected one of 5 batches, got 6"),
+        ({"position": 6}, "expected a position from 0 to 5, got 6"),
+        ({"position": -1}, "expected a position from 0 to 5, got -1"),
+        ({"position": "3"}, "expected a position from 0 to 5, got 3"),
+        ({"position": True}, "expected a position from 0 to 5, got True"),
+        ({"position": 3, "seed": -1}, "expected a seed from 0 to"),
+        ({"position": 3, "seed": "abc"}, "expected a seed from 0 to"),
+        ({"generator": None}, "expected data and state both shuffled or neither"),
+        ({"position": 3, "seed": None}, "expected data and state both shuffled or neither"),
+        ({"position": None, "seed": 3}, "expected data and state both shuffled or neither"),
+        ({"generator": {"bit_generator": "MT19937"}}, "expected a state of .*PCG64.*, got another"),
+        ({"more": 1}, "state of batches: expected"),
     ]
     for change, message in faults:
         with pytest.raises(FormatError, match=message):
             batches.load_state_dict({**good, **change})
-    with pytest.raises(FormatError, match="state of batches: want"):
+    with pytest.raises(FormatError, match="state of batches: expected"):
         batches.load_state_dict(None)
     batches.load_state_dict(good)
     for position, left in ((0, 5), (2, 3), (5, 0)):

@@ -141,12 +141,12 @@ class TestShares:
     @pytest.mark.parametrize(
         ("rank", "size", "words"),
         [
-            (0, 7, "size: want from 1 to 6 processes, the number of streams, got 7"),
-            (0, 0, "size: want from 1 to 6 processes"),
-            (2, 2, "rank: want 0 <= rank < 2, got 2"),
-            (-1, 2, "rank: want 0 <= rank < 2, got -1"),
-            (True, 2, "rank: want 0 <= rank < 2, got True"),
-            (0, 1.5, "size: want from 1 to 6"),
+            (0, 7, "size: expected from 1 to 6 processes, the number of streams, got 7"),
+            (0, 0, "size: expected from 1 to 6 processes"),
+            (2, 2, "rank: expected 0 <= rank < 2, got 2"),
+            (-1, 2, "rank: expected 0 <= rank < 2, got -1"),
+            (True, 2, "rank: expected 0 <= rank < 2, got True"),
+            (0, 1.5, "size: expected from 1 to 6"),
         ],
     )
     def test_shares_that_there_are_not(self, kind, rank, size, words):
@@ -172,19 +172,19 @@ def test_going_on_from_a_saved_position_and_copies(copied):
 
 def test_what_is_refused():
     for series, error, words in (
-        (np.arange(1), ShapeError, "series: want at least 2 steps, got 1"),
-        (np.arange(5), ShapeError, "series: want at least 6 steps for 5 streams, got 5"),
-        (np.ones(()), ShapeError, r"series: want \(N, ...\) with N steps, got \(\)"),
-        ("abcdefghi", DTypeError, r"series: want an object with len\(\) and slices, .* got str"),
-        ({1: 2}, DTypeError, r"series: want an object with len\(\) and slices, .* got dict"),
-        (3, DTypeError, r"series: want an object with len\(\) and slices, .* got int"),
-        (None, DTypeError, r"series: want an object with len\(\) and slices, .* got NoneType"),
+        (np.arange(1), ShapeError, "series: expected at least 2 steps, got 1"),
+        (np.arange(5), ShapeError, "series: expected at least 6 steps for 5 streams, got 5"),
+        (np.ones(()), ShapeError, r"series: expected \(N, ...\) with N steps, got \(\)"),
+        ("abcdefghi", DTypeError, r"series: expected an object with len\(\) and slices, .* got str"),
+        ({1: 2}, DTypeError, r"series: expected an object with len\(\) and slices, .* got dict"),
+        (3, DTypeError, r"series: expected an object with len\(\) and slices, .* got int"),
+        (None, DTypeError, r"series: expected an object with len\(\) and slices, .* got NoneType"),
     ):
         with pytest.raises(error, match=words):
             LazyStreams(series, 5, 1)
-    with pytest.raises(ShapeError, match="series: want at least 45 steps for one window with drop_last, got 41"):
+    with pytest.raises(ShapeError, match="series: expected at least 45 steps for one window with drop_last, got 41"):
         LazyStreams(np.arange(41), 4, 11, drop_last=True)
-    with pytest.raises(DTypeError, match="fill: want a number that uint8, the type of series, can hold, got -100"):
+    with pytest.raises(DTypeError, match="fill: expected a number that uint8, the type of series, can hold, got -100"):
         LazyStreams(np.arange(9, dtype=np.uint8), 2, 1, fill=-100)
     with pytest.raises(FormatError):
         LazyStreams(np.arange(50), 4, 2).load_state_dict(Streams(np.arange(90), 4, 2).state_dict())
@@ -196,7 +196,7 @@ def test_a_series_that_is_shorter_than_it_says():
             return 50
 
     batches = LazyStreams(Cut(np.arange(40)), 4, 2)
-    with pytest.raises(ShapeError, match=r"series: want \d steps in a slice from \d+ on, got \d"):
+    with pytest.raises(ShapeError, match=r"series: expected \d steps in a slice from \d+ on, got \d"):
         list(batches)
-    with pytest.raises(GpulstmError, match="series: want "):
+    with pytest.raises(GpulstmError, match="series: expected "):
         LazyStreams(Watched(np.full(9, None)), 2, 2)

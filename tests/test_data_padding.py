@@ -57,10 +57,10 @@ def test_every_data_set_says_its_axes():
     ):
         assert make().batch_first is make(batch_first=False).batch_first is False
         assert make(batch_first=True).batch_first is True
-        with pytest.raises(DTypeError, match="batch_first: want True or False, got 1"):
+        with pytest.raises(DTypeError, match="batch_first: expected True or False, got 1"):
             make(batch_first=1)
     assert Batches(np.ones((3, 4, 2)), batch_size=2).batch_first is True  # rows of arrays
-    with pytest.raises(ShapeError, match="batch_first: want True or None, as of arrays a batch has rows"):
+    with pytest.raises(ShapeError, match="batch_first: expected True or None, as of arrays a batch has rows"):
         Batches(np.ones((3, 4, 2)), batch_size=2, batch_first=False)
 
 
@@ -188,15 +188,15 @@ HELD = [
 
 @pytest.mark.parametrize(("dtype", "value"), REFUSED)
 def test_a_value_that_the_type_cannot_hold(fill_up, dtype, value):
-    with pytest.raises(GpulstmError, match=r"^value: want "):
+    with pytest.raises(GpulstmError, match=r"^value: expected "):
         fill_up([np.zeros(2, dtype), np.zeros(1, dtype)], value)
 
 
 @pytest.mark.parametrize(("dtype", "value"), [case for case in REFUSED if case[1] is not None])
 def test_a_fill_that_the_type_cannot_hold(dtype, value):
-    with pytest.raises(DTypeError, match=r"^fill: want a number that"):
+    with pytest.raises(DTypeError, match=r"^fill: expected a number that"):
         Streams(np.zeros(9, dtype), 2, 2, fill=value)
-    with pytest.raises(DTypeError, match=r"^fill: want a number that .* the type of targets"):
+    with pytest.raises(DTypeError, match=r"^fill: expected a number that .* the type of targets"):
         Streams(np.zeros(8), 2, 2, targets=np.zeros(8, dtype), fill=value)  # nothing is to be filled up
 
 
@@ -216,11 +216,11 @@ def test_a_value_for_every_column():
     np.testing.assert_array_equal(x, [[1, 2], [3, 0]])
     np.testing.assert_array_equal(y, [[4, 5], [6, -100]])
     np.testing.assert_array_equal(labels, [7, 8])
-    with pytest.raises(ShapeError, match=r"value: want one number, or 3, one a column, got 2"):
+    with pytest.raises(ShapeError, match=r"value: expected one number, or 3, one a column, got 2"):
         Batches(ids, targets, [7, 8], batch_size=2, value=[0, -100])
-    with pytest.raises(ShapeError, match=r"value\[1\]: want None, as columns\[1\] is an array"):
+    with pytest.raises(ShapeError, match=r"value\[1\]: expected None, as columns\[1\] is an array"):
         Batches(ids, [7, 8], batch_size=2, value=[0, -100])
-    with pytest.raises(ShapeError, match="value: want 0, as there is no column of sequences to fill up, got -1"):
+    with pytest.raises(ShapeError, match="value: expected 0, as there is no column of sequences to fill up, got -1"):
         Batches([7, 8], batch_size=2, value=-1)
 
 
@@ -230,21 +230,21 @@ def test_a_value_for_every_column():
 @pytest.mark.parametrize(
     ("sequences", "error", "message"),
     [
-        ([[1, 2], ["a"]], DTypeError, r"\[1\]: want numbers or booleans, got str"),
-        ([[1, 2], [None]], DTypeError, r"\[1\]: want numbers or booleans, got object"),
-        ([[1, 2], [1j]], DTypeError, r"\[1\]: want numbers or booleans, got complex128"),
-        ([[1], [2**70]], DTypeError, r"\[1\]: want numbers or booleans, got object"),
-        ([[1], [[1], [2, 3]]], ShapeError, r"\[1\]: want equal shapes in a list, got \[\[1\], \[2, 3\]\]"),
-        ([[1], "abc"], DTypeError, r"\[1\]: want an array or a list of numbers or booleans, got str"),
-        ([[1], {"a": 1}], DTypeError, r"\[1\]: want an array or a list of numbers or booleans, got dict"),
-        ([[1], None], DTypeError, r"\[1\]: want an array or a list of numbers or booleans, got NoneType"),
-        ([[1], 2], ShapeError, r"\[1\]: want \(steps\), got \(\)"),
-        ([[1], [[1, 2]]], ShapeError, r"\[1\]: want \(steps\), got \(1, 2\)"),
-        ([np.ones((1, 2)), np.ones((0, 3))], ShapeError, r"\[1\]: want \(steps, 2\), got \(0, 3\)"),
-        ([[1, 2], [True]], DTypeError, r"\[1\]: want int64 as .*\[0\] has, got bool"),
-        ([[0.5], [2**60]], DTypeError, r"\[1\]: want float64 as .*\[0\] has, got int64"),
-        ([[0.5], [-(2**53) - 1]], DTypeError, r"\[1\]: want float64 as .*\[0\] has, got int64"),
-        ([np.array([1], np.uint64), [2**60]], DTypeError, r"\[1\]: want uint64 as .*\[0\] has, got int64"),
+        ([[1, 2], ["a"]], DTypeError, r"\[1\]: expected numbers or booleans, got str"),
+        ([[1, 2], [None]], DTypeError, r"\[1\]: expected numbers or booleans, got object"),
+        ([[1, 2], [1j]], DTypeError, r"\[1\]: expected numbers or booleans, got complex128"),
+        ([[1], [2**70]], DTypeError, r"\[1\]: expected numbers or booleans, got object"),
+        ([[1], [[1], [2, 3]]], ShapeError, r"\[1\]: expected equal shapes in a list, got \[\[1\], \[2, 3\]\]"),
+        ([[1], "abc"], DTypeError, r"\[1\]: expected an array or a list of numbers or booleans, got str"),
+        ([[1], {"a": 1}], DTypeError, r"\[1\]: expected an array or a list of numbers or booleans, got dict"),
+        ([[1], None], DTypeError, r"\[1\]: expected an array or a list of numbers or booleans, got NoneType"),
+        ([[1], 2], ShapeError, r"\[1\]: expected \(steps\), got \(\)"),
+        ([[1], [[1, 2]]], ShapeError, r"\[1\]: expected \(steps\), got \(1, 2\)"),
+        ([np.ones((1, 2)), np.ones((0, 3))], ShapeError, r"\[1\]: expected \(steps, 2\), got \(0, 3\)"),
+        ([[1, 2], [True]], DTypeError, r"\[1\]: expected int64 as .*\[0\] has, got bool"),
+        ([[0.5], [2**60]], DTypeError, r"\[1\]: expected float64 as .*\[0\] has, got int64"),
+        ([[0.5], [-(2**53) - 1]], DTypeError, r"\[1\]: expected float64 as .*\[0\] has, got int64"),
+        ([np.array([1], np.uint64), [2**60]], DTypeError, r"\[1\]: expected uint64 as .*\[0\] has, got int64"),
     ],
 )
 @pytest.mark.parametrize("kind", ["sequences", "columns[0]"])
@@ -257,14 +257,14 @@ def test_sequences_that_are_refused(kind, sequences, error, message):
 @pytest.mark.parametrize(
     ("column", "error", "message"),
     [
-        (None, DTypeError, r"^columns\[1\]: want an array or a list of sequences, got NoneType"),
-        ((n for n in range(3)), DTypeError, r"^columns\[1\]: want an array or a list of sequences, got generator"),
-        ("abc", DTypeError, r"^columns\[1\]: want an array or a list of numbers or booleans, got str"),
-        (["a", "b", "c"], DTypeError, r"^columns\[1\]: want numbers or booleans, got str"),
-        ([1, None, 2], DTypeError, r"^columns\[1\]: want numbers or booleans, got object"),
-        (np.array([1, None, 2]), DTypeError, r"^columns\[1\]: want numbers or booleans, got object"),
-        (np.ones(3, complex), DTypeError, r"^columns\[1\]: want numbers or booleans, got complex128"),
-        ([[1], 2, [3]], ShapeError, r"^columns\[1\]\[1\]: want \(steps\), got \(\)"),
+        (None, DTypeError, r"^columns\[1\]: expected an array or a list of sequences, got NoneType"),
+        ((n for n in range(3)), DTypeError, r"^columns\[1\]: expected an array or a list of sequences, got generator"),
+        ("abc", DTypeError, r"^columns\[1\]: expected an array or a list of numbers or booleans, got str"),
+        (["a", "b", "c"], DTypeError, r"^columns\[1\]: expected numbers or booleans, got str"),
+        ([1, None, 2], DTypeError, r"^columns\[1\]: expected numbers or booleans, got object"),
+        (np.array([1, None, 2]), DTypeError, r"^columns\[1\]: expected numbers or booleans, got object"),
+        (np.ones(3, complex), DTypeError, r"^columns\[1\]: expected numbers or booleans, got complex128"),
+        ([[1], 2, [3]], ShapeError, r"^columns\[1\]\[1\]: expected \(steps\), got \(\)"),
     ],
 )
 def test_columns_that_are_refused(column, error, message):
@@ -280,27 +280,27 @@ def test_series_that_are_refused(kind, name):
         return kind(given["series"], 2, 2, targets=given["targets"])
 
     for bad in ("abcd", ["a", "b", "c", "d"], np.ones(4, complex), np.array([1, None, 2, 3]), {1: 2}, set()):
-        with pytest.raises(DTypeError, match=f"^{name}: want "):
+        with pytest.raises(DTypeError, match=f"^{name}: expected "):
             make(bad)
-    with pytest.raises(ShapeError, match=f"^{name}: want equal shapes"):
+    with pytest.raises(ShapeError, match=f"^{name}: expected equal shapes"):
         make([[1], [2, 3], [4], [5]])
-    with pytest.raises(ShapeError, match=rf"^{name}: want \(N, ...\) with N steps, got \(\)"):
+    with pytest.raises(ShapeError, match=rf"^{name}: expected \(N, ...\) with N steps, got \(\)"):
         make(np.ones(()))
-    with pytest.raises(TapeError, match=rf"^{name}: want data, .*detach\(\)"):
+    with pytest.raises(TapeError, match=rf"^{name}: expected data, .*detach\(\)"):
         make(gl.Parameter(np.ones(4)))
 
 
 def test_sequences_on_two_devices(emulated):
     there = gl.tensor([1, 2], device="cuda").data
-    with pytest.raises(DeviceError, match=r"^sequences\[1\]: want cpu as the others, got cuda:0"):
+    with pytest.raises(DeviceError, match=r"^sequences\[1\]: expected cpu as the others, got cuda:0"):
         pad_sequences([[1], there])
-    with pytest.raises(DeviceError, match=r"^columns\[0\]\[1\]: want cuda:0 as the others, got cpu"):
+    with pytest.raises(DeviceError, match=r"^columns\[0\]\[1\]: expected cuda:0 as the others, got cpu"):
         Batches([there, [1]], batch_size=2)
 
 
 def test_faults_of_a_sequence_name_it():
     masked = np.ma.array([1, 2], mask=[False, True])
-    with pytest.raises(DTypeError, match=r"sequences\[1\]: want a plain array, got a MaskedArray"):
+    with pytest.raises(DTypeError, match=r"sequences\[1\]: expected a plain array, got a MaskedArray"):
         pad_sequences([[1], masked])
-    with pytest.raises(DTypeError, match=r"sequences\[0\]: want numbers that float64, the one type .*, got int64"):
+    with pytest.raises(DTypeError, match=r"sequences\[0\]: expected numbers that float64, the one type .*, got int64"):
         pad_sequences([np.array([2**60 + 1]), np.array([0.5])])

@@ -154,18 +154,18 @@ def test_mask_is_random_enough(rate):
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan")])
 def test_rate_out_of_range(device, rate):
-    with pytest.raises(ShapeError, match=r"rate: want 0 <= rate <= 1, got"):
+    with pytest.raises(ShapeError, match=r"rate: expected 0 <= rate <= 1, got"):
         dropout(device.xp.ones(3, np.float32), rate, 0)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_seed_out_of_range(device, seed):
-    with pytest.raises(ShapeError, match=r"seed: want 0 <= seed < 2\*\*64, got"):
+    with pytest.raises(ShapeError, match=r"seed: expected 0 <= seed < 2\*\*64, got"):
         dropout(device.xp.ones(3, np.float32), 0.5, seed)
 
 
 def test_integers_are_refused(device):
-    with pytest.raises(DTypeError, match="x: want float32, float64, float16, bfloat16, got int64"):
+    with pytest.raises(DTypeError, match="x: expected float32, float64, float16, bfloat16, got int64"):
         dropout(device.xp.ones(3, np.int64), 0.5, 0)
 
 

@@ -487,7 +487,7 @@ def test_the_calls_work_as_they_stand(row):
 
 @pytest.mark.parametrize(("row", "argument", "bad"), cases())
 def test_what_does_not_fit_is_named(row, argument, bad):
-    with pytest.raises(GpulstmError, match=rf"^({row.names.get(argument, argument)})(\[\d+\])*: want ") as caught:
+    with pytest.raises(GpulstmError, match=rf"^({row.names.get(argument, argument)})(\[\d+\])*: expected ") as caught:
         row.call(**{**row.good, argument: bad})
     assert type(caught.value) is not GpulstmError
 
@@ -533,7 +533,7 @@ def test_arrays_of_the_other_byte_order(name, row):
         other = row.good[argument].astype(row.good[argument].dtype.newbyteorder())
         given = {**row.good, argument: other}
         if name.startswith("functional.") or name == "Parameter":
-            with pytest.raises(DTypeError, match=f"^{argument}: want this machine's byte order, got .*astype"):
+            with pytest.raises(DTypeError, match=f"^{argument}: expected this machine's byte order, got .*astype"):
                 row.call(**given)
         elif "ropout" not in name:
             assert same(row.call(**given), row.call(**row.good))
@@ -563,7 +563,9 @@ def test_arrays_on_another_device(emulated, name, row):
             assert len(runs.moved) == len(names) - 1
             continue
         wanted = argument if weights and "dot" not in name else "|".join(names)
-        with pytest.raises(DeviceError, match=rf"^({wanted}): want (cpu|cuda:0), the device of \w+, got .*gl.tensor\("):
+        with pytest.raises(
+            DeviceError, match=rf"^({wanted}): expected (cpu|cuda:0), the device of \w+, got .*gl.tensor\("
+        ):
             row.call(**{**row.good, argument: there})
 
 
@@ -580,7 +582,7 @@ def test_floats_of_two_types(name, row, dtype):
     for argument, array in arguments.items():
         wanted = row.names.get(argument, argument) if weights and "dot" not in name else r"\w+"
         why = "the type of the weights" if weights else ""
-        with pytest.raises(DTypeError, match=rf"^{wanted}: want (one dtype|\w+).*{why}"):
+        with pytest.raises(DTypeError, match=rf"^{wanted}: expected (one dtype|\w+).*{why}"):
             row.call(**{**row.good, argument: array.astype(dtype)})
 
 
@@ -605,20 +607,22 @@ def test_sizes_of_small_types_do_not_wrap():
 def test_functions_on_arrays_take_no_tensors(name):
     row = TABLE[f"functional.{name}"]
     for argument in arrays_of(row):
-        with pytest.raises(DTypeError, match=f"^{argument}: want a NumPy or CuPy array, got Tensor; give its .data"):
+        with pytest.raises(
+            DTypeError, match=f"^{argument}: expected a NumPy or CuPy array, got Tensor; give its .data"
+        ):
             row.call(**{**row.good, argument: gl.tensor(row.good[argument])})
 
 
 @pytest.mark.parametrize(
     ("bad", "error", "message"),
     [
-        ("abc", DTypeError, "x: want booleans, integers or floating numbers, got <U3"),
-        (None, DTypeError, "x: want booleans, integers or floating numbers, got object"),
-        (1j, DTypeError, "x: want booleans, integers or floating numbers, got complex128"),
-        ([2**70], DTypeError, "x: want booleans, integers or floating numbers, got object"),
-        (np.array(["a"]), DTypeError, "x: want booleans, integers or floating numbers, got <U1"),
-        (np.ma.ones(2), DTypeError, "x: want a plain array, got a MaskedArray"),
-        ([[1], [2, 3]], ShapeError, "x: want equal lengths in a list, got .* see gl.data.pad_sequences"),
+        ("abc", DTypeError, "x: expected booleans, integers or floating numbers, got <U3"),
+        (None, DTypeError, "x: expected booleans, integers or floating numbers, got object"),
+        (1j, DTypeError, "x: expected booleans, integers or floating numbers, got complex128"),
+        ([2**70], DTypeError, "x: expected booleans, integers or floating numbers, got object"),
+        (np.array(["a"]), DTypeError, "x: expected booleans, integers or floating numbers, got <U1"),
+        (np.ma.ones(2), DTypeError, "x: expected a plain array, got a MaskedArray"),
+        ([[1], [2, 3]], ShapeError, "x: expected equal lengths in a list, got .* see gl.data.pad_sequences"),
     ],
 )
 def test_what_is_no_tensor(bad, error, message):
@@ -628,7 +632,7 @@ def test_what_is_no_tensor(bad, error, message):
 
 def test_numbers_that_an_integer_type_cannot_hold():
     for bad, dtype in (([300], "int8"), (-1, "uint8"), ([0.5], "int64"), ([np.nan], int), ([2**63], "int64")):
-        with pytest.raises(DTypeError, match=r"^x: want whole numbers from "):
+        with pytest.raises(DTypeError, match=r"^x: expected whole numbers from "):
             gl.tensor(bad, dtype=dtype)
     for good, dtype in (
         ([127, -128], "int8"),
@@ -650,16 +654,16 @@ def test_axes_and_sizes():
             lambda axis: x.softmax(axis=axis), lambda axis: x.squeeze(axis=axis), lambda axis: x.cumsum(axis=axis),
             lambda axis: gl.concatenate([x, x], axis=axis),
         ):  # fmt: skip
-            with pytest.raises(ShapeError, match=r"^axis: want "):
+            with pytest.raises(ShapeError, match=r"^axis: expected "):
                 call(bad)
     for bad in ("a", 1.5, None, True):
-        with pytest.raises(ShapeError, match=r"^shape: want sizes, one of which may be -1, got "):
+        with pytest.raises(ShapeError, match=r"^shape: expected sizes, one of which may be -1, got "):
             x.reshape(bad, 2)
     for join in (gl.concatenate, gl.stack):
         for bad in ("ab", None, 3, {}):
-            with pytest.raises(DTypeError, match=r"^tensors: want a list of Tensors or arrays, got "):
+            with pytest.raises(DTypeError, match=r"^tensors: expected a list of Tensors or arrays, got "):
                 join(bad)
-        with pytest.raises(DTypeError, match=r"^arrays\[1\]: want a NumPy or CuPy array, got NoneType"):
+        with pytest.raises(DTypeError, match=r"^arrays\[1\]: expected a NumPy or CuPy array, got NoneType"):
             join([x, None])
 
 
@@ -667,13 +671,15 @@ def test_names_of_arguments_through_apply():
     def scaled(values, *factors):
         return values, lambda d: (d,)
 
-    with pytest.raises(DTypeError, match=r"^values: want an array or a Tensor, got str; make one with gl\.tensor"):
+    with pytest.raises(DTypeError, match=r"^values: expected an array or a Tensor, got str; make one with gl\.tensor"):
         gl.apply(scaled, "abc", floats(2))
-    with pytest.raises(DTypeError, match=r"^factors\[1\]: want an array or a Tensor, got list"):
+    with pytest.raises(DTypeError, match=r"^factors\[1\]: expected an array or a Tensor, got list"):
         gl.apply(scaled, floats(2), floats(2), [1.0])
-    with pytest.raises(DTypeError, match=r"^inputs\[0\]: want an array or a Tensor, got dict"):
+    with pytest.raises(DTypeError, match=r"^inputs\[0\]: expected an array or a Tensor, got dict"):
         gl.apply(max, {}, floats(2))
-    with pytest.raises(DTypeError, match=r"^fn: want a function of arrays that returns \(value, pullback\), got None"):
+    with pytest.raises(
+        DTypeError, match=r"^fn: expected a function of arrays that returns \(value, pullback\), got None"
+    ):
         gl.apply(None, floats(2))
 
 
@@ -686,5 +692,5 @@ def test_everything_public_has_a_row():
     public |= {f"functional.{name}" for name in F.__all__}
     public |= {f"data.{name}" for name in gl.data.__all__} | {f"io.{name}" for name in io.__all__}
     rows = {name.partition("(")[0] for name in TABLE}
-    assert public - rows - ELSEWHERE == set(), "want a row in TABLE for each of these"
+    assert public - rows - ELSEWHERE == set(), "expected a row in TABLE for each of these"
     assert not ELSEWHERE - public and not ELSEWHERE & rows

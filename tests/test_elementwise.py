@@ -131,7 +131,7 @@ def test_extrema_of_one_number_of_no_rows_and_of_integers(device):
     assert y.shape == (0,) and pullback(y)[0].shape == (0, 3)
     assert int(reductions.max(device.asarray(np.array([3, 7, 2])))[0]) == 7
     for function in (reductions.max, reductions.argmin):
-        with pytest.raises(ShapeError, match=r"want at least one element along the axis, got \(0, 3\)"):
+        with pytest.raises(ShapeError, match=r"expected at least one element along the axis, got \(0, 3\)"):
             function(device.xp.zeros((0, 3)), axis=0)
 
 
@@ -144,7 +144,7 @@ def test_positions(device, rng, name, axis):
         want = getattr(np, name)(x, axis=axis, keepdims=keepdims)
         assert place.dtype == np.int64 and pullback is None
         np.testing.assert_array_equal(device.to_numpy(place), want)
-    with pytest.raises(ShapeError, match=r"axis: want one axis or None, got \(0, 1\)"):
+    with pytest.raises(ShapeError, match=r"axis: expected one axis or None, got \(0, 1\)"):
         getattr(reductions, name)(device.asarray(x), axis=(0, 1))
 
 
@@ -168,14 +168,14 @@ def test_cumsum(device, rng, axis):
 @pytest.mark.parametrize("shape, axis", [((2, 1, 3), 1), ((1, 2, 1), None), ((1, 2, 1), (0, -1)), ((), None)], ids=str)
 def test_squeeze(device, rng, shape, axis):
     check(device, rearrange.squeeze, lambda a: a.squeeze(axis), [np.asarray(rng.standard_normal(shape))], axis=axis)
-    with pytest.raises(ShapeError, match=r"axis: want axes of size 1 of \(2, 3\), got 0"):
+    with pytest.raises(ShapeError, match=r"axis: expected axes of size 1 of \(2, 3\), got 0"):
         rearrange.squeeze(device.xp.zeros((2, 3)), axis=0)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
 def test_expand_dims(device, rng, axis):
     check(device, rearrange.expand_dims, lambda a: np.expand_dims(a, axis), [rng.standard_normal((2, 3))], axis=axis)
-    with pytest.raises(ShapeError, match="axis: want one of 3 axes, got 3"):
+    with pytest.raises(ShapeError, match="axis: expected one of 3 axes, got 3"):
         rearrange.expand_dims(device.xp.zeros((2, 3)), axis=3)
 
 
@@ -198,9 +198,9 @@ def test_casts_by_name(device):
     assert x.to(dtype="float32").dtype == x.to(np.float32).dtype == np.float32
     assert x.to(gl.device(device.name), "bfloat16").dtype.name == "bfloat16"
     for wrong in ("float31", "gpu"):
-        with pytest.raises(DTypeError, match=f"dtype: want one of NumPy's, got '{wrong}'"):
+        with pytest.raises(DTypeError, match=f"dtype: expected one of NumPy's, got '{wrong}'"):
             x.to(wrong)
-    with pytest.raises(DTypeError, match="to: want a device, a dtype or both, got none"):
+    with pytest.raises(DTypeError, match="to: expected a device, a dtype or both, got none"):
         x.to()
 
 
@@ -227,7 +227,7 @@ def test_comparisons(device, name):
         got, _ = getattr(comparisons, name)(*given)
         np.testing.assert_array_equal(device.to_numpy(got), getattr(np, name)(left, right))
         assert got.dtype == np.bool_
-    with pytest.raises(ShapeError, match=rf"{name}: want shapes that broadcast, got \(2,\) and \(3,\)"):
+    with pytest.raises(ShapeError, match=rf"{name}: expected shapes that broadcast, got \(2,\) and \(3,\)"):
         getattr(comparisons, name)(np.ones(2), np.ones(3))
 
 
@@ -254,13 +254,13 @@ def test_what_does_not_fit_is_named(device):
         with pytest.raises(error, match=message):
             function(*args, **static)
 
-    refused(DTypeError, "condition: want an array of bool, got float32; compare", elementwise.where, x, x, x)
-    refused(DTypeError, "condition: want an array of bool, got bool; compare", elementwise.where, True, x, x)
-    refused(DTypeError, "where: want one dtype", elementwise.where, x > 0, x, x.astype(np.float64))
-    refused(ShapeError, "where: want shapes that broadcast", elementwise.where, x > 0, x, x[:, :2])
-    refused(DTypeError, "min: want a number or None, got ndarray; use gl.maximum", elementwise.clip, x, min=x)
-    refused(DTypeError, "clip: want min, max or both, got none", elementwise.clip, x)
-    refused(DTypeError, "maximum: want one dtype", elementwise.maximum, x, x.astype(np.float64))
-    refused(DTypeError, "x: want float32, .* got int64", elementwise.sqrt, x.astype(np.int64))
-    refused(DTypeError, "bitwise_and: want booleans or integers, got float32", comparisons.bitwise_and, x > 0, x)
-    refused(ShapeError, r"axis: want axes of \(2, 3\), each once, got 2", reductions.max, x, axis=2)
+    refused(DTypeError, "condition: expected an array of bool, got float32; compare", elementwise.where, x, x, x)
+    refused(DTypeError, "condition: expected an array of bool, got bool; compare", elementwise.where, True, x, x)
+    refused(DTypeError, "where: expected one dtype", elementwise.where, x > 0, x, x.astype(np.float64))
+    refused(ShapeError, "where: expected shapes that broadcast", elementwise.where, x > 0, x, x[:, :2])
+    refused(DTypeError, "min: expected a number or None, got ndarray; use gl.maximum", elementwise.clip, x, min=x)
+    refused(DTypeError, "clip: expected min, max or both, got none", elementwise.clip, x)
+    refused(DTypeError, "maximum: expected one dtype", elementwise.maximum, x, x.astype(np.float64))
+    refused(DTypeError, "x: expected float32, .* got int64", elementwise.sqrt, x.astype(np.int64))
+    refused(DTypeError, "bitwise_and: expected booleans or integers, got float32", comparisons.bitwise_and, x > 0, x)
+    refused(ShapeError, r"axis: expected axes of \(2, 3\), each once, got 2", reductions.max, x, axis=2)

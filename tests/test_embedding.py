@@ -152,25 +152,25 @@ def test_matches_torch(device, padding_idx):
 @pytest.mark.parametrize("bad", [5, -1, 2**40, -(2**63)])
 def test_an_id_out_of_range_is_named(device, bad):
     ids = np.array([[0, 4, 1], [2, bad, 3]])
-    message = rf"ids: want 0 <= index < 5, the rows of the table, got {bad} at \(1, 1\)"
+    message = rf"ids: expected 0 <= index < 5, the rows of the table, got {bad} at \(1, 1\)"
     with pytest.raises(ShapeError, match=message):
         embedding(device.asarray(ids), device.xp.zeros((5, 2), np.float32))
 
 
 def test_no_id_fits_an_empty_table(device):
-    with pytest.raises(ShapeError, match="ids: want 0 <= index < 0, the rows of the table, got 0 at 0"):
+    with pytest.raises(ShapeError, match="ids: expected 0 <= index < 0, the rows of the table, got 0 at 0"):
         embedding(device.asarray(np.array([0, 0, 0])), device.xp.zeros((0, 2), np.float32))
 
 
 def test_bad_arguments(device):
     ids, table = device.asarray(np.array([1])), device.xp.zeros((5, 2), np.float32)
-    with pytest.raises(ShapeError, match=r"table: want \(V, D\) = \(ids, features\), got \(2,\)"):
+    with pytest.raises(ShapeError, match=r"table: expected \(V, D\) = \(ids, features\), got \(2,\)"):
         embedding(ids, table[0])
-    with pytest.raises(ShapeError, match="padding_idx: want -5 <= padding_idx < 5, rows of the table, got 5"):
+    with pytest.raises(ShapeError, match="padding_idx: expected -5 <= padding_idx < 5, rows of the table, got 5"):
         embedding(ids, table, padding_idx=5)
-    with pytest.raises(DTypeError, match="ids: want integers, got float32"):
+    with pytest.raises(DTypeError, match="ids: expected integers, got float32"):
         embedding(ids.astype(np.float32), table)
-    with pytest.raises(DTypeError, match="table: want float32, float64, float16, bfloat16, got int64"):
+    with pytest.raises(DTypeError, match="table: expected float32, float64, float16, bfloat16, got int64"):
         embedding(ids, table.astype(np.int64))
-    with pytest.raises(DTypeError, match="ids: want"):
+    with pytest.raises(DTypeError, match="ids: expected"):
         embedding([1], table)

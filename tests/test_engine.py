@@ -215,8 +215,8 @@ assert engine.isa() == {isa!r}, engine.isa()
 worst = 0.0
 for case in CELL_CASES:
     for number in range(28):
-        want, got = (outputs_and_gradients(case, number, path) for path in ("reference", "engine"))
-        for name, value in want.items():
+        expected, got = (outputs_and_gradients(case, number, path) for path in ("reference", "engine"))
+        for name, value in expected.items():
             if value is not None and value.size:
                 worst = max(worst, float(np.abs(got[name] - value).max() / allowed_error(case, value)))
 print(json.dumps(worst))

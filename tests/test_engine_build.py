@@ -104,7 +104,7 @@ def test_a_wheel_with_its_engine(tree, tmp_path):
 
 def test_a_wheel_without_a_compiler(tree, tmp_path):
     wheel, said = build_wheel(tree, PATH="/nowhere")
-    lacks_its_engine(wheel, said, "no compiler was found: want g++ or clang++ on the PATH", tmp_path / "fresh")
+    lacks_its_engine(wheel, said, "no compiler was found: expected g++ or clang++ on the PATH", tmp_path / "fresh")
 
 
 @pytest.mark.parametrize(

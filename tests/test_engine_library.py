@@ -53,7 +53,7 @@ def test_every_cell_and_type_is_compiled_in(checkout):
 
 def test_other_types_are_refused(checkout):
     code = "try: e.entry('float16')\nexcept TypeError as error: print(error)"
-    assert "want float32 or float64, got float16" in run(checkout, code)[0]
+    assert "expected float32 or float64, got float16" in run(checkout, code)[0]
 
 
 @pytest.mark.parametrize("file", ["host/engine.cpp", "host/answer.h", "cells/both.cuh"])
@@ -115,7 +115,7 @@ def test_one_that_does_not_run_here_is_refused(checkout, isa):
     processor.write_text(processor.read_text().replace("return avx2 && avx512", "return 0"))
     code = "try: e.library()\nexcept e.DeviceError as error: print(error)"
     printed, _ = run(checkout, code, GPULSTM_ISA=isa)
-    assert printed.startswith("GPULSTM_ISA: want baseline") and printed.endswith(f"got '{isa}'")
+    assert printed.startswith("GPULSTM_ISA: expected baseline") and printed.endswith(f"got '{isa}'")
 
 
 def test_the_engine_can_be_turned_off(checkout):
@@ -132,7 +132,10 @@ def test_the_engine_can_be_turned_off(checkout):
 @pytest.mark.parametrize(
     ("variables", "words"),
     [
-        ({"PATH": "/nowhere"}, "no compiler was found: want g++ or clang++ on the PATH, or its name in GPULSTM_CXX"),
+        (
+            {"PATH": "/nowhere"},
+            "no compiler was found: expected g++ or clang++ on the PATH, or its name in GPULSTM_CXX",
+        ),
         ({"CXX": "none -O2"}, "no compiler was found: CXX names 'none', which is not there"),
         ({"CXX": "g++", "GPULSTM_CXX": "none"}, "no compiler was found: GPULSTM_CXX names 'none', which is not there"),
     ],
@@ -317,8 +320,8 @@ def test_it_borrows_the_engines_threads(own):
 
 
 def test_one_that_cannot_be_compiled_has_a_reason(own):
-    assert run(own, FAILS.format("Other"))[0] == "own.cuh: want a line 'struct Other : Cell', got Mine"
-    no_file = "cell file: want the path of a .cuh file, and there is none at "
+    assert run(own, FAILS.format("Other"))[0] == "own.cuh: expected a line 'struct Other : Cell', got Mine"
+    no_file = "cell file: expected the path of a .cuh file, and there is none at "
     assert run(own, FAILS.format("Mine").replace("own.cuh", "no.cuh"))[0].startswith(no_file)
     (own / "constant.cuh").write_text("")
     assert run(own, FAILS.format("Mine"))[0].startswith("own.cuh: the compiler failed: ")

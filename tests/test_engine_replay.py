@@ -93,7 +93,7 @@ def test_every_cell_in_every_mode_is_the_reference(compiled, build, case):
                 errors.append((f"{number}: {name}", error, allowed))
             else:
                 allowed = allowed_error(case, value)
-                assert error <= allowed, f"{number}: {name}: {error}, want at most {allowed}"
+                assert error <= allowed, f"{number}: {name}: {error}, expected at most {allowed}"
     # Norms of rows with next to no variance make much of rounding, whoever rounds.
     assert_mostly(errors, np.inf if case.corners else 10 if case.name == "layer_norm" else 4)
     if build.threads > 1 and build.name.startswith("wide"):

@@ -56,13 +56,13 @@ def test_what_is_no_number_is_never_compared_in_silence(leaf, other):
     x = leaf([1.0, 2.0])
     for compare in (operator.eq, operator.ne, operator.lt):
         with pytest.raises(
-            DTypeError, match=rf"want (arrays or numbers|an array or a Tensor), got {type(other).__name__}"
+            DTypeError, match=rf"expected (arrays or numbers|an array or a Tensor), got {type(other).__name__}"
         ):
             compare(x, other)
         if other is not float and not isinstance(other, str | bytes | list | tuple | dict):
             with pytest.raises(DTypeError):
                 compare(other, x)
-    with pytest.raises(ShapeError, match=r"equal: want shapes that broadcast, got \(2,\) and \(3,\)"):
+    with pytest.raises(ShapeError, match=r"equal: expected shapes that broadcast, got \(2,\) and \(3,\)"):
         x == leaf([1.0, 2.0, 3.0])  # noqa: B015
 
 
@@ -77,7 +77,7 @@ def test_they_are_hashed_by_identity(leaf):
     layer = gl.Linear(2, 2)
     assert len(set(layer.parameters())) == 2 and layer.weight in {layer.weight}
     with pytest.raises(
-        ShapeError, match=r"bool: want a tensor of one element, got shape \(2,\); use any\(\) or all\(\)"
+        ShapeError, match=r"bool: expected a tensor of one element, got shape \(2,\); use any\(\) or all\(\)"
     ):
         _ = y in [x]
 
@@ -90,7 +90,7 @@ def test_masks_combine(device, leaf):
     assert x[inside].tolist() == [0, 2]
     gl.where(inside, x, 0.0).sum().backward()
     assert device.to_numpy(x.grad).tolist() == [0, 1, 1, 0]
-    with pytest.raises(DTypeError, match="bitwise_and: want booleans or integers, got float64"):
+    with pytest.raises(DTypeError, match="bitwise_and: expected booleans or integers, got float64"):
         x & inside
 
 
@@ -101,10 +101,10 @@ def test_as_a_number(device, leaf):
     assert math.isclose(math.sqrt(x), math.sqrt(2.6)) and abs(-x).item() == 2.6 and (+x) is x
     assert [10, 11, 12, 13][n] == 13 and list(range(n)) == [0, 1, 2] and np.arange(4)[n] == 3
     for wrong in (x, leaf([1, 2], np.int64, requires_grad=False)):
-        with pytest.raises(DTypeError, match="index: want an integer tensor of one element, got"):
+        with pytest.raises(DTypeError, match="index: expected an integer tensor of one element, got"):
             operator.index(wrong)
     for function in (float, int, complex, round):
-        with pytest.raises(ShapeError, match=r"item: want a tensor of one element, got shape \(2,\)"):
+        with pytest.raises(ShapeError, match=r"item: expected a tensor of one element, got shape \(2,\)"):
             function(leaf([1.0, 2.0]))
 
 
@@ -112,8 +112,8 @@ def test_as_a_sequence(leaf):
     x = leaf([[1.0, 2.0], [3.0, 4.0]])
     assert len(x) == 2 and 3.0 in x and 5 not in x and [row.tolist() for row in x] == [[1, 2], [3, 4]]
     for function, message in (
-        (len, "len: want a tensor with an axis"),
-        (list, "iteration: want a tensor with an axis"),
+        (len, "len: expected a tensor with an axis"),
+        (list, "iteration: expected a tensor with an axis"),
     ):
         with pytest.raises(TypeError, match=message):
             function(x.sum())
@@ -123,7 +123,7 @@ def test_formats(leaf):
     x, many = leaf(2.34567), leaf([1.0, 2.0])
     assert f"{x:.3f}" == "2.346" and f"{leaf([2.0]):5.1f}" == "  2.0" and f"{leaf(3, np.int64, False):04d}" == "0003"
     assert f"{many}" == str(many) == repr(many) and "1., 2." in str(many) and f"{x}" == repr(x)
-    with pytest.raises(ShapeError, match=r"format '.3f': want a tensor of one element, got shape \(2,\)"):
+    with pytest.raises(ShapeError, match=r"format '.3f': expected a tensor of one element, got shape \(2,\)"):
         format(many, ".3f")
 
 
@@ -182,7 +182,7 @@ def test_numpys_operators_stay_on_the_tape(device):
 def test_tensors_on_a_gpu_say_where_they_are(emulated):
     x = gl.tensor([1.0, 2.0], device="cuda")
     for read in (np.asarray, np.array):
-        with pytest.raises(DeviceError, match=r"want a tensor on cpu, got one on cuda:0; copy it with .numpy"):
+        with pytest.raises(DeviceError, match=r"expected a tensor on cpu, got one on cuda:0; copy it with .numpy"):
             read(x)
     assert emulated.shares_memory(emulated.asarray(x), x.data) and emulated.from_dlpack(x).get().tolist() == [1, 2]
     assert not hasattr(gl.tensor([1.0]), "__cuda_array_interface__")
@@ -227,7 +227,7 @@ MEANING = {
 def test_they_are_refused_wherever_arrays_come_in(name, tmp_path, emulated):
     x, plain = MEANING[name], np.ones((2, 2), np.float32)
     layer = gl.Linear(2, 2, device="cpu")
-    message = r"want a plain array, got a (MaskedArray|matrix|Quantity|recarray), which would lose information; "
+    message = r"expected a plain array, got a (MaskedArray|matrix|Quantity|recarray), which would lose information; "
     message += "|got (record64|.numpy.record)"  # where the element type is looked at first
     for take in (
         gl.Tensor,
@@ -264,7 +264,7 @@ def test_each_says_what_to_do():
     ):
         with pytest.raises(DTypeError, match=way):
             gl.tensor(MEANING[name])
-    with pytest.raises(DTypeError, match=r"want one type of number, got .*choose a field, x\['a'\]"):
+    with pytest.raises(DTypeError, match=r"expected one type of number, got .*choose a field, x\['a'\]"):
         gl.tensor(np.zeros(2, [("a", "f4"), ("b", "f4")]))
 
 
@@ -279,10 +279,10 @@ def test_mapped_files_and_plain_arrays_are_taken(tmp_path):
 
 @pytest.mark.parametrize("values", [["a", "b"], [1j], [None], np.array(["2020-01-01"], "datetime64[D]")], ids=str)
 def test_what_is_no_number_is_no_tensor(values):
-    with pytest.raises(DTypeError, match="x: want booleans, integers or floating numbers, got"):
+    with pytest.raises(DTypeError, match="x: expected booleans, integers or floating numbers, got"):
         gl.tensor(values)
     for wrong in (None, 3.0):
-        with pytest.raises(DTypeError, match=r"data: want an array, got (NoneType|float); gl.tensor makes one"):
+        with pytest.raises(DTypeError, match=r"data: expected an array, got (NoneType|float); gl.tensor makes one"):
             gl.Tensor(wrong)
 
 
@@ -321,7 +321,7 @@ def test_what_hangs_on_the_tape_says_detach(leaf, name):
     layer, x = gl.Linear(2, 2, device="cpu"), leaf([1.0, 2.0])
     y = x.exp()
     word = "pickle" if "pickle" in name else "copy"
-    with pytest.raises(TapeError, match=rf"{word}: want a leaf, got a result of exp; detach\(\) first"):
+    with pytest.raises(TapeError, match=rf"{word}: expected a leaf, got a result of exp; detach\(\) first"):
         COPIES[name](y)
     assert not COPIES[name](y.detach()).requires_grad
     with gl.no_grad():
@@ -365,9 +365,9 @@ def test_tensor_does_not_cut_the_tape(device, leaf):
     x = leaf([1.0, 2.0])
     for y in (x, x * 2, gl.nn.Parameter(device.xp.ones(2))):
         for options in ({}, {"dtype": "float32"}, {"device": device.name}, {"requires_grad": True}):
-            with pytest.raises(TapeError, match=r"tensor: want data without a gradient, .* x.to\(.*x.detach\(\)"):
+            with pytest.raises(TapeError, match=r"tensor: expected data without a gradient, .* x.to\(.*x.detach\(\)"):
                 gl.tensor(y, **options)
-        with pytest.raises(TapeError, match=r"tensor: want data without a gradient, .* join them with gl.stack"):
+        with pytest.raises(TapeError, match=r"tensor: expected data without a gradient, .* join them with gl.stack"):
             gl.tensor([y.sum(), y.sum()])
         assert gl.tensor(y.detach(), dtype="float32").dtype == np.float32
     lower, upper = gl.LSTM(3, 4, device="cpu"), gl.LSTM(4, 4, dtype="float64", device="cpu")
@@ -402,17 +402,19 @@ class Tensor:
     ],
 )
 def test_memory_that_is_not_shared_is_named(name, call):
-    with pytest.raises(DTypeError, match=f"^{name}: want one that NumPy can share, got a tests.Tensor: detach it"):
+    with pytest.raises(DTypeError, match=f"^{name}: expected one that NumPy can share, got a tests.Tensor: detach it"):
         call(Tensor())
 
 
 def test_parameters_of_what_is_no_array_say_what_to_give():
-    with pytest.raises(DTypeError, match=r"data: want a NumPy or CuPy array, got tests\.Tensor; gl\.tensor\(x\)\.data"):
+    with pytest.raises(
+        DTypeError, match=r"data: expected a NumPy or CuPy array, got tests\.Tensor; gl\.tensor\(x\)\.data"
+    ):
         gl.Parameter(Tensor())
     with pytest.raises(DTypeError, match=r"got Tensor; give its \.data"):
         gl.Parameter(gl.tensor([1.0]))
     layer = gl.Linear(2, 2, device="cpu")
-    with pytest.raises(DTypeError, match=r"weight: want a Parameter, as it is learnt, got a tests\.Tensor"):
+    with pytest.raises(DTypeError, match=r"weight: expected a Parameter, as it is learnt, got a tests\.Tensor"):
         layer.weight = Tensor()
     assert gl.Parameter(np.float32(3)).shape == ()
 
@@ -423,16 +425,16 @@ def test_byte_orders_of_types_are_this_machines():
 
 def test_parts_and_numpys_functions_name_another_device(emulated):
     x = gl.tensor([1.0, 2.0], device="cuda")
-    with pytest.raises(DeviceError, match=r"^key: want cuda:0, the device of tensor, got cpu; move it with"):
+    with pytest.raises(DeviceError, match=r"^key: expected cuda:0, the device of tensor, got cpu; move it with"):
         x[gl.tensor([0])]
-    with pytest.raises(DeviceError, match=r"^key: want cuda:0, the device of tensor, got cpu; move it with"):
+    with pytest.raises(DeviceError, match=r"^key: expected cuda:0, the device of tensor, got cpu; move it with"):
         x[gl.tensor([0])] = 1
-    with pytest.raises(DeviceError, match=r"^value: want cuda:0, the device of tensor, got cpu; move it with"):
+    with pytest.raises(DeviceError, match=r"^value: expected cuda:0, the device of tensor, got cpu; move it with"):
         x[0] = gl.tensor([1.0])
     with gl.explain() as runs:  # arrays of the host are moved
         x[np.array([0])] = np.float32([1])
         assert x[np.array([False, True])].tolist() == [2]
     assert [line.partition(" ")[0] for line in runs.moved] == ["value", "key", "key"]
-    with pytest.raises(DeviceError, match=r"np.block: want a tensor on cpu, got one on cuda:0; copy it with"):
+    with pytest.raises(DeviceError, match=r"np.block: expected a tensor on cpu, got one on cuda:0; copy it with"):
         np.block([x, x])
     assert x[[0]].tolist() == [1] and x[gl.tensor([1], device="cuda")].tolist() == [2]

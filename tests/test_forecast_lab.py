@@ -105,7 +105,7 @@ def test_what_is_not_known_in_advance_is_never_read():
     assert (forecaster.predict(future) != want).any()
     nothing_known = fitted(WAVE, X, known=[])
     assert nothing_known.predict().shape == (3,)
-    with pytest.raises(ShapeError, match="steps: want at most horizon = 3"):
+    with pytest.raises(ShapeError, match="steps: expected at most horizon = 3"):
         nothing_known.predict(steps=4)
 
 
@@ -131,7 +131,7 @@ def test_update_takes_newer_data():
     forecaster = fitted(WAVE[:120])
     want = forecaster.predict(after=WAVE)
     assert (forecaster.update(WAVE).predict() == want).all()
-    with pytest.raises(ShapeError, match="after: want at least 12 rows"):
+    with pytest.raises(ShapeError, match="after: expected at least 12 rows"):
         forecaster.update(WAVE[:5])
 
 
@@ -141,7 +141,7 @@ def test_patches_and_relative_forecasts():
     np.testing.assert_allclose(relative.predict(after=WAVE + 5), relative.predict() + 5, rtol=1e-4)
     absolute = fitted(WAVE, patch=4, coverages=(), relative=False)
     assert np.abs(absolute.predict(after=WAVE + 5) - absolute.predict() - 5).max() > 1
-    with pytest.raises(ShapeError, match="window: want a multiple of patch = 5, got 12"):
+    with pytest.raises(ShapeError, match="window: expected a multiple of patch = 5, got 12"):
         fitted(patch=5)
 
 
@@ -159,17 +159,17 @@ def test_the_loss_is_squared_error_and_pinball():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"window": 0}, "window: want a whole number from 1"),
-        ({"horizon": 0}, "horizon: want a whole number from 1"),
+        ({"window": 0}, "window: expected a whole number from 1"),
+        ({"horizon": 0}, "horizon: expected a whole number from 1"),
         ({"hidden_size": 1.5}, "hidden_size"),
-        ({"coverages": (0.8, 1.0)}, "coverages: want shares above 0 and below 1"),
-        ({"coverages": 0.8}, "coverages: want a tuple"),
+        ({"coverages": (0.8, 1.0)}, "coverages: expected shares above 0 and below 1"),
+        ({"coverages": 0.8}, "coverages: expected a tuple"),
         ({"dropout": 1.0}, "dropout"),
-        ({"learning_rate": 0}, "learning_rate: want a number above 0"),
+        ({"learning_rate": 0}, "learning_rate: expected a number above 0"),
         ({"validation_fraction": -0.1}, "validation_fraction"),
-        ({"known": [2]}, "known: want columns of X"),
-        ({"known": "a"}, "known: want a list of columns"),
-        ({"known": ["a"]}, "known: want names of X's columns"),
+        ({"known": [2]}, "known: expected columns of X"),
+        ({"known": "a"}, "known: expected a list of columns"),
+        ({"known": ["a"]}, "known: expected names of X's columns"),
         ({"noise": -1}, "noise"),
         ({"random_state": -1}, "random_state"),
         ({"dtype": "float16"}, "dtype"),
@@ -184,12 +184,12 @@ def test_wrong_parameters_are_named(options, words):
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        (np.full(50, np.nan), None, "y: want finite numbers, got NaN in row 0, column 0"),
-        (WAVE[:10], None, "y: want at least 15 rows"),
-        (["a", "b"], None, "y: want a table of numbers"),
-        (np.zeros((N, 2, 2)), None, r"y: want \(N, D\)"),
-        (np.zeros((N - 1, 2)), WAVE, "X: want 160 rows"),
-        (np.zeros(N), WAVE, "X: want"),
+        (np.full(50, np.nan), None, "y: expected finite numbers, got NaN in row 0, column 0"),
+        (WAVE[:10], None, "y: expected at least 15 rows"),
+        (["a", "b"], None, "y: expected a table of numbers"),
+        (np.zeros((N, 2, 2)), None, r"y: expected \(N, D\)"),
+        (np.zeros((N - 1, 2)), WAVE, "X: expected 160 rows"),
+        (np.zeros(N), WAVE, "X: expected"),
         (np.array([]), None, "at least one row"),
         (WAVE * 1j, None, "Complex"),
     ],
@@ -200,17 +200,17 @@ def test_wrong_data_are_named(X, y, words):
 
 
 def test_wrong_calls_are_named(plain):
-    with pytest.raises(NotFitted, match="Forecaster: want a fitted one"):
+    with pytest.raises(NotFitted, match="Forecaster: expected a fitted one"):
         Forecaster().predict()
-    with pytest.raises(ShapeError, match="X: want None, as fit had no covariates"):
+    with pytest.raises(ShapeError, match="X: expected None, as fit had no covariates"):
         plain.predict(np.zeros((3, 1)))
-    with pytest.raises(ShapeError, match=r"coverage: want one of coverages"):
+    with pytest.raises(ShapeError, match=r"coverage: expected one of coverages"):
         plain.predict_interval(coverage=0.5)
-    with pytest.raises(ShapeError, match="start: want a whole number from 12"):
+    with pytest.raises(ShapeError, match="start: expected a whole number from 12"):
         plain.backtest(WAVE, start=5)
-    with pytest.raises(ShapeError, match="start: want at most 157"):
+    with pytest.raises(ShapeError, match="start: expected at most 157"):
         plain.backtest(WAVE, start=159)
-    with pytest.raises(ShapeError, match="hidden: want a parameter of Forecaster"):
+    with pytest.raises(ShapeError, match="hidden: expected a parameter of Forecaster"):
         plain.set_params(hidden=3)
 
 
@@ -252,7 +252,7 @@ def test_what_the_model_is_made_of_cannot_be_set_afterwards(tmp_path, changed):
         lambda: forecaster.score(WAVE),
         lambda: forecaster.save(tmp_path / "f.safetensors"),
     ):
-        with pytest.raises(ShapeError, match=f"{next(iter(changed))}: want .*, which fit.. had, got"):
+        with pytest.raises(ShapeError, match=f"{next(iter(changed))}: expected .*, which fit.. had, got"):
             call()
     forecaster.set_params(**{name: SMALL.get(name, getattr(Forecaster(), name)) for name in changed})
     assert forecaster.predict().shape == (3,)
@@ -273,7 +273,7 @@ def test_what_is_constant_but_for_rounding_is_not_scaled_up():
     assert measures.scaled_mse == pytest.approx(0.04) and np.isnan(measures.mase)
     both = Measures.of(np.zeros((4, 3, 2)), np.ones((4, 3, 2)), np.stack([flat[:, 0], np.arange(100) % 2], 1), 1)
     assert both.mase == pytest.approx(1.0)
-    with pytest.raises(ShapeError, match="y: want numbers whose squares are finite"):
+    with pytest.raises(ShapeError, match="y: expected numbers whose squares are finite"):
         fitted(WAVE * 1e200)
 
 
@@ -382,7 +382,7 @@ def test_files_of_strangers_are_refused_by_name(tmp_path, plain):
     arrays, metadata = load_arrays(file)
     for _, header, others in broken(json.loads(metadata[HEADER]), arrays):
         save_arrays(file, others, {HEADER: json.dumps(header)})
-        with pytest.raises(FormatError, match=r"f\.safetensors: want"):
+        with pytest.raises(FormatError, match=r"f\.safetensors: expected"):
             Forecaster.load(file, "cpu")
     file.write_bytes(b"no model")
     with pytest.raises(FormatError):
@@ -419,7 +419,7 @@ def test_a_run_of_other_data_or_parameters_is_not_gone_on_with(tmp_path):
         Forecaster(**SMALL).fit(WAVE, run=Run(**run))
     with pytest.raises(FormatError, match="data is the training data"):
         Forecaster(**SMALL).fit(WAVE * 2, run=Run(**run, resume=True))
-    with pytest.raises(FormatError, match="window: want 12, as it began, got 6"):
+    with pytest.raises(FormatError, match="window: expected 12, as it began, got 6"):
         Forecaster(**{**SMALL, "window": 6}).fit(WAVE, run=Run(**run, resume=True))
     more = Forecaster(**{**SMALL, "epochs": 4}).fit(WAVE, run=Run(**run, resume=True))
     assert more.n_iter_ == 4
@@ -482,7 +482,7 @@ def test_the_times_that_follow(times, following):
 
 
 def test_times_end_with_the_year_9999():
-    with pytest.raises(FormatError, match="want dates up to the year 9999, got one after 9999-12-31"):
+    with pytest.raises(FormatError, match="expected dates up to the year 9999, got one after 9999-12-31"):
         Clock.of([datetime(9999, 12, 29), datetime(9999, 12, 30)]).next(2)
 
 
@@ -564,33 +564,33 @@ def test_gaps_and_missing_values_are_filled_when_asked(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
-        ("", {}, "want a table, got an empty file"),
+        ("", {}, "expected a table, got an empty file"),
         ("a,b\n", {}, "got a header alone"),
-        ("a,a\n1,2\n", {}, "want different names of columns, got a"),
-        ("date\n2024-01-01\n", {}, "want a column of numbers beside date"),
-        ("a,b\n1,2\n3\n", {}, "line 3: want 2 cells, got 1"),
-        ("a\n1\nx\n", {}, "line 3: a: want a number, got 'x'"),
-        ("a\n1\ninf\n", {}, "line 3: a: want a finite number"),
+        ("a,a\n1,2\n", {}, "expected different names of columns, got a"),
+        ("date\n2024-01-01\n", {}, "expected a column of numbers beside date"),
+        ("a,b\n1,2\n3\n", {}, "line 3: expected 2 cells, got 1"),
+        ("a\n1\nx\n", {}, "line 3: a: expected a number, got 'x'"),
+        ("a\n1\ninf\n", {}, "line 3: a: expected a finite number"),
         ("a,b\n1,2\n3,\nNA,4\n", {}, "missing values in line 3 .b., line 4 .a.; --fill"),
         (
             "date,a\n2024-01-01,1\n2024-01-02,2\n2024-01-02,3\n",
             {},
-            "line 4: want a later time than in line 3, got 2024",
+            "line 4: expected a later time than in line 3, got 2024",
         ),
-        ("date,a\n2024-01-02,1\n2024-01-01,2\n", {}, "line 3: want rows in the order of time"),
+        ("date,a\n2024-01-02,1\n2024-01-01,2\n", {}, "line 3: expected rows in the order of time"),
         ("date,a\n2024-01-01,1\n2024-01-02,2\n2024-01-05,3\n", {}, r"between lines 3 and 4 \(2024-01-02 to 2024-01-05"),
-        ("date,a\n2024-01-01,1\n7,2\n", {}, "line 3: want a time like 2024-01-01, got 7"),
-        ("date,a\n2024-13-01,1\n", {}, "line 2: date: want a date like 2024-01-31"),
-        ("date,a\n2024-01-01,\n2024-01-02,1\n", {"fill": True}, "line 2: want no missing value in the first row"),
-        ("a\n1\n", {"delimiter": ",,"}, "delimiter: want one character"),
-        ("a\n1\n", {"date": "b"}, "date: want one of the columns a, or 1 to 1, got 'b'"),
-        ("a\n1\n", {"encoding": "klingon"}, "encoding: want e.g. utf-8"),
-        ("a\n1_000\n", {}, "line 2: a: want a number, got '1_000'"),
+        ("date,a\n2024-01-01,1\n7,2\n", {}, "line 3: expected a time like 2024-01-01, got 7"),
+        ("date,a\n2024-13-01,1\n", {}, "line 2: date: expected a date like 2024-01-31"),
+        ("date,a\n2024-01-01,\n2024-01-02,1\n", {"fill": True}, "line 2: expected no missing value in the first row"),
+        ("a\n1\n", {"delimiter": ",,"}, "delimiter: expected one character"),
+        ("a\n1\n", {"date": "b"}, "date: expected one of the columns a, or 1 to 1, got 'b'"),
+        ("a\n1\n", {"encoding": "klingon"}, "encoding: expected e.g. utf-8"),
+        ("a\n1_000\n", {}, "line 2: a: expected a number, got '1_000'"),
         ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t"}, r"between lines 4 and 5 .2 to 1e.13."),
-        ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t", "fill": True}, "want gaps that rows can fill"),
-        (b"a\n1\n\xff\n", {}, "t.csv: want UTF-8 text, got byte 0xff"),
+        ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t", "fill": True}, "expected gaps that rows can fill"),
+        (b"a\n1\n\xff\n", {}, "t.csv: expected UTF-8 text, got byte 0xff"),
         (b"a\n1\n\0\n", {}, "binary data .a zero byte in line 3"),
-        (gzip.compress(b"a\n" + b"1\n" * 9999, mtime=0)[:-20], {}, "want a whole gzip file"),
+        (gzip.compress(b"a\n" + b"1\n" * 9999, mtime=0)[:-20], {}, "expected a whole gzip file"),
     ],
 )
 def test_faults_are_named_by_line(tmp_path, text, options, words):
@@ -652,7 +652,7 @@ def test_covariates_from_a_file_and_a_forecast_of_newer_rows(here, capsys):
     assert forecast("predict", "m.safetensors", "newer.csv", "--future", "future.csv") == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("2024-06-10,")
     assert forecast("predict", "m.safetensors") == 2
-    assert "X: want the covariates of the rows to forecast" in capsys.readouterr().err
+    assert "X: expected the covariates of the rows to forecast" in capsys.readouterr().err
 
 
 def test_predictions_refuse_what_they_cannot_use(here, capsys):
@@ -662,14 +662,14 @@ def test_predictions_refuse_what_they_cannot_use(here, capsys):
     (here / "other.csv").write_text("a\n1\n2\n")
     Forecaster(**SMALL).fit(WAVE).save("own.safetensors")
     for args, words in (
-        (["forecast.safetensors", "--future", "future.csv"], "future: want None"),
-        (["forecast.safetensors", "--steps", "0"], "steps: want a whole number from 1"),
-        (["forecast.safetensors", "short.csv"], "after: want at least 12 rows"),
-        (["forecast.safetensors", "other.csv"], "want one of the columns a"),
+        (["forecast.safetensors", "--future", "future.csv"], "future: expected None"),
+        (["forecast.safetensors", "--steps", "0"], "steps: expected a whole number from 1"),
+        (["forecast.safetensors", "short.csv"], "after: expected at least 12 rows"),
+        (["forecast.safetensors", "other.csv"], "expected one of the columns a"),
         (["forecast.safetensors", "none.csv"], "none.csv"),
         (["none.safetensors"], "none.safetensors"),
         (["s.csv"], "s.csv: not a whole safetensors file"),
-        (["own.safetensors"], "want a model of `gpulstm forecast train`"),
+        (["own.safetensors"], "expected a model of `gpulstm forecast train`"),
     ):
         assert forecast("predict", *args) == 2
         said = capsys.readouterr()
@@ -701,10 +701,10 @@ def test_the_future_is_held_against_the_clock(here, capsys):
     assert forecast("train", "s.csv", *names, *QUICK, "--out", "m.safetensors", "-q") == 0
     (here / "future.csv").write_text("date,weekday\n1999-01-01,1\n1999-01-02,2\n")
     assert forecast("predict", "m.safetensors", "--future", "future.csv") == 2
-    assert "want rows from 2024-06-09 on, which follow the data, got 1999-01-01" in capsys.readouterr().err
+    assert "expected rows from 2024-06-09 on, which follow the data, got 1999-01-01" in capsys.readouterr().err
     (here / "future.csv").write_text("date,weekday\n2024-06-09,1\n2024-06-10,2\n")
     assert forecast("predict", "m.safetensors", "--future", "future.csv", "--steps", "9") == 2
-    assert "steps: want 2, the rows of future.csv" in capsys.readouterr().err
+    assert "steps: expected 2, the rows of future.csv" in capsys.readouterr().err
     assert forecast("predict", "m.safetensors", "--future", "future.csv") == 0
     assert forecast("predict", "m.checkpoint.safetensors", "--future", "future.csv") == 0
 
@@ -722,7 +722,7 @@ def test_a_strangers_facts_are_refused_in_one_line(here, broken, capsys):
     save_arrays("m.safetensors", arrays, {HEADER: json.dumps(header)})
     assert forecast("predict", "m.safetensors") == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and "m.safetensors: want a model of" in said.err
+    assert said.out == "" and said.err.count("\n") == 1 and "m.safetensors: expected a model of" in said.err
 
 
 def test_returns_stand_beside_the_random_walk(here, capsys):
@@ -734,7 +734,7 @@ def test_returns_stand_beside_the_random_walk(here, capsys):
     assert "random walk (no change)" in said and "the random walk is not beaten" in said
     (here / "p.csv").write_text("close\n1\n0\n2\n")
     assert forecast("train", "p.csv", "--returns", *QUICK, "--force") == 2
-    assert "returns: want at least 2 values, all above 0" in capsys.readouterr().err
+    assert "returns: expected at least 2 values, all above 0" in capsys.readouterr().err
 
 
 def test_a_resumed_command_gives_the_same_bits(here, capsys):
@@ -753,16 +753,16 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
     [
         (["none.csv"], "none.csv"),
         (["."], "."),
-        (["s.csv", "--target", "nothing"], "want one of the columns"),
-        (["s.csv", "--target", "level", "--known", "level"], "columns: want different ones, got level, level"),
-        (["s.csv", "--target", "1"], "date: want a number"),
+        (["s.csv", "--target", "nothing"], "expected one of the columns"),
+        (["s.csv", "--target", "level", "--known", "level"], "columns: expected different ones, got level, level"),
+        (["s.csv", "--target", "1"], "date: expected a number"),
         (["s.csv", "--horizon", "0"], "horizon"),
-        (["s.csv", "--window", "500"], "y: want at least"),
-        (["s.csv", "--test", "1.5"], "test: want a share"),
-        (["s.csv", "--test", "0"], "test: want a share"),
+        (["s.csv", "--window", "500"], "y: expected at least"),
+        (["s.csv", "--test", "1.5"], "test: expected a share"),
+        (["s.csv", "--test", "0"], "test: expected a share"),
         (["s.csv", "--validation", "1"], "validation_fraction"),
-        (["s.csv", "--coverage", "2"], "coverages: want"),
-        (["s.csv", "--rows", "999"], "rows: want"),
+        (["s.csv", "--coverage", "2"], "coverages: expected"),
+        (["s.csv", "--rows", "999"], "rows: expected"),
         (["s.csv", "--season", "0"], "season"),
         (["s.csv", "--hidden", "0"], "hidden_size"),
         (["s.csv", "--batch", "x"], "batch"),
@@ -771,13 +771,13 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
         (["s.csv", "--picture", "p.xyz"], "p.xyz"),
         (["s.csv", "--plot", "forecast.png", "--picture", "forecast.png"], "--picture"),
         (["s.csv", "--out", "s.csv"], "s.csv"),
-        (["s.csv", "--out", ""], "want a file"),
-        (["s.csv", "--out", "."], "want a file"),
+        (["s.csv", "--out", ""], "expected a file"),
+        (["s.csv", "--out", "."], "expected a file"),
         (["s.csv", "--checkpoint-every", "0"], "checkpoint_every"),
-        (["s.csv", "--patch", "5"], "window: want a multiple"),
+        (["s.csv", "--patch", "5"], "window: expected a multiple"),
         (["s.csv", "--encoding", "utf-16"], "utf-16"),
         (["s.csv", "--device", "cuda:99"], "cuda"),
-        (["s.csv", "--recursive", "--past", "other", "--target", "level"], "recursive: want no --past"),
+        (["s.csv", "--recursive", "--past", "other", "--target", "level"], "recursive: expected no --past"),
     ],
 )
 def test_broken_input_is_refused_in_one_line(here, args, words, capsys):

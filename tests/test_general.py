@@ -218,10 +218,10 @@ def test_it_is_onnxruntimes(arrays, cotangents, name, clip, coupled):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"activations": ("sigmoid", "tanh")}, "activations: want three, of the gates"),
-        ({"activations": ("sigmoid", "tanh", "tan")}, "activation: want one of .*, got 'tan'"),
-        ({"clip": 0.0}, "clip: want a number above 0, or None, got 0.0"),
-        ({"clip": float("nan")}, "clip: want a number above 0, or None, got nan"),
+        ({"activations": ("sigmoid", "tanh")}, "activations: expected three, of the gates"),
+        ({"activations": ("sigmoid", "tanh", "tan")}, "activation: expected one of .*, got 'tan'"),
+        ({"clip": 0.0}, "clip: expected a number above 0, or None, got 0.0"),
+        ({"clip": float("nan")}, "clip: expected a number above 0, or None, got nan"),
     ],
 )
 def test_bad_options_are_named(options, words):
@@ -231,6 +231,6 @@ def test_bad_options_are_named(options, words):
 
 def test_peepholes_are_asked_for_when_the_cell_has_them(arrays, cotangents):
     with pytest.raises(
-        ShapeError, match=r"weight_ch: want an array, got None; a general takes x, h0, c0, .*, weight_ch"
+        ShapeError, match=r"weight_ch: expected an array, got None; a general takes x, h0, c0, .*, weight_ch"
     ):
         run(CPU, general.cell(peepholes=True), arrays[:7], cotangents)

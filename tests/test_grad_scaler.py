@@ -81,7 +81,7 @@ def test_unscaled_gradients_are_clipped_and_not_unscaled_again(device):
     scaler.unscale_(optimizer, [other, p])
     np.testing.assert_array_equal(device.to_numpy(p.grad), [2, 2, 2])
     np.testing.assert_array_equal(device.to_numpy(other.grad), [3])
-    with pytest.raises(ShapeError, match=r"^unscale_: want one call between updates"):
+    with pytest.raises(ShapeError, match=r"^unscale_: expected one call between updates"):
         scaler.unscale_(optimizer)
     clip_grad_norm([p], 1.0)
     scaler.step(optimizer)
@@ -125,24 +125,24 @@ def test_a_scaler_that_is_off_changes_nothing():
 def test_what_cannot_be_scaled_is_named():
     p, _ = made()
     scaler = gl.GradScaler()
-    with pytest.raises(ShapeError, match=r"^update: want a call of step\(\) first"):
+    with pytest.raises(ShapeError, match=r"^update: expected a call of step\(\) first"):
         scaler.update()
     for bad in (None, gl.SGD, p):
-        with pytest.raises(DTypeError, match=r"^optimizer: want e\.g\. gl\.Adam"):
+        with pytest.raises(DTypeError, match=r"^optimizer: expected e\.g\. gl\.Adam"):
             scaler.step(bad)
-    with pytest.raises(DTypeError, match=r"^loss: want a Tensor, got float"):
+    with pytest.raises(DTypeError, match=r"^loss: expected a Tensor, got float"):
         scaler.scale(1.0)
     half = gl.Parameter(np.ones(3, np.float16))
     half.grad = np.ones(3, np.float16)
-    with pytest.raises(DTypeError, match=r"^unscale_: want gradients of float32.*keep the parameters in float32"):
+    with pytest.raises(DTypeError, match=r"^unscale_: expected gradients of float32.*keep the parameters in float32"):
         scaler.step(gl.SGD([half], lr=1.0))
     for name, bad in {"growth_factor": 1, "backoff_factor": 1.5, "init_scale": 0, "growth_interval": 0}.items():
-        with pytest.raises(ShapeError, match=rf"^{name}: want"):
+        with pytest.raises(ShapeError, match=rf"^{name}: expected"):
             gl.GradScaler(**{name: bad})
     for bad in ({}, None, {"scale": 1.0}, {**scaler.state_dict(), "more": 1}):
-        with pytest.raises(FormatError, match=r"^scaler state: want"):
+        with pytest.raises(FormatError, match=r"^scaler state: expected"):
             scaler.load_state_dict(bad)
-    with pytest.raises(ShapeError, match=r"^scale: want a number above 0"):
+    with pytest.raises(ShapeError, match=r"^scale: expected a number above 0"):
         scaler.load_state_dict({**scaler.state_dict(), "scale": 0})
     assert scaler.get_scale() == 65536
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_scaled_is_named():
 def test_gradients_that_overflow_at_every_scale_end_the_run():
     p, optimizer = made()
     scaler = gl.GradScaler(init_scale=1e-30)
-    with pytest.raises(NotFinite, match=r"^gradients: want finite numbers, got others at every scale down to"):
+    with pytest.raises(NotFinite, match=r"^gradients: expected finite numbers, got others at every scale down to"):
         for _ in range(100):
             step(scaler, p, optimizer, np.inf)
     grown = gl.GradScaler(init_scale=2.0**127, growth_interval=1)
@@ -281,7 +281,7 @@ def test_resuming_in_another_precision_is_refused(tmp_path):
     file = tmp_path / "run.safetensors"
     trainer("bf16").fit(batches(), 2, progress=False, checkpoint=file)
     for other in ("ieee", "fp16"):
-        with pytest.raises(FormatError, match=f"precision: want bf16, as it began, got {other}|has no scaler"):
+        with pytest.raises(FormatError, match=f"precision: expected bf16, as it began, got {other}|has no scaler"):
             trainer(other).fit(batches(), 3, progress=False, checkpoint=file, resume=True)
 
 
@@ -296,13 +296,13 @@ def test_checkpoints_from_before_there_were_precisions_go_on(tmp_path):
     whole.fit(batches(), 4, progress=False)
     assert bits(again) == bits(whole)
     tree.save(file, old)
-    with pytest.raises(FormatError, match="precision: want ieee, as it began, got tf32"):
+    with pytest.raises(FormatError, match="precision: expected ieee, as it began, got tf32"):
         trainer("tf32").fit(batches(), 4, progress=False, checkpoint=file, resume=True)
 
 
 def test_a_trainer_refuses_what_is_no_precision():
     for bad, error in (("fp32", ShapeError), (None, DTypeError), (16, DTypeError)):
-        with pytest.raises(error, match=r"^precision: want one of ieee, tf32, bf16, fp16, got"):
+        with pytest.raises(error, match=r"^precision: expected one of ieee, tf32, bf16, fp16, got"):
             trainer(bad)
     assert "precision=bf16" in repr(trainer("bf16")) and "precision" not in repr(trainer())
 
@@ -313,5 +313,5 @@ def test_a_trainer_refuses_what_is_no_precision():
             pass
 
     Trainer(gl.Linear(2, 2), Own(), loss, precision="bf16")
-    with pytest.raises(DTypeError, match=r"^optimizer: want one with param_groups"):
+    with pytest.raises(DTypeError, match=r"^optimizer: expected one with param_groups"):
         Trainer(gl.Linear(2, 2), Own(), loss, precision="fp16")

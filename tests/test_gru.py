@@ -95,12 +95,12 @@ def test_the_kernel_is_told_each_gates_activation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reset": "between"}, "reset: want after or before, got 'between'"),
-        ({"update": "keras"}, "update: want torch or cho, got 'keras'"),
-        ({"activations": ("tanh",)}, "activations: want two, that of r and z and that of n, got .'tanh',."),
-        ({"activations": "tanh"}, "activations: want two, .* got 'tanh'"),
-        ({"activations": ("sigmoid", "sinus")}, "activation: want one of .* got 'sinus'"),
-        ({"clip": 0}, "clip: want a number above 0, or None, got 0"),
+        ({"reset": "between"}, "reset: expected after or before, got 'between'"),
+        ({"update": "keras"}, "update: expected torch or cho, got 'keras'"),
+        ({"activations": ("tanh",)}, "activations: expected two, that of r and z and that of n, got .'tanh',."),
+        ({"activations": "tanh"}, "activations: expected two, .* got 'tanh'"),
+        ({"activations": ("sigmoid", "sinus")}, "activation: expected one of .* got 'sinus'"),
+        ({"clip": 0}, "clip: expected a number above 0, or None, got 0"),
     ],
 )
 def test_what_is_no_option_is_named(options, message):

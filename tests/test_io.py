@@ -95,9 +95,9 @@ def test_what_cannot_be_saved(tmp_path):
         (np.array(["a"]), "str"),
         (np.ones(1, complex), "complex128"),
     ):
-        with pytest.raises(DTypeError, match=f"x: want one of .*, got {kind}"):
+        with pytest.raises(DTypeError, match=f"x: expected one of .*, got {kind}"):
             save_arrays(tmp_path / "file", {"x": array})
-    with pytest.raises(DTypeError, match="x: want a NumPy or CuPy array, got list"):
+    with pytest.raises(DTypeError, match="x: expected a NumPy or CuPy array, got list"):
         save_arrays(tmp_path / "file", {"x": [1.0]})
     with pytest.raises(FormatError, match="__metadata__"):
         save_arrays(tmp_path / "file", {"__metadata__": np.ones(1)})
@@ -287,14 +287,14 @@ def eight_bytes(**change):
 
 
 DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
-TABLE = "want a table of arrays at byte 8, got something else"
+TABLE = "expected a table of arrays at byte 8, got something else"
 DAMAGED = "not a whole safetensors file"  # and then the library's words
 BAD = {
-    "empty": (b"", "want at least 8 bytes, got 0"),
-    "short": (b"abc", "want at least 8 bytes, got 3"),
-    "text": (b"The quick brown fox jumps", "want a header of at most 100000000 bytes, got .* at byte 0"),
-    "no header": (struct.pack("<Q", 50), "want a header up to byte 58, got a file cut off at byte 8"),
-    "huge header": (struct.pack("<Q", 1 << 60) + b"{}", "want a header of at most 100000000 bytes"),
+    "empty": (b"", "expected at least 8 bytes, got 0"),
+    "short": (b"abc", "expected at least 8 bytes, got 3"),
+    "text": (b"The quick brown fox jumps", "expected a header of at most 100000000 bytes, got .* at byte 0"),
+    "no header": (struct.pack("<Q", 50), "expected a header up to byte 58, got a file cut off at byte 8"),
+    "huge header": (struct.pack("<Q", 1 << 60) + b"{}", "expected a header of at most 100000000 bytes"),
     "long header": (
         struct.pack("<Q", 90_000_000) + b"{}",
         "header up to byte 90000008, .* cut off at byte 10",
@@ -309,7 +309,7 @@ BAD = {
         eight_bytes(shape=[100], offsets=(0, 400)),
         "arrays up to byte .*, .* cut off at byte",
     ),
-    "more behind": (with_header({"a": entry()}, bytes(9)), "want arrays up to byte .*, got a file of"),
+    "more behind": (with_header({"a": entry()}, bytes(9)), "expected arrays up to byte .*, got a file of"),
     "gap": (with_header({"a": entry(offsets=(8, 16))}, bytes(16)), DAMAGED),
     "overlap": (with_header({"a": entry(), "b": entry()}, bytes(8)), DAMAGED),
     "backwards": (with_header({"a": entry(offsets=(8, 0))}), DAMAGED),
@@ -317,7 +317,7 @@ BAD = {
     "shape beyond": (eight_bytes(shape=[1 << 40]), DAMAGED),
     "shape overflow": (eight_bytes(shape=[1 << 62, 1 << 62]), DAMAGED),
     "unknown type": (eight_bytes(dtype="F33"), DAMAGED),
-    "a type NumPy lacks": (eight_bytes(dtype="F8_E4M3", shape=[8]), "want element types that NumPy knows"),
+    "a type NumPy lacks": (eight_bytes(dtype="F8_E4M3", shape=[8]), "expected element types that NumPy knows"),
     "metadata not text": (with_header({"__metadata__": {"a": 1}}), DAMAGED),
 }
 
@@ -339,7 +339,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     data = (tmp_path / "whole").read_bytes()
     for size in range(len(data)):
         (tmp_path / "cut").write_bytes(data[:size])
-        with pytest.raises(FormatError, match="cut: not a whole safetensors file: want "):
+        with pytest.raises(FormatError, match="cut: not a whole safetensors file: expected "):
             load_arrays(tmp_path / "cut")
 
 
@@ -350,7 +350,7 @@ def test_foreign_files(tmp_path):
         archive.writestr("data.pkl", b"x" * 1000)
     np.save(tmp_path / "npy", np.ones(100))
     for name in ("pickle", "zip", "npy.npy"):
-        with pytest.raises(FormatError, match=f"{name}: not a whole safetensors file: want"):
+        with pytest.raises(FormatError, match=f"{name}: not a whole safetensors file: expected"):
             load_arrays(tmp_path / name)
 
 
@@ -373,13 +373,13 @@ def test_a_pipe_is_never_replaced(tmp_path):
 @pytest.mark.parametrize("load", [gl.io.load_arrays, gl.io.torch.load, gl.io.keras.load], ids=["own", "torch", "keras"])
 @pytest.mark.parametrize("path", [3, b"x", None], ids=str)
 def test_what_is_no_path_is_named(load, path):
-    with pytest.raises(DTypeError, match=r"^path: want a text or a pathlib\.Path, got"):
+    with pytest.raises(DTypeError, match=r"^path: expected a text or a pathlib\.Path, got"):
         load(path)
 
 
 def test_a_configuration_that_is_no_path_is_named(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"")
-    with pytest.raises(DTypeError, match=r"^config: want a text or a pathlib\.Path, got dict"):
+    with pytest.raises(DTypeError, match=r"^config: expected a text or a pathlib\.Path, got dict"):
         gl.io.keras.load(tmp_path / "x.h5", {})
 
 

@@ -151,20 +151,20 @@ def test_what_a_file_shows_of_itself():
 def test_layers_that_gpulstm_has_not_are_refused():
     file = keras.load(FOLDER / "nested.keras")
     for names, message in (
-        (("norm",), "layers/layer_normalization: want one of LSTM, GRU, .*, got LayerNormalization"),
-        (("none",), "want one of the layers encoder/lstm_1, lstm, .*, got 'none'"),
-        (("lstm", "cells/stacked_rnn_cells/gru_cell"), "bias_ih_l1|want layers alike"),
+        (("norm",), "layers/layer_normalization: expected one of LSTM, GRU, .*, got LayerNormalization"),
+        (("none",), "expected one of the layers encoder/lstm_1, lstm, .*, got 'none'"),
+        (("lstm", "cells/stacked_rnn_cells/gru_cell"), "bias_ih_l1|expected layers alike"),
     ):
         with pytest.raises(FormatError, match=message):
             file.layer(*names)
     assert file.state_dict("lstm").keys() == gl.LSTM(2, 2).state_dict().keys()
     assert file.layers["cells/stacked_rnn_cells/lstm_cell"].options["recurrent_activation"] == "sigmoid"
     layers = keras.load(FOLDER / "layers.keras")
-    with pytest.raises(FormatError, match="want layers alike as levels of one, got after, before"):
+    with pytest.raises(FormatError, match="expected layers alike as levels of one, got after, before"):
         layers.layer("after", "before")
-    with pytest.raises(FormatError, match="want recurrent layers as levels of one, got Dense"):
+    with pytest.raises(FormatError, match="expected recurrent layers as levels of one, got Dense"):
         layers.state_dict("first", "narrow")
-    with pytest.raises(ShapeError, match=r"weight_ih_l1: want \(16, 4\), got \(12, 4\)|bias"):
+    with pytest.raises(ShapeError, match=r"weight_ih_l1: expected \(16, 4\), got \(12, 4\)|bias"):
         layers.layer("first", "no_bias")
 
 
@@ -178,13 +178,13 @@ def test_weights_of_a_living_keras_layer():
     assert np.array_equal(both["bias_ih_l0_reverse"], bias + 1)
     assert keras.dense(kernel).keys() == {"weight"} and keras.simple_rnn(kernel[:, :2], recurrent[:, :2]).keys()
     for call, message in (
-        (lambda: keras.lstm(kernel, recurrent[:, :6]), r"recurrent_kernel: want \(H, 4\*H\), got \(2, 6\)"),
-        (lambda: keras.gru(kernel, recurrent[:, :6]), r"kernel: want \(inputs, 6\) = .*, got \(3, 8\)"),
-        (lambda: keras.lstm(kernel, recurrent, bias[:6]), r"bias: want \(8,\)"),
-        (lambda: keras.lstm(kernel, recurrent, np.ones((2, 8))), r"bias: want \(8,\)"),
-        (lambda: keras.dense(kernel, bias[:3]), r"bias: want \(8,\) = \(units,\), got \(3,\)"),
-        (lambda: keras.dense(bias), r"kernel: want \(inputs, units\)"),
-        (lambda: keras.embedding(bias), r"embeddings: want \(ids, size\)"),
+        (lambda: keras.lstm(kernel, recurrent[:, :6]), r"recurrent_kernel: expected \(H, 4\*H\), got \(2, 6\)"),
+        (lambda: keras.gru(kernel, recurrent[:, :6]), r"kernel: expected \(inputs, 6\) = .*, got \(3, 8\)"),
+        (lambda: keras.lstm(kernel, recurrent, bias[:6]), r"bias: expected \(8,\)"),
+        (lambda: keras.lstm(kernel, recurrent, np.ones((2, 8))), r"bias: expected \(8,\)"),
+        (lambda: keras.dense(kernel, bias[:3]), r"bias: expected \(8,\) = \(units,\), got \(3,\)"),
+        (lambda: keras.dense(bias), r"kernel: expected \(inputs, units\)"),
+        (lambda: keras.embedding(bias), r"embeddings: expected \(ids, size\)"),
     ):
         with pytest.raises(ShapeError, match=message):
             call()
@@ -337,5 +337,5 @@ def test_options_of_layers_that_have_none(tmp_path):
         f["layers/dense/vars"].create_dataset("1", data=np.ones(2, np.float32))
 
     file = gl.io.keras.load(written(tmp_path / "a.weights.h5", build))
-    with pytest.raises(FormatError, match=r"dense: activation: want none for Dense, got 'relu'"):
+    with pytest.raises(FormatError, match=r"dense: activation: expected none for Dense, got 'relu'"):
         file.layer("dense", activation="relu")

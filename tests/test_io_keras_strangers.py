@@ -52,8 +52,8 @@ def hostile_groups(h5py, tmp_path):
         return lambda file: file.__setitem__("layers/vars/0", kind)
 
     return {
-        "soft link": (links(h5py.SoftLink("/layers")), "want groups and arrays, got a link '0'"),
-        "external link": (links(h5py.ExternalLink(str(other), "0")), "want groups and arrays, got a link '0'"),
+        "soft link": (links(h5py.SoftLink("/layers")), "expected groups and arrays, got a link '0'"),
+        "external link": (links(h5py.ExternalLink(str(other), "0")), "expected groups and arrays, got a link '0'"),
         "virtual": (lambda f: f.create_virtual_dataset("layers/vars/0", layout), "got chunks or parts of other files"),
         "external": (
             lambda f: f.create_dataset("layers/vars/0", (9,), "u1", external=[(__file__, 0, 9)]),
@@ -64,25 +64,28 @@ def hostile_groups(h5py, tmp_path):
             "with filters or in another file",
         ),
         "chunks": (lambda f: f.create_dataset("layers/vars/0", data=np.ones(9), chunks=(3,)), "got chunks or parts"),
-        "never written": (lambda f: f.create_dataset("layers/vars/0", **endless), "want an array in bytes"),
+        "never written": (lambda f: f.create_dataset("layers/vars/0", **endless), "expected an array in bytes"),
         "objects": (
             lambda f: f.create_dataset("layers/vars/0", (1,), h5py.string_dtype()),
-            "want an array of numbers",
+            "expected an array of numbers",
         ),
-        "references": (lambda f: f.create_dataset("layers/vars/0", (1,), h5py.ref_dtype), "want an array of numbers"),
-        "records": (lambda f: f.create_dataset("layers/vars/0", (1,), "f4,i4"), "want an array of numbers"),
-        "complex": (lambda f: f.create_dataset("layers/vars/0", (1,), "c8"), "want an array of numbers"),
-        "opaque": (lambda f: f.create_dataset("layers/vars/0", data=np.zeros(2, "V2")), "want an array of numbers"),
-        "null": (lambda f: f.create_dataset("layers/vars/0", data=h5py.Empty("f4")), "want an array of numbers"),
-        "a type": (links(np.dtype("f4")), "want an array of numbers"),
+        "references": (
+            lambda f: f.create_dataset("layers/vars/0", (1,), h5py.ref_dtype),
+            "expected an array of numbers",
+        ),
+        "records": (lambda f: f.create_dataset("layers/vars/0", (1,), "f4,i4"), "expected an array of numbers"),
+        "complex": (lambda f: f.create_dataset("layers/vars/0", (1,), "c8"), "expected an array of numbers"),
+        "opaque": (lambda f: f.create_dataset("layers/vars/0", data=np.zeros(2, "V2")), "expected an array of numbers"),
+        "null": (lambda f: f.create_dataset("layers/vars/0", data=h5py.Empty("f4")), "expected an array of numbers"),
+        "a type": (links(np.dtype("f4")), "expected an array of numbers"),
         "empty and endless": (
             lambda f: f.create_dataset("layers/vars/0", (0, 2**40, 2**40), "f4"),
-            "want a shape that the file holds",
+            "expected a shape that the file holds",
         ),
         "many times": (many_times, "got parts that repeat themselves"),
         "circle": (circle, "at most 64 deep|got parts that repeat themselves"),
-        "deep": (lambda f: f.create_group("/".join("g" * 70)), "want groups at most 64 deep"),
-        "nothing": (lambda f: f.create_group("layers"), "want the weights of Keras, .*got none"),
+        "deep": (lambda f: f.create_group("/".join("g" * 70)), "expected groups at most 64 deep"),
+        "nothing": (lambda f: f.create_group("layers"), "expected the weights of Keras, .*got none"),
     }
 
 
@@ -104,11 +107,15 @@ def test_hdf5_files_that_contradict_themselves(tmp_path):
 
     data = written(path, build).read_bytes()
     for old, new, message in (
-        (struct.pack("<Q", 80), struct.pack("<Q", 72), r"'layers/dense/vars/0': want 80 bytes for \(5, 2\), got 72"),
+        (
+            struct.pack("<Q", 80),
+            struct.pack("<Q", 72),
+            r"'layers/dense/vars/0': expected 80 bytes for \(5, 2\), got 72",
+        ),
         (
             b"0".ljust(8, b"\0") + b"1",
             b"0".ljust(8, b"\0") + b"0",
-            "want each name once, got 'layers/dense/vars/0' twice",
+            "expected each name once, got 'layers/dense/vars/0' twice",
         ),
     ):
         assert data.count(old) == 1
@@ -123,34 +130,34 @@ def test_hdf5_files_that_contradict_themselves(tmp_path):
 def test_hdf5_formats_to_come_are_named(tmp_path):
     data = written(tmp_path / "new.h5", lambda file: file.create_group("layers")).read_bytes()
     (tmp_path / "new.h5").write_bytes(data[:8] + b"\4" + data[9:])
-    refused(tmp_path / "new.h5", "want a superblock of version 0 to 3, got 4")
+    refused(tmp_path / "new.h5", "expected a superblock of version 0 to 3, got 4")
 
 
 def test_hostile_archives(tmp_path):
     weights, path = (FOLDER / "layers.weights.h5").read_bytes(), tmp_path / "a.keras"
     for config, message in (
-        (b"{", "config.json: want JSON"),
-        (b"\xff\xfe\xff", "config.json: want JSON"),
-        (b"[" * 10**4, "config.json: want JSON"),
-        (b"[" * 10**6, "config.json: want at most .* bytes with a bracket in ten, got 1000000 with 1000000"),
+        (b"{", "config.json: expected JSON"),
+        (b"\xff\xfe\xff", "config.json: expected JSON"),
+        (b"[" * 10**4, "config.json: expected JSON"),
+        (b"[" * 10**6, "config.json: expected at most .* bytes with a bracket in ten, got 1000000 with 1000000"),
     ):
         with_config(path, config, weights)
         refused(path, message)
     with_config(path, {}, weights, **{"../../evil": b"x"})
-    refused(path, "want names inside the archive, got '../../evil'")
+    refused(path, "expected names inside the archive, got '../../evil'")
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", "{}")
-    refused(path, "want a member model.weights.h5, as Keras writes it")
+    refused(path, "expected a member model.weights.h5, as Keras writes it")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("config.json", "{}")
         file.writestr("model.weights.h5", bytes(10**7))
-    refused(path, "want members of at most .* bytes, 8 times the file.s size, got 10000002")
+    refused(path, "expected members of at most .* bytes, 8 times the file.s size, got 10000002")
     with_config(path, {}, b"not HDF5" * 100)
-    refused(path, "a.keras, model.weights.h5: want an HDF5 file, got something else at byte 0")
+    refused(path, "a.keras, model.weights.h5: expected an HDF5 file, got something else at byte 0")
     (tmp_path / "text").write_text("The quick brown fox" * 9)
-    refused(tmp_path / "text", "want an HDF5 file, got something else at byte 0")
+    refused(tmp_path / "text", "expected an HDF5 file, got something else at byte 0")
     (tmp_path / "text").write_bytes(b"")
-    refused(tmp_path / "text", "want a superblock in bytes 0 to .*, got 0 bytes")
+    refused(tmp_path / "text", "expected a superblock in bytes 0 to .*, got 0 bytes")
     with pytest.raises(FileNotFoundError):
         keras.load(tmp_path / "none")
 
@@ -184,10 +191,13 @@ def test_a_configuration_is_data_whatever_it_says(tmp_path):
         (layer_config("first", "LSTM", "mine.layers"), "got mine.layers.LSTM"),
         (layer_config("first", "LSTM", registered="my_package>LSTM"), "got keras.layers.LSTM"),
         (layer_config("first", "os.system", "os"), "got os.os.system"),
-        (layer_config("first", activation={"class_name": "Mine"}), "activation: want one of tanh, .*an object Mine"),
-        (layer_config("first", activation=["tanh"]), "activation: want one of tanh, sigmoid, .*got"),
-        (layer_config("first", activation="selu"), "activation: want one of tanh, sigmoid, .*got 'selu'"),
-        (layer_config("first", go_backwards=1), "go_backwards: want True or False, got 1"),
+        (
+            layer_config("first", activation={"class_name": "Mine"}),
+            "activation: expected one of tanh, .*an object Mine",
+        ),
+        (layer_config("first", activation=["tanh"]), "activation: expected one of tanh, sigmoid, .*got"),
+        (layer_config("first", activation="selu"), "activation: expected one of tanh, sigmoid, .*got 'selu'"),
+        (layer_config("first", go_backwards=1), "go_backwards: expected True or False, got 1"),
     ):
         with_config(path, {"config": {"layers": [spoiled]}}, weights)
         with pytest.raises(FormatError, match=message):
@@ -200,7 +210,7 @@ def test_a_configuration_is_data_whatever_it_says(tmp_path):
         merge_mode="concat",
     )
     with_config(path, {"config": {"layers": [both]}}, weights)
-    with pytest.raises(FormatError, match="want both directions alike, got another go_backwards"):
+    with pytest.raises(FormatError, match="expected both directions alike, got another go_backwards"):
         keras.load(path).layer("both")
 
 
@@ -223,7 +233,7 @@ def test_arrays_that_fit_no_layer(tmp_path):
     file = keras.load(written(tmp_path / "file.h5", build))
     for name in (*shapes, "whole", "more", "unknown"):
         with pytest.raises(
-            FormatError, match=f"layers/{name}: (want one of LSTM, .*, got a layer of another kind|bias: want)"
+            FormatError, match=f"layers/{name}: (expected one of LSTM, .*, got a layer of another kind|bias: expected)"
         ):
             file.state_dict(name)
 
@@ -306,7 +316,7 @@ def test_memory_of_small_things(tmp_path):
             file[f"b{n}"] = require("h5py").Group(many)
 
     for build in (long_paths, texts_again):
-        refused(written(tmp_path / "a.h5", build), "parts that repeat themselves|want the weights of Keras")
+        refused(written(tmp_path / "a.h5", build), "parts that repeat themselves|expected the weights of Keras")
 
 
 def test_layers_of_the_first_layout_that_contradict_themselves(tmp_path):
@@ -323,19 +333,22 @@ def test_layers_of_the_first_layout_that_contradict_themselves(tmp_path):
         return written(tmp_path / "a.h5", write)
 
     for change, message in (
-        (lambda f: f.attrs.create("layer_names", [b"b"]), "want a group 'b', as layer_names says, got none"),
-        (lambda f: f.attrs.create("layer_names", [b"a", b"a"]), "want each layer once, got 'a' twice"),
-        (lambda f: f["a"].attrs.create("weight_names", [b"b"]), "want an array 'a/b', as weight_names says, got none"),
-        (lambda f: f["a"].attrs.create("weight_names", [b"a/kernel:0"] * 2), "want each array once"),
-        (lambda f: f["a"].attrs.pop("weight_names"), "'a': want an attribute weight_names, got none"),
-        (lambda f: f["a"].attrs.create("weight_names", []), "want layers with weights, got none"),
-        (lambda f: f.attrs.create("model_config", b"{"), "model_config: want JSON"),
+        (lambda f: f.attrs.create("layer_names", [b"b"]), "expected a group 'b', as layer_names says, got none"),
+        (lambda f: f.attrs.create("layer_names", [b"a", b"a"]), "expected each layer once, got 'a' twice"),
+        (
+            lambda f: f["a"].attrs.create("weight_names", [b"b"]),
+            "expected an array 'a/b', as weight_names says, got none",
+        ),
+        (lambda f: f["a"].attrs.create("weight_names", [b"a/kernel:0"] * 2), "expected each array once"),
+        (lambda f: f["a"].attrs.pop("weight_names"), "'a': expected an attribute weight_names, got none"),
+        (lambda f: f["a"].attrs.create("weight_names", []), "expected layers with weights, got none"),
+        (lambda f: f.attrs.create("model_config", b"{"), "model_config: expected JSON"),
     ):
         refused(build(change), message)
     norm = {"class_name": "BatchNormalization", "config": {"name": "n", "scale": False}}
     arrays = {f"n/{name}:0": np.ones(2, "f4") for name in ("gamma", "beta", "moving_mean", "moving_variance")}
     file = keras.load(legacy(tmp_path / "a.h5", "2.9.0", {"n": arrays}, [norm]))
-    with pytest.raises(FormatError, match="n: want the weights of a BatchNormalization, got none"):
+    with pytest.raises(FormatError, match="n: expected the weights of a BatchNormalization, got none"):
         file.model()
 
 
@@ -399,8 +412,8 @@ def nested(kind, key, levels, inside):
 
 
 DEEP = {
-    "models": ("Sequential", "layers", "want models at most 64 deep"),
-    "wrappers": ("TimeDistributed", "layer", "want layers at most 64 deep"),
+    "models": ("Sequential", "layers", "expected models at most 64 deep"),
+    "wrappers": ("TimeDistributed", "layer", "expected layers at most 64 deep"),
 }
 
 
@@ -422,5 +435,5 @@ def test_numbers_that_no_float_holds(tmp_path):
     for value in (10**400, -(10**400)):
         config = nested("Sequential", "layers", 1, layer_config("mask", "Masking", mask_value=value))
         with_config(tmp_path / "a", config, weights)
-        with pytest.raises(FormatError, match=r"mask_value: want a number, got '-?1000"):
+        with pytest.raises(FormatError, match=r"mask_value: expected a number, got '-?1000"):
             gl.io.keras.load(tmp_path / "a").model()

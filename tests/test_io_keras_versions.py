@@ -144,7 +144,7 @@ def test_weights_of_a_version_with_two_defaults_are_refused(tmp_path, version):
     options = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
     assert_close(quietly(file, "lstm", **options)(X)[0].numpy(), lstm())
     if version != "2.2.4-tf":
-        with pytest.raises(FormatError, match="want the version of Keras, whose hard_sigmoid it is"):
+        with pytest.raises(FormatError, match="expected the version of Keras, whose hard_sigmoid it is"):
             file.layer("lstm", **{**options, "recurrent_activation": "hard_sigmoid"})
         layer = quietly(file, "lstm", **{**options, "recurrent_activation": FLAT})
         assert_close(layer(X)[0].numpy(), lstm(FLAT))
@@ -206,7 +206,7 @@ def test_layers_of_a_model_in_a_model_are_found_by_name_or_place(tmp_path):
     mine = {"class_name": "Mine", "config": {"name": "mine"}}
     inside.append(mine)
     file = keras.load(legacy(tmp_path / "m.h5", "2.9.0", {"encoder": arrays}, [encoder]))
-    with pytest.raises(FormatError, match=r"want one of LSTM, GRU, .*got a layer of another kind"):
+    with pytest.raises(FormatError, match=r"expected one of LSTM, GRU, .*got a layer of another kind"):
         file.layer("encoder")
 
 
@@ -239,9 +239,11 @@ def test_layers_that_are_not_surely_their_own_are_refused(tmp_path):
     config = {"class_name": "Sequential", "config": {"name": "s", "layers": [layer_config("a"), layer_config("b")]}}
     with_config(tmp_path / "m.keras", config, hdf5(build))
     file = keras.load(tmp_path / "m.keras")
-    with pytest.raises(FormatError, match=r"lstm: want the layer in the file's configuration, got none .*activation="):
+    with pytest.raises(
+        FormatError, match=r"lstm: expected the layer in the file's configuration, got none .*activation="
+    ):
         file.layer("lstm")
-    with pytest.raises(FormatError, match="a: want the layer's weights, got none that are surely its own"):
+    with pytest.raises(FormatError, match="a: expected the layer's weights, got none that are surely its own"):
         file.model()
     options = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
     assert_close(quietly(file, "lstm", **options)(X)[0].numpy(), lstm())
@@ -318,16 +320,19 @@ def test_functional_models_in_a_row_and_others(tmp_path):
     assert_close(model(X).numpy(), lstm()[:, -1] @ np.ones((4, 2), "f4"))
     two = ("Add", "add", [["l", "in"]], {})
     for config, message in (
-        (functional(lstm_layer, two, ("Dense", "out", [["add"]], {})), "add: want a layer used once, with one input"),
-        (functional(("LSTM", "l", [["in"], ["l"]], {}), dense), "l: want a layer used once, with one input"),
-        (functional(lstm_layer, dense, inputs=("in", "more")), "want one input, and layers in a row, got branches"),
+        (
+            functional(lstm_layer, two, ("Dense", "out", [["add"]], {})),
+            "add: expected a layer used once, with one input",
+        ),
+        (functional(("LSTM", "l", [["in"], ["l"]], {}), dense), "l: expected a layer used once, with one input"),
+        (functional(lstm_layer, dense, inputs=("in", "more")), "expected one input, and layers in a row, got branches"),
         (
             functional(lstm_layer, dense, ("Dense", "b", [["l"]], {})),
-            "want one input, and layers in a row, got branches",
+            "expected one input, and layers in a row, got branches",
         ),
-        (functional(lstm_layer, dense, outputs=("l", "out")), "want the last layer's output alone, got l, out"),
-        (functional(("LSTM", "l", [["x"]], {}), ("Dense", "x", [["l"]], {})), "want the last layer's output alone"),
-        ({"class_name": "Mine", "module": "mine", "config": {"layers": []}}, "want a Sequential .*got mine.Mine"),
+        (functional(lstm_layer, dense, outputs=("l", "out")), "expected the last layer's output alone, got l, out"),
+        (functional(("LSTM", "l", [["x"]], {}), ("Dense", "x", [["l"]], {})), "expected the last layer's output alone"),
+        ({"class_name": "Mine", "module": "mine", "config": {"layers": []}}, "expected a Sequential .*got mine.Mine"),
     ):
         file = keras.load(legacy(tmp_path / "m.h5", "2.9.0", weights, config))
         with pytest.raises(FormatError, match=message):
@@ -337,22 +342,22 @@ def test_functional_models_in_a_row_and_others(tmp_path):
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (("Lambda", {}), r"extra: want one of the layers Activation, .*TimeDistributed; got Lambda"),
-        (("Conv1D", {}), r"extra: want one of the layers .*; got Conv1D"),
-        (("LSTM", {"units": 4}), "extra: want the layer's weights, got none"),
-        (("Dense", {}), "extra: want the weights of a Dense, got none"),
-        (("Activation", {"activation": "mish"}), "extra: activation: want one of linear, .*softmax.*got 'mish'"),
-        (("ReLU", {"max_value": 3.0}), "extra: max_value: want None, got '3.0'"),
-        (("Softmax", {"axis": 1}), "extra: axis: want -1, got '1'"),
-        (("Flatten", {"data_format": "channels_first"}), "extra: data_format: want 'channels_last' or None"),
-        (("RepeatVector", {"n": 2.5}), "extra: n: want an integer above 0, got '2.5'"),
-        (("RepeatVector", {"n": 10**12}), "extra: n: want an integer above 0, got"),
-        (("Reshape", {"target_shape": [None, 3]}), "extra: target_shape: want integers"),
-        (("Masking", {"mask_value": "zero"}), "extra: mask_value: want a number, got 'zero'"),
-        (("TimeDistributed", {}), "extra: want TimeDistributed of a layer, got none"),
+        (("Lambda", {}), r"extra: expected one of the layers Activation, .*TimeDistributed; got Lambda"),
+        (("Conv1D", {}), r"extra: expected one of the layers .*; got Conv1D"),
+        (("LSTM", {"units": 4}), "extra: expected the layer's weights, got none"),
+        (("Dense", {}), "extra: expected the weights of a Dense, got none"),
+        (("Activation", {"activation": "mish"}), "extra: activation: expected one of linear, .*softmax.*got 'mish'"),
+        (("ReLU", {"max_value": 3.0}), "extra: max_value: expected None, got '3.0'"),
+        (("Softmax", {"axis": 1}), "extra: axis: expected -1, got '1'"),
+        (("Flatten", {"data_format": "channels_first"}), "extra: data_format: expected 'channels_last' or None"),
+        (("RepeatVector", {"n": 2.5}), "extra: n: expected an integer above 0, got '2.5'"),
+        (("RepeatVector", {"n": 10**12}), "extra: n: expected an integer above 0, got"),
+        (("Reshape", {"target_shape": [None, 3]}), "extra: target_shape: expected integers"),
+        (("Masking", {"mask_value": "zero"}), "extra: mask_value: expected a number, got 'zero'"),
+        (("TimeDistributed", {}), "extra: expected TimeDistributed of a layer, got none"),
         (
             ("TimeDistributed", {"layer": {"class_name": "Lambda", "config": {"name": "f"}}}),
-            "extra/f: want .*got Lambda",
+            "extra/f: expected .*got Lambda",
         ),
     ],
 )
@@ -406,20 +411,20 @@ def test_weights_with_their_configuration_in_a_file_beside(tmp_path):
     whole = legacy(tmp_path / "m.h5", "2.9.0", {"l": three("l")}, [layer_config("l")])
     (tmp_path / "m.keras").write_bytes(b"PK")
     for other in (whole, tmp_path / "m.keras"):
-        with pytest.raises(FormatError, match=r"config: want None, as .* holds its own, got .*m\.json"):
+        with pytest.raises(FormatError, match=r"config: expected None, as .* holds its own, got .*m\.json"):
             keras.load(other, config=tmp_path / "m.json")
     (tmp_path / "m.json").write_text("{")
-    with pytest.raises(FormatError, match=r"m\.json: want JSON"):
+    with pytest.raises(FormatError, match=r"m\.json: expected JSON"):
         keras.load(path, config=tmp_path / "m.json")
 
 
 def test_models_that_a_row_of_layers_is_not(tmp_path):
     file = keras.load(legacy(tmp_path / "w.h5", "2.9.0", {"l": three("l")}))
-    with pytest.raises(FormatError, match="want a whole model, got weights alone"):
+    with pytest.raises(FormatError, match="expected a whole model, got weights alone"):
         file.model()
     for option in ({"return_state": True}, {"time_major": True}):
         file = keras.load(legacy(tmp_path / "m.h5", "2.9.0", {"l": three("l")}, [layer_config("l", **option)]))
-        with pytest.raises(FormatError, match=f"l: {next(iter(option))}: want False or None, got 'True'"):
+        with pytest.raises(FormatError, match=f"l: {next(iter(option))}: expected False or None, got 'True'"):
             file.model()
     file = keras.load(legacy(tmp_path / "m.h5", "2.9.0", {"l": three("l")}, [layer_config("l", stateful=True)]))
     with pytest.warns(UserWarning, match="l: stateful: this model begins each call with states of 0"):

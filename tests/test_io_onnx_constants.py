@@ -229,30 +229,30 @@ def test_a_long_chain_and_a_name_used_many_times_are_computed_once():
 
 
 WRONG = {
-    "want one value, got none": lambda: graph_of("Constant", {}, 13),
-    "want an array of numbers, got value_string": lambda: graph_of("Constant", {}, 13, value_string="a"),
-    "axes: want a value in the field ints, got i": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=1),
-    "want the attributes .* got 'speed'": lambda: graph_of("Squeeze", {"x": X}, 11, speed=1),
-    "want axes, got none": lambda: graph_of("Unsqueeze", {"x": X}, 13),
-    "want an axis of 5, got 7": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=[0, 7]),
-    "want inputs that fit": lambda: graph_of("Reshape", {"x": X, "s": ints(5, 5)}, 13),
-    "want inputs that fit, got others: index": lambda: graph_of("Gather", {"x": X, "n": ints(9)}, 13),
+    "expected one value, got none": lambda: graph_of("Constant", {}, 13),
+    "expected an array of numbers, got value_string": lambda: graph_of("Constant", {}, 13, value_string="a"),
+    "axes: expected a value in the field ints, got i": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=1),
+    "expected the attributes .* got 'speed'": lambda: graph_of("Squeeze", {"x": X}, 11, speed=1),
+    "expected axes, got none": lambda: graph_of("Unsqueeze", {"x": X}, 13),
+    "expected an axis of 5, got 7": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=[0, 7]),
+    "expected inputs that fit": lambda: graph_of("Reshape", {"x": X, "s": ints(5, 5)}, 13),
+    "expected inputs that fit, got others: index": lambda: graph_of("Gather", {"x": X, "n": ints(9)}, 13),
     "steps that are not 0": lambda: graph_of(
         "Slice", {"x": X, "a": ints(0), "b": ints(1), "n": ints(0), "s": ints(0)}, 13
     ),
-    "want each axis once": lambda: graph_of("Slice", {"x": X}, 9, starts=[0, 0], ends=[1, 1], axes=[0, -3]),
-    "want arrays of one type": lambda: graph_of("Add", {"x": X, "y": ints(1)}, 13),
+    "expected each axis once": lambda: graph_of("Slice", {"x": X}, 9, starts=[0, 0], ends=[1, 1], axes=[0, -3]),
+    "expected arrays of one type": lambda: graph_of("Add", {"x": X, "y": ints(1)}, 13),
     "of one shape, as before version 7": lambda: graph_of("Add", {"x": X, "y": X[:1]}, 6),
-    "want one scale": lambda: graph_of("DequantizeLinear", {"x": BYTES, "s": X[0]}, 21, block_size=2),
-    "want integers, a scale": lambda: graph_of("DequantizeLinear", {"x": X, "s": X}, 21),
+    "expected one scale": lambda: graph_of("DequantizeLinear", {"x": BYTES, "s": X[0]}, 21, block_size=2),
+    "expected integers, a scale": lambda: graph_of("DequantizeLinear", {"x": X, "s": X}, 21),
     "a divisor is 0": lambda: graph_of("Div", {"x": ints(1), "y": ints(0)}, 13),
-    "want 3 parts of an axis of 4": lambda: graph_of("Split", {"x": X, "n": ints(1, 1, 1)}, 13, outputs=3),
-    "want an axis that 3 parts share": lambda: graph_of("Split", {"x": X}, 13, outputs=3),
-    "want 1 outputs, got 2": lambda: graph_of("Identity", {"x": X}, 13, outputs=2),
+    "expected 3 parts of an axis of 4": lambda: graph_of("Split", {"x": X, "n": ints(1, 1, 1)}, 13, outputs=3),
+    "expected an axis that 3 parts share": lambda: graph_of("Split", {"x": X}, 13, outputs=3),
+    "expected 1 outputs, got 2": lambda: graph_of("Identity", {"x": X}, 13, outputs=2),
     "element type 17 .FLOAT8E4M3FN.": lambda: graph_of("Cast", {"x": X}, 19, to=TYPES.FLOAT8E4M3FN),
-    "want at most 8 axes, got more": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=[0, 1, 2, 3, 4, 5]),
+    "expected at most 8 axes, got more": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=[0, 1, 2, 3, 4, 5]),
     "repeats for each axis": lambda: graph_of("Tile", {"x": X, "n": ints(2)}, 13),
-    "want at most 4096 integers": lambda: graph_of("Reshape", {"x": X, "s": X}, 13),
+    "expected at most 4096 integers": lambda: graph_of("Reshape", {"x": X, "s": X}, 13),
     "got 'n', made of 'm', which a NonZero computes": lambda: None,
 }
 
@@ -295,10 +295,10 @@ def test_zeros_of_any_batch_are_what_an_operator_starts_from():
     operator = gl.io.onnx.load(model).operators["layer"]
     assert operator.open_inputs == operator.any_batch == operator.held == ("initial_h",)
     assert "holds initial_h for any batch" in repr(operator)
-    with pytest.raises(FormatError, match=r"want no first states and lengths, .* got initial_h in the file"):
+    with pytest.raises(FormatError, match=r"expected no first states and lengths, .* got initial_h in the file"):
         operator.layer()
     assert operator.layer(ignore_states=True)
-    with pytest.raises(ShapeError, match="initial_h: want an array, as the file makes one for any batch, got None"):
+    with pytest.raises(ShapeError, match="initial_h: expected an array, as the file makes one for any batch, got None"):
         operator.run(np.zeros((4, 2, 3), np.float32))
     assert operator.run(np.zeros((4, 2, 3), np.float32), initial_h=np.ones((1, 2, 2), np.float32))
 

@@ -176,16 +176,16 @@ def replaced() -> gl.Linear:
 
 
 REFUSED = {
-    r"^1\.: want one of the layers and functions .*, got function <lambda>;": lambda: gl.Sequential(
+    r"^1\.: expected one of the layers and functions .*, got function <lambda>;": lambda: gl.Sequential(
         gl.nn.Tanh(), lambda x: x * 2
     ),
     r"got Own; for a model of your own": lambda: gl.Sequential(Own()),
     r"got Called;": lambda: gl.Sequential(Called(4, 2, device="cpu")),
     r"got ufunc absolute;": lambda: gl.Sequential(np.abs),
     r"^0\.1\.: .*, got function <lambda>;": lambda: gl.Sequential(gl.Sequential(gl.tanh, lambda x: x)),
-    r"^0\.: want a layer as its class has it, got one with hooks": lambda: gl.Sequential(hooked("hook")),
-    r"^Linear: want a layer as its class has it, got one with hooks": lambda: hooked("pre_hook"),
-    r"^Linear: want a layer as its class has it, got one with a forward of its own": replaced,
+    r"^0\.: expected a layer as its class has it, got one with hooks": lambda: gl.Sequential(hooked("hook")),
+    r"^Linear: expected a layer as its class has it, got one with hooks": lambda: hooked("pre_hook"),
+    r"^Linear: expected a layer as its class has it, got one with a forward of its own": replaced,
 }
 
 
@@ -203,25 +203,25 @@ def test_hooks_that_were_taken_away_are_none():
 
 def test_states_and_lengths_that_nothing_takes_are_refused():
     for option in ("states", "lengths"):
-        with pytest.raises(FormatError, match=f"{option}: want a model with a recurrent layer"):
+        with pytest.raises(FormatError, match=f"{option}: expected a model with a recurrent layer"):
             gl.io.onnx.export(gl.Linear(4, 2, device="cpu"), **{option: True})
 
 
 def test_shapes_that_do_not_fit_are_named():
     for layer in (gl.Linear(5, 2, device="cpu"), gl.LSTM(5, 2, device="cpu")):
-        with pytest.raises(ShapeError, match=r"x: want \(\.\.\., 5\), got \('time', 'batch', 4\)"):
+        with pytest.raises(ShapeError, match=r"x: expected \(\.\.\., 5\), got \('time', 'batch', 4\)"):
             gl.io.onnx.export(layer, Input("x", ("time", "batch", 4)))
-        with pytest.raises(DTypeError, match="x: want float32, got float16"):
+        with pytest.raises(DTypeError, match="x: expected float32, got float16"):
             gl.io.onnx.export(layer, Input("x", ("time", "batch", 5), "float16"))
-    with pytest.raises(DTypeError, match=r"^1\.: want float16, got float32"):
+    with pytest.raises(DTypeError, match=r"^1\.: expected float16, got float32"):
         gl.io.onnx.export(gl.Sequential(gl.Linear(4, 3, device="cpu"), gl.Linear(3, 2, device="cpu", dtype="float16")))
-    with pytest.raises(FormatError, match="want layers that fit each other, got a model that onnx refuses"):
+    with pytest.raises(FormatError, match="expected layers that fit each other, got a model that onnx refuses"):
         gl.io.onnx.export(lambda graph, x, y: graph.concatenate([x, y], 1), [Input("x", (2, 3)), Input("y", (3, 3))])
-    with pytest.raises(ShapeError, match="want last axes of"):
+    with pytest.raises(ShapeError, match="expected last axes of"):
         gl.io.onnx.export(gl.nn.LayerNorm(5, device="cpu"), Input("x", ("batch", 4)))
-    with pytest.raises(ShapeError, match="want axes 2 to -1"):
+    with pytest.raises(ShapeError, match="expected axes 2 to -1"):
         gl.io.onnx.export(gl.nn.Flatten(2), Input("x", ("batch", 4)))
-    with pytest.raises(FormatError, match="want sizes of the axes behind those that are flattened"):
+    with pytest.raises(FormatError, match="expected sizes of the axes behind those that are flattened"):
         gl.io.onnx.export(gl.nn.Flatten(0, 1), Input("x", ("a", "b", "c")))
-    with pytest.raises(FormatError, match="inputs: want those of a"):
+    with pytest.raises(FormatError, match="inputs: expected those of a"):
         gl.io.onnx.export(gl.Sequential(gl.nn.Tanh()))

@@ -248,15 +248,15 @@ class Doubled(gl.Linear):
 
 
 REFUSED = {
-    "^0.: want one of the layers and functions Sequential.* got Doubled": lambda: gl.Sequential(Doubled(3, 4)),
+    "^0.: expected one of the layers and functions Sequential.* got Doubled": lambda: gl.Sequential(Doubled(3, 4)),
     "proj_size=2": lambda: gl.LSTM(3, 4, proj_size=2),
     "zoneout": lambda: gl.LSTM(3, 4, regularize=gl.Zoneout(0.1)),
-    "PeepholeLSTM: want .* diagonal": lambda: gl.nn.PeepholeLSTM(3, 4, peepholes="full"),
+    "PeepholeLSTM: expected .* diagonal": lambda: gl.nn.PeepholeLSTM(3, 4, peepholes="full"),
     "update='torch'": lambda: gl.Recurrent(gru.cell(update="cho", activations=("relu", "tanh")), 3, 4),
     "LayerNormLSTM": lambda: gl.nn.LayerNormLSTM(3, 4),
     "SLSTM": lambda: gl.nn.SLSTM(3, 4),
     "bfloat16": lambda: gl.LSTM(3, 4, dtype="bfloat16"),
-    "^0.: want one of the layers and functions .* got LSTMCell": lambda: gl.Sequential(gl.LSTMCell(3, 4)),
+    "^0.: expected one of the layers and functions .* got LSTMCell": lambda: gl.Sequential(gl.LSTMCell(3, 4)),
 }
 
 
@@ -268,9 +268,9 @@ def test_what_onnx_has_not_is_refused(words):
 
 def test_bad_arguments_are_named():
     lstm = gl.LSTM(3, 4, device="cpu")
-    with pytest.raises(FormatError, match="softmax: want None"):
+    with pytest.raises(FormatError, match="softmax: expected None"):
         gl.io.onnx.export(lstm, softmax="max")
-    with pytest.raises(DTypeError, match="model: want a layer"):
+    with pytest.raises(DTypeError, match="model: expected a layer"):
         gl.io.onnx.export(lambda graph, x: x)
     with pytest.raises(ShapeError, match="three axes"):
         gl.io.onnx.export(lstm, gl.io.onnx.Input("x", ("batch", 3)))
@@ -280,18 +280,18 @@ def test_bad_arguments_are_named():
     with pytest.raises(FormatError, match="output 'x'"):
         gl.io.onnx.export(lambda graph, x: {"x": x}, gl.io.onnx.Input("x", ("batch", 3)))
     (operator,) = gl.io.onnx.load(gl.io.onnx.export(lstm)).operators.values()
-    with pytest.raises(ShapeError, match=r"initial_h: want \(1, 2, 4\)"):
+    with pytest.raises(ShapeError, match=r"initial_h: expected \(1, 2, 4\)"):
         operator.run(np.zeros((5, 2, 3), np.float32), initial_h=np.zeros((1, 3, 4), np.float32))
     with pytest.raises(ShapeError, match=r"initial_h: .* = \(directions, batch, hidden\)"):
         operator.run(np.zeros((5, 2, 3), np.float32), initial_h=np.zeros((1, 2, 3), np.float32))
-    with pytest.raises(ShapeError, match=r"X: want \(T, B, D\)"):
+    with pytest.raises(ShapeError, match=r"X: expected \(T, B, D\)"):
         operator.run(np.zeros((5, 3), np.float32))
     turned = dataclasses.replace(operator, layout=1)
-    with pytest.raises(ShapeError, match=r"initial_h: want \(2, 1, 4\) = \(batch, directions, hidden\)"):
+    with pytest.raises(ShapeError, match=r"initial_h: expected \(2, 1, 4\) = \(batch, directions, hidden\)"):
         turned.run(np.zeros((2, 5, 3), np.float32), initial_h=np.zeros((1, 2, 4), np.float32))
-    with pytest.raises(ShapeError, match=r"X: want \(B, T, D\)"):
+    with pytest.raises(ShapeError, match=r"X: expected \(B, T, D\)"):
         turned.run(np.zeros((5, 3), np.float32))
-    with pytest.raises(DTypeError, match=r"source: want a path, bytes or an onnx\.ModelProto, got int"):
+    with pytest.raises(DTypeError, match=r"source: expected a path, bytes or an onnx\.ModelProto, got int"):
         gl.io.onnx.load(5)
     gru_operator = gl.io.onnx.load(stranger("GRU")).operators["layer"]
     with pytest.raises(ShapeError, match="initial_c: a GRU has none"):
@@ -303,15 +303,15 @@ def test_levels_of_a_layer_must_fit():
     two = gl.Sequential(gl.LSTM(3, 3, **made), gl.LSTM(3, 3, bias=False, **made), gl.LSTM(3, 4, **made))
     file = gl.io.onnx.load(gl.io.onnx.export(two))
     first, second, third = file.operators
-    with pytest.raises(FormatError, match=r"want weight_ih, weight_hh, bias_ih, bias_hh, as '0\.l0\.lstm' has"):
+    with pytest.raises(FormatError, match=r"expected weight_ih, weight_hh, bias_ih, bias_hh, as '0\.l0\.lstm' has"):
         file.layer(first, second)
-    with pytest.raises(FormatError, match=r"want hidden_size 3, as '0\.l0\.lstm' has, got 4"):
+    with pytest.raises(FormatError, match=r"expected hidden_size 3, as '0\.l0\.lstm' has, got 4"):
         file.layer(first, third)
-    with pytest.raises(FormatError, match=r"want one of the operators 0\.l0\.lstm, .*, got ''"):
+    with pytest.raises(FormatError, match=r"expected one of the operators 0\.l0\.lstm, .*, got ''"):
         file.layer()
     wide = gl.io.onnx.load(gl.io.onnx.export(gl.Sequential(gl.LSTM(2, 3, **made), gl.LSTM(3, 3, **made))))
     assert wide.layer(*wide.operators).num_layers == 2
-    with pytest.raises(FormatError, match="want an input of 3, the level below's, got 2"):
+    with pytest.raises(FormatError, match="expected an input of 3, the level below's, got 2"):
         wide.layer(*reversed(wide.operators))
 
 
@@ -330,7 +330,7 @@ def test_a_model_larger_than_protobuf_holds_is_refused(monkeypatch):
     twice = lambda graph, x: {"a": graph.apply(lstm, x)[0], "b": graph.apply(lstm, x)[0]}  # noqa: E731
     shared = gl.io.onnx.export(twice, gl.io.onnx.Input("x", ("time", "batch", 3)))
     assert [tensor.name for tensor in shared.graph.initializer] == ["l0.W", "l0.R", "l0.B", "direction_0"]
-    with pytest.raises(FormatError, match="B: want arrays of at most"):
+    with pytest.raises(FormatError, match="B: expected arrays of at most"):
         gl.io.onnx.export(gl.LSTM(4, 4, device="cpu"))
 
 

@@ -73,7 +73,9 @@ PARTS = {
 def test_a_file_of_many_empty_parts_is_refused_before_it_is_parsed(name, monkeypatch):
     check_parts(PARTS[name], "file", onnx.ModelProto)  # so few take no memory
     monkeypatch.setattr("gpulstm.io.onnx.wire.BASE", 1000)
-    with pytest.raises(FormatError, match=f"file: want parts in proportion to the file of {len(PARTS[name])} bytes"):
+    with pytest.raises(
+        FormatError, match=f"file: expected parts in proportion to the file of {len(PARTS[name])} bytes"
+    ):
         check_parts(PARTS[name], "file", onnx.ModelProto)
 
 
@@ -86,7 +88,7 @@ def test_fields_without_number_and_messages_without_end_are_refused(monkeypatch)
     for _ in range(DEEPEST // 3):
         deep = field(1, field(5, field(6, deep)))
     check_parts(graph(deep), "file", onnx.ModelProto)
-    with pytest.raises(FormatError, match="want at most 100 messages inside each other"):
+    with pytest.raises(FormatError, match="expected at most 100 messages inside each other"):
         check_parts(graph(field(1, field(5, field(6, deep)))), "file", onnx.ModelProto)
 
 
@@ -120,7 +122,7 @@ def test_a_file_larger_than_protobuf_allows_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("gpulstm.io.onnx.source.LARGEST", len(data))
     assert gl.io.onnx.load(tmp_path / "model.onnx").operators
     monkeypatch.setattr("gpulstm.io.onnx.source.LARGEST", len(data) - 1)
-    with pytest.raises(FormatError, match=rf"model\.onnx: want at most {len(data) - 1} bytes, got {len(data)}"):
+    with pytest.raises(FormatError, match=rf"model\.onnx: expected at most {len(data) - 1} bytes, got {len(data)}"):
         gl.io.onnx.load(tmp_path / "model.onnx")
 
 
@@ -130,14 +132,14 @@ def test_what_a_model_may_be_given_as(tmp_path):
         assert list(gl.io.onnx.load(source).operators) == ["layer"]
     (tmp_path / "model.onnx").write_bytes(data)
     assert gl.io.onnx.load(os.fspath(tmp_path / "model.onnx")).path == os.fspath(tmp_path / "model.onnx")
-    with pytest.raises(DTypeError, match=r"source: want a path, bytes or an onnx\.ModelProto, got dict"):
+    with pytest.raises(DTypeError, match=r"source: expected a path, bytes or an onnx\.ModelProto, got dict"):
         gl.io.onnx.load({})
     with pytest.raises(FileNotFoundError):
         gl.io.onnx.load(tmp_path / "other.onnx")
-    with pytest.raises(FormatError, match="want a file, got a device or a pipe"):
+    with pytest.raises(FormatError, match="expected a file, got a device or a pipe"):
         gl.io.onnx.load("/dev/zero")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FormatError, match="want a file, got a device or a pipe"):
+    with pytest.raises(FormatError, match="expected a file, got a device or a pipe"):
         gl.io.onnx.load(tmp_path / "pipe")
 
 
@@ -164,7 +166,7 @@ OTHERS = {
 @pytest.mark.parametrize("words", OTHERS)
 def test_files_of_another_kind_are_named(tmp_path, words):
     (tmp_path / "model.onnx").write_bytes(OTHERS[words])
-    with pytest.raises(FormatError, match=f"model.onnx: want an ONNX model, got {words}"):
+    with pytest.raises(FormatError, match=f"model.onnx: expected an ONNX model, got {words}"):
         gl.io.onnx.load(tmp_path / "model.onnx")
 
 
@@ -172,7 +174,7 @@ def test_files_of_another_kind_are_named(tmp_path, words):
 def test_models_as_text_are_named(tmp_path, form):
     onnx.save_model(stranger(), tmp_path / "model", format=form)
     for source in (tmp_path / "model", (tmp_path / "model").read_bytes()):
-        with pytest.raises(FormatError, match=f"want an ONNX model, got one as text; .*format='{form}'"):
+        with pytest.raises(FormatError, match=f"expected an ONNX model, got one as text; .*format='{form}'"):
             gl.io.onnx.load(source)
 
 
@@ -204,13 +206,13 @@ def test_arrays_in_other_files(tmp_path):
     for name, array in want.weights[0].items():
         assert np.array_equal(got.weights[0][name], array), name
     assert np.array_equal(got.sequence_lens, want.sequence_lens)
-    with pytest.raises(FormatError, match="want the path of the model, beside which its arrays stand"):
+    with pytest.raises(FormatError, match="expected the path of the model, beside which its arrays stand"):
         gl.io.onnx.load(path.read_bytes())
     (tmp_path / "inner").mkdir()
     (tmp_path / "model.onnx.data").rename(tmp_path / "inner" / "arrays")
     assert gl.io.onnx.load(external(tmp_path, "inner/arrays")).operators
     (tmp_path / "inner" / "arrays").write_bytes(b"short")
-    with pytest.raises(FormatError, match="want bytes 0 to 96 of 'inner/arrays', got a file of 5 bytes"):
+    with pytest.raises(FormatError, match="expected bytes 0 to 96 of 'inner/arrays', got a file of 5 bytes"):
         gl.io.onnx.load(tmp_path / "model.onnx")
 
 
@@ -233,7 +235,7 @@ def test_many_arrays_out_of_the_same_bytes_are_refused(tmp_path):
         path.write_bytes(part.SerializeToString())
         if refused:
             with pytest.raises(
-                FormatError, match=r"want each part of 'model\.onnx\.data' for one array, got it for many"
+                FormatError, match=r"expected each part of 'model\.onnx\.data' for one array, got it for many"
             ):
                 gl.io.onnx.load(path)
         else:
@@ -257,7 +259,7 @@ def test_no_file_outside_of_the_folder_is_read(tmp_path, location):
     folder = tmp_path / "model"
     folder.mkdir()
     (tmp_path / "secret").write_bytes(bytes(10_000))
-    with pytest.raises(FormatError, match="'W': want a file in the model's folder, got a reference to"):
+    with pytest.raises(FormatError, match="'W': expected a file in the model's folder, got a reference to"):
         gl.io.onnx.load(external(folder, location))
 
 
@@ -270,24 +272,24 @@ def test_no_link_out_of_the_folder_is_followed(tmp_path):
     with pytest.raises(FormatError, match="got a link out of it: 'link'"):
         gl.io.onnx.load(path)
     (folder / "link").unlink()
-    with pytest.raises(FormatError, match=r"'W': want the file 'link' beside the model, got .*No such file"):
+    with pytest.raises(FormatError, match=r"'W': expected the file 'link' beside the model, got .*No such file"):
         gl.io.onnx.load(path)
     (folder / "link").symlink_to("link")
-    with pytest.raises(FormatError, match="'W': want the file 'link' beside the model"):
+    with pytest.raises(FormatError, match="'W': expected the file 'link' beside the model"):
         gl.io.onnx.load(path)
     (folder / "link").unlink()
     (folder / "link").mkdir()
-    with pytest.raises(FormatError, match="'W': want the file 'link' beside the model"):
+    with pytest.raises(FormatError, match="'W': expected the file 'link' beside the model"):
         gl.io.onnx.load(path)
 
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("offset", "-1", "want offset as a number, got '-1'"),
-        ("offset", "x", "want offset as a number, got 'x'"),
-        ("offset", "9" * 19, "want bytes 9"),
-        ("length", "95", "want 96 bytes for .1, 8, 3., got 95"),
+        ("offset", "-1", "expected offset as a number, got '-1'"),
+        ("offset", "x", "expected offset as a number, got 'x'"),
+        ("offset", "9" * 19, "expected bytes 9"),
+        ("length", "95", "expected 96 bytes for .1, 8, 3., got 95"),
     ],
 )
 def test_places_in_other_files_are_held_against_them(tmp_path, key, value, words):

@@ -248,7 +248,9 @@ def test_functions_that_multiply_or_call_themselves_are_refused_soon(monkeypatch
         node = helper.make_node(name, ["X"], ["Y"], domain="mine")
         graph = helper.make_graph([node], "outer", [info("X", [T, B, D])], [info("Y", None)])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], functions=functions)
-        with pytest.raises(FormatError, match="want at most 20000 nodes, those of functions at each call, 30 calls"):
+        with pytest.raises(
+            FormatError, match="expected at most 20000 nodes, those of functions at each call, 30 calls"
+        ):
             gl.io.onnx.load(model)
 
 
@@ -264,7 +266,7 @@ def test_weights_that_multiply_are_refused(monkeypatch):
         nodes.append(lstm(f"lstm{n}", W=f"U{n}", y=f"Y{n}"))
     graph = helper.make_graph(nodes, "outer", [info("X", [T, B, D])], [info("Y0")], tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)])
-    with pytest.raises(FormatError, match="want computed arrays of at most"):
+    with pytest.raises(FormatError, match="expected computed arrays of at most"):
         gl.io.onnx.load(model)
 
 
@@ -288,7 +290,7 @@ def test_constants_of_a_function_count_at_each_call(monkeypatch):
         if count == 4:
             assert len(gl.io.onnx.load(model).operators) == 4
             continue
-        with pytest.raises(FormatError, match="want computed arrays of at most"):
+        with pytest.raises(FormatError, match="expected computed arrays of at most"):
             gl.io.onnx.load(model)
 
 
@@ -298,7 +300,9 @@ def test_values_are_given_for_names_that_the_graph_leaves_open():
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)])
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
     assert gl.io.onnx.load(model, arrays).operators["lstm"].hidden_size == H
-    with pytest.raises(FormatError, match="W: want an array in the file or in values, got 'W', an input of the model"):
+    with pytest.raises(
+        FormatError, match="W: expected an array in the file or in values, got 'W', an input of the model"
+    ):
         gl.io.onnx.load(model)
-    with pytest.raises(FormatError, match="values: want names that the recurrent operators need, got V"):
+    with pytest.raises(FormatError, match="values: expected names that the recurrent operators need, got V"):
         gl.io.onnx.load(model, arrays | {"V": arrays["W"]})

@@ -50,7 +50,7 @@ def test_attributes_that_do_not_tell_their_type():
         attribute.type = 0
     same_as("GRU", model)
     model.graph.node[0].attribute.add().name = "clip"
-    with pytest.raises(FormatError, match="clip: want a value in the field f, got none"):
+    with pytest.raises(FormatError, match="clip: expected a value in the field f, got none"):
         gl.io.onnx.load(model)
 
 
@@ -58,7 +58,7 @@ def test_operators_of_other_domains_are_named_and_not_guessed():
     for domain in ("com.microsoft", "ai.onnx.contrib"):
         model = stranger()
         model.graph.node[0].domain = domain
-        with pytest.raises(FormatError, match=rf"want an LSTM, GRU or RNN, got nodes {domain}\.LSTM"):
+        with pytest.raises(FormatError, match=rf"expected an LSTM, GRU or RNN, got nodes {domain}\.LSTM"):
             gl.io.onnx.load(model)
     model = stranger()
     model.graph.node[0].op_type = "DynamicQuantizeLSTM"

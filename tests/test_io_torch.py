@@ -107,17 +107,17 @@ def test_what_cannot_be_saved(tmp_path):
     circle = []
     circle.append(circle)
     for value, kind, message in (
-        ({"a": np.array(["x"])}, DTypeError, "a: want one of .*, got str"),
-        ({"a": {"b": np.ones(1, np.longdouble)}}, DTypeError, "a.b: want one of .*, got (longdouble|float128)"),
-        ({"a": [1, frozenset([2])]}, DTypeError, "a.1: want arrays, numbers, texts, .*, got frozenset"),
-        ({"a": argparse.Namespace(lr=1)}, DTypeError, "a: want arrays, numbers, .*, got Namespace"),
-        ({"a": Unread("some.Class")}, DTypeError, r"a: want data, got Unread\('some.Class'\), .*leave it out"),
-        ({"a": np.dtype("U3")}, DTypeError, "a: want one of .*, got str96"),
-        ({"a": {"b": np.ma.masked_array([1.0], [True])}}, DTypeError, "a.b: want a plain array, got a MaskedArray"),
-        ({"a": 2**5000}, DTypeError, "a: want integers of at most 255 bytes"),
-        (gl.Linear(2, 2), DTypeError, r"^state_dict: want arrays, .* got Linear; give its state_dict\(\)"),
-        ({frozenset([1]): 3}, FormatError, r"want texts, numbers or tuples of them as keys, got frozenset"),
-        ({(1, (2, 1j)): 3}, FormatError, r"want texts, numbers or tuples of them as keys, got 1j"),
+        ({"a": np.array(["x"])}, DTypeError, "a: expected one of .*, got str"),
+        ({"a": {"b": np.ones(1, np.longdouble)}}, DTypeError, "a.b: expected one of .*, got (longdouble|float128)"),
+        ({"a": [1, frozenset([2])]}, DTypeError, "a.1: expected arrays, numbers, texts, .*, got frozenset"),
+        ({"a": argparse.Namespace(lr=1)}, DTypeError, "a: expected arrays, numbers, .*, got Namespace"),
+        ({"a": Unread("some.Class")}, DTypeError, r"a: expected data, got Unread\('some.Class'\), .*leave it out"),
+        ({"a": np.dtype("U3")}, DTypeError, "a: expected one of .*, got str96"),
+        ({"a": {"b": np.ma.masked_array([1.0], [True])}}, DTypeError, "a.b: expected a plain array, got a MaskedArray"),
+        ({"a": 2**5000}, DTypeError, "a: expected integers of at most 255 bytes"),
+        (gl.Linear(2, 2), DTypeError, r"^state_dict: expected arrays, .* got Linear; give its state_dict\(\)"),
+        ({frozenset([1]): 3}, FormatError, r"expected texts, numbers or tuples of them as keys, got frozenset"),
+        ({(1, (2, 1j)): 3}, FormatError, r"expected texts, numbers or tuples of them as keys, got 1j"),
         (circle, FormatError, "at most 100 deep"),
     ):
         with pytest.raises(kind, match=message):
@@ -245,17 +245,17 @@ def test_state_dicts_of_something_else_are_refused():
         return {"weight_ih_l0": state["weight_ih_l0"], **dict.fromkeys(names, state["weight_hh_l0"])}
 
     cases = (
-        (inside, {}, "want weight_ih_l0, got recurrent layers under the prefixes 'encoder.'"),
-        ({"weight": np.ones(2)}, {}, "want weight_ih_l0, got the names weight"),
-        (state, {"kind": "GRU"}, r"weight_ih_l0: want 3\*H \(GRU\) rows for H = 3, got 12"),
-        (state, {"kind": "lstm"}, "kind: want one of LSTM, GRU, RNN, or None, got 'lstm'"),
+        (inside, {}, "expected weight_ih_l0, got recurrent layers under the prefixes 'encoder.'"),
+        ({"weight": np.ones(2)}, {}, "expected weight_ih_l0, got the names weight"),
+        (state, {"kind": "GRU"}, r"weight_ih_l0: expected 3\*H \(GRU\) rows for H = 3, got 12"),
+        (state, {"kind": "lstm"}, "kind: expected one of LSTM, GRU, RNN, or None, got 'lstm'"),
         (
             {**state, "weight_ih_l0": np.ones((13, 2))},
             {},
             r"4\*H \(LSTM\), 3\*H \(GRU\), 1\*H \(RNN\) rows for H = 3, got 13",
         ),
-        ({**state, "weight_hh_l0": np.ones(12)}, {}, r"weight_hh_l0: want \(gates\*hidden, size\), got \(12,\)"),
-        ({**state, "weight_hh_l0": np.ones((12, 0))}, {}, r"weight_hh_l0: want \(gates\*hidden, size\)"),
+        ({**state, "weight_hh_l0": np.ones(12)}, {}, r"weight_hh_l0: expected \(gates\*hidden, size\), got \(12,\)"),
+        ({**state, "weight_hh_l0": np.ones((12, 0))}, {}, r"weight_hh_l0: expected \(gates\*hidden, size\)"),
         ({**state, "extra": np.ones(1)}, {}, "unexpected extra"),
         (
             {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in inside.items()}},
@@ -265,7 +265,7 @@ def test_state_dicts_of_something_else_are_refused():
         (
             {f"_orig_mod.{name}": value for name, value in state.items()},
             {"prefix": "rnn"},
-            "want rnn.weight_ih_l0, got recurrent layers under the prefixes '_orig_mod.'",
+            "expected rnn.weight_ih_l0, got recurrent layers under the prefixes '_orig_mod.'",
         ),
         ({"cell.weight_ih": 1, "my_weight_ih": 2}, {}, "got recurrent layers under the prefixes 'cell.'$"),
         (kept("weight_hh_l0_g", "weight_hh_l0_v"), {}, "weight_hh_l0_g: PyTorch kept it with weight normalization; .*"),
@@ -274,15 +274,19 @@ def test_state_dicts_of_something_else_are_refused():
         (kept("weight_hh_l0_raw"), {}, "kept it with a weight drop"),
         ({"_all_weight_values.0.param": 1}, {}, "kept it quantized; save the model before"),
         ({k: v for k, v in state.items() if k != "bias_hh_l1"}, {}, "missing bias_hh_l1"),
-        ({**state, "weight_ih_l1": np.ones((12, 4))}, {}, r"weight_ih_l1: want \(12, 3\), got \(12, 4\)"),
+        ({**state, "weight_ih_l1": np.ones((12, 4))}, {}, r"weight_ih_l1: expected \(12, 3\), got \(12, 4\)"),
     )
     for given, options, message in cases:
         with pytest.raises(ShapeError, match=message):
             from_state_dict(given, **options)
     for given, options, message in (
-        ([1], {}, "state_dict: want a dict of arrays by name, got list"),
-        (state, {"prefix": 3}, "prefix: want a text, got int"),
-        ({**state, "bias_ih_l0": Unread("some.Class")}, {}, r"bias_ih_l0: want an array, got Unread\('some.Class'\)"),
+        ([1], {}, "state_dict: expected a dict of arrays by name, got list"),
+        (state, {"prefix": 3}, "prefix: expected a text, got int"),
+        (
+            {**state, "bias_ih_l0": Unread("some.Class")},
+            {},
+            r"bias_ih_l0: expected an array, got Unread\('some.Class'\)",
+        ),
     ):
         with pytest.raises(DTypeError, match=message):
             from_state_dict(given, **options)

@@ -133,7 +133,9 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
                     assert "got the instruction" in str(error) or "the file was made to run a command" in str(error)
     for name in ("os.system", "posix.system", "nt.system", "subprocess.Popen", "builtins.eval", "__builtin__.exec"):
         archive(tmp_path / "a.pt", members(program(b"}" + text("x") + named(name) + b"s")))
-        refused(tmp_path / "a.pt", f"want data alone, got '{name}': the file was made to run a command; it was not run")
+        refused(
+            tmp_path / "a.pt", f"expected data alone, got '{name}': the file was made to run a command; it was not run"
+        )
     for name in (
         "this.s",
         "antigravity.geohash",
@@ -148,7 +150,7 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
         for value in (named(name) + b")R", named(name), stacked, built, named(name) + b")R)R"):
             archive(tmp_path / "a.pt", members(program(value)))
             if value == named(name) + b")R)R":
-                refused(tmp_path / "a.pt", f"want a state dict, got an object of the class {name}")
+                refused(tmp_path / "a.pt", f"expected a state dict, got an object of the class {name}")
             archive(tmp_path / "a.pt", members(program(b"}" + text("x") + value + b"s")))
             with pytest.warns(UserWarning, match=rf"these entries are gl.io.torch.Unread: x \({name}\)"):
                 got = load(tmp_path / "a.pt")["x"]
@@ -180,111 +182,111 @@ ODICT, LIST = named("collections.OrderedDict"), named("torch._utils._rebuild_par
 NESTED = b"]" * 60_000 + b"a" * 59_999
 TWICE = b"".join(b"](h" + bytes([n]) + b"h" + bytes([n]) + b"eq" + bytes([n + 1]) for n in range(60))
 PROGRAMS = {
-    "empty": (b"", "byte 0: want data alone, got the end"),
-    "no end": (b"\x80\x02]", "byte 3: want data alone, got the end"),
-    "more behind the end": (program(b"]") + b"x", "byte 4: want the end, got 1 bytes more"),
-    "unknown instruction": (b"\x80\x02\xff.", r"byte 3: want data alone, got the instruction b'\\xff'"),
-    "text beyond the end": (b"\x80\x02X\xff\xff\xff\x7fabc.", "byte 7: want 2147483647 bytes more, got the end"),
-    "no text": (program(b"X\2\0\0\0\xff\xff"), "byte 9: want a text in UTF-8"),
-    "huge number": (program(b"\x8b" + struct.pack("<I", 2**31 - 1)), "want data alone, got the instruction"),
-    "empty stack": (program(b""), "want 1 entries on the stack, got 0"),
-    "two values": (program(b"]]"), "want one value, got more on the stack"),
-    "open mark": (program(b"(]"), "want one value, got more on the stack"),
-    "no mark": (program(b"]e"), "want a mark"),
-    "append to a text": (program(text("a") + b"Na"), "want a list on the stack, got str"),
-    "items of a list": (program(b"]" + text("a") + b"Ns"), "want a dict on the stack, got list"),
-    "a key alone": (program(b"}(Nu"), "want keys and values in pairs"),
-    "a list as key": (program(b"}]Ns"), "want texts, numbers or tuples of them as keys, got list"),
-    "a list in a key": (program(b"}]\x85Ns"), "want texts, numbers or tuples of them as keys, got list"),
-    "a large key": (program(b"}(" + b"N" * 300 + b"tNs"), "want keys of at most 256 parts"),
-    "an endless key": (program(b"}N\x85\x940" + DOUBLED + b"h\x28Ns"), "want keys of at most 256 parts"),
-    "keys that collide": (program(b"}(" + COLLIDING + b"u"), "want keys whose hashes differ, got many with the same"),
-    "a set of lists": (program(named("builtins.set") + b"](]e\x85R"), "want texts, numbers or tuples of them as keys"),
-    "bytes in no known encoding": (program(named("_codecs.encode") + tup(text("a"), text("rot13")) + b"R"), "want the"),
-    "a complex of texts": (program(named("builtins.complex") + tup(text("1"), text("2")) + b"R"), "want the arguments"),
-    "a dtype of an unknown order": (program(dtype("f4", "?")), "want the byte order of a dtype"),
-    "an array larger than its bytes": (program(ndarray(dtype(), (2**40,))), "want 4 bytes an element, got 8"),
-    "an array of no end": (program(ndarray(dtype(), (0, 2**62, 2**62), b"")), "want 4 bytes an element, got 0"),
-    "characters that are none": (program(ndarray(dtype("U2"), (1,), b"\xff" * 8)), "want characters of Unicode"),
-    "places of the memo skipped": (program(b"Nr\xff\xff\xff\xff"), "want places noted in turn, got place 4294967295"),
-    "nothing noted": (program(b"h\7"), "want a place noted before, got place 7"),
-    "note of nothing": (program(b"q\0"), "want an entry on the stack to note"),
-    "a call of a text": (program(text("os.system") + b")R"), "want a name and its arguments on the stack"),
-    "a call with a list": (program(ODICT + b"]R"), "want a name and its arguments on the stack"),
-    "a dict of pairs": (program(ODICT + tup(b"](Ne") + b"R"), "want the arguments that torch.save writes for coll"),
-    "a parameter of a text": (program(LIST + tup(text("a"), b"\x88", b"N") + b"R"), "want the arguments that"),
-    "a shape of texts": (program(named("torch.Size"), tup(tup(text("a"))), b"R"), "want the arguments that"),
-    "attributes of a list": (program(b"]}b"), "want a value with attributes on the stack, got list"),
-    "attributes of a class": (program(named("a.b") + b"}b"), r"want an object on the stack, got Unread\('a.b'\)"),
-    "items of a class": (program(named("a.b") + b"NNs"), r"want a list or dict on the stack, got Unread\('a.b'\)"),
-    "items of both kinds": (program(named("a.b") + b")\x81NNsNa"), r"want a list or dict on the stack, got Unread"),
-    "attributes without names": (program(named("argparse.Namespace") + b")R}NNsb"), "want attributes by name"),
-    "an object alone": (program(named("a.b") + b")\x81"), "want a state dict, got an object of the class a.b"),
+    "empty": (b"", "byte 0: expected data alone, got the end"),
+    "no end": (b"\x80\x02]", "byte 3: expected data alone, got the end"),
+    "more behind the end": (program(b"]") + b"x", "byte 4: expected the end, got 1 bytes more"),
+    "unknown instruction": (b"\x80\x02\xff.", r"byte 3: expected data alone, got the instruction b'\\xff'"),
+    "text beyond the end": (b"\x80\x02X\xff\xff\xff\x7fabc.", "byte 7: expected 2147483647 bytes more, got the end"),
+    "no text": (program(b"X\2\0\0\0\xff\xff"), "byte 9: expected a text in UTF-8"),
+    "huge number": (program(b"\x8b" + struct.pack("<I", 2**31 - 1)), "expected data alone, got the instruction"),
+    "empty stack": (program(b""), "expected 1 entries on the stack, got 0"),
+    "two values": (program(b"]]"), "expected one value, got more on the stack"),
+    "open mark": (program(b"(]"), "expected one value, got more on the stack"),
+    "no mark": (program(b"]e"), "expected a mark"),
+    "append to a text": (program(text("a") + b"Na"), "expected a list on the stack, got str"),
+    "items of a list": (program(b"]" + text("a") + b"Ns"), "expected a dict on the stack, got list"),
+    "a key alone": (program(b"}(Nu"), "expected keys and values in pairs"),
+    "a list as key": (program(b"}]Ns"), "expected texts, numbers or tuples of them as keys, got list"),
+    "a list in a key": (program(b"}]\x85Ns"), "expected texts, numbers or tuples of them as keys, got list"),
+    "a large key": (program(b"}(" + b"N" * 300 + b"tNs"), "expected keys of at most 256 parts"),
+    "an endless key": (program(b"}N\x85\x940" + DOUBLED + b"h\x28Ns"), "expected keys of at most 256 parts"),
+    "keys that collide": (program(b"}(" + COLLIDING + b"u"), "expected keys whose hashes differ, got many with"),
+    "a set of lists": (program(named("builtins.set") + b"](]e\x85R"), "expected texts, numbers or tuples of them as"),
+    "bytes in no known encoding": (program(named("_codecs.encode") + tup(text("a"), text("rot13")) + b"R"), "argument"),
+    "a complex of texts": (program(named("builtins.complex") + tup(text("1"), text("2")) + b"R"), "arguments"),
+    "a dtype of an unknown order": (program(dtype("f4", "?")), "expected the byte order of a dtype"),
+    "an array larger than its bytes": (program(ndarray(dtype(), (2**40,))), "expected 4 bytes an element, got 8"),
+    "an array of no end": (program(ndarray(dtype(), (0, 2**62, 2**62), b"")), "expected 4 bytes an element, got 0"),
+    "characters that are none": (program(ndarray(dtype("U2"), (1,), b"\xff" * 8)), "expected characters of Unicode"),
+    "places of the memo skipped": (program(b"Nr\xff\xff\xff\xff"), "expected places noted in turn, got place 4294967"),
+    "nothing noted": (program(b"h\7"), "expected a place noted before, got place 7"),
+    "note of nothing": (program(b"q\0"), "expected an entry on the stack to note"),
+    "a call of a text": (program(text("os.system") + b")R"), "expected a name and its arguments on the stack"),
+    "a call with a list": (program(ODICT + b"]R"), "expected a name and its arguments on the stack"),
+    "a dict of pairs": (program(ODICT + tup(b"](Ne") + b"R"), "expected the arguments that torch.save writes for coll"),
+    "a parameter of a text": (program(LIST + tup(text("a"), b"\x88", b"N") + b"R"), "expected the arguments that"),
+    "a shape of texts": (program(named("torch.Size"), tup(tup(text("a"))), b"R"), "expected the arguments that"),
+    "attributes of a list": (program(b"]}b"), "expected a value with attributes on the stack, got list"),
+    "attributes of a class": (program(named("a.b") + b"}b"), r"expected an object on the stack, got Unread\('a.b'\)"),
+    "items of a class": (program(named("a.b") + b"NNs"), r"expected a list or dict on the stack, got Unread\('a.b'\)"),
+    "items of both kinds": (program(named("a.b") + b")\x81NNsNa"), r"expected a list or dict on the stack, got Unread"),
+    "attributes without names": (program(named("argparse.Namespace") + b")R}NNsb"), "expected attributes by name"),
+    "an object alone": (program(named("a.b") + b")\x81"), "expected a state dict, got an object of the class a.b"),
     "a module alone": (
         program(named("a.b") + b")\x81}" + text("_modules") + b"}s" + text("_parameters") + b"}sb"),
-        r"want a state dict, got a whole module of the class a.b; .*torch.save\(model.state_dict",
+        r"expected a state dict, got a whole module of the class a.b; .*torch.save\(model.state_dict",
     ),
-    "an extension": (program(b"\x82\1"), "want data alone, got the instruction b'.x82'"),
-    "an instance": (program(b"(ios\nsystem\n"), "want data alone, got the instruction b'i'"),
+    "an extension": (program(b"\x82\1"), "expected data alone, got the instruction b'.x82'"),
+    "an instance": (program(b"(ios\nsystem\n"), "expected data alone, got the instruction b'i'"),
     "a name as value": (program(named("torch.FloatStorage")), "got an object of the class torch.FloatStorage"),
-    "a sparse tensor": (sparse(), "x.y: want a tensor that an array can hold, got a sparse tensor .in PyTorch: save x"),
-    "a circle": (program(b"]q\0h\0a"), "want lists and dicts at most 100 deep"),
-    "a circle of dicts": (program(b"}q\0" + text("a") + b"h\0s"), "want lists and dicts at most 100 deep"),
-    "nested": (program(NESTED), "want lists and dicts at most 100 deep"),
+    "a sparse tensor": (sparse(), "x.y: expected a tensor that an array can hold, got a sparse tensor .in PyTorch:"),
+    "a circle": (program(b"]q\0h\0a"), "expected lists and dicts at most 100 deep"),
+    "a circle of dicts": (program(b"}q\0" + text("a") + b"h\0s"), "expected lists and dicts at most 100 deep"),
+    "nested": (program(NESTED), "expected lists and dicts at most 100 deep"),
     "a bomb of repeats": (program(b"(]q\0" + TWICE + b"t"), "got lists that repeat themselves"),
     "a wide bomb": (
         program(b"(](" + b"N" * 800 + b"eq\0](" + b"h\0" * 800 + b"eq\1](" + b"h\1" * 800 + b"et"),
         "got lists that repeat themselves",
     ),
     # Tensors and storages.
-    "no storage": (program(tensor(held=text("0"))), "want a tensor of a storage"),
-    "a storage by another name": (program(tup(text("module"), b"N", b"N", b"N", b"N") + b"Q"), "want the name of a st"),
+    "no storage": (program(tensor(held=text("0"))), "expected a tensor of a storage"),
+    "a storage by another name": (program(tup(text("module"), b"N", b"N", b"N", b"N") + b"Q"), "the name of a storage"),
     "a storage of no type": (
         program(tup(text("storage"), b"N", text("0"), text("cpu"), number(4)) + b"Q"),
-        "want a type of storage",
+        "expected a type of storage",
     ),
-    "a storage not there": (program(tensor(held=storage(key="1"))), "want a storage of the archive, got '1'"),
-    "a storage outside": (program(tensor(held=storage(key="../version"))), "want a storage of the archive"),
-    "fewer bytes": (program(tensor(held=storage(count=3))), "storage 0: want 16 bytes, as the archive holds, got 12"),
-    "more bytes": (program(tensor(held=storage(count=2**40))), "storage 0: want 16 bytes"),
-    "negative bytes": (program(tensor(held=storage(count=-4))), "storage 0: want 16 bytes"),
-    "beyond the storage": (program(tensor((5,))), r"\(5,\): want its elements in a storage of 4, got one at place 4"),
-    "strides beyond": (program(tensor((2,), (4,))), "in a storage of 4, got one at place 4"),
-    "offset beyond": (program(tensor((1,), (1,), 4)), "in a storage of 4, got one at place 4"),
-    "negative offset": (program(tensor((1,), (1,), -1)), "want a tensor of a storage and an offset"),
-    "negative size": (program(tensor((-1,))), "want a tensor of sizes and strides from 0 up"),
-    "negative stride": (program(tensor((2,), (-1,), 3)), "want a tensor of sizes and strides from 0 up"),
-    "sizes without strides": (program(tensor((2, 2))), "want a tensor of sizes and strides"),
-    "too many axes": (program(tensor((1,) * 65, (1,) * 65)), "want a tensor of sizes and strides"),
-    "sizes past 64 bits": (program(tensor((2**62, 2**62), (0, 0))), "want at most 67108864 bytes, got more"),
-    "expanded without end": (program(tensor((2**40,), (0,))), "want at most 67108864 bytes, got more"),
+    "a storage not there": (program(tensor(held=storage(key="1"))), "expected a storage of the archive, got '1'"),
+    "a storage outside": (program(tensor(held=storage(key="../version"))), "expected a storage of the archive"),
+    "fewer bytes": (program(tensor(held=storage(count=3))), "storage 0: expected 16 bytes, as the archive holds, got"),
+    "more bytes": (program(tensor(held=storage(count=2**40))), "storage 0: expected 16 bytes"),
+    "negative bytes": (program(tensor(held=storage(count=-4))), "storage 0: expected 16 bytes"),
+    "beyond the storage": (program(tensor((5,))), r"\(5,\): expected its elements in a storage of 4, got one at place"),
+    "strides beyond": (program(tensor((2,), (4,))), "in a storage of 4, got one at place"),
+    "offset beyond": (program(tensor((1,), (1,), 4)), "in a storage of 4, got one at place"),
+    "negative offset": (program(tensor((1,), (1,), -1)), "expected a tensor of a storage and an offset"),
+    "negative size": (program(tensor((-1,))), "expected a tensor of sizes and strides from 0 up"),
+    "negative stride": (program(tensor((2,), (-1,), 3)), "expected a tensor of sizes and strides from 0 up"),
+    "sizes without strides": (program(tensor((2, 2))), "expected a tensor of sizes and strides"),
+    "too many axes": (program(tensor((1,) * 65, (1,) * 65)), "expected a tensor of sizes and strides"),
+    "sizes past 64 bits": (program(tensor((2**62, 2**62), (0, 0))), "expected at most 67108864 bytes, got more"),
+    "expanded without end": (program(tensor((2**40,), (0,))), "expected at most 67108864 bytes, got more"),
     "empty and endless": (program(tensor((0, 2**40, 2**40), (1, 1, 1))), "bytes, got more"),
     "two element types": (
         program(b"(" + tensor() + tensor(held=storage("torch.IntStorage")) + b"t"),
-        "storage 0: want one element type, got float32 and int32",
+        "storage 0: expected one element type, got float32 and int32",
     ),
     "bytes as floats": (
         program(tensor(held=storage("torch.storage.UntypedStorage", count=16))),
-        "want one element type",
+        "expected one element type",
     ),
     "a type of strings": (
         program(tensor().replace(b"_v2\n", b"_v3\n")[:-2] + text("uint16") + b"tR"),
-        "want one element type",
+        "expected one element type",
     ),
     "an array as the kind of a storage": (
         program(tup(ndarray(dtype()), named("torch.FloatStorage"), text("0"), text("cpu"), number(4)) + b"Q"),
-        "want the name of a storage",
+        "expected the name of a storage",
     ),
     "arrays in a dtype": (
         program(named("numpy.dtype") + tup(text("f4")) + b"R" + tup(*[ndarray(dtype())] * 5) + b"b"),
-        "want the arguments that torch.save writes for numpy.dtype",
+        "expected the arguments that torch.save writes for numpy.dtype",
     ),
-    "endless notes": (program(tensor(more=b"}" + NESTED + b"Ns")), "want texts, numbers"),
-    "deep notes": (program(tensor(more=NESTED)), "want the notes conj and neg of a"),
-    "notes of no tensor": (program(tensor(more=b"}" + text("x") + b"\x88s")), "want the notes conj and neg of a"),
+    "endless notes": (program(tensor(more=b"}" + NESTED + b"Ns")), "expected texts, numbers"),
+    "deep notes": (program(tensor(more=NESTED)), "expected the notes conj and neg of a"),
+    "notes of no tensor": (program(tensor(more=b"}" + text("x") + b"\x88s")), "expected the notes conj and neg of a"),
     "a class in a class": (
         program(named("copyreg.__newobj__") + b"\x94(" + b"h\0" * 5000 + b"tR"),
-        "want the arguments that torch.save writes for copyreg.__newobj__",
+        "expected the arguments that torch.save writes for copyreg.__newobj__",
     ),
 }  # fmt: skip
 
@@ -299,26 +301,26 @@ def test_bad_pickles(tmp_path, name):
 def test_bad_archives(tmp_path):
     path, good = tmp_path / "a.pt", members(program(tensor()))
     for spoiled, message in (
-        ({**good, "b/data.pkl": b""}, "want one member NAME/data.pkl, as torch.save writes it, got 2"),
-        ({"data": b""}, "want a file of torch.save, got a zip archive of something else"),
-        ({"a/b/data.pkl": b""}, "a/b/data.pkl, byte 0: want data alone, got the end"),
+        ({**good, "b/data.pkl": b""}, "expected one member NAME/data.pkl, as torch.save writes it, got 2"),
+        ({"data": b""}, "expected a file of torch.save, got a zip archive of something else"),
+        ({"a/b/data.pkl": b""}, "a/b/data.pkl, byte 0: expected data alone, got the end"),
         ({**good, "a/constants.pkl": b"", "a/code/x.py": b""}, "got a TorchScript program; in PyTorch: torch.save"),
         ({**good, "a/.data/extern_modules": b""}, "got an archive of torch.package"),
-        ({**good, "a/byteorder": b"middle"}, "want 'little' or 'big'"),
-        ({**good, "a/byteorder": bytes(9999)}, "want 'little' or 'big'"),
-        ({**good, "a/../../etc/passwd": b""}, "want names inside the archive, got 'a/../../etc/passwd'"),
-        ({**good, "/etc/passwd": b""}, "want names inside the archive"),
-        ({**good, "a\\b": b""}, "want names inside the archive"),
+        ({**good, "a/byteorder": b"middle"}, "expected 'little' or 'big'"),
+        ({**good, "a/byteorder": bytes(9999)}, "expected 'little' or 'big'"),
+        ({**good, "a/../../etc/passwd": b""}, "expected names inside the archive, got 'a/../../etc/passwd'"),
+        ({**good, "/etc/passwd": b""}, "expected names inside the archive"),
+        ({**good, "a\\b": b""}, "expected names inside the archive"),
     ):
         archive(path, spoiled)
         refused(path, message)
     with pytest.warns(UserWarning, match="Duplicate name"):
         archive(path, [*good.items(), ("a/data/0", bytes(16))])
-    refused(path, "want each name once, got 'a/data/0' twice")
+    refused(path, "expected each name once, got 'a/data/0' twice")
     archive(path, members(program(tensor(held=storage(count=2**22))), bytes(2**24)), zipfile.ZIP_DEFLATED)
-    refused(path, "want members of at most .* bytes, 8 times the file's size, got 16777")
+    refused(path, "expected members of at most .* bytes, 8 times the file's size, got 16777")
     archive(path, good, zipfile.ZIP_BZIP2)
-    refused(path, "a/data.pkl: want bytes stored or deflated, got them compressed in another way")
+    refused(path, "a/data.pkl: expected bytes stored or deflated, got them compressed in another way")
 
 
 def test_archives_packed_anew_are_read(tmp_path):
@@ -366,8 +368,8 @@ def test_sizes_that_the_file_has_not(tmp_path):
     path, central = tmp_path / "a.pt", b"PK\1\2"
     large = struct.pack("<II", 2**31, 2**31)
     for place, value, message in (
-        (20, large, "want 2147483648 bytes from byte 0, got a file of"),
-        (24, struct.pack("<I", 2**31), "want 2147483648 bytes as they are, got"),
+        (20, large, "expected 2147483648 bytes from byte 0, got a file of"),
+        (24, struct.pack("<I", 2**31), "expected 2147483648 bytes as they are, got"),
         (8, struct.pack("<H", 1), "got them encrypted"),
         (10, struct.pack("<H", zipfile.ZIP_DEFLATED), "data.pkl: damaged: "),
         (42, struct.pack("<I", 2**31), "from byte 2147483648, got a file of"),
@@ -378,7 +380,7 @@ def test_sizes_that_the_file_has_not(tmp_path):
     # Members on top of each other.
     archive(path, {**members(program(tensor())), **{f"a/data/{n}": bytes(500) for n in range(1, 9)}})
     patched(path, central, 20, struct.pack("<II", 900, 900))
-    refused(path, "want members of at most .* bytes, the file's size, got 9900")
+    refused(path, "expected members of at most .* bytes, the file's size, got 9900")
 
 
 def test_a_changed_byte_of_a_weight_is_found(tmp_path):
@@ -400,7 +402,7 @@ def test_missing_files(tmp_path):
 def test_a_pickle_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr("gpulstm.io.torch.read.LARGEST", 50)
     archive(tmp_path / "a", members(program(tensor())))
-    refused(tmp_path / "a", "a/data.pkl: want at most 50 bytes")
+    refused(tmp_path / "a", "a/data.pkl: expected at most 50 bytes")
 
 
 def spoil(data, rng):
@@ -502,29 +504,29 @@ def test_bad_files_of_before_1_6(tmp_path):
     path.write_bytes(good)
     assert load(path).shape == (4,)
     for spoiled, message in (
-        (good[:-1], "byte .*: want 16 bytes for storage 0, got 15"),
-        (good[:-17], "want 16 bytes for storage 0, got -1 elements"),
-        (legacy(value, [("0", 5, bytes(20))]), "want 16 bytes for storage 0, got 5 elements"),
-        (legacy(value, [("0", -4, bytes(16))]), "want 16 bytes for storage 0, got -4 elements"),
-        (legacy(value, []), "want the keys of 1 storages, got 0 others"),
-        (legacy(value, [("1", 4, bytes(16))]), "want the keys of 1 storages, got 1 others"),
-        (legacy(value, [("0", 4, bytes(16))] * 2), "want the keys of 1 storages, got 2 others"),
-        (legacy(program(old_tensor(old_storage(count=2**40)))), "storage 0: want bytes of the file, which has"),
-        (legacy(program(old_tensor(old_storage(count=-4)))), "storage 0: want bytes of the file, which has"),
+        (good[:-1], "byte .*: expected 16 bytes for storage 0, got 15"),
+        (good[:-17], "expected 16 bytes for storage 0, got -1 elements"),
+        (legacy(value, [("0", 5, bytes(20))]), "expected 16 bytes for storage 0, got 5 elements"),
+        (legacy(value, [("0", -4, bytes(16))]), "expected 16 bytes for storage 0, got -4 elements"),
+        (legacy(value, []), "expected the keys of 1 storages, got 0 others"),
+        (legacy(value, [("1", 4, bytes(16))]), "expected the keys of 1 storages, got 1 others"),
+        (legacy(value, [("0", 4, bytes(16))] * 2), "expected the keys of 1 storages, got 2 others"),
+        (legacy(program(old_tensor(old_storage(count=2**40)))), "storage 0: expected bytes of the file, which has"),
+        (legacy(program(old_tensor(old_storage(count=-4)))), "storage 0: expected bytes of the file, which has"),
         (
             legacy(program(b"(" + b"".join(old_storage(key=str(n), count=60) for n in range(20)) + b"t")),
-            "want bytes of the file, which has",
+            "expected bytes of the file, which has",
         ),
         (
             legacy(program(old_storage(view=tup(text("v"), number(3), number(2))))),
-            "storage 0: want a part of 16 bytes, got one up to 20",
+            "storage 0: expected a part of 16 bytes, got one up to 20",
         ),
-        (legacy(program(old_storage(view=tup(text("v"), number(-1), number(2))))), "want a part of a storage"),
-        (good.replace(b"M\xe9\3", b"M\xe9\4"), "want the number 1001 at the beginning, got another or none"),
-        (MAGIC, "byte 15: want data alone, got the end"),
+        (legacy(program(old_storage(view=tup(text("v"), number(-1), number(2))))), "expected a part of a storage"),
+        (good.replace(b"M\xe9\3", b"M\xe9\4"), "expected the number 1001 at the beginning, got another or none"),
+        (MAGIC, "byte 15: expected data alone, got the end"),
         (
             legacy(program(tup(text("module"), named("my.Net"), text("net.py"), text("class Net")) + b"Q)\x81}b"), []),
-            "want a state dict, got an object of the class my.Net",
+            "expected a state dict, got an object of the class my.Net",
         ),
     ):
         path.write_bytes(spoiled)
@@ -661,14 +663,14 @@ ODD = {
 def test_odd_values(tmp_path, name):
     pickled, message = ODD[name]
     archive(tmp_path / "a", members(program(pickled)))
-    refused(tmp_path / "a", f"want .*{message}")
+    refused(tmp_path / "a", f"expected .*{message}")
 
 
 def test_an_array_for_the_version_of_an_old_file(tmp_path):
     (tmp_path / "a").write_bytes(MAGIC + program(old_storage()) + program(b"N"))
-    refused(tmp_path / "a", "want the number 1001 at the beginning, got another")
+    refused(tmp_path / "a", "expected the number 1001 at the beginning, got another")
     (tmp_path / "a").write_bytes(MAGIC + program(DEEP) + program(b"N"))
-    refused(tmp_path / "a", "want the number 1001 at the beginning, got another")
+    refused(tmp_path / "a", "expected the number 1001 at the beginning, got another")
 
 
 def test_small_sets_as_keys_are_kept(tmp_path):

@@ -239,18 +239,18 @@ def test_tensors_that_no_array_can_hold_are_refused_by_the_name_of_their_entry(t
             (torch.zeros(2, dtype=torch.complex32), "a tensor of the type torch.complex32, which NumPy has not"),
         ):
             path = there({"model": {"w": value}, "b": torch.ones(2)})
-            with pytest.raises(FormatError, match=f"model.w: want a tensor that an array can hold, got {message}"):
+            with pytest.raises(FormatError, match=f"model.w: expected a tensor that an array can hold, got {message}"):
                 gl.io.torch.load(path)
-            with pytest.raises(FormatError, match=f"want a tensor that an array can hold, got {message}"):
+            with pytest.raises(FormatError, match=f"expected a tensor that an array can hold, got {message}"):
                 gl.io.torch.load(there(value))
 
 
 def test_a_whole_module_is_refused_with_advice(there):
     torch = require("torch")
     advice = r"a whole module of the class torch.nn.modules.linear.Linear; .*torch.save\(model.state_dict\(\), path\)"
-    with pytest.raises(FormatError, match=f"want a state dict, got {advice}"):
+    with pytest.raises(FormatError, match=f"expected a state dict, got {advice}"):
         gl.io.torch.load(there(torch.nn.Linear(2, 3)))
-    with pytest.raises(FormatError, match=r"want a state dict, got an object of the class .*Settings;"):
+    with pytest.raises(FormatError, match=r"expected a state dict, got an object of the class .*Settings;"):
         gl.io.torch.load(there(Settings()))
 
 

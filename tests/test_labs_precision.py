@@ -54,7 +54,7 @@ def test_an_estimator_trains_in_its_precision_and_keeps_it(tmp_path, made):
     plain = forecaster().fit(WAVE)
     assert made[1:] == ["ieee"] and (plain.predict() == estimator.predict()).all()  # on the processor
     for bad in ("fp8", None):
-        with pytest.raises(GpulstmError, match=r"^precision: want one of ieee, tf32, bf16, fp16, got"):
+        with pytest.raises(GpulstmError, match=r"^precision: expected one of ieee, tf32, bf16, fp16, got"):
             forecaster(precision=bad).fit(WAVE)
 
 
@@ -64,7 +64,7 @@ def test_the_text_lab_likewise(tmp_path, made):
     )
     model.fit(PROSE).save(tmp_path / "m.safetensors")
     assert made == ["bf16"] and gl.LanguageModel.load(tmp_path / "m.safetensors").precision == "bf16"
-    with pytest.raises(GpulstmError, match=r"^precision: want one of ieee, tf32, bf16, fp16, got 'half'"):
+    with pytest.raises(GpulstmError, match=r"^precision: expected one of ieee, tf32, bf16, fp16, got 'half'"):
         gl.LanguageModel(precision="half").fit(PROSE)
 
 
@@ -78,13 +78,13 @@ def test_a_run_goes_on_in_its_own_precision_alone(tmp_path, monkeypatch, capsys,
     assert made == ["tf32", "tf32"]
     capsys.readouterr()
     assert _run([*begin, "--device", "cpu", "-q", "--resume", "--steps", "7", "--precision", "bf16"]) == 2
-    assert "precision: want tf32, as it began, got bf16" in capsys.readouterr().err
+    assert "precision: expected tf32, as it began, got bf16" in capsys.readouterr().err
     assert _run(["text", "info", "m.safetensors"]) == 0
     assert "precision: tf32" in capsys.readouterr().out
 
     files = {"files": RunFiles.of(tmp_path / "f.safetensors")}
     forecaster(precision="bf16").fit(WAVE, run=Run(**files))
-    with pytest.raises(FormatError, match="precision: want bf16, as it began, got ieee"):
+    with pytest.raises(FormatError, match="precision: expected bf16, as it began, got ieee"):
         forecaster().fit(WAVE, run=Run(**files, resume=True))
     forecaster(precision="bf16", epochs=3).fit(WAVE, run=Run(**files, resume=True))
 
@@ -114,7 +114,7 @@ def test_runs_from_before_there_were_precisions_go_on(tmp_path):
     text.save_model(out, model, made)
     without_precision(checkpoint_path(out))
     assert text.kept_settings(out) == TINY
-    with pytest.raises(FormatError, match="precision: want ieee, as it began, got fp16"):
+    with pytest.raises(FormatError, match="precision: expected ieee, as it began, got fp16"):
         text.train(PROSE, replace(TINY, precision="fp16"), device="cpu", out=out, resume=True, progress=False)
     text.train(PROSE, replace(TINY, steps=5), device="cpu", out=out, resume=True, progress=False)
     text.save_model(out, model, {**made, "precision": "bf16"})

@@ -74,17 +74,17 @@ def test_files_are_those_of_the_command(fitted, tmp_path):
 
 
 def test_wrong_calls_are_named(fitted):
-    with pytest.raises(NotFitted, match="LanguageModel: want a fitted one"):
+    with pytest.raises(NotFitted, match="LanguageModel: expected a fitted one"):
         LanguageModel().score("ab")
-    with pytest.raises(DTypeError, match="y: want None"):
+    with pytest.raises(DTypeError, match="y: expected None"):
         LanguageModel(**SMALL).fit(PROSE, [1])
-    with pytest.raises(DTypeError, match="X: want a text or a list of texts"):
+    with pytest.raises(DTypeError, match="X: expected a text or a list of texts"):
         LanguageModel(**SMALL).fit([1, 2])
-    with pytest.raises(ShapeError, match="X: want a text of at least 2 tokens"):
+    with pytest.raises(ShapeError, match="X: expected a text of at least 2 tokens"):
         fitted.score("a")
-    with pytest.raises(FormatError, match="want characters of the vocabulary"):
+    with pytest.raises(FormatError, match="expected characters of the vocabulary"):
         fitted.score("ΩΩ")
-    with pytest.raises(ShapeError, match="hidden_size: want at least 1"):
+    with pytest.raises(ShapeError, match="hidden_size: expected at least 1"):
         LanguageModel(**{**SMALL, "hidden_size": 0}).fit(PROSE)
     assert gl.LanguageModel is LanguageModel
 

@@ -103,7 +103,7 @@ def test_trace_explain_and_repr_know_the_option(rng):
         last(x)
     assert len(list(told)) == 1
     assert repr(last) == "LSTM(3, 5, return_sequences=False)" and "return_sequences" not in repr(whole)
-    with pytest.raises(DTypeError, match="return_sequences: want True or False, got 1"):
+    with pytest.raises(DTypeError, match="return_sequences: expected True or False, got 1"):
         gl.LSTM(D, H, return_sequences=1)
 
 

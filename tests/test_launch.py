@@ -94,7 +94,7 @@ def test_every_struct_of_a_cell_is_found_with_its_file():
 
 
 def test_an_unknown_file_is_refused_with_those_there_are():
-    with pytest.raises(NoKernel, match=r"want one of .*step.*, got 'lsmt'"):
+    with pytest.raises(NoKernel, match=r"expected one of .*step.*, got 'lsmt'"):
         launch.source("lsmt")
 
 
@@ -111,7 +111,7 @@ def test_types_become_macros(real, options):
 
 @pytest.mark.parametrize("real", [np.int32, np.complex64, np.bool_])
 def test_other_types_are_refused(real):
-    with pytest.raises(DTypeError, match="want one of float32, float64, float16, bfloat16, got"):
+    with pytest.raises(DTypeError, match="expected one of float32, float64, float16, bfloat16, got"):
         launch.options(real)
 
 
@@ -215,7 +215,7 @@ def test_kernels_are_compiled_once(device, probes):
     ({"shared": 10**6}, "bytes of shared memory on this device, got 1000000"),
 ])  # fmt: skip
 def test_a_launch_beyond_a_limit_is_refused(device, probes, limits, what):
-    with pytest.raises(NoKernel, match=f"probes.cu sizes: want at most .*{what}"):
+    with pytest.raises(NoKernel, match=f"probes.cu sizes: expected at most .*{what}"):
         launched_sizes(device, 10, **limits)
 
 
@@ -225,11 +225,11 @@ def test_limits_of_the_kernel_count_beside_the_devices(device, probes):
     with device:
         small(64, y, threads=64)
     np.testing.assert_array_equal(device.to_numpy(y), np.arange(64))
-    with pytest.raises(NoKernel, match="small: want at most 64 threads in a block on this device, got 65"):
+    with pytest.raises(NoKernel, match="small: expected at most 64 threads in a block on this device, got 65"):
         small(65, y, threads=65)
     free = device.device.attributes["MaxSharedMemoryPerBlock"] - 800  # what __shared__ double kept[100] leaves
     with pytest.raises(
-        NoKernel, match=f"small: want at most {free} bytes of shared memory on this device, got {free + 1}"
+        NoKernel, match=f"small: expected at most {free} bytes of shared memory on this device, got {free + 1}"
     ):
         small(64, y, threads=64, shared=free + 1)
 
@@ -240,7 +240,7 @@ def test_an_array_with_gaps_is_refused(device, probes, view):
     x, y = device.zeros((6, 4), np.float32), device.zeros((6, 4), np.float32)
     for given in ((view(x), y), (x, view(y))):
         with pytest.raises(
-            ShapeError, match=r"probes.cu scale: [xy]: want a C-contiguous array, got one of shape \(\d, \d\)"
+            ShapeError, match=r"probes.cu scale: [xy]: expected a C-contiguous array, got one of shape \(\d, \d\)"
         ):
             device.kernels("probes", "scale", 4, *given, 1.0, 4, real=np.float32)
     with device:
@@ -249,17 +249,17 @@ def test_an_array_with_gaps_is_refused(device, probes, view):
 
 @on_gpus
 @pytest.mark.parametrize("change, message", [
-    (lambda x, y: (x, y, 2.0), "want 4 arguments, got 3"),
-    (lambda x, y: (x, y, 2.0, 10, None), "want 4 arguments, got more"),
-    (lambda x, y: (x, y, 10, 2.0), "factor: want a float, got int"),
-    (lambda x, y: (x, y, 2.0, 10.0), "n: want an integer, got float"),
-    (lambda x, y: (x, y, 2.0, None), "n: want an integer, got NoneType"),
-    (lambda x, y: (x, 2.0, 2.0, 10), "y: want an array of float32 on the GPU, got float"),
-    (lambda x, y: (2, y, 2.0, 10), "x: want an array of float32 on the GPU, got int"),
-    (lambda x, y: (x, y, x, 10), "factor: want a float, got ndarray"),
-    (lambda x, y: (x.get(), y, 2.0, 10), "x: want an array of float32 on the GPU, got ndarray"),
-    (lambda x, y: (x.astype(np.float64), y, 2.0, 10), "x: want an array of float32 on the GPU, got one of float64"),
-    (lambda x, y: (x, y.view(np.int32), 2.0, 10), "y: want an array of float32 on the GPU, got one of int32"),
+    (lambda x, y: (x, y, 2.0), "expected 4 arguments, got 3"),
+    (lambda x, y: (x, y, 2.0, 10, None), "expected 4 arguments, got more"),
+    (lambda x, y: (x, y, 10, 2.0), "factor: expected a float, got int"),
+    (lambda x, y: (x, y, 2.0, 10.0), "n: expected an integer, got float"),
+    (lambda x, y: (x, y, 2.0, None), "n: expected an integer, got NoneType"),
+    (lambda x, y: (x, 2.0, 2.0, 10), "y: expected an array of float32 on the GPU, got float"),
+    (lambda x, y: (2, y, 2.0, 10), "x: expected an array of float32 on the GPU, got int"),
+    (lambda x, y: (x, y, x, 10), "factor: expected a float, got ndarray"),
+    (lambda x, y: (x.get(), y, 2.0, 10), "x: expected an array of float32 on the GPU, got ndarray"),
+    (lambda x, y: (x.astype(np.float64), y, 2.0, 10), "x: expected an array of float32 on the GPU, got one of float64"),
+    (lambda x, y: (x, y.view(np.int32), 2.0, 10), "y: expected an array of float32 on the GPU, got one of int32"),
 ])  # fmt: skip
 def test_an_argument_that_does_not_fit_the_kernels_own_parameter_is_refused(device, probes, change, message):
     """CUDA would take the bits for what the kernel calls them."""
@@ -273,7 +273,7 @@ def test_an_argument_that_does_not_fit_the_kernels_own_parameter_is_refused(devi
 def test_an_array_of_another_gpu_is_refused(emulated, probes):
     first, second = (backend.device(f"cuda:{k}").backend for k in range(2))
     x, y = first.zeros((10,), np.float32), second.zeros((10,), np.float32)
-    with pytest.raises(DeviceError, match=r"^probes.cu scale: x: want an array on cuda:1, got one on cuda:0$"):
+    with pytest.raises(DeviceError, match=r"^probes.cu scale: x: expected an array on cuda:1, got one on cuda:0$"):
         second.kernels("probes", "scale", 10, x, y, 2.0, 10, real=np.float32)
 
 
@@ -288,7 +288,7 @@ def test_a_kernels_parameters_are_read_from_its_text(real, names):
     assert [p.name for p in found] == ["x", "sums", "alive", "n", "factor", "what"]
     assert [p.dtype for p in found] == [*names, "bool", "int64", "float64", ""]
     assert [p.pointer for p in found] == [True, True, True, False, False, True]
-    with pytest.raises(NoKernel, match="probe2: want a kernel of this name"):
+    with pytest.raises(NoKernel, match="probe2: expected a kernel of this name"):
         kernel.parameters(text, "probe2", np.float32)
 
 
@@ -305,7 +305,7 @@ def test_a_host_array_is_refused(device, probes):
 
 @on_gpus
 def test_an_unknown_kernel_or_type_is_refused(device, probes):
-    with pytest.raises(NoKernel, match=r"want one of probes.*, got 'prob'"):
+    with pytest.raises(NoKernel, match=r"expected one of probes.*, got 'prob'"):
         device.kernels.kernel("prob", "scale", np.float32)
     with pytest.raises(DTypeError, match="got int32"):
         device.kernels.kernel("probes", "scale", np.int32)

@@ -97,10 +97,10 @@ def test_matches_torch(device):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (((2, 4), (6, 3), (6,)), r"x: want \(..., 3\) = \(..., in\), got \(2, 4\)"),
-        (((), (6, 3), (6,)), r"x: want \(..., 3\)"),
-        (((2, 3), (6,), (6,)), r"weight: want \(out, in\), got \(6,\)"),
-        (((2, 3), (6, 3), (5,)), r"bias: want \(6,\) = \(out,\), got \(5,\)"),
+        (((2, 4), (6, 3), (6,)), r"x: expected \(..., 3\) = \(..., in\), got \(2, 4\)"),
+        (((), (6, 3), (6,)), r"x: expected \(..., 3\)"),
+        (((2, 3), (6,), (6,)), r"weight: expected \(out, in\), got \(6,\)"),
+        (((2, 3), (6, 3), (5,)), r"bias: expected \(6,\) = \(out,\), got \(5,\)"),
     ],
 )
 def test_shapes_that_do_not_fit(device, shapes, message):
@@ -110,9 +110,9 @@ def test_shapes_that_do_not_fit(device, shapes, message):
 
 def test_types_that_do_not_fit(device):
     x, weight = device.xp.zeros((2, 3), np.float32), device.xp.zeros((6, 3), np.float64)
-    with pytest.raises(DTypeError, match="weight: want float32 as x has, got float64"):
+    with pytest.raises(DTypeError, match="weight: expected float32 as x has, got float64"):
         linear(x, weight)
-    with pytest.raises(DTypeError, match="x: want float32, float64, float16, bfloat16, got int32"):
+    with pytest.raises(DTypeError, match="x: expected float32, float64, float16, bfloat16, got int32"):
         linear(x.astype(np.int32), weight)
 
 

@@ -416,22 +416,27 @@ def test_bad_arguments(device):
     x, w, target = xp.zeros((4, 3), np.float32), xp.zeros((5, 3), np.float32), xp.zeros(4, np.int64)
     b = xp.zeros(5, np.float32)
     for error, message, arguments, options in [
-        (ShapeError, r"input: want \(..., 3\) = \(..., in\), got \(4, 2\)", (x[:, :2], w, target), {}),
-        (ShapeError, r"input: want \(..., 3\) = \(..., in\), got \(\)", (x[0, 0], w, target), {}),
-        (ShapeError, r"linear_weight: want \(classes, in\), got \(3,\)", (x, w[0], target), {}),
-        (ShapeError, r"linear_weight: want at least one class, got \(0, 3\)", (x, w[:0], target), {}),
-        (ShapeError, r"linear_bias: want \(5,\) = \(classes,\), got \(4,\)", (x, w, target, b[:4]), {}),
-        (ShapeError, r"weight: want \(5,\) = \(classes,\), got \(4,\)", (x, w, target, b, b[:4]), {}),
-        (ShapeError, r"target: want \(4,\) = input's shape without .*, got \(3,\)", (x, w, target[:3]), {}),
-        (ShapeError, r"target: want 0 <= index < 5, the classes, .*, got 5 at 0", (x, w, target + 5), {}),
-        (ShapeError, r"reduction: want mean, sum, none, got 'all'", (x, w, target), {"reduction": "all"}),
-        (ShapeError, r"label_smoothing: want 0 <= label_smoothing <= 1, got 2", (x, w, target), {"label_smoothing": 2}),
-        (DTypeError, r"target: want integers, got float32", (x, w, target.astype(np.float32)), {}),
-        (DTypeError, r"linear_weight: want float32 as input has, got float64", (x, w.astype(float), target), {}),
-        (DTypeError, r"linear_bias: want float32 as input has, got float64", (x, w, target, b.astype(float)), {}),
-        (DTypeError, r"weight: want float32 as input has, got float64", (x, w, target, b, b.astype(float)), {}),
-        (DTypeError, r"input: want float32, .*, got int64", (x.astype(np.int64), w, target), {}),
-        (DTypeError, r"linear_weight: want a NumPy or CuPy array, got NoneType", (x, None, target), {}),
+        (ShapeError, r"input: expected \(..., 3\) = \(..., in\), got \(4, 2\)", (x[:, :2], w, target), {}),
+        (ShapeError, r"input: expected \(..., 3\) = \(..., in\), got \(\)", (x[0, 0], w, target), {}),
+        (ShapeError, r"linear_weight: expected \(classes, in\), got \(3,\)", (x, w[0], target), {}),
+        (ShapeError, r"linear_weight: expected at least one class, got \(0, 3\)", (x, w[:0], target), {}),
+        (ShapeError, r"linear_bias: expected \(5,\) = \(classes,\), got \(4,\)", (x, w, target, b[:4]), {}),
+        (ShapeError, r"weight: expected \(5,\) = \(classes,\), got \(4,\)", (x, w, target, b, b[:4]), {}),
+        (ShapeError, r"target: expected \(4,\) = input's shape without .*, got \(3,\)", (x, w, target[:3]), {}),
+        (ShapeError, r"target: expected 0 <= index < 5, the classes, .*, got 5 at 0", (x, w, target + 5), {}),
+        (ShapeError, r"reduction: expected mean, sum, none, got 'all'", (x, w, target), {"reduction": "all"}),
+        (
+            ShapeError,
+            r"label_smoothing: expected 0 <= label_smoothing <= 1, got 2",
+            (x, w, target),
+            {"label_smoothing": 2},
+        ),
+        (DTypeError, r"target: expected integers, got float32", (x, w, target.astype(np.float32)), {}),
+        (DTypeError, r"linear_weight: expected float32 as input has, got float64", (x, w.astype(float), target), {}),
+        (DTypeError, r"linear_bias: expected float32 as input has, got float64", (x, w, target, b.astype(float)), {}),
+        (DTypeError, r"weight: expected float32 as input has, got float64", (x, w, target, b, b.astype(float)), {}),
+        (DTypeError, r"input: expected float32, .*, got int64", (x.astype(np.int64), w, target), {}),
+        (DTypeError, r"linear_weight: expected a NumPy or CuPy array, got NoneType", (x, None, target), {}),
     ]:
         with pytest.raises(error, match=f"^{message}"):
             linear_cross_entropy(*arguments, **options)
@@ -440,7 +445,7 @@ def test_bad_arguments(device):
 @pytest.mark.parametrize("device", GPUS, indirect=True)
 def test_arrays_on_two_devices(device):
     x, w, target, *_ = case(19, (4,))
-    with pytest.raises(DeviceError, match="linear_weight: want cuda:0, the device of input, got cpu"):
+    with pytest.raises(DeviceError, match="linear_weight: expected cuda:0, the device of input, got cpu"):
         linear_cross_entropy(device.asarray(x), w, device.asarray(target))
 
 

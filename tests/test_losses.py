@@ -156,20 +156,20 @@ def test_mean_of_nothing_is_nan(device, function):
 @each_function
 def test_bad_arguments(device, function):
     x = device.xp.zeros((2, 3), np.float32)
-    with pytest.raises(ShapeError, match=r"target: want \(2, 3\) = the shape of input, got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"target: expected \(2, 3\) = the shape of input, got \(3,\)"):
         function(x, x[0])
-    with pytest.raises(DTypeError, match="target: want float32 as input has, got float64"):
+    with pytest.raises(DTypeError, match="target: expected float32 as input has, got float64"):
         function(x, x.astype(np.float64))
-    with pytest.raises(DTypeError, match="input: want float32, float64, float16, bfloat16, got int64"):
+    with pytest.raises(DTypeError, match="input: expected float32, float64, float16, bfloat16, got int64"):
         function(x.astype(np.int64), x)
-    with pytest.raises(ShapeError, match="reduction: want mean, sum, none, got 'average'"):
+    with pytest.raises(ShapeError, match="reduction: expected mean, sum, none, got 'average'"):
         function(x, x, reduction="average")
 
 
 @pytest.mark.parametrize("delta", [0, -1.0, float("nan")])
 def test_delta_must_be_above_zero(device, delta):
     x = device.xp.zeros(3, np.float32)
-    with pytest.raises(ShapeError, match="delta: want a number above 0, got"):
+    with pytest.raises(ShapeError, match="delta: expected a number above 0, got"):
         huber(x, x, delta=delta)
 
 
@@ -184,7 +184,7 @@ def test_delta_may_be_numpys(device):
 def test_weights_must_fit(device, name):
     x = device.xp.zeros((2, 3), np.float32)
     for shape in ((2,), (1, 2, 3), (3, 2), (3, 3)):
-        with pytest.raises(ShapeError, match=rf"{name}: want a shape that broadcasts to \(2, 3\)"):
+        with pytest.raises(ShapeError, match=rf"{name}: expected a shape that broadcasts to \(2, 3\)"):
             binary_cross_entropy_with_logits(x, x, **{name: device.xp.ones(shape, np.float32)})
-    with pytest.raises(DTypeError, match=f"{name}: want float32 as input has, got float64"):
+    with pytest.raises(DTypeError, match=f"{name}: expected float32 as input has, got float64"):
         binary_cross_entropy_with_logits(x, x, **{name: device.xp.ones(3, np.float64)})

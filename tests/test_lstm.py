@@ -294,17 +294,17 @@ def test_other_types_train(device, dtype, rng):
 
 def test_what_a_layer_says_of_bad_arguments():
     for arguments, message in (
-        ((0, 4), "input_size: want an integer above 0, got 0"),
-        ((3, 4.0), "hidden_size: want an integer above 0, got 4.0"),
-        ((3, -1), "hidden_size: want an integer above 0, got -1"),
-        ((3, 4, True), "num_layers: want an integer above 0, got True"),
+        ((0, 4), "input_size: expected an integer above 0, got 0"),
+        ((3, 4.0), "hidden_size: expected an integer above 0, got 4.0"),
+        ((3, -1), "hidden_size: expected an integer above 0, got -1"),
+        ((3, 4, True), "num_layers: expected an integer above 0, got True"),
     ):
         with pytest.raises(ShapeError, match=message):
             gl.LSTM(*arguments, device="cpu")
     for proj_size in (4, -1, True, 2.0):
-        with pytest.raises(ShapeError, match=f"proj_size: want an integer, .* hidden_size = 4, got {proj_size}"):
+        with pytest.raises(ShapeError, match=f"proj_size: expected an integer, .* hidden_size = 4, got {proj_size}"):
             gl.LSTM(3, 4, proj_size=proj_size, device="cpu")
-    with pytest.raises(ShapeError, match="dropout: want a number from 0 to 1"):
+    with pytest.raises(ShapeError, match="dropout: expected a number from 0 to 1"):
         gl.LSTM(3, 4, num_layers=2, dropout=1.5, device="cpu")
 
 
@@ -316,24 +316,24 @@ def test_what_a_layer_says_of_bad_input(device, rng):
         with pytest.raises(error, match=message):
             layer(*args, **kwargs)
 
-    refused(ShapeError, r"x: want \(T, B, D\), or \(T, D\) for a single sequence, got \(3,\)", zeros(3))
-    refused(ShapeError, r"x: want 3 = input_size in the last axis, got \(5, 2, 4\)", zeros((5, 2, 4)))
-    refused(ShapeError, r"x: want at least one step, got \(0, 2, 3\)", zeros((0, 2, 3)))
+    refused(ShapeError, r"x: expected \(T, B, D\), or \(T, D\) for a single sequence, got \(3,\)", zeros(3))
+    refused(ShapeError, r"x: expected 3 = input_size in the last axis, got \(5, 2, 4\)", zeros((5, 2, 4)))
+    refused(ShapeError, r"x: expected at least one step, got \(0, 2, 3\)", zeros((0, 2, 3)))
     refused(DTypeError, r"x.astype\(.float64.\), or the layer with layer.to\('float32'\)", x.astype(np.float32))
-    refused(DTypeError, "x: want an array or a Tensor, got list; make one with gl.tensor", [[1.0, 2.0, 3.0]])
+    refused(DTypeError, "x: expected an array or a Tensor, got list; make one with gl.tensor", [[1.0, 2.0, 3.0]])
     refused(
         ShapeError,
-        r"h_0: want \(1, 2, 4\) = \(layers\*directions, batch, units\), got \(1, 4\)",
+        r"h_0: expected \(1, 2, 4\) = \(layers\*directions, batch, units\), got \(1, 4\)",
         x,
         (zeros((1, 4)),) * 2,
     )
-    refused(ShapeError, r"h_0: want \(1, 4\).*one sequence, got \(1, 1, 4\)", x[:, 0], (zeros((1, 1, 4)),) * 2)
-    refused(ShapeError, "hx: want a pair of states h and c, got", x, zeros((1, 2, 4)))
-    refused(ShapeError, "lengths: want 0 <= length <= 5, the steps of x, got 1..6", x, lengths=[1, 6])
-    refused(ShapeError, "lengths: want None with a single sequence", x[:, 0], lengths=[5])
-    refused(ShapeError, "lengths: want an array, or a list with rows of one length, got ", x, lengths=[[1], [2, 3]])
+    refused(ShapeError, r"h_0: expected \(1, 4\).*one sequence, got \(1, 1, 4\)", x[:, 0], (zeros((1, 1, 4)),) * 2)
+    refused(ShapeError, "hx: expected a pair of states h and c, got", x, zeros((1, 2, 4)))
+    refused(ShapeError, "lengths: expected 0 <= length <= 5, the steps of x, got 1..6", x, lengths=[1, 6])
+    refused(ShapeError, "lengths: expected None with a single sequence", x[:, 0], lengths=[5])
+    refused(ShapeError, "lengths: expected an array, or a list with rows of one length, got ", x, lengths=[[1], [2, 3]])
     if device.is_cuda:
-        refused(DeviceError, "x: want cuda:0, the device of weight_ih_l0, got cpu", gl.tensor(np.zeros((5, 2, 3))))
+        refused(DeviceError, "x: expected cuda:0, the device of weight_ih_l0, got cpu", gl.tensor(np.zeros((5, 2, 3))))
 
 
 @pytest.mark.oracle
@@ -371,9 +371,9 @@ def test_the_cell_in_a_loop_is_the_layer(device, rng):
         states = cell(step, states)
         outputs.append(states[0].numpy())
     assert_close(layer(x)[0], np.stack(outputs))
-    with pytest.raises(ShapeError, match=r"x: want \(B, 3\) or \(3,\), got \(2, 4\)"):
+    with pytest.raises(ShapeError, match=r"x: expected \(B, 3\) or \(3,\), got \(2, 4\)"):
         cell(device.xp.zeros((2, 4)))
-    with pytest.raises(ShapeError, match=r"h: want \(2, 4\), got \(1, 4\)"):
+    with pytest.raises(ShapeError, match=r"h: expected \(2, 4\), got \(1, 4\)"):
         cell(x[0], (device.xp.zeros((1, 4)), device.xp.zeros((2, 4))))
 
 
@@ -559,33 +559,33 @@ def test_torchs_tensors_are_taken_as_they_are():
 
 def test_an_argument_in_a_wrong_place_is_noticed():
     for arguments, name in (((3, 4, 2, 0.5), "bias"), ((3, 4, 2, True, 1), "batch_first")):
-        with pytest.raises(DTypeError, match=f"{name}: want True or False, got"):
+        with pytest.raises(DTypeError, match=f"{name}: expected True or False, got"):
             gl.LSTM(*arguments, device="cpu")
-    with pytest.raises(DTypeError, match="bidirectional: want True or False, got 'no'"):
+    with pytest.raises(DTypeError, match="bidirectional: expected True or False, got 'no'"):
         gl.LSTM(3, 4, bidirectional="no", device="cpu")
-    with pytest.raises(ShapeError, match="hidden_size: want an integer above 0, got 0"):
+    with pytest.raises(ShapeError, match="hidden_size: expected an integer above 0, got 0"):
         gl.LSTMCell(3, 0, device="cpu")
 
 
 def test_states_of_another_type_and_steps_there_are_none_of(device, rng):
     layer, x = make(device, 3, 4), device.asarray(rng.standard_normal((5, 2, 3)))
     states = tuple(device.xp.zeros((1, 2, 4), np.float32) for _ in "hc")
-    with pytest.raises(DTypeError, match="h_0: want float64, the type of the weights, got float32"):
+    with pytest.raises(DTypeError, match="h_0: expected float64, the type of the weights, got float32"):
         layer(x, states)
-    with pytest.raises(ShapeError, match=r"x: want at least one step, got \(0, 3\)"):
+    with pytest.raises(ShapeError, match=r"x: expected at least one step, got \(0, 3\)"):
         layer(x[:0, 0])
     turned = make(device, 3, 4, batch_first=True)
     for none in (x[:0, 0], x[:, :0]):
-        with pytest.raises(ShapeError, match="x: want at least one step"):
+        with pytest.raises(ShapeError, match="x: expected at least one step"):
             turned(none)
     assert turned(x[:0])[0].shape == (0, 2, 4)  # no sequences
-    with pytest.raises(ShapeError, match="hx: want a pair of states h and c, got 3 of them"):
+    with pytest.raises(ShapeError, match="hx: expected a pair of states h and c, got 3 of them"):
         layer(x, (*states, states[0]))
-    with pytest.raises(DTypeError, match="lengths: want integers, got float64"):
+    with pytest.raises(DTypeError, match="lengths: expected integers, got float64"):
         layer(x, lengths=[1.0, 2.0])
-    with pytest.raises(ShapeError, match=r"lengths: want \(2,\) = \(batch,\), got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"lengths: expected \(2,\) = \(batch,\), got \(3,\)"):
         layer(x, lengths=[1, 2, 3])
-    with pytest.raises(ShapeError, match=r"want 0 <= length <= 5, the steps of x, got -1\.\.2"):
+    with pytest.raises(ShapeError, match=r"expected 0 <= length <= 5, the steps of x, got -1\.\.2"):
         layer(x, lengths=[-1, 2])
 
 
@@ -610,5 +610,5 @@ def test_the_cells_parameters_start_as_torchs(rng):
     for p in cell.parameters():
         assert np.abs(p.numpy()).max() <= 0.2 and np.abs(p.numpy()).max() > 0.18
     states = np.zeros((2, 25), np.float32)
-    with pytest.raises(ShapeError, match="hx: want a pair of states h and c, got 3 of them"):
+    with pytest.raises(ShapeError, match="hx: expected a pair of states h and c, got 3 of them"):
         cell(np.zeros((2, 30), np.float32), (states, states, states))

@@ -150,7 +150,7 @@ def test_special_values(driver, kind):
     ):
         got = driver(function, x)
         for number, a, b in zip(x, got, want, strict=False):
-            assert b is None or a == b or (np.isnan(a) and np.isnan(b)), f"{function}({number}): want {b}, got {a}"
+            assert b is None or a == b or (np.isnan(a) and np.isnan(b)), f"{function}({number}): expected {b}, got {a}"
     assert np.signbit(driver("tanh", x[:2])).tolist() == [False, True]
     assert np.signbit(driver("absolute", x[:2])).tolist() == [False, False]
 

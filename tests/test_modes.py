@@ -50,9 +50,9 @@ def test_directions_are_merged(device, rng, merge, join):
 
 
 def test_a_merge_that_does_not_exist_is_named():
-    with pytest.raises(ShapeError, match="merge: want concat, sum, mean, mul, got 'add'"):
+    with pytest.raises(ShapeError, match="merge: expected concat, sum, mean, mul, got 'add'"):
         gl.LSTM(D, H, bidirectional=True, merge="add")
-    with pytest.raises(ShapeError, match="merge: want concat, as the layer has one direction, got 'sum'"):
+    with pytest.raises(ShapeError, match="merge: expected concat, as the layer has one direction, got 'sum'"):
         gl.LSTM(D, H, merge="sum")
 
 
@@ -136,16 +136,16 @@ def test_variational_dropout_is_one_mask_for_all_steps(device, rng):
     assert set(np.unique(factors.round(9))) == {0.0, 2.0}
     (dx,) = pullback(device.asarray(np.ones(x.shape)))
     assert_close(device.to_numpy(dx), factors)
-    with pytest.raises(ShapeError, match=r"x: want \(T, B, D\), got \(9, 8\)"):
+    with pytest.raises(ShapeError, match=r"x: expected \(T, B, D\), got \(9, 8\)"):
         functional.variational_dropout(x.data[:, :, 0], 0.5, 3)
 
 
 @pytest.mark.parametrize(
     ("regularize", "error", "message"),
     [
-        (0.5, DTypeError, "regularize: want Zoneout, VariationalDropout or WeightDrop, or several, got 0.5"),
-        ([gl.Zoneout(0.1), 3], DTypeError, "regularize: want Zoneout, .*, got 3"),
-        ([gl.Zoneout(0.1), gl.Zoneout(0.2)], ShapeError, "regularize: want one Zoneout, got two"),
+        (0.5, DTypeError, "regularize: expected Zoneout, VariationalDropout or WeightDrop, or several, got 0.5"),
+        ([gl.Zoneout(0.1), 3], DTypeError, "regularize: expected Zoneout, .*, got 3"),
+        ([gl.Zoneout(0.1), gl.Zoneout(0.2)], ShapeError, "regularize: expected one Zoneout, got two"),
     ],
 )
 def test_what_is_no_regulariser_is_named(regularize, error, message):
@@ -154,7 +154,7 @@ def test_what_is_no_regulariser_is_named(regularize, error, message):
 
 
 def test_a_rate_out_of_range_is_named():
-    with pytest.raises(ShapeError, match=r"Zoneout.c: want a number from 0 to 1, .*, got 1.5"):
+    with pytest.raises(ShapeError, match=r"Zoneout.c: expected a number from 0 to 1, .*, got 1.5"):
         gl.Zoneout(0.1, 1.5)
 
 
@@ -231,9 +231,9 @@ def test_nothing_passes_a_reset_not_even_nan(device, rng, kind, path):
 @pytest.mark.parametrize(
     ("masks", "error", "message"),
     [
-        ({"mask": np.ones((B, T), bool)}, ShapeError, r"mask: want \(6, 3\), the leading axes of x, got \(3, 6\)"),
-        ({"reset": np.ones((T, B))}, DTypeError, "reset: want bool, got float64"),
-        ({"mask": np.ones((T, B), bool), "lengths": [1, 2, 3]}, ShapeError, "mask: want lengths or mask, got both"),
+        ({"mask": np.ones((B, T), bool)}, ShapeError, r"mask: expected \(6, 3\), the leading axes of x, got \(3, 6\)"),
+        ({"reset": np.ones((T, B))}, DTypeError, "reset: expected bool, got float64"),
+        ({"mask": np.ones((T, B), bool), "lengths": [1, 2, 3]}, ShapeError, "mask: expected lengths or mask, got both"),
     ],
 )
 def test_bad_masks_are_named(device, rng, masks, error, message):
@@ -334,7 +334,7 @@ def test_the_forget_bias_is_set_once(rng):
 
 
 def test_bad_first_values_and_cells_are_named():
-    with pytest.raises(ShapeError, match="init: want torch, keras, orthogonal, got 'xavier'"):
+    with pytest.raises(ShapeError, match="init: expected torch, keras, orthogonal, got 'xavier'"):
         gl.LSTM(D, H, init="xavier")
-    with pytest.raises(NoKernel, match=r"cell: want one of .*lstm.*, or a Cell, got 'lstn'"):
+    with pytest.raises(NoKernel, match=r"cell: expected one of .*lstm.*, or a Cell, got 'lstn'"):
         gl.Recurrent("lstn", D, H)

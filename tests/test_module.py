@@ -246,22 +246,24 @@ def test_what_holds_itself_is_refused():
     parent[0].it = parent
     for walk in (parent.state_dict, lambda: list(parent.parameters()), parent.eval, parent.summary):
         with pytest.raises(
-            DTypeError, match="want layers that do not hold themselves, got the Sequential that it is in"
+            DTypeError, match="expected layers that do not hold themselves, got the Sequential that it is in"
         ):
             walk()
     assert "..." in repr(parent)
     ring = Holder([linear()])
     ring.it.append({"again": ring.it})
-    with pytest.raises(DTypeError, match=r"it\.1\.again: want a list that does not contain itself"):
+    with pytest.raises(DTypeError, match=r"it\.1\.again: expected a list that does not contain itself"):
         ring.parameters().__next__()
 
 
 def test_parameters_of_the_class_and_slots_are_refused():
-    with pytest.raises(DTypeError, match=r"Net\.layer: want a Linear as self\.layer in __init__, got it in the class"):
+    with pytest.raises(
+        DTypeError, match=r"Net\.layer: expected a Linear as self\.layer in __init__, got it in the class"
+    ):
         type("Net", (gl.Module,), {"layer": linear()})
-    with pytest.raises(DTypeError, match=r"Net\.layers: want a Dropout as self\.layers in __init__"):
+    with pytest.raises(DTypeError, match=r"Net\.layers: expected a Dropout as self\.layers in __init__"):
         type("Net", (gl.Module,), {"layers": [{"a": gl.Dropout(0.5)}]})
-    with pytest.raises(DTypeError, match="Net: want no __slots__"):
+    with pytest.raises(DTypeError, match="Net: expected no __slots__"):
         type("Net", (gl.Module,), {"__slots__": ("layer",)})
 
 
@@ -297,9 +299,11 @@ def test_pytorchs_containers_are_said_to_be_plain():
 def test_a_parameter_is_not_replaced_by_what_is_none(value):
     layer = linear()
     weight, state = layer.weight, list(layer.state_dict())
-    with pytest.raises(DTypeError, match=r"weight: want a Parameter, .* write layer\.weight\.data\[\.\.\.\] = values"):
+    with pytest.raises(
+        DTypeError, match=r"weight: expected a Parameter, .* write layer\.weight\.data\[\.\.\.\] = values"
+    ):
         layer.weight = value
-    with pytest.raises(DTypeError, match="weight: want a Parameter"):
+    with pytest.raises(DTypeError, match="weight: expected a Parameter"):
         setattr(layer, "weight", value)  # noqa: B010
     assert layer.weight is weight and list(layer.state_dict()) == state
 
@@ -309,7 +313,7 @@ def test_a_parameter_may_be_exchanged_left_out_and_deleted():
     same = layer.weight
     layer.weight = same  # what an operator in place gives back
     layer.weight = gl.Parameter(np.ones((5, 2), np.float32))
-    with pytest.raises(ShapeError, match=r"bias: want \(5,\)"):
+    with pytest.raises(ShapeError, match=r"bias: expected \(5,\)"):
         layer(np.ones((1, 2), np.float32))
     layer.bias = None
     assert layer(np.ones((1, 2), np.float32)).shape == (1, 5) and list(layer.state_dict()) == ["weight"]
@@ -322,7 +326,7 @@ def test_a_parameter_may_be_exchanged_left_out_and_deleted():
 def test_a_layer_is_replaced_by_layers_alone():
     model = Holder(linear())
     for value in (gl.relu, np.ones(2), 3):
-        with pytest.raises(DTypeError, match="it: want a layer or None in place of a layer, got"):
+        with pytest.raises(DTypeError, match="it: expected a layer or None in place of a layer, got"):
             model.it = value
     model.it = gl.LSTM(2, 2, **MADE)
     model.it = None
@@ -331,17 +335,17 @@ def test_a_layer_is_replaced_by_layers_alone():
     model.register_parameter("w", gl.Parameter(np.ones(1)))
     assert list(model.state_dict()) == ["w", "head.weight", "head.bias"]
     for add, value in ((model.add_module, 3), (model.register_parameter, np.ones(1))):
-        with pytest.raises(DTypeError, match="x: want a"):
+        with pytest.raises(DTypeError, match="x: expected a"):
             add("x", value)
-    with pytest.raises(DTypeError, match=r"a\.b: want a name without a dot"):
+    with pytest.raises(DTypeError, match=r"a\.b: expected a name without a dot"):
         setattr(model, "a.b", linear())
 
 
 def test_a_tensor_to_be_learnt_is_no_plain_attribute():
     model, leaf = Holder(None), gl.tensor(np.ones(2), requires_grad=True)
-    with pytest.raises(DTypeError, match=r"it: want a Parameter .* write gl\.Parameter"):
+    with pytest.raises(DTypeError, match=r"it: expected a Parameter .* write gl\.Parameter"):
         model.it = leaf
-    with pytest.raises(DTypeError, match=r"it\.a\.0: want a Parameter"):
+    with pytest.raises(DTypeError, match=r"it\.a\.0: expected a Parameter"):
         Holder({"a": [leaf]}).state_dict()
     model.it = leaf * 2  # a result, and a fixed tensor, are the user's own
     model.fixed = gl.tensor(np.ones(2))
@@ -352,7 +356,7 @@ def test_a_tensor_to_be_learnt_is_no_plain_attribute():
     "name", ["children", "parameters", "train", "float", "apply", "buffers", "to", "state_dict", "summary"]
 )
 def test_names_of_methods_are_refused(name):
-    with pytest.raises(DTypeError, match=f"{name}: want another name, as {name} is a method of gpulstm's"):
+    with pytest.raises(DTypeError, match=f"{name}: expected another name, as {name} is a method of gpulstm's"):
         setattr(Holder(None), name, [])
     assert callable(getattr(Holder(None), name))
 
@@ -369,7 +373,7 @@ def test_names_that_models_use():
     net.forward = lambda x: x + 1
     assert net(1) == 2
     with pytest.raises(
-        DTypeError, match="output_size: want another name, as output_size is a property of gpulstm's Linear"
+        DTypeError, match="output_size: expected another name, as output_size is a property of gpulstm's Linear"
     ):
         linear().output_size = 3
 
@@ -401,7 +405,7 @@ def test_buffers_are_saved_moved_and_not_learnt(device):
     model.load_state_dict({**model.state_dict(), "mean": np.full(2, 5), "it.count": np.array(9)})
     assert model.mean is mean and (mean.numpy() == 5).all() and model.it.count.item() == 9
     for wrong in (np.array(2.5), np.array(2**70, np.float64)):
-        with pytest.raises(ShapeError, match=r"it\.count: want numbers that int64 holds"):
+        with pytest.raises(ShapeError, match=r"it\.count: expected numbers that int64 holds"):
             model.load_state_dict({**model.state_dict(), "it.count": wrong})
 
 
@@ -419,10 +423,10 @@ def test_what_is_assigned_to_a_buffer_is_the_buffer():
     model.mean = model.mean * 0.5
     model.mean = np.zeros(3, np.float32)
     assert isinstance(model.mean, gl.Tensor) and model.state_dict()["mean"].shape == (3,)
-    with pytest.raises(TapeError, match=r"mean: want a Tensor without a gradient .*; detach\(\) it"):
+    with pytest.raises(TapeError, match=r"mean: expected a Tensor without a gradient .*; detach\(\) it"):
         model.mean = gl.Parameter(np.ones(2, np.float32)) * 2
     for value in (3, [1.0], linear()):
-        with pytest.raises(DTypeError, match="mean: want a Tensor"):
+        with pytest.raises(DTypeError, match="mean: expected a Tensor"):
             model.mean = value
     model.mean = None
     assert not model.state_dict()
@@ -434,11 +438,11 @@ def test_what_is_assigned_to_a_buffer_is_the_buffer():
     model.gone = np.ones(1)
     assert list(model.state_dict()) == ["mean"]
     for name, value, words in (
-        ("x", 3, "want a Tensor, an array or None"), ("x", gl.Parameter(np.ones(1)), "got a Parameter"),
-        ("mean", np.ones(1), "want a new name for a buffer, got that of a Parameter"), ("train", None, "is a method"),
-        ("a.b", None, "name: want a name without a dot .*, got 'a.b'"), ("", None, "got ''"), (3, None, "got 3"),
-        ("forward", np.ones(1), "got 'forward'"), ("x", np.array(["a"]), "x: want booleans, integers or floating"),
-        ("q", np.ma.masked_array([1.0]), "^q: want a plain array, got a MaskedArray"),
+        ("x", 3, "expected a Tensor, an array or None"), ("x", gl.Parameter(np.ones(1)), "got a Parameter"),
+        ("mean", np.ones(1), "expected a new name for a buffer, got that of a"), ("train", None, "is a method"),
+        ("a.b", None, "name: expected a name without a dot .*, got 'a.b'"), ("", None, "got ''"), (3, None, "got 3"),
+        ("forward", np.ones(1), "got 'forward'"), ("x", np.array(["a"]), "x: expected booleans, integers or floating"),
+        ("q", np.ma.masked_array([1.0]), "^q: expected a plain array, got a MaskedArray"),
     ):  # fmt: skip
         with pytest.raises(DTypeError, match=words):
             model.register_buffer(name, value)
@@ -449,12 +453,12 @@ def test_numbers_that_a_type_cannot_hold_are_refused():
     layer = gl.Linear(1, 1, device="cpu", dtype="float16")
     bias = np.zeros(1)
     for weight in (np.array([[1e5]]), np.array([[70_000]]), np.array([[1j]])):
-        with pytest.raises(ShapeError, match=r"weight: want (numbers that float16 holds|real numbers)"):
+        with pytest.raises(ShapeError, match=r"weight: expected (numbers that float16 holds|real numbers)"):
             layer.load_state_dict({"weight": weight, "bias": bias})
     for weight in (np.inf, np.nan, 1e-9, True, 3):
         layer.load_state_dict({"weight": np.array([[weight]]), "bias": bias})
     wide = gl.Linear(1, 1, device="cpu")
-    with pytest.raises(ShapeError, match="weight: want numbers that float32 holds, got others in float64"):
+    with pytest.raises(ShapeError, match="weight: expected numbers that float32 holds, got others in float64"):
         wide.load_state_dict({"weight": np.array([[1e300]]), "bias": bias})
 
 
@@ -462,7 +466,9 @@ def test_a_shared_parameter_takes_one_value():
     model = Holder([linear(2, 2, bias=False)])
     model.again = model.it[0]
     state = {"it.0.weight": np.ones((2, 2)), "again.weight": np.zeros((2, 2))}
-    with pytest.raises(ShapeError, match=r"again\.weight: want the values of it\.0\.weight, as both are one tensor"):
+    with pytest.raises(
+        ShapeError, match=r"again\.weight: expected the values of it\.0\.weight, as both are one tensor"
+    ):
         model.load_state_dict(state)
     state["again.weight"] = state["it.0.weight"] = np.full((2, 2), np.nan)
     model.load_state_dict(state)
@@ -470,14 +476,14 @@ def test_a_shared_parameter_takes_one_value():
 
 def test_states_of_other_things_and_read_only_arrays_are_named():
     for wrong in ("m.safetensors", [1], linear()):
-        with pytest.raises(DTypeError, match=r"state of Linear: want a dict of arrays .*; gl\.load\(path, model\)"):
+        with pytest.raises(DTypeError, match=r"state of Linear: expected a dict of arrays .*; gl\.load\(path, model\)"):
             linear().load_state_dict(wrong)
     fixed = np.ones(3, np.float32)
     fixed.flags.writeable = False
     model = Holder(linear())
     model.register_buffer("w", fixed)
     before = model.it.weight.numpy().copy()
-    with pytest.raises(ShapeError, match="w: want an array that can be written to"):
+    with pytest.raises(ShapeError, match="w: expected an array that can be written to"):
         model.load_state_dict({"w": np.zeros(3), "it.weight": np.zeros((3, 2)), "it.bias": np.zeros(3)})
     assert (model.it.weight.numpy() == before).all()
 
@@ -524,7 +530,7 @@ def test_parameters_are_frozen_and_learnt_again():
     model.requires_grad_().eval()(np.ones((1, 2), np.float32)).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
     for call in (model.requires_grad_, model.train):
-        with pytest.raises(DTypeError, match="want True or False, got 1"):
+        with pytest.raises(DTypeError, match="expected True or False, got 1"):
             call(1)
 
 
@@ -535,7 +541,7 @@ def test_apply_goes_from_the_inside_out():
 
 
 def test_apply_wants_a_function():
-    with pytest.raises(DTypeError, match="fn: want a function of a layer, got int"):
+    with pytest.raises(DTypeError, match="fn: expected a function of a layer, got int"):
         linear().apply(3)
 
 
@@ -565,7 +571,7 @@ def test_hooks_see_and_change_what_goes_in_and_out():
         assert layer(x) == 3
     assert (layer(x).numpy() == plain).all() and len(seen) == 3
     for register in (layer.register_forward_hook, layer.register_forward_pre_hook):
-        with pytest.raises(DTypeError, match="hook: want a function, got int"):
+        with pytest.raises(DTypeError, match="hook: expected a function, got int"):
             register(3)
 
 
@@ -579,7 +585,7 @@ def test_hooks_are_given_keywords_when_asked():
     layer.register_forward_hook(lambda m, args, kwargs, out: seen.append((args, kwargs, out)), with_kwargs=True)
     assert layer(1, y=2) == 21 and seen == [((1,), {"y": 20}, 21)]
     layer.register_forward_pre_hook(lambda m, args, kwargs: 3, with_kwargs=True)
-    with pytest.raises(DTypeError, match=r"want None or \(args, kwargs\), got 3"):
+    with pytest.raises(DTypeError, match=r"expected None or \(args, kwargs\), got 3"):
         layer(1, y=2)
 
 
@@ -610,11 +616,11 @@ def test_a_hooked_layer_inside_a_model_is_seen():
 
 def test_layers_that_compute_otherwise_are_not_exported():
     require("onnx")
-    with pytest.raises(FormatError, match=r"want one of the layers .*, got function"):
+    with pytest.raises(FormatError, match=r"expected one of the layers .*, got function"):
         gl.io.onnx.export(gl.Sequential(gl.LSTM(2, 3, device="cpu"), lambda h: h[-1]))
     layer = gl.Linear(2, 3, device="cpu")
     handle = layer.register_forward_hook(lambda module, args, output: output * 2)
-    with pytest.raises(FormatError, match="want a layer as its class has it, got one with hooks"):
+    with pytest.raises(FormatError, match="expected a layer as its class has it, got one with hooks"):
         gl.io.onnx.export(layer)
     handle.remove()
     gl.io.onnx.export(layer)

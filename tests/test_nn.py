@@ -137,8 +137,8 @@ def test_all_that_is_wrong_with_a_state_is_said_and_nothing_changes(device):
         "missing scale",
         "missing blocks.0.bias",
         "unexpected extra",
-        "shifts.1: want (4,), got (4, 1)",
-        "shifts.0: want real numbers, got <U1",
+        "shifts.1: expected (4,), got (4, 1)",
+        "shifts.0: expected real numbers, got <U1",
     ):
         assert part in str(caught.value)
     for name, array in net.state_dict().items():
@@ -151,7 +151,7 @@ def test_a_state_that_is_not_strict(device):
     answer = net.load_state_dict({"scale": np.full(4, 3.0), "extra": np.ones(1)}, strict=False)
     assert answer.unexpected_keys == ["extra"] and answer.missing_keys == [n for n in NAMES if n != "scale"]
     assert (net.scale.numpy() == 3).all() and (net.state_dict()["blocks.0.bias"] == bias).all()
-    with pytest.raises(ShapeError, match=r"scale: want \(4,\), got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"scale: expected \(4,\), got \(3,\)"):
         net.load_state_dict({"scale": np.ones(3)}, strict=False)
 
 
@@ -173,9 +173,9 @@ def test_to_another_type_and_device(device):
     assert net.scale.dtype == np.float16 and net.device == "cpu"
     net.to("bfloat16")
     assert net(np.array([0, 1])).dtype.name == "bfloat16"
-    with pytest.raises(DeviceError, match="device: want 'auto', 'cpu', 'cuda'"):
+    with pytest.raises(DeviceError, match="device: expected 'auto', 'cpu', 'cuda'"):
         net.to("gpu")
-    with pytest.raises(DTypeError, match=r"dtype: want float32, .* got int64"):
+    with pytest.raises(DTypeError, match=r"dtype: expected float32, .* got int64"):
         net.to(np.int64)
 
 
@@ -191,7 +191,7 @@ def test_new_layers_go_to_the_best_device_in_float32(emulated):
         for p in layer.parameters():
             assert p.device == "cuda:0" and p.dtype == np.float32
     assert gl.Linear(2, 3, device=gl.device("cuda:1")).device == "cuda:1"
-    with pytest.raises(DeviceError, match=r"^x: want cuda:0, the device of weight, got cpu; .*device='cuda:0'"):
+    with pytest.raises(DeviceError, match=r"^x: expected cuda:0, the device of weight, got cpu; .*device='cuda:0'"):
         gl.Linear(2, 3)(gl.tensor(np.ones((4, 2), np.float32)))
 
 
@@ -327,13 +327,13 @@ def test_linear_starts_as_torch_does(rng):
 
 def test_linear_says_what_does_not_fit(device):
     layer = gl.Linear(3, 2, device=device.name)
-    with pytest.raises(ShapeError, match=r"x: want \(..., 3\) = \(..., in\), got \(2, 4\)"):
+    with pytest.raises(ShapeError, match=r"x: expected \(..., 3\) = \(..., in\), got \(2, 4\)"):
         layer(device.xp.zeros((2, 4), np.float32))
-    with pytest.raises(DTypeError, match="x: want float32, the type of the weights, got float64"):
+    with pytest.raises(DTypeError, match="x: expected float32, the type of the weights, got float64"):
         layer(device.xp.zeros((2, 3)))
-    with pytest.raises(ShapeError, match="in_features: want an integer above 0, got 0"):
+    with pytest.raises(ShapeError, match="in_features: expected an integer above 0, got 0"):
         gl.Linear(0, 2, device="cpu")
-    with pytest.raises(ShapeError, match=r"out_features: want an integer above 0, got 2\.5"):
+    with pytest.raises(ShapeError, match=r"out_features: expected an integer above 0, got 2\.5"):
         gl.Linear(3, 2.5, device="cpu")
 
 
@@ -373,12 +373,12 @@ def test_embedding_starts_as_torch_does(rng):
 
 def test_embedding_says_what_does_not_fit(device):
     layer = gl.Embedding(6, 3, device=device.name)
-    with pytest.raises(ShapeError, match=r"ids: want 0 <= index < 6, the rows of the table, got 6 at \(0, 1\)"):
+    with pytest.raises(ShapeError, match=r"ids: expected 0 <= index < 6, the rows of the table, got 6 at \(0, 1\)"):
         layer(device.asarray(np.array([[0, 6]])))
-    with pytest.raises(DTypeError, match="ids: want integers, got float32"):
+    with pytest.raises(DTypeError, match="ids: expected integers, got float32"):
         layer(device.xp.zeros(3, np.float32))
     for padding_idx in (6, -7):
-        with pytest.raises(ShapeError, match="padding_idx: want -6 <= padding_idx < 6, got"):
+        with pytest.raises(ShapeError, match="padding_idx: expected -6 <= padding_idx < 6, got"):
             gl.Embedding(6, 3, padding_idx=padding_idx, device="cpu")
 
 
@@ -415,7 +415,7 @@ def test_dropout_passes_gradients_where_it_passes_values(device):
 
 @pytest.mark.parametrize("p", [-0.1, 1.1, "half", True, None])
 def test_dropout_says_what_does_not_fit(p):
-    with pytest.raises(ShapeError, match="p: want a number from 0 to 1"):
+    with pytest.raises(ShapeError, match="p: expected a number from 0 to 1"):
         gl.Dropout(p)
 
 
@@ -429,7 +429,7 @@ def test_sequential_runs_through_its_layers(device, rng):
     assert len(model) == 3 and model[1] is layers[1] and list(model) == list(layers)
     model(x).sum().backward()
     assert all(p.grad is not None for p in model.parameters())
-    with pytest.raises(DTypeError, match="Sequential: want layers or functions, got int"):
+    with pytest.raises(DTypeError, match="Sequential: expected layers or functions, got int"):
         gl.Sequential(3)
 
 

@@ -105,7 +105,7 @@ def test_variants_compile_and_spill_nothing(nvrtc, file, cell, defines, real):
         "kept": "4,2,0,1,0,0,0,0,0", "split": "4,2,0,0,1,0,0,0,0", "direct": "4,2,0,0,0,1,0,0,0",
         "inner": "4,2,0,0,0,0,1,0,0", "normed": "4,2,0,0,0,0,0,1,0", "options": "4,2,0,0,0,0,0,0,1",
     }.items()),
-    ("OPTIONS=1.0", "OPTIONS: want as many numbers as the cell reads"),
+    ("OPTIONS=1.0", "OPTIONS: expected as many numbers as the cell reads"),
 ])  # fmt: skip
 def test_a_row_that_is_not_the_structs_is_refused(nvrtc, defines, message):
     code = launch.source("step", "lstm")

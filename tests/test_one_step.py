@@ -89,13 +89,13 @@ def test_what_is_given_is_checked_as_ever():
     x, h = np.zeros((2, D), np.float32), np.zeros((2, H), np.float32)
     for _ in range(2):
         for given, error, words in (
-            ((x[:, :4], (h, h)), gl.ShapeError, "x: want"),
-            ((x, (h, h[:1])), gl.ShapeError, "c: want"),
-            ((x, h), gl.ShapeError, "hx: want a pair"),
-            ((x, (h, h, h)), gl.ShapeError, "hx: want a pair"),
-            ((x.astype(np.float64), (h, h)), gl.DTypeError, "x: want float32"),
-            ((x, (h, h.astype(np.float64))), gl.DTypeError, "c: want float32"),
-            (([1.0], (h, h)), gl.DTypeError, "x: want an array"),
+            ((x[:, :4], (h, h)), gl.ShapeError, "x: expected"),
+            ((x, (h, h[:1])), gl.ShapeError, "c: expected"),
+            ((x, h), gl.ShapeError, "hx: expected a pair"),
+            ((x, (h, h, h)), gl.ShapeError, "hx: expected a pair"),
+            ((x.astype(np.float64), (h, h)), gl.DTypeError, "x: expected float32"),
+            ((x, (h, h.astype(np.float64))), gl.DTypeError, "c: expected float32"),
+            (([1.0], (h, h)), gl.DTypeError, "x: expected an array"),
         ):
             with gl.no_grad(), pytest.raises(error, match=words):
                 cell(*given)

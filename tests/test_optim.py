@@ -441,24 +441,24 @@ def test_gradients_that_are_not_finite_spread_without_a_warning(device):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("SGD", {"lr": -1.0}, "lr: want a number from 0 up, got -1.0"),
-        ("Adam", {"lr": float("nan")}, "lr: want a number from 0 up, got nan"),
-        ("Adam", {"lr": "fast"}, "lr: want a number from 0 up, got 'fast'"),
-        ("SGD", {"momentum": -0.1}, "momentum: want"),
-        ("SGD", {"nesterov": True}, "nesterov: want a momentum above 0"),
-        ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "nesterov: want .* dampening 0.1"),
-        ("Adagrad", {"lr_decay": -1}, "lr_decay: want"),
-        ("Adagrad", {"initial_accumulator_value": -1}, "initial_accumulator_value: want"),
-        ("RMSprop", {"alpha": 1.0}, "alpha: want a number from 0 to below 1, got 1.0"),
-        ("RMSprop", {"eps": -1e-8}, "eps: want"),
-        ("Adam", {"betas": (1.0, 0.9)}, r"betas\[0\]: want a number from 0 to below 1, got 1.0"),
-        ("AdamW", {"betas": (0.9, -0.1)}, r"betas\[1\]: want a number from 0 to below 1, got -0.1"),
-        ("Adam", {"betas": 0.9}, "betas: want two numbers, got 0.9"),
-        ("AdamW", {"weight_decay": -1}, "weight_decay: want"),
-        ("SGD", {"lr": True}, "lr: want a number from 0 up, got True"),
-        ("SGD", {"lr": None}, "lr: want a number from 0 up, got None"),
-        ("SGD", {"lr": [0.1]}, "lr: want a number from 0 up"),
-        ("SGD", {"lr": np.complex64(1)}, "lr: want a number from 0 up"),
+        ("SGD", {"lr": -1.0}, "lr: expected a number from 0 up, got -1.0"),
+        ("Adam", {"lr": float("nan")}, "lr: expected a number from 0 up, got nan"),
+        ("Adam", {"lr": "fast"}, "lr: expected a number from 0 up, got 'fast'"),
+        ("SGD", {"momentum": -0.1}, "momentum: expected"),
+        ("SGD", {"nesterov": True}, "nesterov: expected a momentum above 0"),
+        ("SGD", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, "nesterov: expected .* dampening 0.1"),
+        ("Adagrad", {"lr_decay": -1}, "lr_decay: expected"),
+        ("Adagrad", {"initial_accumulator_value": -1}, "initial_accumulator_value: expected"),
+        ("RMSprop", {"alpha": 1.0}, "alpha: expected a number from 0 to below 1, got 1.0"),
+        ("RMSprop", {"eps": -1e-8}, "eps: expected"),
+        ("Adam", {"betas": (1.0, 0.9)}, r"betas\[0\]: expected a number from 0 to below 1, got 1.0"),
+        ("AdamW", {"betas": (0.9, -0.1)}, r"betas\[1\]: expected a number from 0 to below 1, got -0.1"),
+        ("Adam", {"betas": 0.9}, "betas: expected two numbers, got 0.9"),
+        ("AdamW", {"weight_decay": -1}, "weight_decay: expected"),
+        ("SGD", {"lr": True}, "lr: expected a number from 0 up, got True"),
+        ("SGD", {"lr": None}, "lr: expected a number from 0 up, got None"),
+        ("SGD", {"lr": [0.1]}, "lr: expected a number from 0 up"),
+        ("SGD", {"lr": np.complex64(1)}, "lr: expected a number from 0 up"),
     ],
 )
 def test_options_out_of_range(name, options, message):
@@ -476,24 +476,24 @@ def test_options_out_of_range(name, options, message):
 
 def test_parameters_that_are_none(device):
     (p,) = parameters(device, [np.ones(2)])
-    with pytest.raises(ShapeError, match="parameters: want at least one, got none"):
+    with pytest.raises(ShapeError, match="parameters: expected at least one, got none"):
         optim.Adam(iter([]))
-    with pytest.raises(ShapeError, match=r"parameter 1: want every Parameter once, got one of shape \(2,\)"):
+    with pytest.raises(ShapeError, match=r"parameter 1: expected every Parameter once, got one of shape \(2,\)"):
         optim.Adam([p, p])
-    with pytest.raises(ShapeError, match="parameter 0: want every Parameter once"):
+    with pytest.raises(ShapeError, match="parameter 0: expected every Parameter once"):
         optim.Adam([{"params": [p]}, {"params": [p]}])
-    with pytest.raises(DTypeError, match="parameter 0: want a Parameter, got ndarray"):
+    with pytest.raises(DTypeError, match="parameter 0: expected a Parameter, got ndarray"):
         optim.Adam([p.data])
-    with pytest.raises(TapeError, match="parameter 1: want a Parameter, got a tensor that a function made"):
+    with pytest.raises(TapeError, match="parameter 1: expected a Parameter, got a tensor that a function made"):
         optim.Adam([p, p * 2])
     for given in (p, object()):
-        with pytest.raises(DTypeError, match=r"parameters: want a list of Parameters or of groups, e.g. .*, got"):
+        with pytest.raises(DTypeError, match=r"parameters: expected a list of Parameters or of groups, e.g. .*, got"):
             optim.Adam(given)
-    with pytest.raises(DTypeError, match="parameter group: want a dict with 'params', got"):
+    with pytest.raises(DTypeError, match="parameter group: expected a dict with 'params', got"):
         optim.Adam([{"params": [p]}, p])
-    with pytest.raises(DTypeError, match="parameter group: want a dict with 'params', got dict"):
+    with pytest.raises(DTypeError, match="parameter group: expected a dict with 'params', got dict"):
         optim.Adam([{"lr": 1}])
-    with pytest.raises(ShapeError, match=r"options: want some of lr, betas, .*, got learning_rate"):
+    with pytest.raises(ShapeError, match=r"options: expected some of lr, betas, .*, got learning_rate"):
         optim.Adam([{"params": [p], "learning_rate": 1}])
 
 
@@ -501,8 +501,8 @@ def test_gradients_that_do_not_fit_change_nothing(device):
     params = parameters(device, [np.ones(3), np.ones((2, 2))])
     optimiser = optim.Adam(params)
     for bad, error, message in (
-        (np.ones((3, 2)), ShapeError, r"gradient of parameter 1: want \(2, 2\), got \(3, 2\)"),
-        (np.ones((2, 2), np.float32), DTypeError, "gradient of parameter 1: want float64, got float32"),
+        (np.ones((3, 2)), ShapeError, r"gradient of parameter 1: expected \(2, 2\), got \(3, 2\)"),
+        (np.ones((2, 2), np.float32), DTypeError, "gradient of parameter 1: expected float64, got float32"),
     ):
         params[0].grad, params[1]._grad = device.asarray(np.ones(3)), device.asarray(bad)
         with pytest.raises(error, match=message):
@@ -519,11 +519,13 @@ def test_a_parameter_that_changed_its_type_or_device(emulated):
     give(backend.CPU, params, [np.ones(3)])
     optimiser.step()
     p.data, p.grad = p.data.astype(np.float64), p.grad.astype(np.float64)
-    with pytest.raises(DTypeError, match="exp_avg of parameter 0: want float64, got float32; convert"):
+    with pytest.raises(DTypeError, match="exp_avg of parameter 0: expected float64, got float32; convert"):
         optimiser.step()
     gpu = backend.device("cuda").backend
     p.data, p.grad = gpu.asarray(np.ones(3, np.float32)), gpu.asarray(np.ones(3, np.float32))
-    with pytest.raises(DeviceError, match="exp_avg of parameter 0: want cuda:0, the device of the parameter, got cpu"):
+    with pytest.raises(
+        DeviceError, match="exp_avg of parameter 0: expected cuda:0, the device of the parameter, got cpu"
+    ):
         optimiser.step()
     optimiser.load_state_dict(optimiser.state_dict())  # as the message says
     optimiser.step()
@@ -540,28 +542,32 @@ def test_states_that_do_not_fit_change_nothing(device):
         return {**state_dict, "state": {k: dict(state) for k, state in state_dict["state"].items()}}
 
     faults = [
-        (lambda d: d.pop("state"), FormatError, "want the result of state_dict"),
-        (lambda d: d["param_groups"].pop(), FormatError, r"want groups of \[2\] parameters, got \[\]"),
+        (lambda d: d.pop("state"), FormatError, "expected the result of state_dict"),
+        (lambda d: d["param_groups"].pop(), FormatError, r"expected groups of \[2\] parameters, got \[\]"),
         (
             lambda d: d["param_groups"][0].update(params=[0]),
             FormatError,
-            r"want groups of \[2\] .*, got \[1\]",
+            r"expected groups of \[2\] .*, got \[1\]",
         ),
-        (lambda d: d["param_groups"][0].pop("eps"), FormatError, "want the options"),
-        (lambda d: d["param_groups"][0].update(gamma=1), FormatError, "want the options"),
-        (lambda d: d["state"].update({2: d["state"][1]}), FormatError, "want parameters 0 to 1, got"),
-        (lambda d: d["state"].update({-1: d["state"][1]}), FormatError, "want parameters 0 to 1, got"),
-        (lambda d: d["state"][1].pop("exp_avg"), FormatError, "state of parameter 1: want"),
-        (lambda d: d["state"][1].update(exp_avg=np.ones(4)), ShapeError, r"exp_avg of parameter 1: want"),
-        (lambda d: d["state"][1].update(exp_avg="zeros"), DTypeError, r"exp_avg of parameter 1: want"),
-        (lambda d: d["state"][1].update(exp_avg=np.ones((2, 2), complex)), DTypeError, "exp_avg of parameter 1: want"),
-        (lambda d: d["state"][1].update(mu_product=np.ones((2, 2))), FormatError, "state of parameter 1: want"),
-        (lambda d: d["state"][1].update(step=-1), FormatError, "step of parameter 1: want a whole number"),
-        (lambda d: d["state"][1].update(step=1.5), FormatError, "step of parameter 1: want a whole number"),
-        (lambda d: d["state"][1].update(step=math.nan), FormatError, "step of parameter 1: want a whole number"),
-        (lambda d: d["state"][1].update(step=True), FormatError, "step of parameter 1: want a whole number"),
-        (lambda d: d["state"][1].update(step=np.ones(2)), FormatError, "step of parameter 1: want a whole number"),
-        (lambda d: d["state"][1].pop("step"), FormatError, "state of parameter 1: want"),
+        (lambda d: d["param_groups"][0].pop("eps"), FormatError, "expected the options"),
+        (lambda d: d["param_groups"][0].update(gamma=1), FormatError, "expected the options"),
+        (lambda d: d["state"].update({2: d["state"][1]}), FormatError, "expected parameters 0 to 1, got"),
+        (lambda d: d["state"].update({-1: d["state"][1]}), FormatError, "expected parameters 0 to 1, got"),
+        (lambda d: d["state"][1].pop("exp_avg"), FormatError, "state of parameter 1: expected"),
+        (lambda d: d["state"][1].update(exp_avg=np.ones(4)), ShapeError, r"exp_avg of parameter 1: expected"),
+        (lambda d: d["state"][1].update(exp_avg="zeros"), DTypeError, r"exp_avg of parameter 1: expected"),
+        (
+            lambda d: d["state"][1].update(exp_avg=np.ones((2, 2), complex)),
+            DTypeError,
+            "exp_avg of parameter 1: expected",
+        ),
+        (lambda d: d["state"][1].update(mu_product=np.ones((2, 2))), FormatError, "state of parameter 1: expected"),
+        (lambda d: d["state"][1].update(step=-1), FormatError, "step of parameter 1: expected a whole number"),
+        (lambda d: d["state"][1].update(step=1.5), FormatError, "step of parameter 1: expected a whole number"),
+        (lambda d: d["state"][1].update(step=math.nan), FormatError, "step of parameter 1: expected a whole number"),
+        (lambda d: d["state"][1].update(step=True), FormatError, "step of parameter 1: expected a whole number"),
+        (lambda d: d["state"][1].update(step=np.ones(2)), FormatError, "step of parameter 1: expected a whole number"),
+        (lambda d: d["state"][1].pop("step"), FormatError, "state of parameter 1: expected"),
     ]
     for spoil, error, message in faults:
         state_dict = saved()

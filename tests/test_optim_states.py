@@ -86,13 +86,15 @@ def test_options_of_pytorch():
     assert type(load("Adam", theirs("Adam", lr=torch.tensor(0.25))).lr) is float
 
     for name in ("SGD", "Adagrad", "RMSprop", "Adam", "AdamW"):
-        with pytest.raises(FormatError, match=f"maximize: want False, the only one for {name} here, got True"):
+        with pytest.raises(FormatError, match=f"maximize: expected False, the only one for {name} here, got True"):
             load(name, theirs(name, maximize=True))
     for name, other, want in (("Adam", "AdamW", False), ("AdamW", "Adam", True)):
-        with pytest.raises(FormatError, match=f"decoupled_weight_decay: want {want}, .* {name} here, got {not want}"):
+        with pytest.raises(
+            FormatError, match=f"decoupled_weight_decay: expected {want}, .* {name} here, got {not want}"
+        ):
             load(name, theirs(other))
     for name, other in (("Adam", "SGD"), ("SGD", "RMSprop"), ("Adam", "NAdam"), ("Adagrad", "Adadelta")):
-        with pytest.raises(FormatError, match=r"want the options .*; is it another optimiser's\?"):
+        with pytest.raises(FormatError, match=r"expected the options .*; is it another optimiser's\?"):
             load(name, theirs(other))
 
 
@@ -147,18 +149,18 @@ def read_only(array):
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        (gl.Linear(2, 3), DTypeError, "parameters: want a list of Parameters .* got Linear"),
-        (gl.Sequential(gl.Linear(2, 3)), DTypeError, "parameters: want a list of Parameters .* got Sequential"),
-        ("weight", DTypeError, "parameters: want a list of Parameters .* got str"),
-        (None, DTypeError, "parameters: want a list of Parameters .* got NoneType"),
-        (3, DTypeError, "parameters: want a list of Parameters .* got int"),
-        (np.ones(3), DTypeError, "parameter 0: want a Parameter, got float64"),
-        (list(gl.Linear(2, 3).named_parameters()), DTypeError, "parameter 0: want a Parameter, got tuple"),
-        ([gl.Tensor(np.ones(2, int))], DTypeError, "parameter 0: want float32, .*, got int64"),
-        ([gl.Tensor(read_only(np.ones(2)))], DTypeError, "parameter 0: want memory that can be written to"),
-        ([{"params": None}], DTypeError, "params: want a list of Parameters, .* got NoneType"),
-        ([{"params": "weight"}], DTypeError, "params: want a list of Parameters, .* got str"),
-        ([{"params": gl.Linear(2, 3)}], DTypeError, "params: want a list of Parameters, .* got Linear"),
+        (gl.Linear(2, 3), DTypeError, "parameters: expected a list of Parameters .* got Linear"),
+        (gl.Sequential(gl.Linear(2, 3)), DTypeError, "parameters: expected a list of Parameters .* got Sequential"),
+        ("weight", DTypeError, "parameters: expected a list of Parameters .* got str"),
+        (None, DTypeError, "parameters: expected a list of Parameters .* got NoneType"),
+        (3, DTypeError, "parameters: expected a list of Parameters .* got int"),
+        (np.ones(3), DTypeError, "parameter 0: expected a Parameter, got float64"),
+        (list(gl.Linear(2, 3).named_parameters()), DTypeError, "parameter 0: expected a Parameter, got tuple"),
+        ([gl.Tensor(np.ones(2, int))], DTypeError, "parameter 0: expected float32, .*, got int64"),
+        ([gl.Tensor(read_only(np.ones(2)))], DTypeError, "parameter 0: expected memory that can be written to"),
+        ([{"params": None}], DTypeError, "params: expected a list of Parameters, .* got NoneType"),
+        ([{"params": "weight"}], DTypeError, "params: expected a list of Parameters, .* got str"),
+        ([{"params": gl.Linear(2, 3)}], DTypeError, "params: expected a list of Parameters, .* got Linear"),
     ],
 )
 def test_parameters_refused(given, error, message):
@@ -171,22 +173,24 @@ def test_a_step_changes_all_or_nothing():
     one, two = gl.Parameter(np.ones(2)), gl.Parameter(np.ones(2))
     optimiser = optim.SGD([one, two], lr=1.0)
     for bad, message in (
-        ([1.0, 1.0], "grad: want a NumPy or CuPy array, got list"),
-        (gl.Tensor(np.ones(2)), "grad: want a raw array, got a Tensor"),
-        (1.0, "grad: want an array, got float"),
-        (np.ones(2, np.float32), "grad: want float64, the tensor's type, got float32"),
+        ([1.0, 1.0], "grad: expected a NumPy or CuPy array, got list"),
+        (gl.Tensor(np.ones(2)), "grad: expected a raw array, got a Tensor"),
+        (1.0, "grad: expected an array, got float"),
+        (np.ones(2, np.float32), "grad: expected float64, the tensor's type, got float32"),
     ):
         with pytest.raises(GpulstmError, match=f"^{message}"):
             two.grad = bad
     one.grad = two.grad = np.ones(2)
     two.data, two.grad = read_only(two.data), np.ones(2)
-    with pytest.raises(DTypeError, match=r"^parameter 1: want memory that can be written to, got a read-only array"):
+    with pytest.raises(
+        DTypeError, match=r"^parameter 1: expected memory that can be written to, got a read-only array"
+    ):
         optimiser.step()
     two.data = two.data.copy()
     optimiser.param_groups[0]["lr"] = "fast"
-    with pytest.raises(ShapeError, match=r"^lr: want a number from 0 up, got 'fast'"):
+    with pytest.raises(ShapeError, match=r"^lr: expected a number from 0 up, got 'fast'"):
         optimiser.step()
-    with pytest.raises(ShapeError, match=r"^lr: want a number from 0 up, got nan"):
+    with pytest.raises(ShapeError, match=r"^lr: expected a number from 0 up, got nan"):
         optimiser.lr = float("nan")
     np.testing.assert_array_equal([one.data, two.data], np.ones((2, 2)))
     optimiser.lr = np.float32(0.5)

@@ -92,7 +92,7 @@ def test_lists_of_batches_and_parameters_that_some_processes_do_not_use(tmp_path
 
 def test_fewer_sequences_than_processes(tmp_path):
     three, one = (results(n, "too_few", tmp_path) for n in (3, 1))
-    words = "batch: want at least 3 sequences, one for each process, where a state is carried on, got 2"
+    words = "batch: expected at least 3 sequences, one for each process, where a state is carried on, got 2"
     assert three.pop("error") == words
     assert_same(three["losses"], one["losses"], 1e-12)
 
@@ -106,11 +106,11 @@ def test_several_fits_and_data_sets_that_stand_anywhere(tmp_path):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("data", "place in the data, learning rate, shapes and first batch: want the same in all processes"),
-        ("rate", "place in the data, learning rate, shapes and first batch: want the same in all processes"),
-        ("frozen", "parameters: want the same ones with requires_grad in all processes"),
-        ("parameters", "parameters: want the same in all processes, got others than rank 0's in rank 1 of 2"),
-        ("draws", "random generator: want the same in all processes, got others than rank 0's in rank 1 of 2"),
+        ("data", "place in the data, learning rate, shapes and first batch: expected the same in all processes"),
+        ("rate", "place in the data, learning rate, shapes and first batch: expected the same in all processes"),
+        ("frozen", "parameters: expected the same ones with requires_grad in all processes"),
+        ("parameters", "parameters: expected the same in all processes, got others than rank 0's in rank 1 of 2"),
+        ("draws", "random generator: expected the same in all processes, got others than rank 0's in rank 1 of 2"),
     ],
 )
 def test_processes_that_are_not_alike_are_told(tmp_path, what, words):
@@ -231,11 +231,11 @@ def test_parts_of_streams_are_read_apart():
 
 
 def test_a_batch_that_says_nothing_of_its_axes_is_refused():
-    with pytest.raises(ShapeError, match=r"batch_axes: want the axis .* got None"):
+    with pytest.raises(ShapeError, match=r"batch_axes: expected the axis .* got None"):
         parts([(np.ones((3, 4)), np.ones((3, 4)))], 2)
     with pytest.raises(ShapeError, match=r"one number of sequences in all arrays, at least 1, got \[4, 5\]"):
         parts([(np.ones((3, 4)), np.ones((3, 5)))], 2, 1)
-    with pytest.raises(ShapeError, match="batch_axes: want 2, one for each part of a batch, got 1"):
+    with pytest.raises(ShapeError, match="batch_axes: expected 2, one for each part of a batch, got 1"):
         parts([(np.ones((3, 4)), np.ones((3, 5)))], 2, [1])
 
 
@@ -300,7 +300,7 @@ def test_the_batch_is_found_in_the_arrays_of_a_model():
         assert one.axis_of(shape, known=1) == 1  # ... unless one has been met before
     with pytest.raises(ShapeError, match=r"cannot find the batch's axis in shape \(4, 5\), .* 3 of 9 sequences"):
         share.axis_of((4, 5))
-    with shares.computing(share), pytest.raises(ShapeError, match="want 3, this process's share of 9, got 2"):
+    with shares.computing(share), pytest.raises(ShapeError, match="expected 3, this process's share of 9, got 2"):
         gl.LSTM(2, 4, num_layers=2, dropout=0.5)(np.ones((5, 2, 2), np.float32))
     x = np.ones((3, 3), np.float32)
     with shares.computing(share):

@@ -224,19 +224,19 @@ def changed(**changes) -> dict:
 
 
 WRONG = {
-    "format 2": ({"format": 2}, "want format 1, got 2; measure it again"),
-    "no format": ({"format": None}, "want format 1, got None"),
-    "another GPU": ({"gpu": "NVIDIA H200"}, "want a table of {gpu}, got one of 'NVIDIA H200'"),
-    "no rows": ({"rows": None}, "want a table of benchmarks.tune with rows"),
-    "a row that is none": ({"rows": [CASE._asdict(), 3]}, "row 1: want an object, got 3"),
-    "no cell": (changed(cell=None), "row 0: cell: want a name, got None"),
-    "B below 1": (changed(B=0), "row 0: B: want a whole number above 0, got 0"),
-    "H no whole number": (changed(H=2.5), "row 0: H: want a whole number above 0, got 2.5"),
-    "T true": (changed(T=True), "row 0: T: want a whole number above 0, got True"),
-    "no graph": (changed(us_per_step={"fused": 1.0}), "row 0: us_per_step: want a time above 0 of graph"),
-    "a path of no table": (changed(us_per_step={"graph": 1.0, "reference": 0.5}), "row 0: us_per_step: want"),
-    "no time": (changed(us_per_step={"graph": 1.0, "fused": float("nan")}), "row 0: us_per_step: want"),
-    "a list of times": (changed(us_per_step=[1.0]), "row 0: us_per_step: want"),
+    "format 2": ({"format": 2}, "expected format 1, got 2; measure it again"),
+    "no format": ({"format": None}, "expected format 1, got None"),
+    "another GPU": ({"gpu": "NVIDIA H200"}, "expected a table of {gpu}, got one of 'NVIDIA H200'"),
+    "no rows": ({"rows": None}, "expected a table of benchmarks.tune with rows"),
+    "a row that is none": ({"rows": [CASE._asdict(), 3]}, "row 1: expected an object, got 3"),
+    "no cell": (changed(cell=None), "row 0: cell: expected a name, got None"),
+    "B below 1": (changed(B=0), "row 0: B: expected a whole number above 0, got 0"),
+    "H no whole number": (changed(H=2.5), "row 0: H: expected a whole number above 0, got 2.5"),
+    "T true": (changed(T=True), "row 0: T: expected a whole number above 0, got True"),
+    "no graph": (changed(us_per_step={"fused": 1.0}), "row 0: us_per_step: expected a time above 0 of graph"),
+    "a path of no table": (changed(us_per_step={"graph": 1.0, "reference": 0.5}), "row 0: us_per_step: expected"),
+    "no time": (changed(us_per_step={"graph": 1.0, "fused": float("nan")}), "row 0: us_per_step: expected"),
+    "a list of times": (changed(us_per_step=[1.0]), "row 0: us_per_step: expected"),
 }
 NO_JSON = {
     "cut short": '{"format": 1, "gpu"',
@@ -274,7 +274,7 @@ def test_a_file_that_is_no_json_is_ignored_and_explained(device, write, case):
 @on_gpus
 def test_what_is_no_file_is_ignored_and_explained(device, write, monkeypatch):
     file = write(text="x" * (path_table._LARGEST + 1))
-    ignored(device, "want at most 4194304 bytes")
+    ignored(device, "expected at most 4194304 bytes")
     file.unlink()
     os.mkfifo(file)  # which nobody writes to
     device.path_table = None

@@ -96,7 +96,7 @@ def test_only_what_stands_outside_the_step_is_projected(device, arrays, cotangen
 
 
 def test_another_kind_is_refused():
-    with pytest.raises(ShapeError, match="peepholes: want diagonal or full, got 'none'"):
+    with pytest.raises(ShapeError, match="peepholes: expected diagonal or full, got 'none'"):
         peephole.cell("none")
 
 

@@ -85,22 +85,22 @@ def test_pictures_are_written(tmp_path):
     plot.save(tmp_path / "matrix.png", lambda axes: plot.confusion_matrix(axes, np.eye(100)), size=(3, 2))
     assert imread(tmp_path / "loss.png").shape == (675, 1050, 4)
     assert imread(tmp_path / "matrix.png").shape == (300, 450, 4) and imread(tmp_path / "matrix.png")[..., :3].std() > 0
-    with pytest.raises(FormatError, match=r"loss.doc: want a picture ending in one of .*png"):
+    with pytest.raises(FormatError, match=r"loss.doc: expected a picture ending in one of .*png"):
         plot.save(tmp_path / "loss.doc", lambda axes: None)
 
 
 @pytest.mark.parametrize(
     ("draw", "words"),
     [
-        (lambda a: plot.forecast(a, [1, 2], [1, 2, 3], [3], [4]), r"observed: want \(2,\), got \(3,\)"),
-        (lambda a: plot.forecast(a, [1], [1], [3], [4], {0.8: ([1, 2], [3])}), r"intervals\[0.8\]: want \(1,\)"),
-        (lambda a: plot.confusion_matrix(a, [[1, 2]]), r"counts: want \(K, K\), got \(1, 2\)"),
-        (lambda a: plot.confusion_matrix(a, [[1]], ["a", "b"]), "labels: want 1, got 2"),
-        (lambda a: plot.attention(a, [1, 2]), r"weights: want \(any, any\), got \(2,\)"),
-        (lambda a: plot.attention(a, [[1, 2]], sources=["a"]), "sources: want 2, got 1"),
-        (lambda a: plot.gates(a, np.zeros((3, 2, 4))), r"values: want \(any, any\), got \(3, 2, 4\)"),
-        (lambda a: plot.gates(a, [[1], [1, 2]]), "values: want an array, or a list with rows of one length"),
-        (lambda a: plot.alignment(a, np.zeros((3, 2)), blank=2), "blank: want a class, 0 <= blank < 2, got 2"),
+        (lambda a: plot.forecast(a, [1, 2], [1, 2, 3], [3], [4]), r"observed: expected \(2,\), got \(3,\)"),
+        (lambda a: plot.forecast(a, [1], [1], [3], [4], {0.8: ([1, 2], [3])}), r"intervals\[0.8\]: expected \(1,\)"),
+        (lambda a: plot.confusion_matrix(a, [[1, 2]]), r"counts: expected \(K, K\), got \(1, 2\)"),
+        (lambda a: plot.confusion_matrix(a, [[1]], ["a", "b"]), "labels: expected 1, got 2"),
+        (lambda a: plot.attention(a, [1, 2]), r"weights: expected \(any, any\), got \(2,\)"),
+        (lambda a: plot.attention(a, [[1, 2]], sources=["a"]), "sources: expected 2, got 1"),
+        (lambda a: plot.gates(a, np.zeros((3, 2, 4))), r"values: expected \(any, any\), got \(3, 2, 4\)"),
+        (lambda a: plot.gates(a, [[1], [1, 2]]), "values: expected an array, or a list with rows of one length"),
+        (lambda a: plot.alignment(a, np.zeros((3, 2)), blank=2), "blank: expected a class, 0 <= blank < 2, got 2"),
     ],
 )
 def test_what_does_not_fit_is_named(axes, draw, words):

@@ -193,14 +193,14 @@ def test_it_decorates_functions():
         yield current()
 
     for wrong in (generator, None, int):
-        with pytest.raises(DTypeError, match=r"^precision: want a plain function to decorate"):
+        with pytest.raises(DTypeError, match=r"^precision: expected a plain function to decorate"):
             gl.precision("tf32")(wrong)
 
 
 @pytest.mark.parametrize("name", ["fp32", "", "BF16", None, 16, np.float16])
 def test_an_unknown_name_is_refused(name):
     error = ShapeError if isinstance(name, str) else DTypeError
-    with pytest.raises(error, match=r"^name: want one of ieee, tf32, bf16, fp16, got"):
+    with pytest.raises(error, match=r"^name: expected one of ieee, tf32, bf16, fp16, got"):
         gl.precision(name)
 
 

@@ -23,14 +23,14 @@ def test_manual_seed_starts_the_default_generator_anew():
     assert np.random.Generator(np.random.PCG64(7)).integers(2**64, dtype=np.uint64) == first[0]
     assert gl.manual_seed(0).random() == np.random.default_rng(0).random()
     for seed in (-1, 1.5, "7", True):
-        with pytest.raises(ShapeError, match=f"seed: want a whole number from 0 up, got {seed!r}"):
+        with pytest.raises(ShapeError, match=f"seed: expected a whole number from 0 up, got {seed!r}"):
             gl.manual_seed(seed)
 
 
 @pytest.mark.parametrize("generator", [0, 1, np.random.RandomState(0)])
 def test_a_seed_is_no_generator(generator):
     for make in (lambda: gl.LSTM(2, 3, generator=generator, device="cpu"), lambda: random.draw_seed(generator)):
-        with pytest.raises(DTypeError, match=r"generator: want a numpy.random.Generator or None"):
+        with pytest.raises(DTypeError, match=r"generator: expected a numpy.random.Generator or None"):
             make()
 
 
@@ -77,7 +77,7 @@ def test_states_go_through_json(kind):
 )
 def test_what_is_no_state_is_refused_and_changes_nothing(state):
     generator, twin = np.random.default_rng(1), np.random.default_rng(1)
-    with pytest.raises(FormatError, match="generator state: want"):
+    with pytest.raises(FormatError, match="generator state: expected"):
         random.set_generator_state(generator, state)
     assert generator.random() == twin.random()
 
@@ -85,5 +85,5 @@ def test_what_is_no_state_is_refused_and_changes_nothing(state):
 def test_a_state_of_another_kind_is_named():
     generator = np.random.default_rng(1)
     for state, got in (({}, "dict"), (3, "int"), ({"bit_generator": "MT19937"}, "MT19937")):
-        with pytest.raises(FormatError, match=f"want that of a PCG64, got {got}"):
+        with pytest.raises(FormatError, match=f"expected that of a PCG64, got {got}"):
             random.set_generator_state(generator, state)

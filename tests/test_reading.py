@@ -46,7 +46,9 @@ def test_only_what_is_read_is_in_memory(tmp_path):
     file = written(tmp_path, b"line\n" * 100_000 + b"\xff\n")
     found = reading.lines(file)
     assert [next(found) for _ in range(5)] == ["line"] * 5
-    with pytest.raises(FormatError, match=r"t\.txt: want UTF-8 text, got byte 0xff, after line \d+; give --encoding"):
+    with pytest.raises(
+        FormatError, match=r"t\.txt: expected UTF-8 text, got byte 0xff, after line \d+; give --encoding"
+    ):
         list(found)
 
 
@@ -54,13 +56,13 @@ def test_only_what_is_read_is_in_memory(tmp_path):
     ("data", "encoding", "words"),
     [
         (b"a\0b", "utf-8", "binary data"),
-        (b"a\xe9b", "utf-8", "want UTF-8 text, got byte 0xe9"),
-        (b"abc", "utf-16", "want utf-16 text"),
-        (gzip.compress(b"abc" * 999, mtime=0)[:-9], "utf-8", "want a whole gzip file, got a damaged one"),
-        (b"\x1f\x8bnothing", "utf-8", "want a whole gzip file, got a damaged one"),
-        (b"a", "klingon", "encoding: want e.g. utf-8, latin-1 or cp1252, got 'klingon'"),
-        (b"a", "base64", "encoding: want e.g. utf-8"),
-        (b"a", "", "encoding: want e.g. utf-8"),
+        (b"a\xe9b", "utf-8", "expected UTF-8 text, got byte 0xe9"),
+        (b"abc", "utf-16", "expected utf-16 text"),
+        (gzip.compress(b"abc" * 999, mtime=0)[:-9], "utf-8", "expected a whole gzip file, got a damaged one"),
+        (b"\x1f\x8bnothing", "utf-8", "expected a whole gzip file, got a damaged one"),
+        (b"a", "klingon", "encoding: expected e.g. utf-8, latin-1 or cp1252, got 'klingon'"),
+        (b"a", "base64", "encoding: expected e.g. utf-8"),
+        (b"a", "", "encoding: expected e.g. utf-8"),
     ],
 )
 def test_what_is_no_text_is_named(tmp_path, data, encoding, words):

@@ -70,7 +70,7 @@ def blocks(title: str, language: str = "python") -> list[str]:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_newcomer_finds(task):
     title, words = TASKS[task]
-    assert words in SECTIONS[title], f"{task}: want {words!r} in the section {title!r}"
+    assert words in SECTIONS[title], f"{task}: expected {words!r} in the section {title!r}"
 
 
 def test_every_link_leads_somewhere():

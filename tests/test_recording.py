@@ -118,7 +118,7 @@ def test_functions_of_every_kind(x, decorator):
 
 def test_what_is_no_function_is_refused():
     for wrong in (3, "f", gl.Linear):
-        with pytest.raises(DTypeError, match="no_grad: want a function to decorate, got"):
+        with pytest.raises(DTypeError, match="no_grad: expected a function to decorate, got"):
             gl.no_grad()(wrong)
 
 

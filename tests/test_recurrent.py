@@ -153,13 +153,13 @@ def test_pullback_can_be_called_again(device, rng):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda dy, dh: (dy[:, :1], dh), ShapeError, r"dy: want \(5, 3, 5\) = the shape of y, got \(5, 1, 5\)"),
-        (lambda dy, dh: (dy[:4], dh), ShapeError, r"dy: want \(5, 3, 5\)"),
-        (lambda dy, dh: (dy[0], dh), ShapeError, r"dy: want \(5, 3, 5\)"),
-        (lambda dy, dh: (dy, dh[:1]), ShapeError, r"dh_n: want \(3, 5\) = the shape of h_n, got \(1, 5\)"),
-        (lambda dy, dh: (dy, 1.0), DTypeError, "dh_n: want an array of .*, got float"),
-        (lambda dy, dh: (dy.astype(np.complex64), dh), DTypeError, "dy: want an array of float.*, got complex64"),
-        (lambda dy, dh: (dy,), ShapeError, "pullback: want dy, dh_n.* each an array or None, got"),
+        (lambda dy, dh: (dy[:, :1], dh), ShapeError, r"dy: expected \(5, 3, 5\) = the shape of y, got \(5, 1, 5\)"),
+        (lambda dy, dh: (dy[:4], dh), ShapeError, r"dy: expected \(5, 3, 5\)"),
+        (lambda dy, dh: (dy[0], dh), ShapeError, r"dy: expected \(5, 3, 5\)"),
+        (lambda dy, dh: (dy, dh[:1]), ShapeError, r"dh_n: expected \(3, 5\) = the shape of h_n, got \(1, 5\)"),
+        (lambda dy, dh: (dy, 1.0), DTypeError, "dh_n: expected an array of .*, got float"),
+        (lambda dy, dh: (dy.astype(np.complex64), dh), DTypeError, "dy: expected an array of float.*, got complex64"),
+        (lambda dy, dh: (dy,), ShapeError, "pullback: expected dy, dh_n.* each an array or None, got"),
     ],
 )
 def test_gradients_that_do_not_fit_the_outputs_are_named(device, rng, cell, change, error, message):
@@ -177,10 +177,14 @@ def test_gradients_that_do_not_fit_the_outputs_are_named(device, rng, cell, chan
 @pytest.mark.parametrize(
     ("modes", "error", "message"),
     [
-        ({"zoneout": (None, Noise(0.1, 1)), "cell": "gru"}, ShapeError, "zoneout: want None for what a gru has not"),
-        ({"zoneout": Noise(0.1, 1)}, DTypeError, "zoneout: want a pair"),
-        ({"zoneout": (0.1, None)}, DTypeError, "zoneout: want Noise or None, got 0.1"),
-        ({"recurrent_dropout": 0.1}, DTypeError, "recurrent_dropout: want Noise or None, got 0.1"),
+        (
+            {"zoneout": (None, Noise(0.1, 1)), "cell": "gru"},
+            ShapeError,
+            "zoneout: expected None for what a gru has not",
+        ),
+        ({"zoneout": Noise(0.1, 1)}, DTypeError, "zoneout: expected a pair"),
+        ({"zoneout": (0.1, None)}, DTypeError, "zoneout: expected Noise or None, got 0.1"),
+        ({"recurrent_dropout": 0.1}, DTypeError, "recurrent_dropout: expected Noise or None, got 0.1"),
     ],
 )
 def test_noise_that_does_not_fit_is_named(device, rng, modes, error, message):
@@ -188,7 +192,7 @@ def test_noise_that_does_not_fit_is_named(device, rng, modes, error, message):
     x, w_ih, w_hh = (device.asarray(rng.standard_normal(s)) for s in ((5, 3, 4), (G * 5, 4), (G * 5, 5)))
     with pytest.raises(error, match=message):
         functional.recurrent(x, *[None] * states, w_ih, w_hh, **modes)
-    with pytest.raises(ShapeError, match=r"rate: want a number from 0 to 1, got 2.0"):
+    with pytest.raises(ShapeError, match=r"rate: expected a number from 0 to 1, got 2.0"):
         Noise(2.0, None)
 
 
@@ -243,34 +247,34 @@ def test_a_path_that_cannot_serve_says_why(device, rng):
     if not device.is_cuda:
         with pytest.raises(NoKernel, match="CuPy arrays"):
             functional.recurrent(*arrays, path="kernel")
-    with pytest.raises(NoKernel, match=r"want one of auto, graph, kernel, .*reference, got 'fast'"):
+    with pytest.raises(NoKernel, match=r"expected one of auto, graph, kernel, .*reference, got 'fast'"):
         functional.recurrent(*arrays, path="fast")
 
 
 @pytest.mark.parametrize(
     ("index", "replacement", "error", "message"),
     [
-        (0, np.zeros((5, 3)), ShapeError, r"x: want \(T, B, D\) with T > 0, got \(5, 3\)"),
-        (0, np.zeros((0, 3, 4)), ShapeError, r"x: want \(T, B, D\) with T > 0, got \(0, 3, 4\)"),
-        (0, np.zeros((5, 3, 4), int), DTypeError, "x: want float32, float64, float16, bfloat16, got int64"),
-        (1, np.zeros((3, 4)), ShapeError, r"h0: want \(3, 5\) = \(batch, output\), got \(3, 4\)"),
-        (2, np.zeros((2, 5)), ShapeError, r"c0: want \(3, 5\) = \(batch, hidden\), got \(2, 5\)"),
-        (3, np.zeros((20, 3)), ShapeError, r"w_ih: want \(20, 4\) = \(gates\*hidden, input\), got \(20, 3\)"),
-        (4, np.zeros((19, 5)), ShapeError, r"w_hh: want \(4 \* hidden, hidden\), got \(19, 5\)"),
+        (0, np.zeros((5, 3)), ShapeError, r"x: expected \(T, B, D\) with T > 0, got \(5, 3\)"),
+        (0, np.zeros((0, 3, 4)), ShapeError, r"x: expected \(T, B, D\) with T > 0, got \(0, 3, 4\)"),
+        (0, np.zeros((5, 3, 4), int), DTypeError, "x: expected float32, float64, float16, bfloat16, got int64"),
+        (1, np.zeros((3, 4)), ShapeError, r"h0: expected \(3, 5\) = \(batch, output\), got \(3, 4\)"),
+        (2, np.zeros((2, 5)), ShapeError, r"c0: expected \(3, 5\) = \(batch, hidden\), got \(2, 5\)"),
+        (3, np.zeros((20, 3)), ShapeError, r"w_ih: expected \(20, 4\) = \(gates\*hidden, input\), got \(20, 3\)"),
+        (4, np.zeros((19, 5)), ShapeError, r"w_hh: expected \(4 \* hidden, hidden\), got \(19, 5\)"),
         (
             4,
             np.zeros((20, 6)),
             ShapeError,
-            r"w_hh: want \(20, 5\) = \(gates\*hidden, output\), got \(20, 6\)",
+            r"w_hh: expected \(20, 5\) = \(gates\*hidden, output\), got \(20, 6\)",
         ),
-        (5, np.zeros(5), ShapeError, r"b_ih: want \(20,\) = \(gates\*hidden,\), got \(5,\)"),
+        (5, np.zeros(5), ShapeError, r"b_ih: expected \(20,\) = \(gates\*hidden,\), got \(5,\)"),
         (
             6,
             np.zeros(20, np.float32),
             DTypeError,
-            "b_hh: want float64, the type of x, got float32; convert one",
+            "b_hh: expected float64, the type of x, got float32; convert one",
         ),
-        (7, np.zeros((2, 4)), ShapeError, r"w_hh: want \(20, 2\)"),
+        (7, np.zeros((2, 4)), ShapeError, r"w_hh: expected \(20, 2\)"),
     ],
 )
 def test_bad_arguments_are_named(device, rng, index, replacement, error, message):
@@ -283,10 +287,10 @@ def test_bad_arguments_are_named(device, rng, index, replacement, error, message
 @pytest.mark.parametrize(
     ("lengths", "error", "message"),
     [
-        ([1, 2], ShapeError, r"lengths: want \(3,\) = \(batch,\), got \(2,\)"),
-        ([1, 2, 6], ShapeError, "lengths: want 0 <= length <= 5, the steps of x, got 1..6"),
+        ([1, 2], ShapeError, r"lengths: expected \(3,\) = \(batch,\), got \(2,\)"),
+        ([1, 2, 6], ShapeError, "lengths: expected 0 <= length <= 5, the steps of x, got 1..6"),
         ([1, -2, 5], ShapeError, "got -2..5"),
-        ([1.0, 2.0, 3.0], DTypeError, "lengths: want integers, got float64"),
+        ([1.0, 2.0, 3.0], DTypeError, "lengths: expected integers, got float64"),
     ],
 )
 def test_bad_lengths_are_named(device, rng, lengths, error, message):
@@ -297,7 +301,7 @@ def test_bad_lengths_are_named(device, rng, lengths, error, message):
 
 def test_an_unknown_cell_is_named(rng):
     given, _ = arguments(SEQUENCES[0], rng)
-    with pytest.raises(NoKernel, match=r"cell: want one of .*lstm.*, or a Cell, got 'lstn'"):
+    with pytest.raises(NoKernel, match=r"cell: expected one of .*lstm.*, or a Cell, got 'lstn'"):
         functional.recurrent(*given, cell="lstn")
 
 

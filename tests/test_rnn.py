@@ -70,7 +70,7 @@ def test_a_projection(device, rng):
 
 
 def test_what_is_no_option_is_named():
-    with pytest.raises(ShapeError, match=r"activation: want one of relu, tanh, .* got 'sinus'"):
+    with pytest.raises(ShapeError, match=r"activation: expected one of relu, tanh, .* got 'sinus'"):
         rnn.cell("sinus")
-    with pytest.raises(ShapeError, match="clip: want a number above 0, or None, got -1"):
+    with pytest.raises(ShapeError, match="clip: expected a number above 0, or None, got -1"):
         rnn.cell("tanh", -1)

@@ -128,7 +128,9 @@ def test_a_model_that_does_not_fit_is_left_as_it_is(tmp_path):
     gl.save(tmp_path / "m", Net(1))
     other = Net(2, hidden=5)
     before = tree.to_host(other.state_dict())
-    with pytest.raises(ShapeError, match=r"m: .*state of Net: layers.rnn.weight_ih_l0: want \(20, 3\), got \(16, 3\)"):
+    with pytest.raises(
+        ShapeError, match=r"m: .*state of Net: layers.rnn.weight_ih_l0: expected \(20, 3\), got \(16, 3\)"
+    ):
         gl.load(tmp_path / "m", other)
     assert same(before, tree.to_host(other.state_dict()))
     with pytest.raises(ShapeError, match=r"missing 0\.weight"):
@@ -192,11 +194,11 @@ def test_keys_and_values_come_back_as_they_were(tmp_path):
     x["turned"], x["ordered"] = np.ascontiguousarray(x["turned"]), dict(x["ordered"])
     assert same(got, x)
     for wrong, words in (
-        ({"a": [{1, 2}]}, "a/0: want a dict, list, .* or an object with state_dict, got set"),
-        ({"a": 1j}, "a: want a dict, .*, got complex"),
-        ({"a": Thing(1, 2)}, "a: want a dict, .*, got Thing"),
-        ({"a": {frozenset(): 1}}, "a: want keys that are strings, numbers, None or tuples"),
-        ({"a": np.array(["x"]), "b": 1}, "/a: want one of bfloat16, .*, got str"),
+        ({"a": [{1, 2}]}, "a/0: expected a dict, list, .* or an object with state_dict, got set"),
+        ({"a": 1j}, "a: expected a dict, .*, got complex"),
+        ({"a": Thing(1, 2)}, "a: expected a dict, .*, got Thing"),
+        ({"a": {frozenset(): 1}}, "a: expected keys that are strings, numbers, None or tuples"),
+        ({"a": np.array(["x"]), "b": 1}, "/a: expected one of bfloat16, .*, got str"),
     ):
         with pytest.raises(DTypeError, match=words):
             gl.save(tmp_path / "x", wrong)
@@ -230,15 +232,21 @@ def test_what_one_side_lacks_is_named(tmp_path):
             {"model": model},
             r"for each state in the file, got none for optimizer; gl.load\(path, model\) takes",
         ),
-        ({"model": model, "optimizer": optimizer, "schedule": two["schedule"]}, "want schedule, got a file that has"),
-        ({"model": model, "optimizer": optimizer, "step": 0}, "want step, got a file that has model, optimizer, epoch"),
-        ({"model": model, "optimizer": None}, "optimizer: want an object for each state in a state, got None"),
+        (
+            {"model": model, "optimizer": optimizer, "schedule": two["schedule"]},
+            "expected schedule, got a file that has",
+        ),
+        (
+            {"model": model, "optimizer": optimizer, "step": 0},
+            "expected step, got a file that has model, optimizer, epoch",
+        ),
+        ({"model": model, "optimizer": None}, "optimizer: expected an object for each state in a state, got None"),
         (
             {"model": model, "optimizer": optimizer, "epoch": two["schedule"]},
-            "epoch: want the state of a StepLR, got a",
+            "epoch: expected the state of a StepLR, got a",
         ),
-        ([model, optimizer], "want a list of 2, got a dict with model, optimizer, epoch"),
-        ({"model": model, "optimizer": two["generator"]}, "generator state: want that of a PCG64"),
+        ([model, optimizer], "expected a list of 2, got a dict with model, optimizer, epoch"),
+        ({"model": model, "optimizer": two["generator"]}, "generator state: expected that of a PCG64"),
     ):
         with pytest.raises(FormatError, match=f"run: .*{words}"):
             gl.load(tmp_path / "run", x)
@@ -250,7 +258,7 @@ def test_when_one_object_refuses_the_others_are_put_back(tmp_path):
     gl.save(tmp_path / "run", {"a": one["model"], "g": one["generator"], "b": one["optimizer"]})
     two["optimizer"] = gl.SGD(two["model"].parameters(), lr=1.0)
     before, where = states(two), two["generator"].bit_generator.state
-    with pytest.raises(FormatError, match="run: b: optimiser state: want the options"):
+    with pytest.raises(FormatError, match="run: b: optimiser state: expected the options"):
         gl.load(tmp_path / "run", {"a": two["model"], "g": two["generator"], "b": two["optimizer"]})
     assert same(states(two), before) and two["generator"].bit_generator.state == where
 
@@ -269,10 +277,10 @@ def test_an_object_that_refuses_its_own_state_does_not_keep_the_others_from_thei
     one, two, before = (parts(0), parts(1)["model"], Stubborn())
     gl.save(tmp_path / "run", {"a": Stubborn(), "b": one["model"]})
     kept = states({"model": two})
-    with pytest.raises(FormatError, match=r"run: a: want the state of a Stubborn, got .*ValueError never"):
+    with pytest.raises(FormatError, match=r"run: a: expected the state of a Stubborn, got .*ValueError never"):
         gl.load(tmp_path / "run", {"a": before, "b": two})
     gl.save(tmp_path / "run", {"b": one["model"], "a": Stubborn()})
-    with pytest.raises(FormatError, match=r"run: a: want the state of a Stubborn, got .*ValueError never"):
+    with pytest.raises(FormatError, match=r"run: a: expected the state of a Stubborn, got .*ValueError never"):
         gl.load(tmp_path / "run", {"a": before, "b": two})
     assert same(states({"model": two}), kept)
 
@@ -299,7 +307,7 @@ def test_arrays_of_other_libraries_and_byte_orders_are_written(tmp_path, others)
 
 def test_arrays_that_mean_more_are_named(tmp_path):
     for nest, place in (({"a": np.ma.masked_array([1.0])}, "a"), ({"n": 1, "l": [np.ma.masked_array([1.0])]}, "l/0")):
-        with pytest.raises(DTypeError, match=f"^{place}: want a plain array, got a MaskedArray, .* x.filled"):
+        with pytest.raises(DTypeError, match=f"^{place}: expected a plain array, got a MaskedArray, .* x.filled"):
             gl.save(tmp_path / "x", nest)
 
 
@@ -345,26 +353,28 @@ def test_files_of_other_kinds_name_their_reader(tmp_path):
     (tmp_path / "hdf").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     (tmp_path / "pickle").write_bytes(pickle.dumps(["a"] * 100, protocol=2))
     for name, words in (("zip", "gl.io.torch.load reads .pt"), ("hdf", "gl.io.keras.load"), ("pickle", "a pickle")):
-        with pytest.raises(FormatError, match=f"{name}: not a whole safetensors file: want safetensors, got .*{words}"):
+        with pytest.raises(
+            FormatError, match=f"{name}: not a whole safetensors file: expected safetensors, got .*{words}"
+        ):
             gl.load(tmp_path / name, model)
     gl.save(tmp_path / "dict", {"net": model, "n": 1})
-    with pytest.raises(FormatError, match="want a model or a dict with 'model', got one with 'net', 'n'"):
+    with pytest.raises(FormatError, match="expected a model or a dict with 'model', got one with 'net', 'n'"):
         gl.load(tmp_path / "dict", model)
     with pytest.raises(FileNotFoundError):
         gl.load(tmp_path / "none", model)
 
 
 def test_arguments_the_other_way_round_are_named(tmp_path):
-    with pytest.raises(DTypeError, match=r"path: want a text or a pathlib.Path, got Linear; the path comes first"):
+    with pytest.raises(DTypeError, match=r"path: expected a text or a pathlib.Path, got Linear; the path comes first"):
         gl.save(gl.Linear(1, 1), "m.safetensors")
-    with pytest.raises(DTypeError, match=r"path: want a text or a pathlib.Path, got Linear; the path comes first"):
+    with pytest.raises(DTypeError, match=r"path: expected a text or a pathlib.Path, got Linear; the path comes first"):
         gl.load(gl.Linear(1, 1), "m.safetensors")
 
 
 def test_what_takes_no_state_is_named(tmp_path):
     gl.save(tmp_path / "m", gl.Linear(1, 1, **MADE))
     for x, words in ((gl.Linear, "the class Linear"), ("m", "a str"), (3, "a int")):
-        with pytest.raises(DTypeError, match=f"x: want a model, .* or a dict of them, got {words}"):
+        with pytest.raises(DTypeError, match=f"x: expected a model, .* or a dict of them, got {words}"):
             gl.load(tmp_path / "m", x)
 
 
@@ -380,10 +390,10 @@ def rewritten(path, change):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda h: h["tree"]["dict"].pop(0) and None, "want arrays that the header names, got others too: /w"),
-        (lambda h: h["tree"]["dict"].append([0, {"array": "/w"}]), "want each array once, got none left for '/w'"),
-        (lambda h: h["tree"]["dict"].append(["n", 1]), "want each key once, got 'n' again"),
-        (lambda h: h.update(tree={"list": "abc"}), "want a dict, list, tuple, array or tensor, got 'list'"),
+        (lambda h: h["tree"]["dict"].pop(0) and None, "expected arrays that the header names, got others too: /w"),
+        (lambda h: h["tree"]["dict"].append([0, {"array": "/w"}]), "expected each array once, got none left for '/w'"),
+        (lambda h: h["tree"]["dict"].append(["n", 1]), "expected each key once, got 'n' again"),
+        (lambda h: h.update(tree={"list": "abc"}), "expected a dict, list, tuple, array or tensor, got 'list'"),
         (lambda h: h.update(tree={"dict": [[{"list": []}, 1]]}), "damaged: TypeError unhashable"),
         (lambda h: h.update(tree=[1]), "damaged: AttributeError"),
         (lambda h: h.update(tree={"array": ["/w"]}), "damaged: TypeError unhashable"),

@@ -398,7 +398,7 @@ def test_lengths_may_be_on_the_device_and_are_a_mask(device, rng):
     ]
     for y in outputs[1:]:
         assert (device.to_numpy(y) == device.to_numpy(outputs[0])).all()
-    with pytest.raises(ShapeError, match="mask: want lengths or mask, got both"):
+    with pytest.raises(ShapeError, match="mask: expected lengths or mask, got both"):
         minimal(*arrays, lengths=list(case.lengths), mask=alive)
 
 
@@ -415,23 +415,33 @@ def test_explain_names_the_path_and_the_reason(device, rng):
     other, why = ("engine", "NumPy arrays") if device.is_cuda else ("kernel", "CuPy arrays")
     with pytest.raises(NoKernel, match=f"cannot serve this minlstm.*{why}"):
         minimal(*arrays, path=other)
-    with pytest.raises(NoKernel, match=r"want one of auto, graph, kernel, .*engine, reference, got 'fast'"):
+    with pytest.raises(NoKernel, match=r"expected one of auto, graph, kernel, .*engine, reference, got 'fast'"):
         minimal(*arrays, path="fast")
-    with pytest.raises(NoKernel, match="cell: want one of minlstm, mingru, got 'lstm'"):
+    with pytest.raises(NoKernel, match="cell: expected one of minlstm, mingru, got 'lstm'"):
         minimal(*arrays, cell="lstm")
 
 
 @pytest.mark.parametrize(
     ("index", "replacement", "error", "message"),
     [
-        (0, np.zeros((5, 3)), ShapeError, r"x: want \(T, B, D\) with T > 0, got \(5, 3\)"),
-        (0, np.zeros((0, 3, 4)), ShapeError, r"x: want \(T, B, D\) with T > 0, got \(0, 3, 4\)"),
-        (0, np.zeros((5, 3, 4), int), DTypeError, "x: want float32, float64, float16, bfloat16, got int64"),
-        (1, np.zeros((3, 4)), ShapeError, r"h0: want \(3, 5\) = \(batch, hidden\), got \(3, 4\)"),
-        (2, np.zeros((15, 3)), ShapeError, r"w_ih: want \(3 \* hidden, 4\) = \(gates\*hidden, input\), got \(15, 3\)"),
-        (2, np.zeros((14, 4)), ShapeError, r"w_ih: want \(3 \* hidden, 4\)"),
-        (2, np.zeros((15, 4), np.float32), DTypeError, "w_ih: want float64, the type of x, got float32; convert one"),
-        (3, np.zeros(5), ShapeError, r"b_ih: want \(15,\) = \(gates\*hidden,\), got \(5,\)"),
+        (0, np.zeros((5, 3)), ShapeError, r"x: expected \(T, B, D\) with T > 0, got \(5, 3\)"),
+        (0, np.zeros((0, 3, 4)), ShapeError, r"x: expected \(T, B, D\) with T > 0, got \(0, 3, 4\)"),
+        (0, np.zeros((5, 3, 4), int), DTypeError, "x: expected float32, float64, float16, bfloat16, got int64"),
+        (1, np.zeros((3, 4)), ShapeError, r"h0: expected \(3, 5\) = \(batch, hidden\), got \(3, 4\)"),
+        (
+            2,
+            np.zeros((15, 3)),
+            ShapeError,
+            r"w_ih: expected \(3 \* hidden, 4\) = \(gates\*hidden, input\), got \(15, 3\)",
+        ),
+        (2, np.zeros((14, 4)), ShapeError, r"w_ih: expected \(3 \* hidden, 4\)"),
+        (
+            2,
+            np.zeros((15, 4), np.float32),
+            DTypeError,
+            "w_ih: expected float64, the type of x, got float32; convert one",
+        ),
+        (3, np.zeros(5), ShapeError, r"b_ih: expected \(15,\) = \(gates\*hidden,\), got \(5,\)"),
     ],
 )
 def test_bad_arguments_are_named(device, rng, index, replacement, error, message):
@@ -550,17 +560,17 @@ def test_modes_of_a_layer(device, cell, rng):
         want.append(by_number(cell, x, None, *weights, mask=mask, reset=reset, reverse=suffix != "")[0])
     assert_close(output.numpy(), (want[0] + want[1]).transpose(1, 0, 2))
     for options, message in (
-        ({"recompute": True}, "recompute: want False"),
-        ({"regularize": gl.nn.regularize.Zoneout(0.1)}, "wants VariationalDropout of the input alone"),
-        ({"regularize": gl.nn.regularize.WeightDrop(0.1)}, "wants VariationalDropout of the input alone"),
+        ({"recompute": True}, "recompute: expected False"),
+        ({"regularize": gl.nn.regularize.Zoneout(0.1)}, "takes VariationalDropout of the input alone"),
+        ({"regularize": gl.nn.regularize.WeightDrop(0.1)}, "takes VariationalDropout of the input alone"),
         (
             {"regularize": gl.nn.regularize.VariationalDropout(recurrent=0.1)},
-            "wants VariationalDropout of the input alone",
+            "takes VariationalDropout of the input alone",
         ),
     ):
         with pytest.raises(ShapeError, match=message):
             LAYERS[cell](3, 4, device="cpu", **options)
-    with pytest.raises(ShapeError, match="proj_size: want 0"):
+    with pytest.raises(ShapeError, match="proj_size: expected 0"):
         gl.nn.recurrent.Recurrent(layer.cell, 3, 4, proj_size=2, device="cpu")
     varied = LAYERS[cell](3, 4, regularize=gl.nn.regularize.VariationalDropout(0.5), device=device.name)
     narrow = given.astype(np.float32)
@@ -609,20 +619,20 @@ def test_bad_arguments_of_layers_are_named(cell):
     layer, step = LAYERS[cell](3, 4, device="cpu"), STEPS[cell](3, 4, device="cpu")
     x = np.zeros((5, 2, 3), np.float32)
     for call, error, message in (
-        (lambda: layer(x[..., :2]), ShapeError, "x: want 3 = input_size in the last axis"),
-        (lambda: layer(x[None]), ShapeError, r"x: want \(T, B, D\), or \(T, D\)"),
-        (lambda: layer(x[:0]), ShapeError, "x: want at least one step"),
-        (lambda: layer(x.astype(np.float64)), DTypeError, "x: want float32, the type of the weights, got float64"),
-        (lambda: layer([1.0]), DTypeError, "x: want an array or a Tensor, got list"),
-        (lambda: layer(x, np.zeros((2, 4), np.float32)), ShapeError, r"h_0: want \(1, 2, 4\) = \(layers\*dir"),
-        (lambda: layer(x[:, 0], np.zeros((1, 1, 4), np.float32)), ShapeError, r"h_0: want \(1, 4\) .* as x is one"),
-        (lambda: layer(x, lengths=[1, 6]), ShapeError, "lengths: want 0 <= length <= 5"),
-        (lambda: layer(x[:, 0], lengths=[5]), ShapeError, "lengths: want None with a single sequence"),
-        (lambda: LAYERS[cell](0, 4), ShapeError, "input_size: want an integer above 0, got 0"),
-        (lambda: LAYERS[cell](3, 4, bias=1), DTypeError, "bias: want True or False, got 1"),
-        (lambda: step(x), ShapeError, r"x: want \(B, 3\) or \(3,\)"),
-        (lambda: step(x[0], np.zeros((1, 4), np.float32)), ShapeError, r"h: want \(2, 4\), got \(1, 4\)"),
-        (lambda: STEPS[cell](3, 0), ShapeError, "hidden_size: want an integer above 0"),
+        (lambda: layer(x[..., :2]), ShapeError, "x: expected 3 = input_size in the last axis"),
+        (lambda: layer(x[None]), ShapeError, r"x: expected \(T, B, D\), or \(T, D\)"),
+        (lambda: layer(x[:0]), ShapeError, "x: expected at least one step"),
+        (lambda: layer(x.astype(np.float64)), DTypeError, "x: expected float32, the type of the weights, got float64"),
+        (lambda: layer([1.0]), DTypeError, "x: expected an array or a Tensor, got list"),
+        (lambda: layer(x, np.zeros((2, 4), np.float32)), ShapeError, r"h_0: expected \(1, 2, 4\) = \(layers\*dir"),
+        (lambda: layer(x[:, 0], np.zeros((1, 1, 4), np.float32)), ShapeError, r"h_0: expected \(1, 4\) .* as x is one"),
+        (lambda: layer(x, lengths=[1, 6]), ShapeError, "lengths: expected 0 <= length <= 5"),
+        (lambda: layer(x[:, 0], lengths=[5]), ShapeError, "lengths: expected None with a single sequence"),
+        (lambda: LAYERS[cell](0, 4), ShapeError, "input_size: expected an integer above 0, got 0"),
+        (lambda: LAYERS[cell](3, 4, bias=1), DTypeError, "bias: expected True or False, got 1"),
+        (lambda: step(x), ShapeError, r"x: expected \(B, 3\) or \(3,\)"),
+        (lambda: step(x[0], np.zeros((1, 4), np.float32)), ShapeError, r"h: expected \(2, 4\), got \(1, 4\)"),
+        (lambda: STEPS[cell](3, 0), ShapeError, "hidden_size: expected an integer above 0"),
     ):
         with pytest.raises(error, match=message):
             call()

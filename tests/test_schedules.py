@@ -170,7 +170,7 @@ def test_groups_added_after_the_schedule():
     opt = optimiser()
     schedule = StepLR(opt, 2)
     opt.add_param_group({"params": [Tensor(np.ones(1), requires_grad=True)]})
-    with pytest.raises(ShapeError, match="groups: want 2, as when the schedule was made, got 3"):
+    with pytest.raises(ShapeError, match="groups: expected 2, as when the schedule was made, got 3"):
         schedule.step()
 
 
@@ -217,29 +217,29 @@ def test_which_schedules_take_a_metric():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda opt: ConstantLR(opt, factor=1.5), "factor: want a number from 0 to 1, got 1.5"),
-        (lambda opt: ConstantLR(opt, total_iters=-1), "total_iters: want a whole number from 0 up, got -1"),
-        (lambda opt: StepLR(opt, 0), "step_size: want a whole number from 1 up, got 0"),
-        (lambda opt: StepLR(opt, 2.5), "step_size: want a whole number from 1 up, got 2.5"),
-        (lambda opt: StepLR(opt, 2, gamma=-1), "gamma: want a number from 0 up, got -1"),
-        (lambda opt: CosineWarmup(opt, -1, 10), "warmup_steps: want a whole number from 0 up, got -1"),
-        (lambda opt: CosineWarmup(opt, 10, 10), "total_steps: want a whole number from 11 up, got 10"),
-        (lambda opt: CosineWarmup(opt, 1, 10, min_lr=0.1), "min_lr: want at most 0.02, .*, got 0.1"),
-        (lambda opt: CosineWarmup(opt, 1, 10, min_lr=math.nan), "min_lr: want a number from 0 up, got nan"),
-        (lambda opt: ReduceLROnPlateau(opt, mode="least"), "mode: want 'min' or 'max', got 'least'"),
-        (lambda opt: ReduceLROnPlateau(opt, threshold_mode="x"), "want 'rel' or 'abs', got 'x'"),
-        (lambda opt: ReduceLROnPlateau(opt, factor=1.0), "factor: want a number from 0 to below 1, got 1.0"),
-        (lambda opt: ReduceLROnPlateau(opt, patience=-1), "patience: want a whole number from 0 up, got -1"),
-        (lambda opt: ReduceLROnPlateau(opt, threshold=-1), "threshold: want a number from 0 up, got -1"),
-        (lambda opt: StepLR(opt, True), "step_size: want a whole number from 1 up, got True"),
-        (lambda opt: StepLR(opt, "3"), "step_size: want a whole number from 1 up, got '3'"),
-        (lambda opt: StepLR(opt, 3, gamma="0.1"), "gamma: want a number from 0 up, got '0.1'"),
-        (lambda opt: StepLR(opt, 3, gamma=None), "gamma: want a number from 0 up, got None"),
-        (lambda opt: ConstantLR(opt, factor=None), "factor: want a number from 0 to 1, got None"),
-        (lambda opt: ConstantLR(opt, factor=1j), "factor: want a number from 0 to 1, got 1j"),
-        (lambda opt: ReduceLROnPlateau(opt, factor="half"), "factor: want a number from 0 to below 1, got 'half'"),
-        (lambda opt: ReduceLROnPlateau(opt, mode=None), "mode: want 'min' or 'max', got None"),
-        (lambda opt: ReduceLROnPlateau(opt, eps=math.inf), "eps: want a number from 0 up, got inf"),
+        (lambda opt: ConstantLR(opt, factor=1.5), "factor: expected a number from 0 to 1, got 1.5"),
+        (lambda opt: ConstantLR(opt, total_iters=-1), "total_iters: expected a whole number from 0 up, got -1"),
+        (lambda opt: StepLR(opt, 0), "step_size: expected a whole number from 1 up, got 0"),
+        (lambda opt: StepLR(opt, 2.5), "step_size: expected a whole number from 1 up, got 2.5"),
+        (lambda opt: StepLR(opt, 2, gamma=-1), "gamma: expected a number from 0 up, got -1"),
+        (lambda opt: CosineWarmup(opt, -1, 10), "warmup_steps: expected a whole number from 0 up, got -1"),
+        (lambda opt: CosineWarmup(opt, 10, 10), "total_steps: expected a whole number from 11 up, got 10"),
+        (lambda opt: CosineWarmup(opt, 1, 10, min_lr=0.1), "min_lr: expected at most 0.02, .*, got 0.1"),
+        (lambda opt: CosineWarmup(opt, 1, 10, min_lr=math.nan), "min_lr: expected a number from 0 up, got nan"),
+        (lambda opt: ReduceLROnPlateau(opt, mode="least"), "mode: expected 'min' or 'max', got 'least'"),
+        (lambda opt: ReduceLROnPlateau(opt, threshold_mode="x"), "expected 'rel' or 'abs', got 'x'"),
+        (lambda opt: ReduceLROnPlateau(opt, factor=1.0), "factor: expected a number from 0 to below 1, got 1.0"),
+        (lambda opt: ReduceLROnPlateau(opt, patience=-1), "patience: expected a whole number from 0 up, got -1"),
+        (lambda opt: ReduceLROnPlateau(opt, threshold=-1), "threshold: expected a number from 0 up, got -1"),
+        (lambda opt: StepLR(opt, True), "step_size: expected a whole number from 1 up, got True"),
+        (lambda opt: StepLR(opt, "3"), "step_size: expected a whole number from 1 up, got '3'"),
+        (lambda opt: StepLR(opt, 3, gamma="0.1"), "gamma: expected a number from 0 up, got '0.1'"),
+        (lambda opt: StepLR(opt, 3, gamma=None), "gamma: expected a number from 0 up, got None"),
+        (lambda opt: ConstantLR(opt, factor=None), "factor: expected a number from 0 to 1, got None"),
+        (lambda opt: ConstantLR(opt, factor=1j), "factor: expected a number from 0 to 1, got 1j"),
+        (lambda opt: ReduceLROnPlateau(opt, factor="half"), "factor: expected a number from 0 to below 1, got 'half'"),
+        (lambda opt: ReduceLROnPlateau(opt, mode=None), "mode: expected 'min' or 'max', got None"),
+        (lambda opt: ReduceLROnPlateau(opt, eps=math.inf), "eps: expected a number from 0 up, got inf"),
     ],
 )
 def test_options_out_of_range(make, message):
@@ -253,7 +253,7 @@ def test_states_of_other_schedules():
     step, plateau = StepLR(optimiser(), 2), ReduceLROnPlateau(optimiser())
     wrong = [(step, plateau.state_dict()), (plateau, step.state_dict()), (step, None), (plateau, [])]
     for schedule, state in wrong:
-        with pytest.raises(FormatError, match="schedule state: want"):
+        with pytest.raises(FormatError, match="schedule state: expected"):
             schedule.load_state_dict(state)
     for state, name in (
         ({"k": -1, "base_lrs": [0.5, 0.5]}, "k"),
@@ -261,12 +261,12 @@ def test_states_of_other_schedules():
         ({"k": 1, "base_lrs": ["a", "b"]}, "base_lrs"),
         ({"k": 1, "base_lrs": None}, "base_lrs"),
     ):
-        with pytest.raises(FormatError, match=f"^schedule state: {name}: want "):
+        with pytest.raises(FormatError, match=f"^schedule state: {name}: expected "):
             step.load_state_dict(state)
     for change in ({"best": "low"}, {"bad": 1.5}, {"cooldown_left": None}):
-        with pytest.raises(FormatError, match=f"^schedule state: {next(iter(change))}: want "):
+        with pytest.raises(FormatError, match=f"^schedule state: {next(iter(change))}: expected "):
             plateau.load_state_dict({**plateau.state_dict(), **change})
-    with pytest.raises(FormatError, match="want 2 base_lrs, one a group, got 1"):
+    with pytest.raises(FormatError, match="expected 2 base_lrs, one a group, got 1"):
         step.load_state_dict({"k": 3, "base_lrs": [0.5]})
     assert step.k == 0
 
@@ -277,7 +277,7 @@ def test_states_of_other_schedules():
 @pytest.mark.parametrize("bad", [None, [], {}, 0.1, "Adam", gl.Linear(2, 3)])
 def test_what_is_no_optimiser(make, bad):
     with pytest.raises(
-        DTypeError, match=r"^optimizer: want an optimiser, e\.g\. gl\.Adam\(model\.parameters\(\)\), got "
+        DTypeError, match=r"^optimizer: expected an optimiser, e\.g\. gl\.Adam\(model\.parameters\(\)\), got "
     ):
         make(bad)
 
@@ -295,7 +295,7 @@ def test_numbers_of_numpy():
 
 def test_metrics():
     for bad in ("low", None, [1.0], np.ones(2), {}):
-        with pytest.raises(DTypeError, match=r"^metric: want a number, got "):
+        with pytest.raises(DTypeError, match=r"^metric: expected a number, got "):
             ReduceLROnPlateau(optimiser()).step(bad)
     for good in (1, 1.0, np.float32(1), np.ones(()), np.ones((1, 1)), gl.Tensor(np.ones(1))):
         plateau = ReduceLROnPlateau(optimiser())

@@ -116,10 +116,10 @@ def test_the_weight_of_a_class_moves_the_answers():
         ({"embedding_size": 0}, "embedding_size"),
         ({"min_count": 0}, "min_count"),
         ({"ngram_buckets": -1}, "ngram_buckets"),
-        ({"pooling": "sum"}, "pooling: want"),
+        ({"pooling": "sum"}, "pooling: expected"),
         ({"label_smoothing": 2}, "label_smoothing"),
-        ({"class_weight": "even"}, "class_weight: want None, 'balanced' or a dict"),
-        ({"class_weight": {"none": 1.0}}, "class_weight: want labels out of"),
+        ({"class_weight": "even"}, "class_weight: expected None, 'balanced' or a dict"),
+        ({"class_weight": {"none": 1.0}}, "class_weight: expected labels out of"),
         ({"lowercase": "yes"}, "lowercase"),
         ({"hidden_size": 0}, "hidden_size"),
     ],
@@ -132,13 +132,13 @@ def test_wrong_parameters_are_named(options, words):
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        (["a", "b"], [0], "y: want 2 labels"),
-        (["a", 1], [0, 1], r"X\[1\]: want a text, got 1"),
-        (["a", "b"], [0, np.nan], "y: want finite labels"),
-        (["a", "b"], [0.5, 1.0], "want classes, got continuous numbers"),
-        (["a", "b"], None, "y: want labels"),
-        ([], [], "y: want .N,. labels"),
-        ([np.zeros((3, 1)), np.zeros((3, 2))], [0, 1], "X: want sequences .T, D. of one D"),
+        (["a", "b"], [0], "y: expected 2 labels"),
+        (["a", 1], [0, 1], r"X\[1\]: expected a text, got 1"),
+        (["a", "b"], [0, np.nan], "y: expected finite labels"),
+        (["a", "b"], [0.5, 1.0], "expected classes, got continuous numbers"),
+        (["a", "b"], None, "y: expected labels"),
+        ([], [], "y: expected .N,. labels"),
+        ([np.zeros((3, 1)), np.zeros((3, 2))], [0, 1], "X: expected sequences .T, D. of one D"),
         ([[1.0, np.nan]], [0], "got NaN in row 0, column 1"),
         ([np.zeros((0, 2))], [0], "at least one row"),
     ],
@@ -151,9 +151,9 @@ def test_wrong_data_are_named(X, y, words):
 def test_wrong_calls_are_named(plain):
     with pytest.raises(NotFitted):
         SequenceClassifier().predict(["a"])
-    with pytest.raises(DTypeError, match="X: want a list of texts"):
+    with pytest.raises(DTypeError, match="X: expected a list of texts"):
         plain.predict("a text")
-    with pytest.raises(DTypeError, match="vectors: want None, as X has numbers"):
+    with pytest.raises(DTypeError, match="vectors: expected None, as X has numbers"):
         fitted(np.zeros((4, 3)) + np.arange(4)[:, None], [0, 1, 0, 1], vectors="x.txt")
 
 
@@ -230,11 +230,11 @@ def test_words_begin_with_the_vectors_of_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("fine 1 2\ndull 1\n", "line 2: want 2 numbers, as in the lines before, got 1"),
-        ("fine 1 x\n", "line 1: want numbers after the word"),
-        ("fine 1 nan\n", "line 1: want finite numbers"),
-        ("other 1 2\n", "want vectors of words in the training texts"),
-        ("fine 1 2\n\n", "line 2: want a word and its numbers"),
+        ("fine 1 2\ndull 1\n", "line 2: expected 2 numbers, as in the lines before, got 1"),
+        ("fine 1 x\n", "line 1: expected numbers after the word"),
+        ("fine 1 nan\n", "line 1: expected finite numbers"),
+        ("other 1 2\n", "expected vectors of words in the training texts"),
+        ("fine 1 2\n\n", "line 2: expected a word and its numbers"),
     ],
 )
 def test_broken_vectors_are_named_by_line(tmp_path, text, words):
@@ -301,7 +301,7 @@ def test_files_of_strangers_are_refused_by_name(tmp_path, plain):
     ]
     for broken, others in cases:
         save_arrays(file, others, {HEADER: json.dumps(broken)})
-        with pytest.raises(FormatError, match=r"c\.safetensors: want"):
+        with pytest.raises(FormatError, match=r"c\.safetensors: expected"):
             SequenceClassifier.load(file, "cpu")
 
 
@@ -408,30 +408,30 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
     [
         (None, ["none.csv"], "none.csv"),
         (None, ["."], "."),
-        ("", ["x.csv"], "want a table, got an empty file"),
-        ("text,label\n", ["x.csv"], "want texts of at least two classes, got none"),
-        ("text,label\na,x\nb,x\n", ["x.csv"], "want texts of at least two classes, got x alone"),
-        ("text,label\na,x\nb,x\nc,y\n", ["x.csv"], "want at least 2 texts of each class, got 1 of 'y'"),
-        ("text,label\na,x\n,y\n", ["x.csv"], "line 3: text: want a value, got a missing one"),
-        ("text,label\na,x\nb,NA\n", ["x.csv"], "line 3: label: want a value"),
-        ("text,label\na,x,z\n", ["x.csv"], "line 2: want 2 cells, got 3"),
-        ("a,b,c\n1,2,3\n", ["x.csv"], "want --text, one of the columns a, b, c"),
-        ("a,b,c\n1,2,3\n", ["x.csv", "--text", "a", "--label", "a"], "label: want another column"),
-        ("a,b,c\n1,2,3\n", ["x.csv", "--text", "a", "--label", "9"], "want --label, one of the columns"),
-        ("a\xff", ["x.csv"], "want UTF-8 text"),
-        (None, ["t.tsv", "--class", "a=b"], "class: want either a table or --class"),
-        (None, ["--class", "a"], "class: want NAME=PATH, got 'a'"),
+        ("", ["x.csv"], "expected a table, got an empty file"),
+        ("text,label\n", ["x.csv"], "expected texts of at least two classes, got none"),
+        ("text,label\na,x\nb,x\n", ["x.csv"], "expected texts of at least two classes, got x alone"),
+        ("text,label\na,x\nb,x\nc,y\n", ["x.csv"], "expected at least 2 texts of each class, got 1 of 'y'"),
+        ("text,label\na,x\n,y\n", ["x.csv"], "line 3: text: expected a value, got a missing one"),
+        ("text,label\na,x\nb,NA\n", ["x.csv"], "line 3: label: expected a value"),
+        ("text,label\na,x,z\n", ["x.csv"], "line 2: expected 2 cells, got 3"),
+        ("a,b,c\n1,2,3\n", ["x.csv"], "expected --text, one of the columns a, b, c"),
+        ("a,b,c\n1,2,3\n", ["x.csv", "--text", "a", "--label", "a"], "label: expected another column"),
+        ("a,b,c\n1,2,3\n", ["x.csv", "--text", "a", "--label", "9"], "expected --label, one of the columns"),
+        ("a\xff", ["x.csv"], "expected UTF-8 text"),
+        (None, ["t.tsv", "--class", "a=b"], "class: expected either a table or --class"),
+        (None, ["--class", "a"], "class: expected NAME=PATH, got 'a'"),
         (None, ["--class", "a=none.txt"], "none.txt"),
-        (None, ["--class", "a=t.tsv"], "want texts of at least two classes, got a alone"),
-        (None, ["--class", "a=t.tsv", "--text", "x"], "want None with --class"),
-        (None, ["t.tsv", "--test", "0"], "test: want a share"),
-        (None, ["t.tsv", "--test", "1"], "test: want a share"),
+        (None, ["--class", "a=t.tsv"], "expected texts of at least two classes, got a alone"),
+        (None, ["--class", "a=t.tsv", "--text", "x"], "expected None with --class"),
+        (None, ["t.tsv", "--test", "0"], "test: expected a share"),
+        (None, ["t.tsv", "--test", "1"], "test: expected a share"),
         (None, ["t.tsv", "--validation", "1"], "validation_fraction"),
         (None, ["t.tsv", "--vectors", "none.txt"], "none.txt"),
         (None, ["t.tsv", "--out", "t.tsv"], "t.tsv"),
         (None, ["t.tsv", "--out", "no/such/m.safetensors"], "cannot be written"),
-        (None, ["t.tsv", "--delimiter", "ab"], "delimiter: want one character"),
-        (None, ["t.tsv", "--encoding", "klingon"], "encoding: want"),
+        (None, ["t.tsv", "--delimiter", "ab"], "delimiter: expected one character"),
+        (None, ["t.tsv", "--encoding", "klingon"], "encoding: expected"),
         (None, ["t.tsv", "--lr", "0"], "learning_rate"),
         (None, ["t.tsv", "--picture", "p.xyz"], "p.xyz"),
     ],

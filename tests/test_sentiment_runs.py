@@ -136,19 +136,19 @@ def test_what_is_read_is_never_written_over_even_by_force(here, args, capsys):
 @pytest.mark.parametrize(
     ("content", "args", "words"),
     [
-        ("fine\tx\ndull\ty\nfine\tx\nbad\ty\n", ["x.tsv"], "line 1: want a header with the names of the columns"),
-        ("text\tlabel\na\tx\n\t\nb\ty\n", ["x.tsv"], "line 3: text: want a value, got a missing one"),
-        ("text\tlabel\na\tx\nb\t \n", ["x.tsv"], "line 3: label: want a value"),
-        ("text,label\nn/a,x\n", ["x.tsv"], "line 2: text: want a value"),
-        ('text,label\n"a\nb,x\n', ["x.tsv"], "line 3: want 2 cells, got 1"),
-        ("text,label\na\n", ["x.tsv"], "line 2: want 2 cells, got 1"),
-        ("text,label\n" + "a" * 1_000_001 + ",x\n", ["x.tsv"], "line 2: want a row of a table"),
-        ("one\na\nb\n", ["x.tsv"], "want --text, one of the columns one"),
-        ("a,b,label\n1,2,3\n", ["x.tsv"], "want --text, one of the columns a, b, label"),
-        ("a,b,text\n1,2,3\n", ["x.tsv"], "want --label, one of the columns a, b, text"),
-        (None, ["t.tsv", "--text", "0"], "want --text, one of the columns"),
-        (None, ["t.tsv", "--label", "text"], "label: want another column than the text's"),
-        (None, ["t.tsv", "--epochs", "0"], "epochs: want a whole number from 1 up, got 0"),
+        ("fine\tx\ndull\ty\nfine\tx\nbad\ty\n", ["x.tsv"], "line 1: expected a header with the names of the columns"),
+        ("text\tlabel\na\tx\n\t\nb\ty\n", ["x.tsv"], "line 3: text: expected a value, got a missing one"),
+        ("text\tlabel\na\tx\nb\t \n", ["x.tsv"], "line 3: label: expected a value"),
+        ("text,label\nn/a,x\n", ["x.tsv"], "line 2: text: expected a value"),
+        ('text,label\n"a\nb,x\n', ["x.tsv"], "line 3: expected 2 cells, got 1"),
+        ("text,label\na\n", ["x.tsv"], "line 2: expected 2 cells, got 1"),
+        ("text,label\n" + "a" * 1_000_001 + ",x\n", ["x.tsv"], "line 2: expected a row of a table"),
+        ("one\na\nb\n", ["x.tsv"], "expected --text, one of the columns one"),
+        ("a,b,label\n1,2,3\n", ["x.tsv"], "expected --text, one of the columns a, b, label"),
+        ("a,b,text\n1,2,3\n", ["x.tsv"], "expected --label, one of the columns a, b, text"),
+        (None, ["t.tsv", "--text", "0"], "expected --text, one of the columns"),
+        (None, ["t.tsv", "--label", "text"], "label: expected another column than the text's"),
+        (None, ["t.tsv", "--epochs", "0"], "epochs: expected a whole number from 1 up, got 0"),
         (None, ["t.tsv", "--batch", "0"], "batch_size"),
         (None, ["t.tsv", "--layers", "-1"], "num_layers"),
         (None, ["t.tsv", "--dropout", "1"], "dropout"),
@@ -156,17 +156,17 @@ def test_what_is_read_is_never_written_over_even_by_force(here, args, capsys):
         (None, ["t.tsv", "--hidden", "x"], "is not a valid integer"),
         (None, ["t.tsv", "--pooling", "sum"], "'sum' is not one of"),
         (None, ["t.tsv", "--label-smoothing", "2"], "label_smoothing"),
-        (None, ["t.tsv", "--test", "nan"], "test: want a number"),
+        (None, ["t.tsv", "--test", "nan"], "test: expected a number"),
         (None, ["t.tsv", "--device", "cuda:99"], "cuda:99"),
         (None, ["t.tsv", "--device", "tpu"], "tpu"),
         (None, ["t.tsv", "t.tsv"], "unexpected extra argument"),
-        (None, ["t.tsv", "--vectors", "m.safetensors"], "m.safetensors: want UTF-8 text"),
-        (None, ["t.tsv", "--vectors", "t.tsv"], "t.tsv, line 1: want a word and its numbers"),
+        (None, ["t.tsv", "--vectors", "m.safetensors"], "m.safetensors: expected UTF-8 text"),
+        (None, ["t.tsv", "--vectors", "t.tsv"], "t.tsv, line 1: expected a word and its numbers"),
         (None, ["t.tsv", "--vectors", "."], "."),
-        (None, ["m.safetensors"], "m.safetensors: want UTF-8 text"),
-        (None, ["--class", "a=.", "--class", "b=positive.txt"], "m.safetensors: want UTF-8 text, got binary data"),
-        (None, ["--class", "=positive.txt"], "class: want NAME=PATH"),
-        (None, ["--class", "a=", "--class", "b=positive.txt"], "class: want NAME=PATH, got 'a='"),
+        (None, ["m.safetensors"], "m.safetensors: expected UTF-8 text"),
+        (None, ["--class", "a=.", "--class", "b=positive.txt"], "m.safetensors: expected UTF-8 text, got binary data"),
+        (None, ["--class", "=positive.txt"], "class: expected NAME=PATH"),
+        (None, ["--class", "a=", "--class", "b=positive.txt"], "class: expected NAME=PATH, got 'a='"),
         (None, ["t.tsv", "--resume", "--out", "v.txt"], "v.txt: exists already"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_classifier_of_numbers_sorts_no_lines(here, capsys):
     fitted(np.zeros((60, 3)) + np.arange(60)[:, None], SIDES).save("n.safetensors")
     assert sentiment("predict", "n.safetensors", "t.tsv") == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.count("\n") == 1 and "n.safetensors: want a classifier of texts" in said.err
+    assert said.out == "" and said.err.count("\n") == 1 and "n.safetensors: expected a classifier of texts" in said.err
     assert sentiment("info", "n.safetensors") == 0
 
 
@@ -252,7 +252,7 @@ def test_words_with_spaces_in_a_file_of_vectors(tmp_path):
     found, size = read_vectors(tmp_path / "v.txt", ["fine", ". . .", "at"])
     assert size == 2 and {word: v.tolist() for word, v in found.items()} == {"fine": [1, 2], ". . .": [3, 4]}
     (tmp_path / "v.txt").write_text("fine 1 2\ndull 1 2 3\n")
-    with pytest.raises(FormatError, match="line 2: want 2 numbers, as in the lines before, got 3"):
+    with pytest.raises(FormatError, match="line 2: expected 2 numbers, as in the lines before, got 3"):
         read_vectors(tmp_path / "v.txt", ["fine"])
 
 
@@ -390,11 +390,11 @@ def test_a_class_keeps_an_example_to_learn_from():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"class_weight": {0: 0.0}}, "class_weight: want weights above 0, got 0 for 0"),
-        ({"class_weight": {0: float("nan")}}, "class_weight: want a number"),
-        ({"class_weight": np.ones(2)}, "class_weight: want None, 'balanced' or a dict"),
-        ({"class_weight": [1, 2]}, "class_weight: want None, 'balanced' or a dict"),
-        ({"vectors": 5}, "vectors: want a path or None, got 5"),
+        ({"class_weight": {0: 0.0}}, "class_weight: expected weights above 0, got 0 for 0"),
+        ({"class_weight": {0: float("nan")}}, "class_weight: expected a number"),
+        ({"class_weight": np.ones(2)}, "class_weight: expected None, 'balanced' or a dict"),
+        ({"class_weight": [1, 2]}, "class_weight: expected None, 'balanced' or a dict"),
+        ({"vectors": 5}, "vectors: expected a path or None, got 5"),
     ],
 )
 def test_wrong_parameters_are_named(options, words):
@@ -408,23 +408,23 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        ([NAN, "a"] * 2, [0, 1] * 2, r"X\[0\]: want a text, got nan"),
-        ([None, "a"] * 2, [0, 1] * 2, r"X\[0\]: want a text, got None"),
-        (["a", None] * 2, [0, 1] * 2, r"X\[1\]: want a text, got None"),
-        ([b"a", b"b"], [0, 1], "X: want sequences of numbers, or texts in a plain list, got texts or bytes"),
+        ([NAN, "a"] * 2, [0, 1] * 2, r"X\[0\]: expected a text, got nan"),
+        ([None, "a"] * 2, [0, 1] * 2, r"X\[0\]: expected a text, got None"),
+        (["a", None] * 2, [0, 1] * 2, r"X\[1\]: expected a text, got None"),
+        ([b"a", b"b"], [0, 1], "X: expected sequences of numbers, or texts in a plain list, got texts or bytes"),
         (np.array([["a"], ["b"]]), [0, 1], r"got texts or bytes \(2, 1\)"),
         (np.array([["a"], ["b"]], object), [0, 1], r"got texts or bytes \(2, 1\)"),
         ("ab", [0, 1], "got texts or bytes"),
-        ([[[1, 2], [3]], [[1, 2], [3]]], [0, 1], "X: want sequences .T,. or .T, D. of numbers"),
-        ([[], [1.0]], [0, 1], r"X\[0\]: want at least one row"),
-        ([np.array([1.0]), np.array([1.0, NAN])], [0, 1], r"X\[1\]: want finite numbers, got NaN in row 1"),
-        ([[1e308], [-1e308]] * 9, [0, 1] * 9, "X: want numbers whose squares float64 holds"),
-        (["a", "b"], ["x", None], r"y\[1\]: want a text, as other labels are, got None"),
-        (["a", "b"], [NAN, "x"], r"y\[0\]: want a text, as other labels are, got nan"),
-        (["a", "b"], np.array(["x", NAN], object), r"y\[1\]: want a text"),
-        (["a", "b"], ["x", 1], r"y\[1\]: want a text, as other labels are, got 1"),
-        (["a", "b"], [None, None], "y: want numbers or texts, got object"),
-        (["a", "b"], [[1], [1, 2]], "y: want .N,. labels, got lists of unequal lengths"),
+        ([[[1, 2], [3]], [[1, 2], [3]]], [0, 1], "X: expected sequences .T,. or .T, D. of numbers"),
+        ([[], [1.0]], [0, 1], r"X\[0\]: expected at least one row"),
+        ([np.array([1.0]), np.array([1.0, NAN])], [0, 1], r"X\[1\]: expected finite numbers, got NaN in row 1"),
+        ([[1e308], [-1e308]] * 9, [0, 1] * 9, "X: expected numbers whose squares float64 holds"),
+        (["a", "b"], ["x", None], r"y\[1\]: expected a text, as other labels are, got None"),
+        (["a", "b"], [NAN, "x"], r"y\[0\]: expected a text, as other labels are, got nan"),
+        (["a", "b"], np.array(["x", NAN], object), r"y\[1\]: expected a text"),
+        (["a", "b"], ["x", 1], r"y\[1\]: expected a text, as other labels are, got 1"),
+        (["a", "b"], [None, None], "y: expected numbers or texts, got object"),
+        (["a", "b"], [[1], [1, 2]], "y: expected .N,. labels, got lists of unequal lengths"),
     ],
 )
 def test_wrong_data_are_named(X, y, words):
@@ -434,10 +434,10 @@ def test_wrong_data_are_named(X, y, words):
 
 def test_wrong_calls_are_named(plain):
     numbers = fitted(np.array([[0.0], [1.0]] * 30), SIDES)
-    with pytest.raises(DTypeError, match="X: want sequences of numbers"):
+    with pytest.raises(DTypeError, match="X: expected sequences of numbers"):
         numbers.predict(["a", "b"])
-    with pytest.raises(ShapeError, match=r"X\[1\]: want numbers that float32 holds when standardised"):
+    with pytest.raises(ShapeError, match=r"X\[1\]: expected numbers that float32 holds when standardised"):
         numbers.predict([[0.0], [1e300]])
     for labels in (DATA.labels[:1], DATA.labels[:5]):  # one label would be compared with each text
-        with pytest.raises(ShapeError, match="y: want 60 labels, one for each sequence of X"):
+        with pytest.raises(ShapeError, match="y: expected 60 labels, one for each sequence of X"):
             plain.score(DATA.texts, labels)

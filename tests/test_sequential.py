@@ -86,15 +86,15 @@ class Last(gl.Module):
 
 def test_what_no_layer_takes_is_refused():
     x, mask = np.ones((T, B, D)), np.ones((T, B), bool)
-    with pytest.raises(ShapeError, match=r"lengths: want None, as none of the layers \(Linear, relu\) takes it"):
+    with pytest.raises(ShapeError, match=r"lengths: expected None, as none of the layers \(Linear, relu\) takes it"):
         gl.Sequential(gl.Linear(D, H, **MADE), gl.relu)(x, lengths=[1, 2, 3])
-    with pytest.raises(ShapeError, match="reset: want None"):
+    with pytest.raises(ShapeError, match="reset: expected None"):
         gl.Sequential(Recorder())(x, mask=mask, reset=mask)
-    with pytest.raises(ShapeError, match="lengths: want None"):  # what takes it is behind the end of the steps
+    with pytest.raises(ShapeError, match="lengths: expected None"):  # what takes it is behind the end of the steps
         gl.Sequential(gl.Sequential(Last(), Recorder()))(x, lengths=[1, 2, 3])
-    with pytest.raises(ShapeError, match="mask: want None"):
+    with pytest.raises(ShapeError, match="mask: expected None"):
         gl.Sequential(lambda x: x[-1], gl.Sequential(gl.relu), gl.Linear(D, C, **MADE))(x, mask=mask)
-    with pytest.raises(ShapeError, match="lengths: want None with a single sequence"):
+    with pytest.raises(ShapeError, match="lengths: expected None with a single sequence"):
         gl.Sequential(lambda x: x[-1], gl.LSTM(D, H, **MADE))(x, lengths=[1, 2, 3])
     nested = gl.Sequential(gl.Sequential(Recorder()), functools.partial(lambda x, scale: x, scale=2))
     assert nested(x, lengths=[1, 2, 3]) is x
@@ -169,7 +169,7 @@ def test_names_are_torchs():
     ],
 )
 def test_what_is_neither_a_layer_nor_a_function_is_refused(given, words):
-    with pytest.raises(DTypeError, match=f"Sequential: want layers or functions, {words}"):
+    with pytest.raises(DTypeError, match=f"Sequential: expected layers or functions, {words}"):
         gl.Sequential(gl.Dropout(0.5), given)
-    with pytest.raises(DTypeError, match=r"want names without a dot, got 'a\.b'"):
+    with pytest.raises(DTypeError, match=r"expected names without a dot, got 'a\.b'"):
         gl.Sequential({"a.b": gl.Dropout(0.5)})

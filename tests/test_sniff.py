@@ -46,7 +46,7 @@ def test_beginnings(tmp_path, head):
     assert str(kind_of(tmp_path / "file")).startswith(HEADS[head])
     with pytest.raises(FormatError) as raised:
         gl.io.torch.load(tmp_path / "file")
-    assert str(raised.value).startswith(f"{tmp_path / 'file'}: want a file of torch.save, got {HEADS[head]}")
+    assert str(raised.value).startswith(f"{tmp_path / 'file'}: expected a file of torch.save, got {HEADS[head]}")
 
 
 @pytest.mark.parametrize("names", MEMBERS, ids=lambda names: MEMBERS[names][:30])

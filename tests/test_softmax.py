@@ -85,7 +85,7 @@ def test_on_the_tape(device, rng):
 def test_what_does_not_fit_is_named(name):
     function = getattr(functional, name)
     for axis in (2, -3, None, 1.0, True, (0, 1)):
-        with pytest.raises(ShapeError, match=r"axis: want one axis of \(2, 3\), from -2 to 1, got"):
+        with pytest.raises(ShapeError, match=r"axis: expected one axis of \(2, 3\), from -2 to 1, got"):
             function(np.ones((2, 3)), axis=axis)
-    with pytest.raises(DTypeError, match=r"x: want float32, .* got int64"):
+    with pytest.raises(DTypeError, match=r"x: expected float32, .* got int64"):
         function(np.ones((2, 3), np.int64))

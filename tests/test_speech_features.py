@@ -82,18 +82,18 @@ def test_filters():
     total = mel_filters(20, 2**14, RATE).sum(axis=0)
     assert total[700:7000] == pytest.approx(1)  # triangles that share their corners sum to 1
     for options, words in (
-        ({"bands": 200}, "bands: want as many as"),
-        ({"low": 5000}, "low, high: want 0 <= low < high <= 4000"),
+        ({"bands": 200}, "bands: expected as many as"),
+        ({"low": 5000}, "low, high: expected 0 <= low < high <= 4000"),
         ({"high": 4001}, "low, high"),
     ):
         with pytest.raises(ShapeError, match=words):
             mel_filters(**{"bands": 20, "size": 256, "sample_rate": RATE, **options})
     for wrong in (np.zeros(0), np.zeros((2, 100))):
-        with pytest.raises(ShapeError, match="wave: want"):
+        with pytest.raises(ShapeError, match="wave: expected"):
             log_mel(wrong, RATE)
-    with pytest.raises(DTypeError, match="wave: want"):
+    with pytest.raises(DTypeError, match="wave: expected"):
         log_mel(np.ones(900, np.int16), RATE)
-    with pytest.raises(ShapeError, match="bands: want a whole number from 1"):
+    with pytest.raises(ShapeError, match="bands: expected a whole number from 1"):
         log_mel(np.ones(900), RATE, 0)
 
 
@@ -150,20 +150,20 @@ def test_floats_extensible_formats_and_other_chunks():
 
 
 BROKEN = [
-    (b"", "want a WAV file, got an empty file"),
-    (b"ID3 is an mp3", "want a WAV file, got something else"),
-    (riff(b"")[:30], "want the format of its samples|without"),
+    (b"", "expected a WAV file, got an empty file"),
+    (b"ID3 is an mp3", "expected a WAV file, got something else"),
+    (riff(b"")[:30], "expected the format of its samples|without"),
     (riff(b""), "got one without samples"),
     (riff(b"\0" * 8)[:-3], "the file is cut short"),
     (riff(b"\0" * 8, kind=85), "format 85"),
     (riff(b"\0" * 8, bits=12), "of 12 bits"),
     (riff(b"\0" * 8, channels=0), "1 to 64 channels, got 0"),
     (riff(b"\0" * 6, channels=2), "whole frames of 2 channels"),
-    (riff(b"\0" * 8, rate=0), "want a sample rate from"),
-    (riff(b"\0" * 8, rate=2**31), "want a sample rate from"),
-    (riff(np.array([np.nan], "<f4").tobytes(), kind=3, bits=32), "want finite samples, got nan"),
-    (riff(np.array([1e300], "<f8").tobytes(), kind=3, bits=64), "want finite samples, got 1e"),
-    (b"RIFF\0\0\0\0WAVEdata\4\0\0\0\0\0\0\0", "want its format before its samples"),
+    (riff(b"\0" * 8, rate=0), "expected a sample rate from"),
+    (riff(b"\0" * 8, rate=2**31), "expected a sample rate from"),
+    (riff(np.array([np.nan], "<f4").tobytes(), kind=3, bits=32), "expected finite samples, got nan"),
+    (riff(np.array([1e300], "<f8").tobytes(), kind=3, bits=64), "expected finite samples, got 1e"),
+    (b"RIFF\0\0\0\0WAVEdata\4\0\0\0\0\0\0\0", "expected its format before its samples"),
 ]
 
 
@@ -204,9 +204,9 @@ def test_resampling_in_blocks_and_at_strange_rates(monkeypatch):
     np.testing.assert_allclose(resample(wave, 8000, 7999), whole, atol=1e-12)
     np.testing.assert_allclose(resample(wave, 8000, 6000), resample(wave, 4, 3), atol=0)
     assert resample(wave, 8000, 8000) is wave
-    with pytest.raises(ShapeError, match="new_rate: want a whole number from 1"):
+    with pytest.raises(ShapeError, match="new_rate: expected a whole number from 1"):
         resample(wave, 8000, 0)
-    with pytest.raises(ShapeError, match=r"wave: want \(N,\)"):
+    with pytest.raises(ShapeError, match=r"wave: expected \(N,\)"):
         resample(wave[None], 8000, 4000)
 
 
@@ -266,7 +266,7 @@ def test_repeats_need_a_blank_between():
     assert greedy(sure[:0]) == beam_search(sure[:0], 3)[0] == []
     with pytest.raises(ShapeError, match="beam_width"):
         beam_search(sure, 0)
-    with pytest.raises(ShapeError, match=r"log_probs: want \(T, C\)"):
+    with pytest.raises(ShapeError, match=r"log_probs: expected \(T, C\)"):
         greedy(sure[None])
 
 
@@ -297,7 +297,7 @@ def test_rates_are_over_all_texts():
     assert word_error_rate(["one two", "x"], ["one two three", "four"]) == 2 / 4
     assert character_error_rate(["ab", ""], ["abc", "d"]) == 2 / 4
     assert word_error_rate(["a b c"], ["a"]) == 2
-    with pytest.raises(ShapeError, match="want 2 texts"):
+    with pytest.raises(ShapeError, match="expected 2 texts"):
         word_error_rate(["a"], ["a", "b"])
     with pytest.raises(ShapeError, match="at least one word"):
         word_error_rate([""], [" "])
@@ -343,14 +343,14 @@ def test_a_folder_and_a_zip_say_the_same(folder, tmp_path):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("a.wav one\n", "line 1: want a file's name, a tab and its text, got 1 cells"),
-        ("a.wav\tone\nb.wav\ttwo\n", "line 2: want a file among the recordings, got 'b.wav'"),
-        ("a.wav\tone\na.wav\ttwo\n", "line 2: want each file once, got 'a.wav' again"),
-        ("a.wav\tone\nsub/b.wav\t \n", "line 2: want a text for 'sub/b.wav', got none"),
-        ("../secret.wav\tone\n", "line 1: want a file among the recordings, got '../secret.wav'"),
-        ("/etc/passwd\tone\n", "line 1: want a file among the recordings"),
-        ("file\ttext\n", "want a line for each recording, got none"),
-        ("transcripts.tsv\tone\n", "transcripts.tsv: want a WAV file"),
+        ("a.wav one\n", "line 1: expected a file's name, a tab and its text, got 1 cells"),
+        ("a.wav\tone\nb.wav\ttwo\n", "line 2: expected a file among the recordings, got 'b.wav'"),
+        ("a.wav\tone\na.wav\ttwo\n", "line 2: expected each file once, got 'a.wav' again"),
+        ("a.wav\tone\nsub/b.wav\t \n", "line 2: expected a text for 'sub/b.wav', got none"),
+        ("../secret.wav\tone\n", "line 1: expected a file among the recordings, got '../secret.wav'"),
+        ("/etc/passwd\tone\n", "line 1: expected a file among the recordings"),
+        ("file\ttext\n", "expected a line for each recording, got none"),
+        ("transcripts.tsv\tone\n", "transcripts.tsv: expected a WAV file"),
     ],
 )
 def test_faults_of_a_table_are_named_by_line(folder, tmp_path, table, words):
@@ -370,31 +370,33 @@ def test_zips_that_are_no_recordings(folder, tmp_path, monkeypatch):
             read_recordings(tmp_path / "x.zip", None, RATE)
 
     whole = zipped(tmp_path / "d.zip", {"a.wav": SOUND, "sub/b.wav": SOUND, "transcripts.tsv": TABLE}).read_bytes()
-    refused(b"no zip", "want a folder or a zip of WAV files")
-    refused(whole[: len(whole) // 2], "want a folder or a zip")
-    refused(whole[:60] + b"\0" * 40 + whole[100:], "a.wav: want a whole file, got a damaged one")
-    refused(zipped(tmp_path / "e.zip", {"a.wav": SOUND}).read_bytes(), "want transcripts.tsv or transcripts.csv in it")
+    refused(b"no zip", "expected a folder or a zip of WAV files")
+    refused(whole[: len(whole) // 2], "expected a folder or a zip")
+    refused(whole[:60] + b"\0" * 40 + whole[100:], "a.wav: expected a whole file, got a damaged one")
+    refused(
+        zipped(tmp_path / "e.zip", {"a.wav": SOUND}).read_bytes(), "expected transcripts.tsv or transcripts.csv in it"
+    )
     text = zipped(tmp_path / "f.zip", {"a.wav": SOUND, "transcripts.tsv": b"a.wav\t\xff\n"}).read_bytes()
-    refused(text, "transcripts.tsv: want utf-8 text")
+    refused(text, "transcripts.tsv: expected utf-8 text")
     monkeypatch.setattr("gpulstm.labs.speech.recordings.MOST_BYTES", 2**20)
     bomb = zipped(tmp_path / "g.zip", {"a.wav": b"\0" * 2**21, "sub/b.wav": SOUND, "transcripts.tsv": TABLE})
-    refused(bomb.read_bytes(), "a.wav: want at most 1 MiB, got 2,097,152 bytes unpacked")
+    refused(bomb.read_bytes(), "a.wav: expected at most 1 MiB, got 2,097,152 bytes unpacked")
     packed = bomb.read_bytes()
     lying = packed.replace(struct.pack("<I", 2**21), struct.pack("<I", 999))  # the size in the zip is not true
     assert lying != packed
-    refused(lying, r"a\.wav: want")
+    refused(lying, r"a\.wav: expected")
 
 
 def test_recordings_that_are_too_many_are_refused(folder, monkeypatch):
     monkeypatch.setattr("gpulstm.labs.speech.recordings.MOST_MEMORY", 2 * 4 * 800)
     assert len(read_recordings(folder, None, RATE).waves) == 2
-    with pytest.raises(FormatError, match="d: want recordings of at most 6,400 bytes in memory, got more"):
+    with pytest.raises(FormatError, match="d: expected recordings of at most 6,400 bytes in memory, got more"):
         read_recordings(folder, None, 2 * RATE)
 
 
 def test_a_file_that_is_too_large_is_refused(folder, monkeypatch):
     monkeypatch.setattr("gpulstm.labs.speech.wave.MOST_BYTES", 100)
-    with pytest.raises(FormatError, match="want at most"):
+    with pytest.raises(FormatError, match="expected at most"):
         read_wave(folder / "a.wav", RATE)
     with pytest.raises(OSError):
         read_wave(folder / "none.wav", RATE)

@@ -156,25 +156,25 @@ def test_on_every_device(device):
 
 
 def test_a_wave_too_short_for_its_text_is_named():
-    with pytest.raises(ShapeError, match=r"X\[1\]: want at least 4 steps of 0.03 s for a text of 3 chars, got 1"):
+    with pytest.raises(ShapeError, match=r"X\[1\]: expected at least 4 steps of 0.03 s for a text of 3 chars, got 1"):
         fitted([WAVES[0], np.ones(100)], ["ab", "abb"])
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sample_rate": 100}, "sample_rate: want from 1,000"),
-        ({"level": "syllable"}, "level: want 'char' or 'word'"),
-        ({"beam_width": 0}, "beam_width: want a whole number from 1"),
+        ({"sample_rate": 100}, "sample_rate: expected from 1,000"),
+        ({"level": "syllable"}, "level: expected 'char' or 'word'"),
+        ({"beam_width": 0}, "beam_width: expected a whole number from 1"),
         ({"bands": 0}, "bands"),
-        ({"bands": 500}, "bands: want as many as there are frequencies for"),
-        ({"low": 4000.0}, "low, high: want 0 <= low < high"),
+        ({"bands": 500}, "bands: expected as many as there are frequencies for"),
+        ({"low": 4000.0}, "low, high: expected 0 <= low < high"),
         ({"high": 4001.0}, "low, high"),
         ({"stack": 0}, "stack"),
-        ({"noise": 3}, "noise: want None or two levels"),
-        ({"noise": (0, -60)}, "noise: want the least level, then the most"),
+        ({"noise": 3}, "noise: expected None or two levels"),
+        ({"noise": (0, -60)}, "noise: expected the least level, then the most"),
         ({"noise": (0, 1000)}, "noise"),
-        ({"speed": 0.9}, "speed: want a number from 0 to 0.5"),
+        ({"speed": 0.9}, "speed: expected a number from 0 to 0.5"),
         ({"warp": -0.1}, "warp"),
         ({"dropout": 1.0}, "dropout"),
         ({"hidden_size": 1.5}, "hidden_size"),
@@ -190,21 +190,21 @@ def test_wrong_parameters_are_named(options, words):
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        ([], [], "X: want at least one wave"),
-        (3, ["a"], "X: want a list of waves"),
-        ("wave", ["a"], "X: want a list of waves"),
-        ([np.zeros(0)], ["a"], r"X\[0\]: want \(N,\) with N > 0 samples"),
-        (np.ones(500), ["a"] * 500, r"X\[0\]: want .* for one wave give \[wave\]"),
-        ([np.ones(900), np.ones((2, 900))], ["a", "b"], r"X\[1\]: want \(N,\) with N > 0 samples, one channel"),
-        ([np.array([1, np.nan] * 500)], ["a"], r"X\[0\]: want finite samples, got NaN or infinity at 1"),
-        ([np.ones(900) * 1e300], ["a"], r"X\[0\]: want finite samples"),
-        ([["a", "b"]], ["a"], r"X\[0\]: want real numbers"),
+        ([], [], "X: expected at least one wave"),
+        (3, ["a"], "X: expected a list of waves"),
+        ("wave", ["a"], "X: expected a list of waves"),
+        ([np.zeros(0)], ["a"], r"X\[0\]: expected \(N,\) with N > 0 samples"),
+        (np.ones(500), ["a"] * 500, r"X\[0\]: expected .* for one wave give \[wave\]"),
+        ([np.ones(900), np.ones((2, 900))], ["a", "b"], r"X\[1\]: expected \(N,\) with N > 0 samples, one channel"),
+        ([np.array([1, np.nan] * 500)], ["a"], r"X\[0\]: expected finite samples, got NaN or infinity at 1"),
+        ([np.ones(900) * 1e300], ["a"], r"X\[0\]: expected finite samples"),
+        ([["a", "b"]], ["a"], r"X\[0\]: expected real numbers"),
         ([np.ones(900) * 1j], ["a"], "Complex"),
-        ([np.ones(900)], ["a", "b"], "y: want 1 texts, one for each wave"),
-        ([np.ones(900)], None, "y: want a list of texts"),
-        ([np.ones(900)], "a", "y: want a list of texts"),
-        ([np.ones(900)], [3], r"y\[0\]: want a text, got 3"),
-        ([np.ones(900)], [" "], "y: want texts with at least one char"),
+        ([np.ones(900)], ["a", "b"], "y: expected 1 texts, one for each wave"),
+        ([np.ones(900)], None, "y: expected a list of texts"),
+        ([np.ones(900)], "a", "y: expected a list of texts"),
+        ([np.ones(900)], [3], r"y\[0\]: expected a text, got 3"),
+        ([np.ones(900)], [" "], "y: expected texts with at least one char"),
     ],
 )
 def test_wrong_data_are_named(X, y, words):
@@ -215,9 +215,9 @@ def test_wrong_data_are_named(X, y, words):
 def test_parameters_as_scikit_learn_has_them(plain):
     assert plain.get_params()["hidden_size"] == 6
     assert repr(Transcriber(level="word", speed=0.1)) == "Transcriber(level='word')"
-    with pytest.raises(NotFitted, match="Transcriber: want a fitted one"):
+    with pytest.raises(NotFitted, match="Transcriber: expected a fitted one"):
         Transcriber().predict(WAVES)
-    with pytest.raises(ShapeError, match="hidden: want a parameter of Transcriber"):
+    with pytest.raises(ShapeError, match="hidden: expected a parameter of Transcriber"):
         plain.set_params(hidden=3)
 
 
@@ -327,7 +327,7 @@ def test_files_of_strangers_are_refused_by_name(tmp_path, plain):
     arrays, metadata = load_arrays(file)
     for what, header, others in broken(json.loads(metadata[HEADER]), arrays):
         save_arrays(file, others, {HEADER: json.dumps(header)})
-        with pytest.raises(FormatError, match=r"t\.safetensors: want"):
+        with pytest.raises(FormatError, match=r"t\.safetensors: expected"):
             Transcriber.load(file, "cpu")
             pytest.fail(what)
     file.write_bytes(b"no model")
@@ -368,7 +368,7 @@ def test_a_run_of_other_data_or_parameters_is_not_gone_on_with(tmp_path):
         Transcriber(**SMALL).fit(WAVES, TEXTS, run=Run(**run))
     with pytest.raises(FormatError, match="data is the training data"):
         Transcriber(**SMALL).fit(WAVES, TEXTS[::-1][:24], run=Run(**run, resume=True))
-    with pytest.raises(FormatError, match=r"warp: want 0\.1, as it began, got 0\.2"):
+    with pytest.raises(FormatError, match=r"warp: expected 0\.1, as it began, got 0\.2"):
         Transcriber(**SMALL, warp=0.2).fit(WAVES, TEXTS, run=Run(**run, resume=True))
     more = Transcriber(**{**SMALL, "epochs": 3}).fit(WAVES, TEXTS, run=Run(**run, resume=True))
     assert more.n_iter_ == 3
@@ -456,13 +456,13 @@ def test_predictions_refuse_what_they_cannot_use(here, capsys, plain):
     (here / "old.png").write_bytes(b"a picture")
     for args, words in (
         (["m.safetensors", "none.wav"], "none.wav"),
-        (["m.safetensors", "d/0.wav", "text.wav"], "text.wav: want a WAV file"),
+        (["m.safetensors", "d/0.wav", "text.wav"], "text.wav: expected a WAV file"),
         (["m.safetensors", "d"], "d"),
-        (["m.safetensors", "m.safetensors"], "m.safetensors: want a WAV file"),
+        (["m.safetensors", "m.safetensors"], "m.safetensors: expected a WAV file"),
         (["m.safetensors"], "Missing argument"),
         (["none.safetensors", "d/0.wav"], "none.safetensors"),
         (["d/0.wav", "d/0.wav"], "d/0.wav: not a whole safetensors file"),
-        (["m.safetensors", "d/0.wav", "--beam", "0"], "beam: want a whole number from 1"),
+        (["m.safetensors", "d/0.wav", "--beam", "0"], "beam: expected a whole number from 1"),
         (["m.safetensors", "d/0.wav", "--picture", "old.png"], "old.png: exists already"),
         (["m.safetensors", "d/0.wav", "--picture", "p.xyz"], "p.xyz"),
         (["m.safetensors", "d/0.wav", "--picture", "no/such/p.png"], "no/such/p.png"),
@@ -489,29 +489,29 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
     ("args", "words"),
     [
         (["none.zip"], "none.zip"),
-        (["d/0.wav"], "d/0.wav: want a folder or a zip of WAV files"),
-        (["empty"], "want transcripts.tsv or transcripts.csv in it"),
+        (["d/0.wav"], "d/0.wav: expected a folder or a zip of WAV files"),
+        (["empty"], "expected transcripts.tsv or transcripts.csv in it"),
         (["d", "--transcripts", "none.tsv"], "none.tsv"),
-        (["d", "--transcripts", "d/0.wav"], "d/0.wav: want UTF-8 text"),
+        (["d", "--transcripts", "d/0.wav"], "d/0.wav: expected UTF-8 text"),
         (["d", "--transcripts", "d"], "d"),
-        (["d", "--transcripts", "bad.tsv"], "bad.tsv: line 2: want a file among the recordings"),
-        (["d", "--transcripts", "short.tsv"], "d: 0.wav: want at least 399 steps"),
+        (["d", "--transcripts", "bad.tsv"], "bad.tsv: line 2: expected a file among the recordings"),
+        (["d", "--transcripts", "short.tsv"], "d: 0.wav: expected at least 399 steps"),
         (["d", "--encoding", "utf-16"], "transcripts.tsv: line 1"),
         (["d", "--encoding", "klingon"], "klingon"),
-        (["--transcripts", "bad.tsv"], "transcripts: want DATA"),
-        (["broken"], "broken: 0.wav: want a WAV file"),
+        (["--transcripts", "bad.tsv"], "transcripts: expected DATA"),
+        (["broken"], "broken: 0.wav: expected a WAV file"),
         (["d", "--sample-rate", "10"], "sample_rate"),
         (["d", "--level", "syllable"], "syllable"),
         (["d", "--bands", "900"], "bands"),
         (["d", "--high", "5000"], "low, high"),
         (["d", "--stack", "0"], "stack"),
         (["d", "--noise", "3"], "noise"),
-        (["d", "--noise", "3", "1"], "noise: want the least level"),
+        (["d", "--noise", "3", "1"], "noise: expected the least level"),
         (["d", "--speed", "2"], "speed"),
         (["d", "--beam", "0"], "beam_width"),
-        (["d", "--test", "0"], "test: want a share"),
-        (["d", "--test", "1.5"], "test: want a share"),
-        (["d", "--test", "12"], "test: want a share, or a number of recordings from 1 to 11"),
+        (["d", "--test", "0"], "test: expected a share"),
+        (["d", "--test", "1.5"], "test: expected a share"),
+        (["d", "--test", "12"], "test: expected a share, or a number of recordings from 1 to 11"),
         (["d", "--validation", "1"], "validation_fraction"),
         (["d", "--hidden", "0"], "hidden_size"),
         (["d", "--batch", "x"], "batch"),

@@ -331,14 +331,14 @@ def test_a_second_backward_is_refused_before_anything_changes(leaf):
 
 def test_backward_says_what_it_wants(device, leaf):
     x = leaf((2, 3))
-    with pytest.raises(ShapeError, match=r"want one element or a gradient, got shape \(2, 3\) without one"):
+    with pytest.raises(ShapeError, match=r"expected one element or a gradient, got shape \(2, 3\) without one"):
         (x * 2).backward()
-    with pytest.raises(ShapeError, match=r"gradient: want \(2, 3\), the tensor's shape, got \(3,\)"):
+    with pytest.raises(ShapeError, match=r"gradient: expected \(2, 3\), the tensor's shape, got \(3,\)"):
         (x * 2).backward(device.xp.ones(3))
-    with pytest.raises(DTypeError, match="gradient: want float64, the tensor's type, got float32"):
+    with pytest.raises(DTypeError, match="gradient: expected float64, the tensor's type, got float32"):
         (x * 2).backward(device.xp.ones((2, 3), np.float32))
     for constant in (leaf((2, 3), requires_grad=False), x.detach(), leaf((2,), requires_grad=False) + 1):
-        with pytest.raises(TapeError, match="want a tensor that requires_grad"):
+        with pytest.raises(TapeError, match="expected a tensor that requires_grad"):
             constant.sum().backward()
     assert x.grad is None
 
@@ -364,9 +364,9 @@ def test_a_wrong_pullback_is_named(leaf):
         return a * b, lambda dy: (dy,)
 
     for fn, inputs, message in (
-        (wrong_shape, 1, r"pullback of wrong_shape: want gradient 0 \(\(2, 3\), .*float64.*\), got \(\(3,\)"),
-        (wrong_type, 1, "pullback of wrong_type: want gradient 0 .*float64.*, got .*float32"),
-        (too_few, 2, "pullback of too_few: want 2, got 1"),
+        (wrong_shape, 1, r"pullback of wrong_shape: expected gradient 0 \(\(2, 3\), .*float64.*\), got \(\(3,\)"),
+        (wrong_type, 1, "pullback of wrong_type: expected gradient 0 .*float64.*, got .*float32"),
+        (too_few, 2, "pullback of too_few: expected 2, got 1"),
     ):
         y = apply(fn, *(leaf((2, 3)) for _ in range(inputs)))
         with pytest.raises(ShapeError, match=message):
@@ -376,13 +376,13 @@ def test_a_wrong_pullback_is_named(leaf):
 # -- requires_grad -------------------------------------------------------------------------------------------
 def test_requires_grad_is_for_floats_and_leaves(device, leaf):
     counts = device.asarray(np.array([1, 2]))
-    with pytest.raises(DTypeError, match=r"requires_grad: want one of float32, .* got int64"):
+    with pytest.raises(DTypeError, match=r"requires_grad: expected one of float32, .* got int64"):
         gl.Tensor(counts, requires_grad=True)
     t = gl.Tensor(counts)
     with pytest.raises(DTypeError, match="got int64"):
         t.requires_grad = True
     made = leaf((2,)) * 2
-    with pytest.raises(TapeError, match="want a leaf, got a tensor that a function made"):
+    with pytest.raises(TapeError, match="expected a leaf, got a tensor that a function made"):
         made.requires_grad = False
     with pytest.raises(DTypeError, match="got list"):
         gl.Tensor([1.0])
@@ -402,13 +402,13 @@ def test_a_frozen_leaf_has_no_gradient(leaf):
 def test_tensors_on_different_devices_are_named(emulated):
     here, there = gl.tensor([1.0, 2.0], requires_grad=True), gl.tensor([1.0, 2.0], device="cuda")
     other = gl.tensor([1.0, 2.0], device="cuda:1")
-    with pytest.raises(DeviceError, match=r"^b: want cpu, the device of a, got cuda:0; move it with gl.tensor"):
+    with pytest.raises(DeviceError, match=r"^b: expected cpu, the device of a, got cuda:0; move it with gl.tensor"):
         here + there
-    with pytest.raises(DeviceError, match=r"^a: want cpu, the device of b, got cuda:0"):
+    with pytest.raises(DeviceError, match=r"^a: expected cpu, the device of b, got cuda:0"):
         there + here  # what is learnt is where it should be
-    with pytest.raises(DeviceError, match=r"^b: want cuda:0, the device of a, got cuda:1"):
+    with pytest.raises(DeviceError, match=r"^b: expected cuda:0, the device of a, got cuda:1"):
         there * other
-    with pytest.raises(DeviceError, match=r"^gradient: want cpu, the device of data, got cuda:0"):
+    with pytest.raises(DeviceError, match=r"^gradient: expected cpu, the device of data, got cuda:0"):
         (here * 2).backward(there)
 
 
@@ -468,9 +468,9 @@ def test_numbers_take_the_tensors_type(device, dtype):
 
 
 def test_two_floating_types_do_not_mix(leaf):
-    with pytest.raises(DTypeError, match="add: want one dtype, got float32 and float64; convert one"):
+    with pytest.raises(DTypeError, match="add: expected one dtype, got float32 and float64; convert one"):
         leaf((2,), np.float32) + leaf((2,))
-    with pytest.raises(DTypeError, match="b: want float64 as a has, got float32"):
+    with pytest.raises(DTypeError, match="b: expected float64 as a has, got float32"):
         leaf((2, 2)) @ leaf((2, 2), np.float32)
 
 
@@ -506,7 +506,7 @@ def test_facts(device):
     assert isinstance(x.numpy(), np.ndarray) and x.T.shape == (3, 2)
     assert x[0].requires_grad and not x.detach().requires_grad and x.detach().data is x.data
     for many in (x, x[:0]):
-        with pytest.raises(ShapeError, match=r"item: want a tensor of one element, got shape \(\d, 3\)"):
+        with pytest.raises(ShapeError, match=r"item: expected a tensor of one element, got shape \(\d, 3\)"):
             many.item()
     for function in (len, list):
         with pytest.raises(TypeError):
@@ -588,7 +588,10 @@ def test_torchs_tensors_share_their_memory():
 
 def test_raw_arrays_that_are_none_are_named():
     x = gl.tensor([1.0, 2.0])
-    for given, words in (([1, 2], "want a NumPy or CuPy array, got list"), (np.ma.masked_array([1.0]), "want a plain")):
+    for given, words in (
+        ([1, 2], "expected a NumPy or CuPy array, got list"),
+        (np.ma.masked_array([1.0]), "expected a plain"),
+    ):
         for take in (gl.Tensor, lambda data: setattr(x, "data", data)):
             with pytest.raises(DTypeError, match=f"^data: {words}"):
                 take(given)

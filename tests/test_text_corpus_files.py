@@ -160,7 +160,7 @@ def test_damaged_compressed_files(here, kind):
     for damaged in (data[:-9], data[: len(data) // 2], data[:4] + b"\xff" * 200):
         (here / "a").write_bytes(damaged)
         for read in (lambda: prepare(["a"]), lambda: reading.read("a"), lambda: list(reading.lines("a"))):
-            with pytest.raises(FormatError, match=f"a: want a whole {kind} file, got a damaged one after "):
+            with pytest.raises(FormatError, match=f"a: expected a whole {kind} file, got a damaged one after "):
                 read()
 
 
@@ -175,12 +175,12 @@ def test_zstd_without_its_library(here, monkeypatch):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "a: want text, got an empty file"),
-        (b" \n\t\n" * 40, "a: want text, got white space only"),
-        (b"x" * 10, "corpus: want at least 11 tokens of level 'char', got 10"),
-        (b"some text\0" * 40, "a: want UTF-8 text, got binary data .a zero byte at 9"),
-        (b"0123456789" * 20 + b"\xfc", "a: want UTF-8 text, got byte 0xfc at 200; give --encoding"),
-        (b"0123456789" * 20 + "ü".encode()[:1], "a: want UTF-8 text, got byte 0xc3 at 200"),
+        (b"", "a: expected text, got an empty file"),
+        (b" \n\t\n" * 40, "a: expected text, got white space only"),
+        (b"x" * 10, "corpus: expected at least 11 tokens of level 'char', got 10"),
+        (b"some text\0" * 40, "a: expected UTF-8 text, got binary data .a zero byte at 9"),
+        (b"0123456789" * 20 + b"\xfc", "a: expected UTF-8 text, got byte 0xfc at 200; give --encoding"),
+        (b"0123456789" * 20 + "ü".encode()[:1], "a: expected UTF-8 text, got byte 0xc3 at 200"),
     ],
 )
 def test_what_is_no_text_is_refused_and_leaves_nothing(here, small, data, words):
@@ -224,7 +224,7 @@ def test_a_text_without_white_space(here, monkeypatch):
     monkeypatch.setattr(text_stream, "LONGEST", 1000)
     monkeypatch.setattr(reading.pieces, "__defaults__", ("utf-8", 100))
     (here / "a").write_text("acgt" * 1000)
-    with pytest.raises(FormatError, match=r"want white space at least every 1,000 characters .*; use level char"):
+    with pytest.raises(FormatError, match=r"expected white space at least every 1,000 characters .*; use level char"):
         prepare(["a"], level="word")
     assert prepare(["a"]).vocabulary.tokens == list("acgt")
 
@@ -275,9 +275,9 @@ def test_byte_pairs_write_every_text():
     assert len(pairs.numbers(PROSE)) < len(PROSE) / 2
     again = BytePairs(json.loads(json.dumps(pairs.to_json())))
     assert again.tokens == pairs.tokens and again.numbers(PROSE).tolist() == pairs.numbers(PROSE).tolist()
-    with pytest.raises(ShapeError, match="vocabulary: want at least 256 tokens at level 'bpe'"):
+    with pytest.raises(ShapeError, match="vocabulary: expected at least 256 tokens at level 'bpe'"):
         BytePairs.learn([PROSE], 255)
-    with pytest.raises(FormatError, match="text: want characters that UTF-8 can write"):
+    with pytest.raises(FormatError, match="text: expected characters that UTF-8 can write"):
         pairs.numbers("\ud800")
 
 
@@ -298,11 +298,11 @@ def test_what_is_no_text_is_shown_as_such():
 @pytest.mark.parametrize(
     ("merges", "words"),
     [
-        (None, "want pairs of tokens"),
-        ({"a": "b"}, "want pairs of tokens"),
-        ([["a"]], "want pairs of tokens"),
-        ([["a", 3]], "want pairs of tokens"),
-        (["ab"], "want pairs of tokens"),
+        (None, "expected pairs of tokens"),
+        ({"a": "b"}, "expected pairs of tokens"),
+        ([["a"]], "expected pairs of tokens"),
+        ([["a", 3]], "expected pairs of tokens"),
+        (["ab"], "expected pairs of tokens"),
         ([["a", "bc"]], "that were made before"),
         ([["a", " "]], "that were made before"),
         ([["a" * 2**k, "a" * 2**k] for k in range(12)], "of at most 256 bytes together"),
@@ -317,7 +317,7 @@ def test_byte_pairs_without_their_library(here, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for act in (lambda: prepare(level="bpe"), lambda: lab.train(PROSE, replace(TINY, level="bpe", vocabulary=300))):
         with pytest.raises(
-            FormatError, match=r"level: want the library tokenizers for 'bpe', .* pip install tokenizers"
+            FormatError, match=r"level: expected the library tokenizers for 'bpe', .* pip install tokenizers"
         ):
             act()
     assert not (here / "corpus").exists()
@@ -391,14 +391,14 @@ def test_the_settings_are_the_corpus_own(here, capsys):
     assert facts["level"] == "word" and facts["vocabulary"] == 20 and facts["corpus"] == open_corpus("corpus").digest
     capsys.readouterr()
     for extra, words in (
-        (["--level", "char"], "level: want word, as the corpus has, got char"),
-        (["--vocabulary", "30"], "vocabulary: want 20, as the corpus has, got 30"),
-        (["--encoding", "latin-1"], "corpus: is a folder: want one prepared corpus alone, or text files, got also"),
-        (["prose.txt"], "corpus: is a folder: want one prepared corpus alone, or text files, got also 2 FILEs"),
+        (["--level", "char"], "level: expected word, as the corpus has, got char"),
+        (["--vocabulary", "30"], "vocabulary: expected 20, as the corpus has, got 30"),
+        (["--encoding", "latin-1"], "corpus: is a folder: expected one prepared corpus alone, or text files, got also"),
+        (["prose.txt"], "corpus: is a folder: expected one prepared corpus alone, or text files, got also 2 FILEs"),
     ):
         assert _run(["text", "train", "corpus", *options, "--out", "n.safetensors", *extra]) == 2
         assert words in capsys.readouterr().err
-    with pytest.raises(DTypeError, match="text: want None beside a corpus, got a text too"):
+    with pytest.raises(DTypeError, match="text: expected None beside a corpus, got a text too"):
         train(PROSE, corpus="corpus")
 
 
@@ -440,7 +440,7 @@ def test_another_corpus_is_refused_when_a_run_goes_on(here):
     train(None, TINY, corpus="corpus", out="m.safetensors")
     (here / "prose.txt").write_text(PROSE + "more")
     prepare(force=True)
-    with pytest.raises(FormatError, match=r"corpus: want [0-9a-f]{64}, as it began, got [0-9a-f]{64}"):
+    with pytest.raises(FormatError, match=r"corpus: expected [0-9a-f]{64}, as it began, got [0-9a-f]{64}"):
         train(None, TINY, corpus="corpus", out="m.safetensors", resume=True)
 
 
@@ -461,12 +461,14 @@ def test_a_vocabulary_that_is_given(here, capsys):
     capsys.readouterr()
     for extra in (["--level", "char"], ["--vocabulary", "9"]):
         assert _run(["text", "prepare", "few.txt", "--from", "m.safetensors", "--out", "x", *extra]) == 2
-        assert f"want none beside --from, which has its own, got {extra[0]}" in capsys.readouterr().err
+        assert f"expected none beside --from, which has its own, got {extra[0]}" in capsys.readouterr().err
     prepare(["few.txt"], "natural")
-    with pytest.raises(FormatError, match="corpus: want the vocabulary of the model, got another; prepare the text"):
+    with pytest.raises(
+        FormatError, match="corpus: expected the vocabulary of the model, got another; prepare the text"
+    ):
         train(None, None, corpus="natural", model="m.safetensors")
     (here / "few.txt").write_text(few + "Xß")
-    with pytest.raises(FormatError, match="text: want the characters that the model knows, got also 'X', 'ß'"):
+    with pytest.raises(FormatError, match="text: expected the characters that the model knows, got also 'X', 'ß'"):
         prepare(["few.txt"], "y", vocabulary=model.vocabulary)
     assert not list((here / "y").iterdir())
 
@@ -523,7 +525,7 @@ def test_killed_between_any_two_writes_it_goes_on_to_the_same_bits(here, small, 
             except Killed:
                 pass
         if moment > 2 and json.loads((here / "corpus" / FILE).read_text())["state"] != "complete":
-            with pytest.raises(FormatError, match="want a finished corpus, got a part of one"):
+            with pytest.raises(FormatError, match="expected a finished corpus, got a part of one"):
                 open_corpus("corpus")
             with pytest.raises(FileExists, match="corpus: holds a corpus already; go on with --resume"):
                 prepare(level=level)
@@ -549,11 +551,11 @@ def test_what_is_there_is_not_overwritten_unasked(here, small):
         prepare()
     (here / "other.txt").write_text("something else " * 20)
     for options, words in (
-        ({"level": "word"}, "level: want char, as it began, got word"),
-        ({"files": ["other.txt"]}, "text: want the one that was read before"),
-        ({"files": ["other.txt", "prose.txt"]}, "text: want the one that was read before"),
-        ({"files": ["prose.txt", "other.txt"]}, "text: want the one that was read before, .* got another"),
-        ({"vocabulary": Vocabulary("char", sorted(set(PROSE)))}, "from: want None, as it began, got"),
+        ({"level": "word"}, "level: expected char, as it began, got word"),
+        ({"files": ["other.txt"]}, "text: expected the one that was read before"),
+        ({"files": ["other.txt", "prose.txt"]}, "text: expected the one that was read before"),
+        ({"files": ["prose.txt", "other.txt"]}, "text: expected the one that was read before, .* got another"),
+        ({"vocabulary": Vocabulary("char", sorted(set(PROSE)))}, "from: expected None, as it began, got"),
     ):
         with pytest.raises(FormatError, match=words):
             prepare(**options, resume=True)
@@ -579,7 +581,7 @@ def test_files_in_another_order_are_another_text(here, small, monkeypatch):
         patch.setattr(text_work, "write_numbers", stopped_after(2))
         with pytest.raises(Killed):
             prepare(["a", "b", "c"])
-    with pytest.raises(FormatError, match="text: want the one that was read before"):
+    with pytest.raises(FormatError, match="text: expected the one that was read before"):
         prepare(["a", "c", "b"], resume=True)
     same_as_in_memory(prepare(["a", "b", "c"], resume=True), read_texts(["a", "b", "c"]), "char")
 
@@ -601,7 +603,7 @@ def test_a_file_of_tokens_that_is_gone_is_named_when_the_work_goes_on(here, smal
     with pytest.raises(FileNotFoundError, match=r"tokens-00001\.bin"):
         prepare(resume=True)
     (here / "corpus" / "tokens-00001.bin").write_bytes(b"cut")
-    with pytest.raises(FormatError, match=r"tokens-00001\.bin: want \d+ bytes, 2 a token, got 3"):
+    with pytest.raises(FormatError, match=r"tokens-00001\.bin: expected \d+ bytes, 2 a token, got 3"):
         prepare(resume=True)
 
 
@@ -675,40 +677,40 @@ def written(data):
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        (lambda folder: (folder / FILE).unlink(), "want a folder that `gpulstm text prepare` wrote"),
-        (written(b""), "want the description"),
-        (written(b"[]"), "want the description"),
-        (written(b"[" * 100_000), "want the description"),
-        (written(b"\xff\xfe"), "want the description"),
+        (lambda folder: (folder / FILE).unlink(), "expected a folder that `gpulstm text prepare` wrote"),
+        (written(b""), "expected the description"),
+        (written(b"[]"), "expected the description"),
+        (written(b"[" * 100_000), "expected the description"),
+        (written(b"\xff\xfe"), "expected the description"),
         (written(b'{"kind": "gpulstm text corpus", "version": 1}'), "no 'level'"),
-        (change(kind="text"), "kind: want 'gpulstm text corpus', got 'text'"),
-        (change(version=2), "version: want 1, got 2"),
-        (change(level="line"), "level: want one of char, word, bpe, got 'line'"),
-        (change(level=["char"]), "level: want one of char"),
-        (change(state="done"), "state: want one of learning, writing, complete, got 'done'"),
-        (change(state="writing"), "want a finished corpus, got a part of one"),
+        (change(kind="text"), "kind: expected 'gpulstm text corpus', got 'text'"),
+        (change(version=2), "version: expected 1, got 2"),
+        (change(level="line"), "level: expected one of char, word, bpe, got 'line'"),
+        (change(level=["char"]), "level: expected one of char"),
+        (change(state="done"), "state: expected one of learning, writing, complete, got 'done'"),
+        (change(state="writing"), "expected a finished corpus, got a part of one"),
         (change(vocabulary=["b", "a"]), "in the order of their code points"),
-        (change(vocabulary={"a": 1}), "vocabulary: want a list of tokens"),
-        (change(vocabulary=[["a", "b"]]), "want at least one token, and no empty one"),
-        (change(level="bpe"), "vocabulary: want pairs of tokens"),
-        (change(dtype="uint32"), "dtype: want uint16 for a vocabulary of 29, got 'uint32'"),
-        (change(dtype="O"), "dtype: want uint16"),
-        (change(tokens=7), "tokens: want 2640, those of all files, got 7"),
-        (change(shards=[{"tokens": 2640, "sha256": "0" * 63}]), "sha256: want 64 hexadecimal digits"),
-        (change(shards=[{"tokens": -1, "sha256": "0" * 64}]), "tokens: want a whole number from 0 up, got -1"),
-        (change(shards=[{"tokens": True, "sha256": "0" * 64}]), "tokens: want a whole number from 0 up, got True"),
-        (change(shards=[{"tokens": 10**30, "sha256": "0" * 64}] * 27, tokens=27 * 10**30), "want .* bytes, 2 a to"),
-        (change(shards=3), "want the description"),
-        (change(shards=[], tokens=0), "state: want a vocabulary and a file for every stretch"),
-        (change(shards=[], stretches=[], tokens=0), "want at least 11 tokens"),
-        (change(stretches=[{"characters": 3, "sha256": 7}]), "sha256: want 64 hexadecimal digits"),
-        (change(stretches=None), "want the description"),
-        (change(limit="many"), "limit: want a whole number"),
-        (without("vocabulary"), "state: want a vocabulary"),
+        (change(vocabulary={"a": 1}), "vocabulary: expected a list of tokens"),
+        (change(vocabulary=[["a", "b"]]), "expected at least one token, and no empty one"),
+        (change(level="bpe"), "vocabulary: expected pairs of tokens"),
+        (change(dtype="uint32"), "dtype: expected uint16 for a vocabulary of 29, got 'uint32'"),
+        (change(dtype="O"), "dtype: expected uint16"),
+        (change(tokens=7), "tokens: expected 2640, those of all files, got 7"),
+        (change(shards=[{"tokens": 2640, "sha256": "0" * 63}]), "sha256: expected 64 hexadecimal digits"),
+        (change(shards=[{"tokens": -1, "sha256": "0" * 64}]), "tokens: expected a whole number from 0 up, got -1"),
+        (change(shards=[{"tokens": True, "sha256": "0" * 64}]), "tokens: expected a whole number from 0 up, got True"),
+        (change(shards=[{"tokens": 10**30, "sha256": "0" * 64}] * 27, tokens=27 * 10**30), "expected .* bytes, 2 a to"),
+        (change(shards=3), "expected the description"),
+        (change(shards=[], tokens=0), "state: expected a vocabulary and a file for every stretch"),
+        (change(shards=[], stretches=[], tokens=0), "expected at least 11 tokens"),
+        (change(stretches=[{"characters": 3, "sha256": 7}]), "sha256: expected 64 hexadecimal digits"),
+        (change(stretches=None), "expected the description"),
+        (change(limit="many"), "limit: expected a whole number"),
+        (without("vocabulary"), "state: expected a vocabulary"),
         (without("shards"), "no 'shards'"),
         (
             lambda folder: (folder / "tokens-00000.bin").write_bytes(b"\0" * 201),
-            r"tokens-00000\.bin: want \d+ bytes, 2 a",
+            r"tokens-00000\.bin: expected \d+ bytes, 2 a",
         ),
         (lambda folder: (folder / "tokens-00003.bin").unlink(), "tokens-00003.bin"),
     ],
@@ -729,10 +731,10 @@ def test_numbers_out_of_the_vocabulary_are_found_as_they_are_read(here, small):
     corpus = open_corpus("corpus")
     corpus.train[:300]
     with pytest.raises(
-        FormatError, match=r"tokens-00004\.bin: want numbers below 29, the size of the vocabulary, got 29"
+        FormatError, match=r"tokens-00004\.bin: expected numbers below 29, the size of the vocabulary, got 29"
     ):
         corpus.train[:]
-    with pytest.raises(FormatError, match=r"tokens-00004\.bin: want numbers below 29"):
+    with pytest.raises(FormatError, match=r"tokens-00004\.bin: expected numbers below 29"):
         train(None, replace(TINY, steps=80), corpus="corpus")
 
 
@@ -741,7 +743,7 @@ def test_a_file_that_is_cut_off_while_it_is_read_from(here, small):
     with (here / "corpus" / "tokens-00002.bin").open("r+b") as file:
         file.truncate(20)
     with pytest.raises(
-        FormatError, match=r"tokens-00002\.bin: want \d+ tokens from token 0 on, got 10: it was cut off"
+        FormatError, match=r"tokens-00002\.bin: expected \d+ tokens from token 0 on, got 10: it was cut off"
     ):
         corpus.train[:]
 
@@ -761,7 +763,7 @@ def test_slices_of_tokens(here, small):
         np.testing.assert_array_equal(corpus.train[part], whole[part])
     np.testing.assert_array_equal(corpus.train.part(100, 300)[50:170], whole[150:270])
     for bad in (3, slice(0, 9, 2), [1, 2]):
-        with pytest.raises(DTypeError, match="tokens: want a slice of neighbours"):
+        with pytest.raises(DTypeError, match="tokens: expected a slice of neighbours"):
             corpus.train[bad]
 
 
@@ -777,14 +779,14 @@ def test_the_type_of_the_numbers(here, size, dtype):
 
 def test_arguments_of_another_kind_are_named(here):
     for options, error, words in (
-        ({"files": "prose.txt"}, DTypeError, "files: want a list of files, got str"),
-        ({"files": []}, ShapeError, "files: want at least one"),
-        ({"files": ["-", "-"]}, ShapeError, r"files: want .* standard input \(-\) once"),
-        ({"files": [3]}, DTypeError, "files: want a text or a pathlib.Path"),
-        ({"level": "line"}, ShapeError, "level: want 'char' or 'word' or 'bpe', got 'line'"),
-        ({"level": "word", "vocabulary": 1}, ShapeError, "vocabulary: want a whole number from 2 up, got 1"),
-        ({"level": "bpe", "vocabulary": 255}, ShapeError, "vocabulary: want a whole number from 256 up, got 255"),
-        ({"encoding": "klingon"}, FormatError, "encoding: want e.g. utf-8"),
+        ({"files": "prose.txt"}, DTypeError, "files: expected a list of files, got str"),
+        ({"files": []}, ShapeError, "files: expected at least one"),
+        ({"files": ["-", "-"]}, ShapeError, r"files: expected .* standard input \(-\) once"),
+        ({"files": [3]}, DTypeError, "files: expected a text or a pathlib.Path"),
+        ({"level": "line"}, ShapeError, "level: expected 'char' or 'word' or 'bpe', got 'line'"),
+        ({"level": "word", "vocabulary": 1}, ShapeError, "vocabulary: expected a whole number from 2 up, got 1"),
+        ({"level": "bpe", "vocabulary": 255}, ShapeError, "vocabulary: expected a whole number from 256 up, got 255"),
+        ({"encoding": "klingon"}, FormatError, "encoding: expected e.g. utf-8"),
         ({"files": ["none.txt"]}, OSError, "none.txt"),
         ({"out": "no/such/folder"}, OSError, "no/such"),
     ):

@@ -56,7 +56,7 @@ def test_characters_are_numbered_by_code_point():
     assert vocabulary.encode("oh \U0001f600").tolist() == [4, 2, 0, 6]
     assert vocabulary.encode("").tolist() == []
     assert vocabulary.decode([2, 1, 3, 3, 4]) == "hello"
-    with pytest.raises(FormatError, match=r"want characters of the vocabulary, got '\\x00', 'X'"):
+    with pytest.raises(FormatError, match=r"expected characters of the vocabulary, got '\\x00', 'X'"):
         vocabulary.encode("eX\0X")
 
 
@@ -78,7 +78,7 @@ def test_the_last_tenth_is_held_out():
 
 @pytest.mark.parametrize("text", ["a", "short", "0123456789"])
 def test_a_text_too_short_to_hold_out_is_refused(text):
-    with pytest.raises(FormatError, match="corpus: want at least 11 tokens"):
+    with pytest.raises(FormatError, match="corpus: expected at least 11 tokens"):
         Corpus.of(text)
 
 
@@ -101,7 +101,7 @@ def test_files_are_read_as_utf8_and_joined_by_a_blank_line(tmp_path):
 )
 def test_what_is_no_text_is_refused(tmp_path, data, what):
     (tmp_path / "file").write_bytes(data)
-    with pytest.raises(FormatError, match=f"file: want .*{what}"):
+    with pytest.raises(FormatError, match=f"file: expected .*{what}"):
         read_texts([tmp_path / "file"])
 
 
@@ -140,12 +140,16 @@ def test_tokens_come_as_often_as_the_options_say(options, want):
 
 def test_what_cannot_be_sampled_from_is_named(model):
     for args, options, message in (
-        (("m.safetensors",), {}, r"model: want a TextModel, got 'm.safetensors'; read a file with load_model\(path\)"),
-        ((model, 3), {}, "prompt: want a string, got int"),
-        ((model, "It", 2.5), {}, "length: want a whole number, got 2.5"),
-        ((model, "It", True), {}, "length: want a whole number, got True"),
-        ((model, "It"), {"top_k": 1.5}, "top_k: want a whole number, got 1.5"),
-        ((model, "It"), {"seed": "a"}, "seed: want a whole number, got 'a'"),
+        (
+            ("m.safetensors",),
+            {},
+            r"model: expected a TextModel, got 'm.safetensors'; read a file with load_model\(path\)",
+        ),
+        ((model, 3), {}, "prompt: expected a string, got int"),
+        ((model, "It", 2.5), {}, "length: expected a whole number, got 2.5"),
+        ((model, "It", True), {}, "length: expected a whole number, got True"),
+        ((model, "It"), {"top_k": 1.5}, "top_k: expected a whole number, got 1.5"),
+        ((model, "It"), {"seed": "a"}, "seed: expected a whole number, got 'a'"),
     ):
         with pytest.raises(DTypeError, match=message):
             sample(*args, **options)
@@ -160,13 +164,13 @@ def test_an_impossible_token_is_never_chosen():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1.0}, "temperature: want a number from 0 up, got -1.0"),
-        ({"temperature": math.nan}, "temperature: want a number from 0 up, got nan"),
-        ({"top_k": 0}, "top_k: want 1 or more, got 0"),
-        ({"top_p": 0.0}, "top_p: want a share above 0 and at most 1, got 0.0"),
-        ({"top_p": 1.5}, "top_p: want a share above 0 and at most 1, got 1.5"),
-        ({"length": -1}, "length: want 0 or more tokens, got -1"),
-        ({"seed": -1}, "seed: want 0 or more, got -1"),
+        ({"temperature": -1.0}, "temperature: expected a number from 0 up, got -1.0"),
+        ({"temperature": math.nan}, "temperature: expected a number from 0 up, got nan"),
+        ({"top_k": 0}, "top_k: expected 1 or more, got 0"),
+        ({"top_p": 0.0}, "top_p: expected a share above 0 and at most 1, got 0.0"),
+        ({"top_p": 1.5}, "top_p: expected a share above 0 and at most 1, got 1.5"),
+        ({"length": -1}, "length: expected 0 or more tokens, got -1"),
+        ({"seed": -1}, "seed: expected 0 or more, got -1"),
     ],
 )
 def test_sampling_options_out_of_range_are_refused_at_once(model, options, message):
@@ -222,7 +226,7 @@ def test_sampling_on_a_device(device, model):
 
 
 def test_a_prompt_of_unseen_characters_names_them(model):
-    with pytest.raises(FormatError, match="prompt: want characters the model has seen, got 'X', 'ß', '漢'"):
+    with pytest.raises(FormatError, match="prompt: expected characters the model has seen, got 'X', 'ß', '漢'"):
         sample(model, "It ßX漢X")
 
 
@@ -264,36 +268,36 @@ def changed(file, change):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h, a: h.update(kind="checkpoint"), "want a gpulstm text model, got checkpoint"),
-        (lambda h, a: h.update(version=2), "want version 1 of a gpulstm text model, got 2"),
+        (lambda h, a: h.update(kind="checkpoint"), "expected a gpulstm text model, got checkpoint"),
+        (lambda h, a: h.update(version=2), "expected version 1 of a gpulstm text model, got 2"),
         (lambda h, a: h.pop("config"), "no 'config'"),
         (lambda h, a: h["config"].pop("hidden"), "no 'hidden'"),
-        (lambda h, a: h.update(config=[]), "want a gpulstm text model"),
-        (lambda h, a: h["config"].update(hidden=10**12), "want .* got"),
+        (lambda h, a: h.update(config=[]), "expected a gpulstm text model"),
+        (lambda h, a: h["config"].update(hidden=10**12), "expected .* got"),
         (
             lambda h, a: h["config"].update(layers=10**12),
-            "arrays: want 4000000000003 for 1000000000000 layers, got 11",
+            "arrays: expected 4000000000003 for 1000000000000 layers, got 11",
         ),
-        (lambda h, a: h["config"].update(embedding="3"), "embedding: want an integer from 1 up, got '3'"),
-        (lambda h, a: h["config"].update(hidden=True), "hidden: want an integer from 1 up, got True"),
-        (lambda h, a: h["config"].update(hidden=-5), "hidden: want an integer from 1 up, got -5"),
-        (lambda h, a: h["config"].update(dropout=7), "dropout: want a number from 0 to 1, got 7"),
-        (lambda h, a: h.update(level="sentence"), "level: want one of char, word"),
-        (lambda h, a: h.update(vocabulary=None), "want a gpulstm text model"),
-        (lambda h, a: h.update(vocabulary=h["vocabulary"][:-1]), "embedding.weight: want"),
-        (lambda h, a: h.update(vocabulary=["a"] * len(h["vocabulary"])), "want different tokens"),
+        (lambda h, a: h["config"].update(embedding="3"), "embedding: expected an integer from 1 up, got '3'"),
+        (lambda h, a: h["config"].update(hidden=True), "hidden: expected an integer from 1 up, got True"),
+        (lambda h, a: h["config"].update(hidden=-5), "hidden: expected an integer from 1 up, got -5"),
+        (lambda h, a: h["config"].update(dropout=7), "dropout: expected a number from 0 to 1, got 7"),
+        (lambda h, a: h.update(level="sentence"), "level: expected one of char, word"),
+        (lambda h, a: h.update(vocabulary=None), "expected a gpulstm text model"),
+        (lambda h, a: h.update(vocabulary=h["vocabulary"][:-1]), "embedding.weight: expected"),
+        (lambda h, a: h.update(vocabulary=["a"] * len(h["vocabulary"])), "expected different tokens"),
         (lambda h, a: h["vocabulary"].reverse(), "in the order of their code points"),
-        (lambda h, a: a.pop("linear.bias"), "arrays: want 11 for 2 layers, got 10"),
+        (lambda h, a: a.pop("linear.bias"), "arrays: expected 11 for 2 layers, got 10"),
         (
             lambda h, a: a.update({"lstm.weight_hh_l1": a["lstm.weight_hh_l1"].T.copy()}),
-            "lstm.weight_hh_l1: want",
+            "lstm.weight_hh_l1: expected",
         ),
         (
             lambda h, a: a.update({"linear.bias": a["linear.bias"].astype(np.float64)}),
-            "arrays: want one dtype",
+            "arrays: expected one dtype",
         ),
-        (lambda h, a: a["linear.bias"].fill(np.nan), "linear.bias: want finite numbers"),
-        (lambda h, a: a.update({n: v.astype(np.int32) for n, v in a.items()}), "dtype: want float32"),
+        (lambda h, a: a["linear.bias"].fill(np.nan), "linear.bias: expected finite numbers"),
+        (lambda h, a: a.update({n: v.astype(np.int32) for n, v in a.items()}), "dtype: expected float32"),
     ],
 )
 def test_headers_that_do_not_fit_are_refused(file, change, message):
@@ -318,7 +322,7 @@ def test_damaged_and_foreign_files_are_refused(file, tmp_path):
         with pytest.raises(FormatError):
             load_model(file)
     save_arrays(file, {"a": np.zeros(3)})
-    with pytest.raises(FormatError, match="want a gpulstm text model, got a safetensors file of something else"):
+    with pytest.raises(FormatError, match="expected a gpulstm text model, got a safetensors file of something else"):
         load_model(file)
 
 
@@ -389,11 +393,11 @@ def test_training_by_words(tmp_path):
 
 def test_settings_of_another_kind_are_refused_and_numpys_numbers_are_numbers():
     for options, message in (
-        ({"hidden": 2.5}, "hidden: want a whole number, got 2.5"),
-        ({"steps": True}, "steps: want a whole number, got True"),
-        ({"patience": "3"}, "patience: want a whole number, got '3'"),
-        ({"lr": "high"}, "lr: want a number, got 'high'"),
-        ({"level": 3}, "level: want a string, got 3"),
+        ({"hidden": 2.5}, "hidden: expected a whole number, got 2.5"),
+        ({"steps": True}, "steps: expected a whole number, got True"),
+        ({"patience": "3"}, "patience: expected a whole number, got '3'"),
+        ({"lr": "high"}, "lr: expected a number, got 'high'"),
+        ({"level": 3}, "level: expected a string, got 3"),
     ):
         with pytest.raises(DTypeError, match=message):
             lab.Settings(**options)
@@ -404,16 +408,16 @@ def test_settings_of_another_kind_are_refused_and_numpys_numbers_are_numbers():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"level": "line"}, "level: want one of char, word, bpe, got 'line'"),
-        ({"vocabulary": 1}, "vocabulary: want at least 2"),
-        ({"hidden": 0}, "hidden: want at least 1, got 0"),
-        ({"patience": 0}, "patience: want at least 1"),
-        ({"warmup": -1}, "warmup: want 0 or more"),
-        ({"seed": -1}, "seed: want 0 or more"),
-        ({"lr": 0.0}, "lr: want a number above 0"),
-        ({"clip": math.inf}, "clip: want a number above 0"),
-        ({"lr": math.nan}, "lr: want a number above 0"),
-        ({"dropout": 1.0}, "dropout: want 0 <= dropout < 1"),
+        ({"level": "line"}, "level: expected one of char, word, bpe, got 'line'"),
+        ({"vocabulary": 1}, "vocabulary: expected at least 2"),
+        ({"hidden": 0}, "hidden: expected at least 1, got 0"),
+        ({"patience": 0}, "patience: expected at least 1"),
+        ({"warmup": -1}, "warmup: expected 0 or more"),
+        ({"seed": -1}, "seed: expected 0 or more"),
+        ({"lr": 0.0}, "lr: expected a number above 0"),
+        ({"clip": math.inf}, "clip: expected a number above 0"),
+        ({"lr": math.nan}, "lr: expected a number above 0"),
+        ({"dropout": 1.0}, "dropout: expected 0 <= dropout < 1"),
     ],
 )
 def test_settings_out_of_range_are_refused(options, message):
@@ -423,7 +427,7 @@ def test_settings_out_of_range_are_refused(options, message):
 
 def test_a_text_shorter_than_its_windows_is_refused():
     with pytest.raises(
-        FormatError, match="want at least 2,049 tokens to train on, for 32 streams of 64, got 90; give more"
+        FormatError, match="expected at least 2,049 tokens to train on, for 32 streams of 64, got 90; give more"
     ):
         lab.train("0123456789" * 10, device="cpu", progress=False)
 

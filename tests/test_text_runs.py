@@ -135,7 +135,7 @@ def test_an_interrupted_run_is_finished_work_too(here, monkeypatch):
 
 def test_one_file_under_two_names_is_refused(here, capsys):
     for files in ({"out": "a", "log": "a"}, {"out": "a.x", "log": "a.checkpoint.x"}, {"log": "a.png", "plot": "a.png"}):
-        with pytest.raises(FormatError, match="want a file of its own"):
+        with pytest.raises(FormatError, match="expected a file of its own"):
             train(**files)
     assert command("prose.txt", "--out", "m.safetensors", "--log", "m.checkpoint.safetensors") == 2
     assert command("prose.txt", "--out", "m.safetensors", "--from", "x", "--log", "x") == 2
@@ -165,7 +165,9 @@ def test_resuming_a_finished_run_with_nothing_left_to_do_changes_nothing(finishe
     assert "nothing is left to do: give more --steps" in capsys.readouterr().out
     assert contents(finished) == before
     assert command("prose.txt", "--out", "m.safetensors", "--steps", "7", "--resume") == 2
-    assert "steps: want at least 8, which m.checkpoint.safetensors has done already, got 7" in capsys.readouterr().err
+    assert (
+        "steps: expected at least 8, which m.checkpoint.safetensors has done already, got 7" in capsys.readouterr().err
+    )
     assert contents(finished) == before
 
 
@@ -177,7 +179,9 @@ def test_a_resumed_run_has_the_options_it_began_with(finished, capsys):
     assert model_facts("m.safetensors")["steps"] == 12
     (finished / "m.checkpoint.safetensors").unlink()
     checkpoint.save("m.checkpoint.safetensors", {"about": {}})
-    with pytest.raises(FormatError, match=r"m.checkpoint.safetensors: want the checkpoint of a run of the text lab"):
+    with pytest.raises(
+        FormatError, match=r"m.checkpoint.safetensors: expected the checkpoint of a run of the text lab"
+    ):
         train(settings=None, out="m.safetensors", resume=True)
 
 
@@ -197,14 +201,14 @@ def test_what_decides_the_result_is_refused_by_name(finished, capsys):
     with pytest.raises(FormatError) as error:
         train(OTHER, replace(TINY, hidden=9, lr=0.03), out="m.safetensors", resume=True)
     for words in (
-        "corpus: want",
+        "corpus: expected",
         "give the one it began with, or train a model on another with --from",
-        "hidden: want 8, as it began, got 9",
-        "lr: want 0.02, as it began, got 0.03",
+        "hidden: expected 8, as it began, got 9",
+        "lr: expected 0.02, as it began, got 0.03",
     ):
         assert words in str(error.value)
     assert command("prose.txt", "--out", "m.safetensors", "--resume", "--seed", "4") == 2
-    assert "seed: want 0, as it began, got 4" in capsys.readouterr().err
+    assert "seed: expected 0, as it began, got 4" in capsys.readouterr().err
     assert contents(finished) == before
 
 
@@ -324,7 +328,7 @@ def test_resuming_needs_the_model_that_a_run_began_from_no_more(finished, monkey
     assert with_it.vocabulary.tokens == lab.load_model("m.safetensors", "cpu").vocabulary.tokens
     train(few, settings, model="m.safetensors", out="m.safetensors", force=True)
     with pytest.raises(
-        FormatError, match=r"from: want .*; from is the model it began from: leave --from \(model=\) out"
+        FormatError, match=r"from: expected .*; from is the model it began from: leave --from \(model=\) out"
     ):
         train(few, longer, model="m.safetensors", out="m.safetensors", resume=True)
     assert bits(train(few, longer, out="m.safetensors", resume=True)) == bits(with_it)
@@ -358,11 +362,11 @@ def test_a_run_from_a_model_is_resumed_from_its_checkpoint(finished, monkeypatch
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--hidden", "9"], "hidden: want 8, as the model has, got 9"),
-        (["--layers", "2", "--embedding", "5"], "embedding: want 4, as the model has, got 5; layers: want 1"),
-        (["--level", "word"], "level: want char, as the model has, got word"),
-        (["--dtype", "float64"], "dtype: want float32, as the model has, got float64"),
-        (["--vocabulary", "50"], "vocabulary: want --level word"),
+        (["--hidden", "9"], "hidden: expected 8, as the model has, got 9"),
+        (["--layers", "2", "--embedding", "5"], "embedding: expected 4, as the model has, got 5; layers: expected 1"),
+        (["--level", "word"], "level: expected char, as the model has, got word"),
+        (["--dtype", "float64"], "dtype: expected float32, as the model has, got float64"),
+        (["--vocabulary", "50"], "vocabulary: expected --level word"),
     ],
 )
 def test_options_that_contradict_the_model_are_refused(finished, options, words, capsys):
@@ -373,7 +377,7 @@ def test_options_that_contradict_the_model_are_refused(finished, options, words,
 
 
 def test_characters_that_the_model_does_not_know_are_named(finished):
-    with pytest.raises(FormatError, match="text: want the characters that the model knows, got also 'X', 'ß'"):
+    with pytest.raises(FormatError, match="text: expected the characters that the model knows, got also 'X', 'ß'"):
         train(OTHER + "Xß", None, model="m.safetensors")
 
 
@@ -389,31 +393,31 @@ def test_words_that_the_model_does_not_know_are_unknown_and_counted(here):
 def test_a_model_with_nan_says_so(finished):
     model = lab.load_model("m.safetensors", "cpu")
     model.linear.bias.data[0] = np.nan
-    with pytest.raises(NotFinite, match=r"linear\.bias: want finite numbers"):
+    with pytest.raises(NotFinite, match=r"linear\.bias: expected finite numbers"):
         lab.sample(model, "It")
-    with pytest.raises(NotFinite, match=r"linear\.bias: want finite numbers"):
+    with pytest.raises(NotFinite, match=r"linear\.bias: expected finite numbers"):
         train(OTHER, None, model=model)
     lab.save_model("nan.safetensors", model)
     for act in (lambda: lab.load_model("nan.safetensors"), lambda: train(OTHER, None, model="nan.safetensors")):
-        with pytest.raises(GpulstmError, match=r"linear\.bias: want finite numbers"):
+        with pytest.raises(GpulstmError, match=r"linear\.bias: expected finite numbers"):
             act()
     model.linear.bias.data[:], model.lstm.bias_ih_l0.data[:] = 0, 10
     for row, weight in ((0, 3e38), (slice(None), -3e38)):  # one logit is infinite; then all are, below zero
         model.linear.weight.data[row] = weight
-        with pytest.raises(NotFinite, match="logits: want finite numbers, got others"), np.errstate(all="ignore"):
+        with pytest.raises(NotFinite, match="logits: expected finite numbers, got others"), np.errstate(all="ignore"):
             list(lab.sample(model, "It", 3))
 
 
 def test_arguments_of_another_kind_are_named():
-    with pytest.raises(DTypeError, match="text: want a string, got list"):
+    with pytest.raises(DTypeError, match="text: expected a string, got list"):
         train(["a"])
-    with pytest.raises(FormatError, match="resume: want out="):
+    with pytest.raises(FormatError, match="resume: expected out="):
         train(resume=True)
-    with pytest.raises(ShapeError, match="hidden: want 8, as the model has, got 256"):
+    with pytest.raises(ShapeError, match="hidden: expected 8, as the model has, got 256"):
         train(settings=lab.Settings(embedding=4), model=train())
-    with pytest.raises(DTypeError, match=r"settings: want Settings\(...\) or None, got {'hidden': 3}"):
+    with pytest.raises(DTypeError, match=r"settings: expected Settings\(...\) or None, got {'hidden': 3}"):
         train(settings={"hidden": 3})
-    with pytest.raises(DTypeError, match="model: want a TextModel, its file or None, got Linear"):
+    with pytest.raises(DTypeError, match="model: expected a TextModel, its file or None, got Linear"):
         train(model=Linear(2, 2))
 
 
@@ -451,7 +455,7 @@ def test_a_checkpoint_is_sampled_and_described_like_a_model(here, monkeypatch, c
     shown = capsys.readouterr().out
     assert "step: 6" in shown and "hidden: 8" in shown and "tokens of level char" in shown
     checkpoint.save("foreign", {"model": {}, "run": {}})
-    with pytest.raises(FormatError, match="foreign: want a gpulstm text model, got "):
+    with pytest.raises(FormatError, match="foreign: expected a gpulstm text model, got "):
         lab.load_model("foreign")
 
 
@@ -475,7 +479,7 @@ def test_an_early_stop_is_told(here, capsys):
 
 def test_an_option_without_use_is_refused(here, capsys):
     assert command("prose.txt", "--vocabulary", "50") == 2
-    assert "vocabulary: want --level word" in capsys.readouterr().err
+    assert "vocabulary: expected --level word" in capsys.readouterr().err
 
 
 def test_no_command_is_printed_that_cannot_work(here, monkeypatch, capsys):

@@ -74,8 +74,8 @@ def numbers():
     return sorted(seen)
 threads.set_num_threads(3)
 threads.connect(library)
-want = [(k, 3) for k in range(3)]
-assert numbers() == want
+expected = [(k, 3) for k in range(3)]
+assert numbers() == expected
 """
 
 
@@ -93,11 +93,11 @@ hosts = [threading.Thread(target=calls) for _ in range(2)]
 for host in hosts: host.start()
 for _ in range(10):
     child = os.fork()
-    if child == 0: os._exit(0 if numbers() == want else 1)
+    if child == 0: os._exit(0 if numbers() == expected else 1)
     assert os.waitpid(child, 0)[1] == 0
 over = True
 for host in hosts: host.join()
-assert numbers() == want
+assert numbers() == expected
 """
     run_python(CALL + code, library)
 
@@ -169,7 +169,7 @@ def test_omp_num_threads(unset, monkeypatch, text, number):
 @pytest.mark.parametrize("n", [0, -1, threads.MOST + 1, 1.5, None])
 def test_another_number_is_refused(n):
     before = gl.get_num_threads()
-    with pytest.raises(ShapeError, match=r"^n: want 1 to 256 threads, got"):
+    with pytest.raises(ShapeError, match=r"^n: expected 1 to 256 threads, got"):
         gl.set_num_threads(n)
     assert gl.get_num_threads() == before
 

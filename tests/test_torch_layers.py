@@ -476,17 +476,17 @@ def test_memory_is_shared_both_ways():
 
 def test_bad_arguments_are_named():
     lstm = gt.LSTM(3, 4)
-    with pytest.raises(gl.ShapeError, match="x: want 3 = input_size"):
+    with pytest.raises(gl.ShapeError, match="x: expected 3 = input_size"):
         lstm(torch.randn(5, 2, 4))
-    with pytest.raises(gl.DTypeError, match="x: want float32"):
+    with pytest.raises(gl.DTypeError, match="x: expected float32"):
         lstm(torch.randn(5, 2, 3).double())
-    with pytest.raises(gl.DTypeError, match=r"x: want a torch\.Tensor, got ndarray"):
+    with pytest.raises(gl.DTypeError, match=r"x: expected a torch\.Tensor, got ndarray"):
         lstm(np.zeros((5, 2, 3), np.float32))
-    with pytest.raises(gl.ShapeError, match="lengths: want"):
+    with pytest.raises(gl.ShapeError, match="lengths: expected"):
         lstm(torch.randn(5, 2, 3), lengths=[9, 1])
-    with pytest.raises(gl.ShapeError, match="lengths: want no lengths"):
+    with pytest.raises(gl.ShapeError, match="lengths: expected no lengths"):
         lstm(pack_padded_sequence(torch.randn(5, 2, 3), torch.tensor([5, 2])), lengths=[5, 2])
-    with pytest.raises(gl.DTypeError, match="dtype: want one of torch's floating types"):
+    with pytest.raises(gl.DTypeError, match="dtype: expected one of torch's floating types"):
         gt.LSTM(3, 4, dtype=torch.int32)
     with pytest.raises(gl.ShapeError, match="hidden_size"):
         gt.LSTM(3, 0)

@@ -163,7 +163,7 @@ def test_evaluation_carries_the_state_counts_tokens_and_drops_nothing():
     assert got == pytest.approx(want / count, rel=1e-5)
     assert trainer.model.training
     assert trainer.evaluate(list(validation)[:1]) != pytest.approx(got, rel=1e-3)
-    with pytest.raises(ShapeError, match="validation: want at least one token"):
+    with pytest.raises(ShapeError, match="validation: expected at least one token"):
         trainer.evaluate([])
 
 
@@ -286,7 +286,7 @@ def test_resuming_on_another_device(tmp_path, device):
 def test_notes_must_be_the_same(tmp_path):
     file = tmp_path / "run.safetensors"
     fit(new_run(), steps=4, checkpoint=file, notes={"hidden": 6, "corpus": "abc"})
-    with pytest.raises(FormatError, match=r"run.safetensors: .*: hidden: want 6, as it began, got 7"):
+    with pytest.raises(FormatError, match=r"run.safetensors: .*: hidden: expected 6, as it began, got 7"):
         fit(new_run(), steps=8, checkpoint=file, notes={"hidden": 7, "corpus": "abc"}, resume=True)
 
 
@@ -305,13 +305,13 @@ def test_checkpoints_of_other_models_and_other_files_are_refused(tmp_path):
         {"model": [1]},
     ):
         checkpoint.save(file, tree | damage)
-        with pytest.raises(FormatError, match=r"run.safetensors: want a checkpoint of this run: "):
+        with pytest.raises(FormatError, match=r"run.safetensors: expected a checkpoint of this run: "):
             fit(new_run(), checkpoint=file, resume=True)
     from gpulstm.io.files import save_arrays
 
     for metadata in ({}, {"gpulstm": "{"}, {"gpulstm": '{"kind": "text model"}'}, {"gpulstm": "[]"}):
         save_arrays(file, {"a": np.zeros(1)}, metadata)
-        with pytest.raises(FormatError, match="want a gpulstm checkpoint"):
+        with pytest.raises(FormatError, match="expected a gpulstm checkpoint"):
             fit(new_run(), checkpoint=file, resume=True)
 
 
@@ -412,7 +412,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
         model.lstm.bias_hh_l0.data[0] = math.inf
         return forecast_loss(model, batch, state)
 
-    message = r"lstm\.bias_hh_l0: want finite numbers, got others after step 4; no checkpoint was written"
+    message = r"lstm\.bias_hh_l0: expected finite numbers, got others after step 4; no checkpoint was written"
     with pytest.raises(NotFinite, match=message):
         fit(new_run(loss=loss), checkpoint=file)
     assert not file.exists()
@@ -421,7 +421,7 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path):
 def test_a_validation_loss_that_is_not_finite_stops_the_run():
     trainer, batches, validation = new_run()
     broken = [(x, y * math.nan) for x, y in validation]
-    with pytest.raises(NotFinite, match="validation loss: want a finite number, got nan in batch 1, at step 6"):
+    with pytest.raises(NotFinite, match="validation loss: expected a finite number, got nan in batch 1, at step 6"):
         fit((trainer, batches, broken))
 
 
@@ -452,7 +452,7 @@ def test_a_plateau_schedule_goes_by_the_validation_loss():
     records = fit((trainer, batches, validation), 24)
     assert {r["step"]: r["lr"] for r in records if r["val_loss"]} == {6: 0.02, 12: 0.02, 18: 0.02, 24: 0.01}
     trainer, batches, _ = new_run(make_schedule=plateau)
-    with pytest.raises(ShapeError, match="ReduceLROnPlateau needs the validation loss: want validation"):
+    with pytest.raises(ShapeError, match="ReduceLROnPlateau needs the validation loss: expected validation"):
         trainer.fit(batches, 3, **PLAN)
 
 
@@ -473,15 +473,15 @@ def test_gradients_are_clipped_by_norm_and_by_value():
 @pytest.mark.parametrize("name", ["steps", "validate_every", "checkpoint_every", "log_every", "patience"])
 def test_counts_below_one_are_refused(name):
     trainer, batches, validation = new_run()
-    with pytest.raises(ShapeError, match=f"{name}: want at least 1, got 0"):
+    with pytest.raises(ShapeError, match=f"{name}: expected at least 1, got 0"):
         trainer.fit(batches, **{"steps": 3, "validation": validation, name: 0})
 
 
 def test_no_batches_are_refused():
     trainer, batches, _ = new_run()
-    with pytest.raises(ShapeError, match="batches: want at least one in every pass over them, got none"):
+    with pytest.raises(ShapeError, match="batches: expected at least one in every pass over them, got none"):
         trainer.fit([], 3, progress=False)
-    with pytest.raises(ShapeError, match="batches: want at least one"):
+    with pytest.raises(ShapeError, match="batches: expected at least one"):
         trainer.fit(iter(list(batches)), 100, progress=False)  # a second pass over it gives nothing
 
 

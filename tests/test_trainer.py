@@ -110,7 +110,7 @@ def test_the_default_count_is_what_the_loss_averages_over(batch, want):
     ("batch", "message"),
     [
         ({"ids": PADDED, "classes": LENGTHS}, "got a dict of 'ids', 'classes'; give .*tokens="),
-        ({"label": LENGTHS, "labels": LENGTHS}, "want one target, got 'label' and 'labels'"),
+        ({"label": LENGTHS, "labels": LENGTHS}, "expected one target, got 'label' and 'labels'"),
         ("text", "got str; give .*tokens="),
         ((), "got tuple"),
         (None, "got NoneType"),
@@ -187,8 +187,8 @@ def test_ragged_sequences_count_one_a_label_whatever_their_padding():
         (lambda batch: None, DTypeError, "returns a number, got None"),
         (lambda batch: math.nan, ShapeError, "from 0 up, got nan"),
         (lambda batch: np.float32(-1), ShapeError, "from 0 up, got -1"),
-        (lambda batch: gl.tensor(0.0), ShapeError, "want at least one item for the loss"),
-        (lambda batch: 0, ShapeError, "want at least one item for the loss"),
+        (lambda batch: gl.tensor(0.0), ShapeError, "expected at least one item for the loss"),
+        (lambda batch: 0, ShapeError, "expected at least one item for the loss"),
     ],
 )
 def test_counts_that_are_none_are_refused(tokens, error, message):
@@ -199,7 +199,7 @@ def test_counts_that_are_none_are_refused(tokens, error, message):
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        (3, "batches: want an iterable of batches.*got int"),
+        (3, "batches: expected an iterable of batches.*got int"),
         ("text", "got str"),
         ({"x": 1}, "got a dict; put a batch into a list"),
         (None, "got NoneType"),
@@ -229,7 +229,7 @@ def test_a_len_that_is_too_small_is_named():
         def __len__(self):
             return 1
 
-    with pytest.raises(ShapeError, match=r"batches: want 1 in a pass, as their len\(\) tells, got more"):
+    with pytest.raises(ShapeError, match=r"batches: expected 1 in a pass, as their len\(\) tells, got more"):
         line_trainer().fit(Liar([line_data(), line_data()]), 5, progress=False)
 
 
@@ -259,7 +259,7 @@ def returning(make):
 def test_what_is_no_loss_and_state_is_named(make, error, message):
     trainer = line_trainer(returning(make))
     before = bits(trainer)
-    with pytest.raises(error, match=rf"loss: want \(loss, state\).*{message}"):
+    with pytest.raises(error, match=rf"loss: expected \(loss, state\).*{message}"):
         trainer.fit([line_data()], 2, progress=False)
     assert bits(trainer) == before
     if error is not TapeError:
@@ -288,9 +288,9 @@ def test_a_failed_evaluation_leaves_every_mode_as_it_was():
 
 def test_evaluation_of_nothing_and_of_nan():
     trainer, (x, y) = line_trainer(), line_data()
-    with pytest.raises(ShapeError, match="want at least one token, got none in 0 batches"):
+    with pytest.raises(ShapeError, match="expected at least one token, got none in 0 batches"):
         trainer.evaluate([])
-    with pytest.raises(NotFinite, match="loss: want a finite number, got nan in batch 2"):
+    with pytest.raises(NotFinite, match="loss: expected a finite number, got nan in batch 2"):
         trainer.evaluate([(x, y), (x, y * np.nan)])
 
 
@@ -303,7 +303,7 @@ def test_a_batch_whose_targets_are_all_ignored_does_not_spoil_the_mean():
     trainer, x = Trainer(model, gl.SGD(model.parameters()), loss), line_data(4)[0]
     good, none = (x, np.array([0, 1, 2, 1])), (x, np.full(4, -100))
     assert trainer.evaluate([good, none]) == trainer.evaluate([good])
-    with pytest.raises(ShapeError, match="want at least one token, got none in 1 batches"):
+    with pytest.raises(ShapeError, match="expected at least one token, got none in 1 batches"):
         trainer.evaluate([none])
 
 
@@ -390,10 +390,10 @@ def test_accuracy_leaves_out_what_fills_a_target_up(batch_first, lengths, kind):
 
 def test_parts_that_cannot_be_used_are_named():
     for options, error, message in (
-        ({"schedule": 3}, DTypeError, "schedule: want e.g. gl.StepLR"),
-        ({"schedule": gl.StepLR}, DTypeError, "schedule: want e.g. gl.StepLR"),
-        ({"clip_norm": -1}, ShapeError, "clip_norm: want a number from 0 up, got -1"),
-        ({"clip_value": "a"}, ShapeError, "clip_value: want a number from 0 up, got 'a'"),
+        ({"schedule": 3}, DTypeError, "schedule: expected e.g. gl.StepLR"),
+        ({"schedule": gl.StepLR}, DTypeError, "schedule: expected e.g. gl.StepLR"),
+        ({"clip_norm": -1}, ShapeError, "clip_norm: expected a number from 0 up, got -1"),
+        ({"clip_value": "a"}, ShapeError, "clip_value: expected a number from 0 up, got 'a'"),
     ):
         with pytest.raises(error, match=message):
             line_trainer(**options)
@@ -401,7 +401,7 @@ def test_parts_that_cannot_be_used_are_named():
 
 @pytest.mark.parametrize("name", ["notes", "about"])
 def test_notes_that_no_checkpoint_could_hold_are_refused_before_any_step(name, tmp_path):
-    with pytest.raises(DTypeError, match=f"{name}: want a dict of JSON values"):
+    with pytest.raises(DTypeError, match=f"{name}: expected a dict of JSON values"):
         line_trainer(lambda *_: 1 / 0).fit(
             [line_data()], 1, checkpoint=tmp_path / "c", progress=False, **{name: {"a": {1}}}
         )
@@ -414,24 +414,24 @@ def test_callbacks_may_answer_with_numpys_booleans():
 
 
 def test_metrics_that_cannot_be_used_are_named():
-    with pytest.raises(ShapeError, match=r"accuracy: want logits \(..., C\) for the target \(3,\)"):
+    with pytest.raises(ShapeError, match=r"accuracy: expected logits \(..., C\) for the target \(3,\)"):
         accuracy(np.zeros((2, 2)), (None, np.zeros(3)))
     for metrics, error, message in (
-        (["accuracy"], DTypeError, "metrics: want a dict of functions, e.g. {'accuracy'"),
-        ({"accuracy": 3}, DTypeError, "metrics: want a dict of functions"),
+        (["accuracy"], DTypeError, "metrics: expected a dict of functions, e.g. {'accuracy'"),
+        ({"accuracy": 3}, DTypeError, "metrics: expected a dict of functions"),
         ({"loss": accuracy}, ShapeError, "got 'loss'"),
         ({"val_x": accuracy}, ShapeError, "got 'val_x'"),
     ):
         with pytest.raises(error, match=message):
             line_trainer(metrics=metrics)
     wrong = line_trainer(metrics={"all": lambda prediction, batch: prediction})
-    with pytest.raises(DTypeError, match=r"metric 'all': want one number for a batch, got shape \(12, 1\)"):
+    with pytest.raises(DTypeError, match=r"metric 'all': expected one number for a batch, got shape \(12, 1\)"):
         wrong.fit([line_data()], 1, progress=False)
 
     def uncalled(model, batch, state):
         return (model.weight * model.weight).sum(), None
 
-    with pytest.raises(DTypeError, match="metrics: want a loss function that calls the model"):
+    with pytest.raises(DTypeError, match="metrics: expected a loss function that calls the model"):
         line_trainer(uncalled, metrics={"one": lambda *_: 1}).fit([line_data()], 1, progress=False)
 
 
@@ -456,29 +456,31 @@ def test_a_metric_that_is_nan_is_shown_and_cannot_decide():
     trainer, data = line_trainer(metrics={"nan": lambda *_: math.nan}), [line_data()]
     (record,) = trainer.fit(data, 1, validation=data, progress=False)
     assert math.isnan(record["nan"]) and math.isnan(record["val_nan"])
-    with pytest.raises(NotFinite, match="val_nan: want a finite number, got nan at step 1; no checkpoint was written"):
+    with pytest.raises(
+        NotFinite, match="val_nan: expected a finite number, got nan at step 1; no checkpoint was written"
+    ):
         trainer.fit(data, 1, validation=data, monitor="val_nan", mode="max", progress=False)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patience": 2}, "patience: want validation batches to compare, got validation=None"),
-        ({"monitor": "val_accuracy", "mode": "max"}, "monitor: want validation batches"),
-        ({"monitor": "accuracy"}, "monitor: want one of val_loss, val_accuracy, got 'accuracy'"),
-        ({"monitor": "val_accuracy", "validation": PAIRS}, "mode: want 'min' or 'max'.*got None"),
-        ({"mode": "best", "validation": PAIRS}, "mode: want 'min' or 'max'"),
-        ({"mode": "max"}, "mode: want validation batches"),
-        ({"resume": True}, "resume: want checkpoint="),
-        ({"checkpoint": "a", "log": "./a"}, "log: want a file of its own"),
-        ({"epochs": 2}, "steps, epochs: want one of them, how long to train, got both"),
-        ({"steps": None}, "steps, epochs: want one of them, how long to train, got neither"),
-        ({"steps": 2.5}, "steps: want a whole number, got 2.5"),
-        ({"steps": True}, "steps: want a whole number, got True"),
-        ({"progress": 3}, "progress: want True, False or a text stream, got 3"),
-        ({"callbacks": [3]}, "callbacks: want gl.train.Callback objects or functions, got 3"),
-        ({"callbacks": [Callback]}, "callbacks: want"),
-        ({"callbacks": 3}, "callbacks: want gl.train.Callback objects or functions, got 3"),
+        ({"patience": 2}, "patience: expected validation batches to compare, got validation=None"),
+        ({"monitor": "val_accuracy", "mode": "max"}, "monitor: expected validation batches"),
+        ({"monitor": "accuracy"}, "monitor: expected one of val_loss, val_accuracy, got 'accuracy'"),
+        ({"monitor": "val_accuracy", "validation": PAIRS}, "mode: expected 'min' or 'max'.*got None"),
+        ({"mode": "best", "validation": PAIRS}, "mode: expected 'min' or 'max'"),
+        ({"mode": "max"}, "mode: expected validation batches"),
+        ({"resume": True}, "resume: expected checkpoint="),
+        ({"checkpoint": "a", "log": "./a"}, "log: expected a file of its own"),
+        ({"epochs": 2}, "steps, epochs: expected one of them, how long to train, got both"),
+        ({"steps": None}, "steps, epochs: expected one of them, how long to train, got neither"),
+        ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
+        ({"steps": True}, "steps: expected a whole number, got True"),
+        ({"progress": 3}, "progress: expected True, False or a text stream, got 3"),
+        ({"callbacks": [3]}, "callbacks: expected gl.train.Callback objects or functions, got 3"),
+        ({"callbacks": [Callback]}, "callbacks: expected"),
+        ({"callbacks": 3}, "callbacks: expected gl.train.Callback objects or functions, got 3"),
     ],
 )
 def test_options_that_would_be_passed_over_are_refused(options, message):
@@ -496,17 +498,17 @@ def test_parts_that_do_not_fit_each_other_are_refused():
     model, other = gl.Linear(2, 1), gl.Linear(2, 1)
     optimizer = gl.SGD(model.parameters())
     for arguments, options, message in (
-        ((None, optimizer, line_loss), {}, "model: want a gl.Module, got None"),
-        ((model, gl.SGD, line_loss), {}, "optimizer: want e.g. gl.Adam"),
-        ((model, gl.SGD(other.parameters()), line_loss), {}, "optimizer: want parameters of the model"),
-        ((model, optimizer, 3), {}, "loss: want a function, got 3"),
-        ((model, optimizer, line_loss), {"tokens": 3}, "tokens: want a function, got 3"),
-        ((model, optimizer, line_loss), {"accumulate": 0}, "accumulate: want a whole number of batches"),
-        ((model, optimizer, line_loss), {"generator": 3}, "generator: want a numpy.random.Generator"),
+        ((None, optimizer, line_loss), {}, "model: expected a gl.Module, got None"),
+        ((model, gl.SGD, line_loss), {}, "optimizer: expected e.g. gl.Adam"),
+        ((model, gl.SGD(other.parameters()), line_loss), {}, "optimizer: expected parameters of the model"),
+        ((model, optimizer, 3), {}, "loss: expected a function, got 3"),
+        ((model, optimizer, line_loss), {"tokens": 3}, "tokens: expected a function, got 3"),
+        ((model, optimizer, line_loss), {"accumulate": 0}, "accumulate: expected a whole number of batches"),
+        ((model, optimizer, line_loss), {"generator": 3}, "generator: expected a numpy.random.Generator"),
         (
             (model, optimizer, line_loss),
             {"schedule": gl.StepLR(gl.SGD(model.parameters()), 3)},
-            "schedule: want one made for this optimizer",
+            "schedule: expected one made for this optimizer",
         ),
     ):
         with pytest.raises(GpulstmError, match=message):
@@ -694,7 +696,7 @@ def test_callbacks_are_called_and_may_end_the_run():
     assert "stopped early, after step 6 of 9 epochs: two are enough; the model of step" in stream.getvalue()
     trainer.fit(PAIRS, 9, log_every=2, callbacks=lambda trainer, record: record["step"] == 4, progress=False)
     assert "<lambda> asked for it" in trainer.stopped
-    with pytest.raises(DTypeError, match="callback <lambda>: want None, True or a reason to stop, got 3"):
+    with pytest.raises(DTypeError, match="callback <lambda>: expected None, True or a reason to stop, got 3"):
         trainer.fit(PAIRS, 3, callbacks=lambda trainer, record: 3, progress=False)
 
 
@@ -809,7 +811,7 @@ def test_a_finished_run_goes_on_to_more_steps_with_the_same_bits(tmp_path):
     file = tmp_path / "run"
     line_run(4, file)
     assert line_run(10, file, resume=True)[0] == line_run(10, tmp_path / "whole")[0]
-    with pytest.raises(ShapeError, match=r"steps: want at least 10, which .*run has done already, got 9"):
+    with pytest.raises(ShapeError, match=r"steps: expected at least 10, which .*run has done already, got 9"):
         line_run(9, file, resume=True)
 
 
@@ -835,19 +837,24 @@ def test_an_early_stop_ends_again_unless_more_is_asked_for(tmp_path):
 def test_what_decides_the_result_must_be_the_same_and_is_named(tmp_path):
     file = tmp_path / "run"
     line_run(2, file, notes={"a": 1, "b": 2, "c": 3})
-    words = "accumulate: want 1, as it began, got 2; b: want 2, as it began, got 5; clip_norm: want None.* got 1.0"
+    words = "accumulate: expected 1, as it began, got 2; b: expected 2, as it began, got 5; clip_norm: .* got 1.0"
     with pytest.raises(FormatError, match=words):
         line_run(4, file, notes={"a": 1, "b": 5, "c": 3}, accumulate=2, clip_norm=1.0, resume=True)
     model = gl.Linear(2, 1)
     for optimizer, schedule, metrics, words in (
-        (gl.SGD(model.parameters(), lr=0.2), None, {}, "optimizer lr: want 0.1, as it began, got 0.2"),
-        (gl.SGD(model.parameters(), lr=0.1, momentum=0.5), None, {}, "optimizer momentum: want 0.0, as it began"),
-        (gl.Adam(model.parameters()), None, {}, "optimizer: want SGD, as it began, got Adam"),
-        (gl.SGD(model.parameters(), lr=0.1), None, {"one": lambda *_: 1}, "metrics: want None, as it began, got one"),
+        (gl.SGD(model.parameters(), lr=0.2), None, {}, "optimizer lr: expected 0.1, as it began, got 0.2"),
+        (gl.SGD(model.parameters(), lr=0.1, momentum=0.5), None, {}, "optimizer momentum: expected 0.0, as it began"),
+        (gl.Adam(model.parameters()), None, {}, "optimizer: expected SGD, as it began, got Adam"),
+        (
+            gl.SGD(model.parameters(), lr=0.1),
+            None,
+            {"one": lambda *_: 1},
+            "metrics: expected None, as it began, got one",
+        ),
         (o := gl.SGD(model.parameters(), lr=0.1), gl.StepLR(o, 9), {}, "it has no schedule"),
     ):
         trainer = Trainer(model, optimizer, line_loss, schedule=schedule, metrics=metrics)
-        with pytest.raises(FormatError, match=f"run: want a checkpoint of this run: .*{words}"):
+        with pytest.raises(FormatError, match=f"run: expected a checkpoint of this run: .*{words}"):
             trainer.fit([line_data()], 4, checkpoint=file, notes={"a": 1, "b": 2, "c": 3}, resume=True, progress=False)
     line_run(4, file, notes={"a": 1, "b": 2, "c": 3}, about={"new": 1}, resume=True)
     assert checkpoint.load(file)["about"] == {"new": 1}

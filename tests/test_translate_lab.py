@@ -270,10 +270,10 @@ def test_byte_pairs_join_to_the_sentence():
 def test_without_tokenizers_and_sacrebleu_the_extra_is_named(plain, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        FormatError, match=r"level: want the library tokenizers .* pip install tokenizers \(of the extra labs\)"
+        FormatError, match=r"level: expected the library tokenizers .* pip install tokenizers \(of the extra labs\)"
     ):
         fitted(level="bpe")
-    with pytest.raises(FormatError, match=r"score: want sacrebleu, .* pip install sacrebleu \(of the extra labs\)"):
+    with pytest.raises(FormatError, match=r"score: expected sacrebleu, .* pip install sacrebleu \(of the extra labs\)"):
         plain.score(NUMBERS, FIGURES)
     assert "BLEU: sacrebleu is not installed" in Report.of(plain, NUMBERS[:3], FIGURES[:3]).lines()
 
@@ -413,25 +413,25 @@ def test_byte_pairs_in_the_estimator(tmp_path):
     for other in ("{}", "no JSON", 5, header["fitted"]["source"].replace("</s>", "<end>")):
         changed = {**header, "fitted": {**header["fitted"], "source": other}}
         save_arrays(tmp_path / "t.safetensors", arrays, {HEADER: json.dumps(changed)})
-        with pytest.raises(FormatError, match=r"t\.safetensors: want a gpulstm translator"):
+        with pytest.raises(FormatError, match=r"t\.safetensors: expected a gpulstm translator"):
             Translator.load(tmp_path / "t.safetensors", "cpu")
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"level": "letter"}, "level: want 'word' or 'bpe', got 'letter'"),
-        ({"vocabulary_size": 3}, "vocabulary_size: want a whole number from 4"),
-        ({"min_count": 0}, "min_count: want a whole number from 1"),
-        ({"min_count": 999}, "min_count: want one that a token of the sentences reaches, got 999"),
+        ({"level": "letter"}, "level: expected 'word' or 'bpe', got 'letter'"),
+        ({"vocabulary_size": 3}, "vocabulary_size: expected a whole number from 4"),
+        ({"min_count": 0}, "min_count: expected a whole number from 1"),
+        ({"min_count": 999}, "min_count: expected one that a token of the sentences reaches, got 999"),
         ({"embedding_size": 0}, "embedding_size"),
         ({"beam_width": 0}, "beam_width"),
         ({"max_length": 0}, "max_length"),
-        ({"max_length": 1, "validation_fraction": 0}, "max_length: want pairs of at most 1 tokens"),
+        ({"max_length": 1, "validation_fraction": 0}, "max_length: expected pairs of at most 1 tokens"),
         ({"label_smoothing": 1.5}, "label_smoothing"),
         ({"length_penalty": -1}, "length_penalty"),
-        ({"lowercase": "yes"}, "lowercase: want True or False"),
-        ({"tied": 1}, "tied: want True or False"),
+        ({"lowercase": "yes"}, "lowercase: expected True or False"),
+        ({"tied": 1}, "tied: expected True or False"),
         ({"hidden_size": 0}, "hidden_size"),
         ({"dropout": 1}, "dropout"),
         ({"random_state": -1}, "random_state"),
@@ -446,16 +446,16 @@ def test_wrong_parameters_are_named(options, words):
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        ("One", ["1"], r"X: want a list of sentences, e.g. \[sentence\], got str"),
-        (None, ["1"], "X: want a list of sentences, got NoneType"),
-        ([], [], "X: want at least one sentence"),
-        (["One", " "], ["1", "2"], r"X\[1\]: want a sentence, got an empty one"),
-        (["One"], [""], r"y\[0\]: want a sentence, got an empty one"),
-        (["One", 2], ["1", "2"], r"X\[1\]: want a sentence, a str, got 2"),
-        (["One", None], ["1", "2"], r"X\[1\]: want a sentence, a str, got None"),
-        (["One"], ["1", "2"], "y: want 1 sentences, one for each in X, got 2"),
-        (np.array([["One"]]), ["1"], r"X: want \(N,\)"),
-        (["One"], None, "y: want a list"),
+        ("One", ["1"], r"X: expected a list of sentences, e.g. \[sentence\], got str"),
+        (None, ["1"], "X: expected a list of sentences, got NoneType"),
+        ([], [], "X: expected at least one sentence"),
+        (["One", " "], ["1", "2"], r"X\[1\]: expected a sentence, got an empty one"),
+        (["One"], [""], r"y\[0\]: expected a sentence, got an empty one"),
+        (["One", 2], ["1", "2"], r"X\[1\]: expected a sentence, a str, got 2"),
+        (["One", None], ["1", "2"], r"X\[1\]: expected a sentence, a str, got None"),
+        (["One"], ["1", "2"], "y: expected 1 sentences, one for each in X, got 2"),
+        (np.array([["One"]]), ["1"], r"X: expected \(N,\)"),
+        (["One"], None, "y: expected a list"),
     ],
 )
 def test_wrong_data_are_named(X, y, words):
@@ -464,13 +464,13 @@ def test_wrong_data_are_named(X, y, words):
 
 
 def test_wrong_calls_are_named(plain):
-    with pytest.raises(NotFitted, match="Translator: want a fitted one"):
+    with pytest.raises(NotFitted, match="Translator: expected a fitted one"):
         Translator().predict(["One"])
     with pytest.raises(ShapeError, match="beam_width"):
         plain.predict(["One"], beam_width=0)
-    with pytest.raises(ShapeError, match=r"source\[0\]: want a sentence, got an empty one"):
+    with pytest.raises(ShapeError, match=r"source\[0\]: expected a sentence, got an empty one"):
         plain.attention(" ")
-    with pytest.raises(ShapeError, match=r"validation\[1\]: want 1 sentences"):
+    with pytest.raises(ShapeError, match=r"validation\[1\]: expected 1 sentences"):
         Translator(**SMALL).fit(NUMBERS, FIGURES, validation=(["a"], ["b", "c"]))
 
 
@@ -515,15 +515,15 @@ def test_pairs_from_two_files_or_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        ("1\n2\n3\n", "x\n", "b: want as many lines as .*a has, 3, a translation each, got 1"),
-        ("1\n", "x\ny\nz\n", "a: want as many lines as .*b has, 3, a translation each, got 1"),
+        ("1\n2\n3\n", "x\n", "b: expected as many lines as .*a has, 3, a translation each, got 1"),
+        ("1\n", "x\ny\nz\n", "a: expected as many lines as .*b has, 3, a translation each, got 1"),
         ("1\n\n3\n \n", "x\ny\n\nw\n", "got empty ones in .*a, line 2, .*b, line 3, .*a, line 4; --skip-empty"),
         ("\n" * 9, "\n" * 9, "line 5 and 4 more"),
-        ("", "", "a: want pairs of sentences, got none"),
-        ("1\tx\n2\n", None, "line 2: want a sentence, a tab and its translation, got 1 cell; for two"),
-        ("1\tx\ty\n", None, "line 1: want a sentence, a tab and its translation, got 3 cells"),
+        ("", "", "a: expected pairs of sentences, got none"),
+        ("1\tx\n2\n", None, "line 2: expected a sentence, a tab and its translation, got 1 cell; for two"),
+        ("1\tx\ty\n", None, "line 1: expected a sentence, a tab and its translation, got 3 cells"),
         ("1\tx\n2\t\n", None, "got empty ones in .*a, line 2"),
-        (b"1\n\xff\n", "x\ny\n", "a: want UTF-8 text, got byte 0xff"),
+        (b"1\n\xff\n", "x\ny\n", "a: expected UTF-8 text, got byte 0xff"),
         (b"1\n\0\n", "x\ny\n", "a zero byte in line 2"),
         (gzip.compress(b"1\n" * 9999, mtime=0)[:-20], "x\n", "as many lines|whole gzip file"),
     ],
@@ -586,7 +586,7 @@ def test_files_of_strangers_are_refused_by_name(tmp_path, plain):
     arrays, metadata = load_arrays(file)
     for what, header, others in broken(json.loads(metadata[HEADER]), arrays):
         save_arrays(file, others, {HEADER: json.dumps(header)})
-        with pytest.raises(FormatError, match=r"t\.safetensors: want") as error:
+        with pytest.raises(FormatError, match=r"t\.safetensors: expected") as error:
             Translator.load(file, "cpu")
         assert "\n" not in str(error.value), what
     file.write_bytes(b"no model")

@@ -117,25 +117,25 @@ def test_the_first_pairs_and_empty_ones(here, capsys):
         (["none.txt", "b.txt"], "none.txt"),
         (["a.txt", "none.txt"], "none.txt"),
         (["."], "."),
-        (["a.txt"], "a.txt, line 1: want a sentence, a tab and its translation, got 1 cell"),
-        (["a.txt", "a.txt"], "target: want another file than source"),
-        (["a.txt", "b.txt", "t.tsv.gz"], "files: want SOURCE and TARGET, or one TSV, got 3 files"),
-        (["a.txt", "short.txt"], "short.txt: want as many lines as a.txt has, 120, a translation each, got 2"),
-        (["short.txt", "b.txt"], "short.txt: want as many lines as b.txt has, 120, a translation each, got 2"),
+        (["a.txt"], "a.txt, line 1: expected a sentence, a tab and its translation, got 1 cell"),
+        (["a.txt", "a.txt"], "target: expected another file than source"),
+        (["a.txt", "b.txt", "t.tsv.gz"], "files: expected SOURCE and TARGET, or one TSV, got 3 files"),
+        (["a.txt", "short.txt"], "short.txt: expected as many lines as a.txt has, 120, a translation each, got 2"),
+        (["short.txt", "b.txt"], "short.txt: expected as many lines as b.txt has, 120, a translation each, got 2"),
         (["a.txt", "gaps.txt"], "got empty ones in gaps.txt, line 2, gaps.txt, line 4; --skip-empty"),
-        (["empty.txt"], "empty.txt: want pairs of sentences, got none"),
-        (["empty.txt", "b.txt"], "empty.txt: want as many lines"),
-        (["latin.txt", "b.txt"], "latin.txt: want UTF-8 text, got byte 0xfc"),
-        (["zero.txt", "b.txt"], "zero.txt: want UTF-8 text, got binary data"),
-        (["cut.tsv.gz"], "cut.tsv.gz: want a whole gzip file"),
-        (["columns.tsv"], "columns.tsv, line 2: want a sentence, a tab and its translation, got 3 cells"),
-        (["a.txt", "b.txt", "--encoding", "klingon"], "encoding: want e.g. utf-8"),
+        (["empty.txt"], "empty.txt: expected pairs of sentences, got none"),
+        (["empty.txt", "b.txt"], "empty.txt: expected as many lines"),
+        (["latin.txt", "b.txt"], "latin.txt: expected UTF-8 text, got byte 0xfc"),
+        (["zero.txt", "b.txt"], "zero.txt: expected UTF-8 text, got binary data"),
+        (["cut.tsv.gz"], "cut.tsv.gz: expected a whole gzip file"),
+        (["columns.tsv"], "columns.tsv, line 2: expected a sentence, a tab and its translation, got 3 cells"),
+        (["a.txt", "b.txt", "--encoding", "klingon"], "encoding: expected e.g. utf-8"),
         (["a.txt", "b.txt", "--encoding", "utf-16"], "utf-16"),
         (["a.txt", "b.txt", "--level", "letter"], "letter"),
-        (["a.txt", "b.txt", "--pairs", "3"], "pairs: want a whole number from 4"),
-        (["a.txt", "b.txt", "--test", "0"], "test: want a share below 1, or a number of pairs from 1 to 118"),
-        (["a.txt", "b.txt", "--test", "119"], "test: want a share below 1"),
-        (["a.txt", "b.txt", "--test", "1.5"], "test: want a share below 1"),
+        (["a.txt", "b.txt", "--pairs", "3"], "pairs: expected a whole number from 4"),
+        (["a.txt", "b.txt", "--test", "0"], "test: expected a share below 1, or a number of pairs from 1 to 118"),
+        (["a.txt", "b.txt", "--test", "119"], "test: expected a share below 1"),
+        (["a.txt", "b.txt", "--test", "1.5"], "test: expected a share below 1"),
         (["a.txt", "b.txt", "--validation", "1"], "validation_fraction"),
         (["a.txt", "b.txt", "--hidden", "0"], "hidden_size"),
         (["a.txt", "b.txt", "--epochs", "0"], "epochs"),
@@ -154,7 +154,7 @@ def test_the_first_pairs_and_empty_ones(here, capsys):
         (["a.txt", "b.txt", "--picture", "p.xyz"], "p.xyz"),
         (["a.txt", "b.txt", "--picture", "p.png", "--plot", "p.png"], "--picture"),
         (["a.txt", "b.txt", "--device", "cuda:99"], "cuda"),
-        (["--pairs", "2"], "pairs: want a whole number from 4"),
+        (["--pairs", "2"], "pairs: expected a whole number from 4"),
     ],
 )
 def test_broken_input_is_refused_in_one_line(here, args, words, capsys):
@@ -184,12 +184,15 @@ def test_predict_refuses_what_it_cannot_use(here, capsys):
         (["none.safetensors"], "none.safetensors"),
         (["a.txt"], "a.txt: not a whole safetensors file"),
         (["m.safetensors", "none.txt"], "none.txt"),
-        (["m.safetensors", "zero.txt"], "zero.txt: want UTF-8 text, got binary data"),
-        (["m.safetensors", "a.txt", "--beam", "0"], "beam: want a whole number from 1"),
+        (["m.safetensors", "zero.txt"], "zero.txt: expected UTF-8 text, got binary data"),
+        (["m.safetensors", "a.txt", "--beam", "0"], "beam: expected a whole number from 1"),
         (["m.safetensors", "a.txt", "--length-penalty", "-1"], "length_penalty"),
-        (["m.safetensors", "a.txt", "--encoding", "x"], "encoding: want"),
-        (["m.safetensors", "a.txt", "--picture", "p.xyz"], "p.xyz: want a picture"),
-        (["m.safetensors", "empty.txt", "--picture", "p.png"], "picture: want a sentence to draw, got none in empty"),
+        (["m.safetensors", "a.txt", "--encoding", "x"], "encoding: expected"),
+        (["m.safetensors", "a.txt", "--picture", "p.xyz"], "p.xyz: expected a picture"),
+        (
+            ["m.safetensors", "empty.txt", "--picture", "p.png"],
+            "picture: expected a sentence to draw, got none in empty",
+        ),
         (["m.safetensors", "a.txt", "--device", "cuda:99"], "cuda"),
     ):
         assert translate("predict", *args) == 2
@@ -235,7 +238,7 @@ def test_a_run_of_other_data_or_parameters_is_not_gone_on_with(tmp_path):
         Translator(**SMALL).fit(NUMBERS, FIGURES, run=Run(**run))
     with pytest.raises(FormatError, match="data is the training data"):
         Translator(**SMALL).fit(NUMBERS, FIGURES[::-1], run=Run(**run, resume=True))
-    with pytest.raises(FormatError, match=r"label_smoothing: want 0\.1, as it began, got 0\.2"):
+    with pytest.raises(FormatError, match=r"label_smoothing: expected 0\.1, as it began, got 0\.2"):
         Translator(**SMALL, label_smoothing=0.2).fit(NUMBERS, FIGURES, run=Run(**run, resume=True))
     assert Translator(**{**SMALL, "epochs": 4}).fit(NUMBERS, FIGURES, run=Run(**run, resume=True)).n_iter_ == 4
 

@@ -104,25 +104,25 @@ def test_what_changes_the_equation_is_shown():
 
 
 def test_a_bias_that_cannot_be_left_out_is_named():
-    with pytest.raises(ShapeError, match="bias: want True, as the bias of a layer_norm belongs to its equations"):
+    with pytest.raises(ShapeError, match="bias: expected True, as the bias of a layer_norm belongs to its equations"):
         gl.LayerNormLSTM(3, 4, bias=False)
-    with pytest.raises(ShapeError, match="proj_size: want 0, as a gru has no projection, got 2"):
+    with pytest.raises(ShapeError, match="proj_size: expected 0, as a gru has no projection, got 2"):
         gl.Recurrent("gru", 3, 4, proj_size=2)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gl.LayerNormLSTMCell(4, 6, bias=False), "bias: want True, as the bias of a layer_norm belongs"),
-        (lambda: gl.GeneralLSTM(4, 6, activations="tanh"), "activations: want three, .* got 'tanh'"),
-        (lambda: gl.PeepholeLSTM(4, 6, peepholes=[1]), r"peepholes: want diagonal or full, got \[1\]"),
-        (lambda: gl.LSTM(4, 6, regularize="zoneout"), "regularize: want Zoneout, .* got 'zoneout'"),
-        (lambda: gl.LSTM(4, 6, forget_bias="one"), "forget_bias: want a number or None, got 'one'"),
-        (lambda: gl.LSTM(4, 6, forget_bias=True), "forget_bias: want a number or None, got True"),
-        (lambda: gl.LSTM(4, 6, proj_size=6.0), "proj_size: want an integer, .* got 6.0"),
+        (lambda: gl.LayerNormLSTMCell(4, 6, bias=False), "bias: expected True, as the bias of a layer_norm belongs"),
+        (lambda: gl.GeneralLSTM(4, 6, activations="tanh"), "activations: expected three, .* got 'tanh'"),
+        (lambda: gl.PeepholeLSTM(4, 6, peepholes=[1]), r"peepholes: expected diagonal or full, got \[1\]"),
+        (lambda: gl.LSTM(4, 6, regularize="zoneout"), "regularize: expected Zoneout, .* got 'zoneout'"),
+        (lambda: gl.LSTM(4, 6, forget_bias="one"), "forget_bias: expected a number or None, got 'one'"),
+        (lambda: gl.LSTM(4, 6, forget_bias=True), "forget_bias: expected a number or None, got True"),
+        (lambda: gl.LSTM(4, 6, proj_size=6.0), "proj_size: expected an integer, .* got 6.0"),
         (
             lambda: gl.LSTMCell(4, 6, device="cpu")(np.ones((2, 4))),
-            "x: want float32, the type of the weights, got float64",
+            "x: expected float32, the type of the weights, got float64",
         ),
         (lambda: gl.LSTM(4, 6, device="cpu")(np.ones((5, 2, 4), int)), r"x.astype\('float32'\)$"),
     ],

@@ -275,7 +275,9 @@ def test_they_write_into_the_parameter(device, leaf, sign):
             assert OPERATORS[sign](p, b) is p
         assert p.data is array and p.requires_grad and p.is_leaf
         np.testing.assert_allclose(device.to_numpy(array), want)
-        with pytest.raises(TapeError, match=rf"t \{sign[0]}.*= x: want a tensor that requires no gradient, got a leaf"):
+        with pytest.raises(
+            TapeError, match=rf"t \{sign[0]}.*= x: expected a tensor that requires no gradient, got a leaf"
+        ):
             OPERATORS[sign](p, b)
         np.testing.assert_allclose(device.to_numpy(array), want)
 
@@ -302,16 +304,22 @@ def test_types_and_shapes_are_kept(device):
     assert half.dtype == np.float16 and counts.dtype == np.int32 and counts.tolist() == [3, 1, 3]
     wide, column = gl.Tensor(device.xp.ones((2, 3))), gl.Tensor(device.xp.ones((2, 1), np.float16))
     for error, message, function, *arguments in (
-        (DTypeError, r"/= x: want a result of int32, as t has, got float64; use t", type(half).__itruediv__, counts, 2),
-        (DTypeError, r"t \+= x: want a result of int32.*got float64", add, counts, 0.5),
-        (DTypeError, r"t \+= x: want a result of int32.*got int64", add, counts, counts.astype("int64")),
-        (DTypeError, "add: want one dtype, got float16 and float64", add, half, wide),
-        (ShapeError, r"t \+= x: want a result of shape \(2, 1\), as t has, got \(2, 3\)", add, column, half),
-        (DTypeError, r"t\[\.\.\.\] = value: want what int32 holds, got float 0.5", write, counts, 0, 0.5),
-        (DTypeError, "want what int32 holds, got int 2147483648", write, counts, 0, 2**31),
-        (DTypeError, "want what int32 holds, got float16", write, counts, ..., half[0]),
-        (DTypeError, "want what float16 holds, got float64", write, half, ..., wide),
-        (DTypeError, "want an array or a number, got str", write, half, 0, "1"),
+        (
+            DTypeError,
+            r"/= x: expected a result of int32, as t has, got float64; use t",
+            type(half).__itruediv__,
+            counts,
+            2,
+        ),
+        (DTypeError, r"t \+= x: expected a result of int32.*got float64", add, counts, 0.5),
+        (DTypeError, r"t \+= x: expected a result of int32.*got int64", add, counts, counts.astype("int64")),
+        (DTypeError, "add: expected one dtype, got float16 and float64", add, half, wide),
+        (ShapeError, r"t \+= x: expected a result of shape \(2, 1\), as t has, got \(2, 3\)", add, column, half),
+        (DTypeError, r"t\[\.\.\.\] = value: expected what int32 holds, got float 0.5", write, counts, 0, 0.5),
+        (DTypeError, "expected what int32 holds, got int 2147483648", write, counts, 0, 2**31),
+        (DTypeError, "expected what int32 holds, got float16", write, counts, ..., half[0]),
+        (DTypeError, "expected what float16 holds, got float64", write, half, ..., wide),
+        (DTypeError, "expected an array or a number, got str", write, half, 0, "1"),
         (ShapeError, r"t\[\.\.\.\] = value: .*broadcast", write, half, 0, half[0, :2]),
         (IndexError, "out of bounds", write, half, 2, 1),
     ):
@@ -325,7 +333,7 @@ def test_read_only_arrays_are_named():
     array.flags.writeable = False
     t = gl.Tensor(array)
     for write in (lambda: t.__iadd__(1), lambda: t.__setitem__(0, 2)):
-        with pytest.raises(DTypeError, match="want memory that can be written to, got a read-only array; copy it"):
+        with pytest.raises(DTypeError, match="expected memory that can be written to, got a read-only array; copy it"):
             write()
 
 
@@ -350,10 +358,10 @@ def test_writes_that_the_tape_would_miss_are_refused(device, leaf):
     x, plain = leaf([[1.0, 2.0]]), leaf([[1.0, 2.0]], requires_grad=False)
     y = x * 2
     for target, value in ((x, 1.0), (y, 1.0), (plain, y), (plain, x)):
-        with pytest.raises(TapeError, match=r"t\[\.\.\.\] = value: want tensors without a gradient, .*gl.stack"):
+        with pytest.raises(TapeError, match=r"t\[\.\.\.\] = value: expected tensors without a gradient, .*gl.stack"):
             target[0] = value
     for view in (y[0], y.T, y.reshape(2), y.squeeze(0), apply(lambda a: (a, lambda dy: (dy,)), y)):
-        with pytest.raises(TapeError, match=r"t \+= x: want a tensor with memory of its own, got a view"):
+        with pytest.raises(TapeError, match=r"t \+= x: expected a tensor with memory of its own, got a view"):
             view += 1
     for own in (y[[0]], y[y > 0], gl.Dropout(0.5)(y), apply(lambda a: (a + 1, lambda dy: (dy,)), y)):
         own += 1
@@ -377,22 +385,22 @@ def test_what_is_assigned_to_data_and_grad_is_checked(device, leaf):
     like = device.asarray(np.array([3.0, 4.0]))
     for name in ("data", "grad"):
         for wrong, error, message in (
-            (device.xp.ones(3), ShapeError, rf"{name}: want \(2,\)"),
+            (device.xp.ones(3), ShapeError, rf"{name}: expected \(2,\)"),
             ([1.0, 2.0], DTypeError, "list"),
-            (gl.Tensor(like), DTypeError, f"{name}: want a raw array, got a Tensor; give its .data"),
+            (gl.Tensor(like), DTypeError, f"{name}: expected a raw array, got a Tensor; give its .data"),
         ):
             with pytest.raises(error, match=message):
                 setattr(x, name, wrong)
-    with pytest.raises(DTypeError, match="grad: want float64, the tensor's type, got float32"):
+    with pytest.raises(DTypeError, match="grad: expected float64, the tensor's type, got float32"):
         x.grad = like.astype(np.float32)
-    with pytest.raises(DTypeError, match=r"data: want float32, .*as this tensor requires a gradient, got int64"):
+    with pytest.raises(DTypeError, match=r"data: expected float32, .*as this tensor requires a gradient, got int64"):
         x.data = like.astype(np.int64)
     x.grad, x.data = like, like
     assert x.grad is like and x.data is like
     x.grad = None
     x.data = like.astype(np.float32)
     assert x.dtype == np.float32
-    with pytest.raises(TapeError, match=r"data: want float32 on .*, as a function made this tensor"):
+    with pytest.raises(TapeError, match=r"data: expected float32 on .*, as a function made this tensor"):
         (x * 2).data = like
     with pytest.raises(AttributeError):
         x.gard = like
@@ -402,5 +410,5 @@ def test_a_leaf_that_changed_its_type_is_named(leaf):
     x = leaf([1.0, 2.0])
     y = x + 1
     x.data = x.data.astype(np.float32)
-    with pytest.raises(TapeError, match="backward: want a leaf of float64, as in the forward pass, got float32"):
+    with pytest.raises(TapeError, match="backward: expected a leaf of float64, as in the forward pass, got float32"):
         y.sum().backward()

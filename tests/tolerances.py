@@ -56,8 +56,8 @@ def _host(x: Any) -> np.ndarray:
 
 def _checked(got: Any, want: Any, name: str, same_dtype: bool = True) -> tuple[np.ndarray, np.ndarray]:
     got, want = _host(got), _host(want)
-    assert got.shape == want.shape, f"{name}: want shape {want.shape}, got {got.shape}"
-    assert not same_dtype or got.dtype == want.dtype, f"{name}: want dtype {want.dtype}, got {got.dtype}"
+    assert got.shape == want.shape, f"{name}: expected shape {want.shape}, got {got.shape}"
+    assert not same_dtype or got.dtype == want.dtype, f"{name}: expected dtype {want.dtype}, got {got.dtype}"
     wide = got.astype(np.float64), want.astype(np.float64)
     for side, array in zip(("got", "want"), wide, strict=True):
         assert np.isfinite(array).all(), f"{name}: {side} has {np.count_nonzero(~np.isfinite(array))} values not finite"
@@ -73,7 +73,7 @@ def assert_close(got: Any, want: Any, name: str = "array", rtol: float | None = 
     tolerance = RELATIVE[_host(want).dtype.name] if rtol is None else rtol
     got, want = _checked(got, want, name)
     error, scale = _largest(got - want), max(_largest(want), np.finfo(np.float64).tiny)
-    assert error <= tolerance * scale, f"{name}: relative error {error / scale:.2e}, want at most {tolerance:.0e}"
+    assert error <= tolerance * scale, f"{name}: relative error {error / scale:.2e}, expected at most {tolerance:.0e}"
 
 
 def assert_ratio(kernel: Any, plain: Any, reference: Any, name: str = "array", row: str = "") -> None:
@@ -82,12 +82,12 @@ def assert_ratio(kernel: Any, plain: Any, reference: Any, name: str = "array", r
     ``row`` is that of the table where it is not the dtype's.
     """
     dtype = row or _host(kernel).dtype.name
-    assert _host(reference).dtype == np.float64, f"{name}: want a float64 reference, got {_host(reference).dtype}"
+    assert _host(reference).dtype == np.float64, f"{name}: expected a float64 reference, got {_host(reference).dtype}"
     kernel, reference = _checked(kernel, reference, name, same_dtype=False)
     plain, _ = _checked(plain, reference, name, same_dtype=False)
     error, plain_error = _largest(kernel - reference), _largest(plain - reference)
     allowed = FACTOR * plain_error + ULPS[dtype] * _EPSILON[dtype] * _largest(reference)
-    assert error <= allowed, f"{name}: error {error:.2e}, want at most {allowed:.2e} (NumPy's is {plain_error:.2e})"
+    assert error <= allowed, f"{name}: error {error:.2e}, expected at most {allowed:.2e} (NumPy's is {plain_error:.2e})"
 
 
 def assert_factors(got: Any, want: Any, precision: str, name: str = "array") -> None:
@@ -100,9 +100,11 @@ def assert_factors(got: Any, want: Any, precision: str, name: str = "array") -> 
     for k, (mine, reference) in enumerate(zip(got, want, strict=True)):
         mine, reference = _checked(mine, reference, f"{name} {k}", same_dtype=False)
         error = _largest(mine - reference) / max(_largest(reference), np.finfo(np.float64).tiny)
-        assert error <= most, f"{name} {k}: relative error {error:.2e}, want at most {most:.0e} in {precision}"
+        assert error <= most, f"{name} {k}: relative error {error:.2e}, expected at most {most:.0e} in {precision}"
         largest = max(largest, error)
-    assert largest >= least, f"{name}: relative error {largest:.2e}, want {least:.0e} at least: no factor is rounded"
+    assert largest >= least, (
+        f"{name}: relative error {largest:.2e}, expected {least:.0e} at least: no factor is rounded"
+    )
 
 
 def assert_gradient(got: Any, differences: Any, name: str = "gradient") -> None:

@@ -36,7 +36,7 @@ def check_cell(cell: str | Cell, seed: int = 0) -> Report:
     row = cells.find(cell)
     checks.count("seed", seed)
     if not row.recurrent:
-        raise ShapeError(f"cell: want one with a product of h, got {row.name}, which is computed by a scan")
+        raise ShapeError(f"cell: expected one with a product of h, got {row.name}, which is computed by a scan")
     rng = np.random.default_rng(seed)
     check_equations(row, rng)
     check_derivatives(row, rng)

@@ -99,16 +99,16 @@ def _forward(cell: Cell, inputs: Inputs) -> tuple[list[np.ndarray], tuple]:
     given = (copy.zx, copy.zr, tuple(copy.states), tuple(copy.extra))
     result = _called(cell, "forward", cell.forward, *given)
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise CellError(f"{cell.name}: forward of the equations: want (states, saved), got {_kind(result)}")
+        raise CellError(f"{cell.name}: forward of the equations: expected (states, saved), got {_kind(result)}")
     states, saved = result
     if not isinstance(states, tuple | list) or len(states) != len(cell.states):
-        raise CellError(f"{cell.name}: forward of the equations: want a tuple of the states "
+        raise CellError(f"{cell.name}: forward of the equations: expected a tuple of the states "
                         f"{', '.join(cell.states)}, got {_kind(states)}")  # fmt: skip
     shape = copy.states[0].shape
     for name, array in zip(_outputs(cell), (*states, *middle), strict=True):
         _check_array(cell, f"{_where(name)} of the equations: {_words(name)}", array, shape, inputs.zx.dtype)
     if not isinstance(saved, tuple | list) or len(saved) < len(cell.gates):
-        raise CellError(f"{cell.name}: forward of the equations: want saved to begin with the {len(cell.gates)} "
+        raise CellError(f"{cell.name}: forward of the equations: expected saved to begin with the {len(cell.gates)} "
                         f"activated gates, got {_kind(saved)}")  # fmt: skip
     for gate, array in zip(cell.gates, saved, strict=False):
         _check_array(cell, f"forward of the equations: saved[gate {gate}]", array, shape, inputs.zx.dtype)
@@ -125,18 +125,18 @@ def _backward(cell: Cell, inputs: Inputs, given: list[np.ndarray], spoil_zr: boo
     extra, states = tuple(copy.extra), tuple(given[: len(cell.states)])
     result = _called(cell, "backward", cell.backward, states, tuple(saved), extra)
     if not isinstance(result, tuple | list) or len(result) != 4:
-        raise CellError(f"{cell.name}: backward of the equations: want (dzx, dzr, dstates_prev, dextra), "
+        raise CellError(f"{cell.name}: backward of the equations: expected (dzx, dzr, dstates_prev, dextra), "
                         f"got {_kind(result)}")  # fmt: skip
     dzx, dzr, dstates, dextra = result
     for name, list_, want in (("dstates_prev", dstates, len(states)), ("dextra", dextra, len(extra))):
         if not isinstance(list_, tuple | list) or len(list_) != want:
             raise CellError(
-                f"{cell.name}: backward of the equations: {name}: want a tuple of {want}, got {_kind(list_)}"
+                f"{cell.name}: backward of the equations: {name}: expected a tuple of {want}, got {_kind(list_)}"
             )
     if (dstates[0] is None) == cell.direct:
         words = "the gradient of h_prev besides its product" if cell.direct else "None, since the cell is not direct"
         raise CellError(
-            f"{cell.name}: backward of the equations: dstates_prev[h]: want {words}, got {_kind(dstates[0])}"
+            f"{cell.name}: backward of the equations: dstates_prev[h]: expected {words}, got {_kind(dstates[0])}"
         )
     if cell.inner is not None:
         dzx, dzr, dstates = _called(cell, "inner.backward", cell.inner.backward, given[-1], dzx, dzr, tuple(dstates),
@@ -151,13 +151,13 @@ def _backward(cell: Cell, inputs: Inputs, given: list[np.ndarray], spoil_zr: boo
 
 def _check_array(cell: Cell, what: str, array: Any, shape: tuple, dtype: Any) -> None:
     if not isinstance(array, np.ndarray) or array.shape != shape:
-        raise CellError(f"{cell.name}: {what}: want an array {shape}, got {_kind(array)}")
+        raise CellError(f"{cell.name}: {what}: expected an array {shape}, got {_kind(array)}")
     if array.dtype != dtype:
-        raise CellError(f"{cell.name}: {what}: want {dtype}, the type of the inputs, got {array.dtype}; "
+        raise CellError(f"{cell.name}: {what}: expected {dtype}, the type of the inputs, got {array.dtype}; "
                         "write constants as Python's numbers, not NumPy's")  # fmt: skip
     if not np.isfinite(array).all():
         inner = " (columns of zr that wait for the inner product are NaN)" if "inner" in what else ""
-        raise CellError(f"{cell.name}: {what}: want finite numbers, got NaN or infinity{inner}")
+        raise CellError(f"{cell.name}: {what}: expected finite numbers, got NaN or infinity{inner}")
 
 
 def _check_memory(cell: Cell, inputs: Inputs, given: list[np.ndarray]) -> None:
@@ -199,10 +199,10 @@ def _check_flags(cell: Cell, slopes: list[np.ndarray]) -> None:
     apart = np.abs(zx - zr).reshape(B, len(cell.gates), -1).max(axis=(0, 2))
     if not cell.split and apart.max() > TOLERANCE * max(1.0, np.abs(zx).max()):
         gate = cell.gates[int(apart.argmax())]
-        raise CellError(f"{cell.name}: split: forward treats zx and zr of gate {gate} differently; want split=True in "
+        raise CellError(f"{cell.name}: split: forward treats zx and zr of gate {gate} differently; set split=True in "
                         "the row, and the gradients of both")  # fmt: skip
     if not cell.direct and np.abs(h).max() > TOLERANCE:
-        raise CellError(f"{cell.name}: direct: h_prev enters forward besides its product; want direct=True in the row, "
+        raise CellError(f"{cell.name}: direct: h_prev enters forward besides its product; set direct=True in the row, "
                         "and its gradient in dstates_prev[0]")  # fmt: skip
 
 

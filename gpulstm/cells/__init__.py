@@ -23,7 +23,7 @@ def find(cell: str | Cell) -> Cell:
     if isinstance(cell, Cell):
         return cell
     if not isinstance(cell, str) or cell not in CELLS:
-        raise NoKernel(f"cell: want one of {', '.join(CELLS)}, or a Cell, got {cell!r}")
+        raise NoKernel(f"cell: expected one of {', '.join(CELLS)}, or a Cell, got {cell!r}")
     return CELLS[cell]
 
 

@@ -44,7 +44,7 @@ class Activation:
 
     def __post_init__(self) -> None:
         if self.name not in _FORMS:
-            raise ShapeError(f"activation: want one of {', '.join(_FORMS)}, got {self.name!r}")
+            raise ShapeError(f"activation: expected one of {', '.join(_FORMS)}, got {self.name!r}")
         for parameter in ("alpha", "beta"):
             given, usual = getattr(self, parameter), getattr(_FORMS[self.name], parameter)
             object.__setattr__(self, parameter, _checked(f"{parameter} of {self.name}", given, usual))
@@ -73,7 +73,7 @@ def of(spec: Any) -> Activation:
         return spec if isinstance(spec, Activation) else Activation(spec)
     if isinstance(spec, tuple | list) and 1 <= len(spec) <= 3 and isinstance(spec[0], str):
         return Activation(*spec)
-    raise ShapeError(f"activation: want a name or (name, alpha, beta), with {', '.join(_FORMS)}; got {spec!r}")
+    raise ShapeError(f"activation: expected a name or (name, alpha, beta), with {', '.join(_FORMS)}; got {spec!r}")
 
 
 def check_clip(clip: Any) -> float | None:
@@ -81,7 +81,7 @@ def check_clip(clip: Any) -> float | None:
     if clip is None:
         return None
     if not isinstance(clip, numbers.Real) or not 0 < float(clip) < math.inf:
-        raise ShapeError(f"clip: want a number above 0, or None, got {clip!r}")
+        raise ShapeError(f"clip: expected a number above 0, or None, got {clip!r}")
     return float(clip)
 
 
@@ -92,7 +92,7 @@ def _checked(what: str, given: Any, usual: float | None) -> float | None:
     if usual is None:
         raise ShapeError(f"{what}: this function has none, got {given!r}")
     if isinstance(given, bool) or not isinstance(given, numbers.Real) or not math.isfinite(given):
-        raise ShapeError(f"{what}: want a finite number, got {given!r}")
+        raise ShapeError(f"{what}: expected a finite number, got {given!r}")
     return float(given)
 
 

@@ -87,7 +87,7 @@ def cell(
     weight_ch has rows i, f, o. Raises ShapeError unless clip is a finite number above 0.
     """
     if not isinstance(activations, tuple | list) or len(activations) != 3:
-        raise ShapeError(f"activations: want three, of the gates, the candidate and c, got {activations!r}")
+        raise ShapeError(f"activations: expected three, of the gates, the candidate and c, got {activations!r}")
     act_f, act_g, act_h = map(activation.of, activations)
     form = Form(act_f, act_g, act_h, check_clip(clip), peepholes, coupled)
     numbers = (*act_f.numbers(form.clip), *act_g.numbers(form.clip), *act_h.numbers(), float(coupled))

@@ -103,11 +103,11 @@ def cell(
     pre-activations to [-clip, clip]. Raises ShapeError for what is none of these.
     """
     if reset not in RESETS:
-        raise ShapeError(f"reset: want {' or '.join(RESETS)}, got {reset!r}")
+        raise ShapeError(f"reset: expected {' or '.join(RESETS)}, got {reset!r}")
     if update not in UPDATES:
-        raise ShapeError(f"update: want {' or '.join(UPDATES)}, got {update!r}")
+        raise ShapeError(f"update: expected {' or '.join(UPDATES)}, got {update!r}")
     if not isinstance(activations, tuple | list) or len(activations) != 2:
-        raise ShapeError(f"activations: want two, that of r and z and that of n, got {activations!r}")
+        raise ShapeError(f"activations: expected two, that of r and z and that of n, got {activations!r}")
     f, g = map(activation.of, activations)
     clip = activation.check_clip(clip)
     options: dict[str, Any] = {"update": update, "activations": (f, g), "clip": clip}

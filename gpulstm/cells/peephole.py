@@ -94,5 +94,5 @@ def cell(kind: str = "diagonal") -> Cell:
     """The cell with "diagonal" or "full" peepholes; raises ShapeError for another word."""
     kinds = {"diagonal": DIAGONAL, "full": FULL}
     if not isinstance(kind, str) or kind not in kinds:
-        raise ShapeError(f"peepholes: want diagonal or full, got {kind!r}")
+        raise ShapeError(f"peepholes: expected diagonal or full, got {kind!r}")
     return kinds[kind]

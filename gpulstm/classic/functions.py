@@ -18,7 +18,7 @@ def as_numbers(name: str, x: Any) -> Array:
     """x, a number, a list or an array of NumPy or CuPy, as an array; raises DTypeError, naming it, for all else."""
     array = x if hasattr(x, "dtype") else np.asarray(x)
     if array.dtype.kind in "OUScmM":
-        raise DTypeError(f"{name}: want real numbers, got {array.dtype if hasattr(x, 'dtype') else repr(x)}")
+        raise DTypeError(f"{name}: expected real numbers, got {array.dtype if hasattr(x, 'dtype') else repr(x)}")
     backend_of(**{name: array})
     return array
 

@@ -37,4 +37,4 @@ class ToyLossLayer:
 def check_loss_layer(loss_layer: Any) -> None:
     """Raises DTypeError for an object without the two functions of a LossLayer."""
     if not all(callable(getattr(loss_layer, name, None)) for name in ("loss", "bottom_diff")):
-        raise DTypeError(f"loss_layer: want loss(pred, label) and bottom_diff(pred, label), got {loss_layer!r}")
+        raise DTypeError(f"loss_layer: expected loss(pred, label) and bottom_diff(pred, label), got {loss_layer!r}")

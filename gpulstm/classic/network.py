@@ -77,7 +77,7 @@ class LstmNode:
         Raises ShapeError for other shapes, and TapeError before ``bottom_data_is``.
         """
         if self.xc is None:
-            raise TapeError("top_diff_is: want a step that was computed, call bottom_data_is first")
+            raise TapeError("top_diff_is: expected a step that was computed, call bottom_data_is first")
         param, state, H = self.param, self.state, self.param.mem_cell_ct
         with param.backend as backend:
             given = (("top_diff_h", top_diff_h), ("top_diff_s", top_diff_s))
@@ -92,7 +92,7 @@ class LstmNode:
         """value on the parameters' device and in their type."""
         array = self.param.backend.asarray(as_numbers(name, value)).astype(self.param.weight.dtype, copy=False)
         if array.shape != (size,):
-            raise ShapeError(f"{name}: want ({size},) = ({what},), got {array.shape}")
+            raise ShapeError(f"{name}: expected ({size},) = ({what},), got {array.shape}")
         return array
 
 
@@ -125,11 +125,11 @@ class LstmNetwork:
         """
         check_loss_layer(loss_layer)
         if not hasattr(y_list, "__len__"):
-            raise DTypeError(f"y_list: want a list of labels, one for each input, got {y_list!r}")
+            raise DTypeError(f"y_list: expected a list of labels, one for each input, got {y_list!r}")
         if len(y_list) != len(self.x_list):
-            raise ShapeError(f"y_list: want {len(self.x_list)} labels, one for each input, got {len(y_list)}")
+            raise ShapeError(f"y_list: expected {len(self.x_list)} labels, one for each input, got {len(y_list)}")
         if not self.x_list:
-            raise ShapeError("x_list: want at least one input, call x_list_add before y_list_is")
+            raise ShapeError("x_list: expected at least one input, call x_list_add before y_list_is")
         loss: Any = 0.0
         with self.lstm_param.backend as backend:
             diff_h = diff_s = backend.xp.zeros_like(self.lstm_node_list[-1].state.h)
@@ -145,5 +145,5 @@ class LstmNetwork:
         """bottom_diff, which must fit pred: a number would spread over all units."""
         diff = as_numbers("loss_layer.bottom_diff", loss_layer.bottom_diff(pred, label))
         if diff.shape != pred.shape:
-            raise ShapeError(f"loss_layer.bottom_diff: want {pred.shape} = (mem_cell_ct,), got {diff.shape}")
+            raise ShapeError(f"loss_layer.bottom_diff: expected {pred.shape} = (mem_cell_ct,), got {diff.shape}")
         return diff

@@ -32,7 +32,7 @@ class _GateRows:
         with param.backend as backend:
             value = backend.asarray(as_numbers(self.name, value))
             if value.shape != rows.shape:
-                raise ShapeError(f"{self.name}: want {rows.shape}, got {value.shape}")
+                raise ShapeError(f"{self.name}: expected {rows.shape}, got {value.shape}")
             rows[...] = value
 
 

@@ -43,7 +43,7 @@ class LSTM_RNN:
         """
         x, y = self._integers("inputs", inputs, self.in_dim), self._integers("targets", targets, self.out_dim)
         if len(x) != len(y) or len(x) == 0:
-            raise ShapeError(f"targets: want {len(x)} of them, as inputs, and at least one, got {len(y)}")
+            raise ShapeError(f"targets: expected {len(x)} of them, as inputs, and at least one, got {len(y)}")
         losses = []
         for _ in range(iterations):
             total, states = 0.0, None
@@ -66,7 +66,7 @@ class LSTM_RNN:
         Each is the next input, so ``in_dim`` must be ``out_dim``: ShapeError otherwise.
         """
         if self.in_dim != self.out_dim:
-            raise ShapeError(f"sample: want in_dim = out_dim, got {self.in_dim} and {self.out_dim}")
+            raise ShapeError(f"sample: expected in_dim = out_dim, got {self.in_dim} and {self.out_dim}")
         start = [first] if isinstance(first, int | np.integer) else list(first)
         x, states, drawn = self._integers("first", start, self.in_dim), None, []
         with no_grad():
@@ -90,7 +90,7 @@ class LSTM_RNN:
     def _integers(name: str, values: Sequence[int], size: int) -> np.ndarray:
         array = np.asarray(values)
         if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-            raise DTypeError(f"{name}: want a list of integers, got {array.dtype} of shape {array.shape}")
+            raise DTypeError(f"{name}: expected a list of integers, got {array.dtype} of shape {array.shape}")
         if array.size and not 0 <= array.min() <= array.max() < size:
-            raise ShapeError(f"{name}: want integers from 0 to {size - 1}, got {array.min()}..{array.max()}")
+            raise ShapeError(f"{name}: expected integers from 0 to {size - 1}, got {array.min()}..{array.max()}")
         return array.astype(np.int64)

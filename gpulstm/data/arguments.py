@@ -19,19 +19,19 @@ def as_array(name: str, x: Any) -> Array:
     for a Tensor with a gradient, ShapeError for lists whose parts differ in length, DTypeError for all else.
     """
     if isinstance(x, Tensor) and x.requires_grad:
-        raise TapeError(f"{name}: want data, got a Tensor that requires_grad; call detach() first")
+        raise TapeError(f"{name}: expected data, got a Tensor that requires_grad; call detach() first")
     if x is None or isinstance(x, str | bytes | dict | set | frozenset):
-        raise DTypeError(f"{name}: want an array or a list of {_ADVICE}, got {type(x).__name__}")
+        raise DTypeError(f"{name}: expected an array or a list of {_ADVICE}, got {type(x).__name__}")
     try:
         other = any(hasattr(x, mark) for mark in ("__dlpack__", "__cuda_array_interface__"))
         array = raw(x) if other or isinstance(x, Tensor) else CPU.asarray(x)
     except ValueError as error:
-        raise ShapeError(f"{name}: want equal shapes in a list, got {_shortened(x)}") from error
+        raise ShapeError(f"{name}: expected equal shapes in a list, got {_shortened(x)}") from error
     except TypeError as error:
-        raise DTypeError(f"{name}: want an array or a list of {_ADVICE}: {error}") from error
+        raise DTypeError(f"{name}: expected an array or a list of {_ADVICE}: {error}") from error
     backend_of(**{name: array})
     if not is_real(array.dtype):
-        raise DTypeError(f"{name}: want {_ADVICE}, got {array.dtype.name} in {_shortened(x)}")
+        raise DTypeError(f"{name}: expected {_ADVICE}, got {array.dtype.name} in {_shortened(x)}")
     return array
 
 
@@ -49,7 +49,7 @@ def held(name: str, value: Any, dtype: Any, of: str) -> Any:
     value = value.item() if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 else value
     if isinstance(value, numbers.Real) and _fits(value, np.dtype(dtype)):
         return value
-    raise DTypeError(f"{name}: want a number that {dtype.name}, the type of {of}, can hold, got {value!r}")
+    raise DTypeError(f"{name}: expected a number that {dtype.name}, the type of {of}, can hold, got {value!r}")
 
 
 def _fits(value: Any, dtype: np.dtype) -> bool:

@@ -51,7 +51,7 @@ class Batches(Passes):
         self.drop_last = checks.flag("drop_last", drop_last)
         values = list(value) if isinstance(value, list | tuple) else None
         if values is not None and len(values) != len(columns):
-            raise ShapeError(f"value: want one number, or {len(columns)}, one a column, got {len(values)}")
+            raise ShapeError(f"value: expected one number, or {len(columns)}, one a column, got {len(values)}")
         self._columns = [
             _column(f"columns[{k}]", column, value if values is None else values[k]) for k, column in enumerate(columns)
         ]
@@ -59,11 +59,11 @@ class Batches(Passes):
         sequences = any(isinstance(column, Ragged) for column in self._columns)
         self.batch_first = not sequences if batch_first is None else checks.flag("batch_first", batch_first)
         if not sequences and not self.batch_first:
-            want = "want True or None, as of arrays a batch has rows (B, ...)"
+            want = "expected True or None, as of arrays a batch has rows (B, ...)"
             raise ShapeError(f"batch_first: {want}, got False; give sequences as a list, e.g. list(x)")
         sizes = [len(column) for column in self._columns]
         if not columns or len(set(sizes)) != 1:
-            raise ShapeError(f"columns: want at least one, and all of one length, got lengths {sizes}")
+            raise ShapeError(f"columns: expected at least one, and all of one length, got lengths {sizes}")
         self._examples = sizes[0]
         super().__init__((sizes[0] + (0 if drop_last else self.batch_size - 1)) // self.batch_size, generator)
 
@@ -106,10 +106,10 @@ def _column(name: str, column: Any, value: Any) -> Array | Ragged:
             return Ragged(name, column, value)
         column = list(column)
     elif not hasattr(column, "__len__"):
-        raise DTypeError(f"{name}: want an array or a list of sequences, got {type(column).__name__}")
+        raise DTypeError(f"{name}: expected an array or a list of sequences, got {type(column).__name__}")
     array = as_array(name, column)
     if array.ndim == 0:
-        raise ShapeError(f"{name}: want (N, ...) with N examples, got ()")
+        raise ShapeError(f"{name}: expected (N, ...) with N examples, got ()")
     return array
 
 
@@ -121,9 +121,9 @@ def _is_sequence(item: Any) -> bool:
 def _check_used(columns: list, value: Any, values: list | None) -> None:
     """Raises ShapeError for a value that fills up nothing."""
     if values is None and value != 0 and not any(isinstance(column, Ragged) for column in columns):
-        raise ShapeError(f"value: want 0, as there is no column of sequences to fill up, got {value!r}")
+        raise ShapeError(f"value: expected 0, as there is no column of sequences to fill up, got {value!r}")
     for k, (column, of_column) in enumerate(zip(columns, values or [], strict=False)):
         if of_column is not None and not isinstance(column, Ragged):
             raise ShapeError(
-                f"value[{k}]: want None, as columns[{k}] is an array and is not filled up, got {of_column!r}"
+                f"value[{k}]: expected None, as columns[{k}] is an array and is not filled up, got {of_column!r}"
             )

@@ -71,7 +71,7 @@ class LazyStreams(Passes):
         stop = start + real + self.ahead if real else start
         steps = as_array("series", self._series[start:stop])
         if len(steps) != stop - start:
-            raise ShapeError(f"series: want {stop - start} steps in a slice from {start} on, got {len(steps)}")
+            raise ShapeError(f"series: expected {stop - start} steps in a slice from {start} on, got {len(steps)}")
         x, y = steps[:real], steps[len(steps) - real :]
         if real == length:
             return x, y
@@ -99,7 +99,9 @@ def _sliceable(series: Any) -> Any:
     if isinstance(series, list | tuple):
         series = as_array("series", series)
     if isinstance(series, str | bytes | dict) or not hasattr(series, "__len__") or not hasattr(series, "__getitem__"):
-        raise DTypeError(f"series: want an object with len() and slices, e.g. np.memmap, got {type(series).__name__}")
+        raise DTypeError(
+            f"series: expected an object with len() and slices, e.g. np.memmap, got {type(series).__name__}"
+        )
     if getattr(series, "shape", (1,)) == ():
-        raise ShapeError("series: want (N, ...) with N steps, got ()")
+        raise ShapeError("series: expected (N, ...) with N steps, got ()")
     return series

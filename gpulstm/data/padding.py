@@ -32,7 +32,7 @@ def pad_sequences(sequences: Iterable[Any], value: float = 0, batch_first: bool 
     """
     ragged = Ragged("sequences", sequences, value)
     if not len(ragged):
-        raise ShapeError("sequences: want at least one, got none")
+        raise ShapeError("sequences: expected at least one, got none")
     return ragged.padded(range(len(ragged)), checks.flag("batch_first", batch_first))
 
 
@@ -41,7 +41,7 @@ class Ragged:
 
     def __init__(self, name: str, sequences: Iterable[Any], value: Any) -> None:
         if isinstance(sequences, str | bytes | dict | set | frozenset) or not isinstance(sequences, Iterable):
-            raise DTypeError(f"{name}: want a list of sequences, got {type(sequences).__name__}")
+            raise DTypeError(f"{name}: expected a list of sequences, got {type(sequences).__name__}")
         given = list(sequences)
         arrays = [as_array(f"{name}[{n}]", sequence) for n, sequence in enumerate(given)]
         self._step = _shape_of_steps(name, arrays)
@@ -76,7 +76,7 @@ def _shape_of_steps(name: str, arrays: list[Array]) -> tuple[int, ...]:
     step = telling[0].shape[1:] if telling else ()
     for n, array in enumerate(arrays):
         if array.ndim == 0 or (array.shape[1:] != step and array.shape != (0,)):
-            raise ShapeError(f"{name}[{n}]: want ({', '.join(['steps', *map(str, step)])}), got {array.shape}")
+            raise ShapeError(f"{name}[{n}]: expected ({', '.join(['steps', *map(str, step)])}), got {array.shape}")
     return step
 
 
@@ -97,7 +97,7 @@ def _type_of_all(name: str, given: list[Any], arrays: list[Array], value: Any) -
             want = f"{first.name} as {name}[{typed[0]}] has"
             if n == typed[0]:
                 want = f"numbers that {common.name}, the one type for all {name}, can hold"
-            raise DTypeError(f"{name}[{n}]: want {want}, got {dtype.name}")
+            raise DTypeError(f"{name}[{n}]: expected {want}, got {dtype.name}")
     return common
 
 
@@ -113,6 +113,6 @@ def _backend_of_all(name: str, arrays: list[Array]) -> Any:
     backends = [backend_of(array) for array in arrays if array.size] or [backend_of(array) for array in arrays]
     for n, array in enumerate(arrays):
         if (backend := backend_of(array)) is not backends[0] and array.size:
-            want = f"want {backends[0].name} as the others, got {backend.name}"
+            want = f"expected {backends[0].name} as the others, got {backend.name}"
             raise DeviceError(f"{name}[{n}]: {want}; use gl.tensor(sequence, device={backends[0].name!r})")
     return backends[0] if backends else backend_of()

@@ -38,7 +38,7 @@ class Passes(ABC):
 
     def __init__(self, batches: int, generator: np.random.Generator | None = None) -> None:
         if not isinstance(generator, np.random.Generator | None):
-            want = "want a numpy.random.Generator, e.g. np.random.default_rng(0), or None"
+            want = "expected a numpy.random.Generator, e.g. np.random.default_rng(0), or None"
             raise DTypeError(f"generator: {want}, got {generator!r}")
         self.generator = generator
         self._batches = batches
@@ -106,21 +106,21 @@ class Passes(ABC):
         """
         mine = self.state_dict()
         if not isinstance(state_dict, dict) or state_dict.keys() != mine.keys():
-            raise FormatError(f"state of batches: want {sorted(mine)}, got {state_dict!r:.80}")
+            raise FormatError(f"state of batches: expected {sorted(mine)}, got {state_dict!r:.80}")
         if state_dict["batches"] != self._batches:
-            raise FormatError(f"state of batches: want one of {self._batches} batches, got {state_dict['batches']}")
+            raise FormatError(f"state of batches: expected one of {self._batches} batches, got {state_dict['batches']}")
         position = _whole("position", state_dict["position"], self._batches)
         seed = _whole("seed", state_dict["seed"], 2**64 - 1)
         shuffled = self.generator is not None
         if shuffled != (state_dict["generator"] is not None) or (shuffled and position is not None) != (
             seed is not None
         ):
-            raise FormatError("state of batches: want data and state both shuffled or neither, got one of each")
+            raise FormatError("state of batches: expected data and state both shuffled or neither, got one of each")
         if self.generator is not None:
             try:
                 set_generator_state(self.generator, state_dict["generator"])
             except (ValueError, TypeError, KeyError) as error:
-                raise FormatError(f"state of batches: want a state of {self.generator}, got another") from error
+                raise FormatError(f"state of batches: expected a state of {self.generator}, got another") from error
         self._begin(position, seed)
 
 
@@ -131,4 +131,4 @@ def _whole(name: str, value: Any, most: int) -> int | None:
             return value
     except ShapeError:
         pass
-    raise FormatError(f"state of batches: want a {name} from 0 to {most}, got {value}")
+    raise FormatError(f"state of batches: expected a {name} from 0 to {most}, got {value}")

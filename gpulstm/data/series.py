@@ -64,7 +64,7 @@ class Windows(Passes):
         self._targets = self.window if self.horizon is None else self.horizon
         least = self._first_target + (1 if self.horizon is None else self.horizon)
         if least > N:
-            raise ShapeError(f"series: want at least {least} steps, got {N}")
+            raise ShapeError(f"series: expected at least {least} steps, got {N}")
         self._whole = max(0, (N - self._first_target - self._targets) // self.stride + 1)
         covered = (self._whole - 1) * self.stride + self.window if self._whole else 0
         self._left = self.horizon is None and covered < N - self.ahead and self._whole * self.stride < N - self.ahead
@@ -73,7 +73,7 @@ class Windows(Passes):
         batches = self._whole // self.batch_size if self.drop_last else -(-self._whole // self.batch_size)
         if batches + self._left == 0:
             want = self._first_target + self._targets + (self.batch_size - 1) * self.stride
-            raise ShapeError(f"series: want at least {want} steps for one batch with drop_last, got {N}")
+            raise ShapeError(f"series: expected at least {want} steps for one batch with drop_last, got {N}")
         super().__init__(batches + self._left, generator)
 
     def _order(self, generator: np.random.Generator | None) -> np.ndarray:
@@ -184,14 +184,14 @@ def stream_sizes(steps: int, streams: int, window: int, ahead: int, filled: bool
     """
     pairs = steps - ahead
     if pairs < 1:
-        raise ShapeError(f"series: want at least {ahead + 1} steps, got {steps}")
+        raise ShapeError(f"series: expected at least {ahead + 1} steps, got {steps}")
     if pairs < streams:
-        raise ShapeError(f"series: want at least {streams + ahead} steps for {streams} streams, got {steps}")
+        raise ShapeError(f"series: expected at least {streams + ahead} steps for {streams} streams, got {steps}")
     length = -(-pairs // streams) if filled else pairs // streams
     batches = length // window if drop_last else -(-length // window)
     if batches == 0:
         least = window * streams + ahead
-        raise ShapeError(f"series: want at least {least} steps for one window with drop_last, got {steps}")
+        raise ShapeError(f"series: expected at least {least} steps for one window with drop_last, got {steps}")
     return length, batches
 
 
@@ -208,13 +208,13 @@ def _series(series: Any, targets: Any) -> tuple[Array, Array]:
     y = x if targets is None else as_array("targets", targets)
     for name, array in (("series", x), ("targets", y)):
         if array.ndim == 0:
-            raise ShapeError(f"{name}: want (N, ...) with N steps, got ()")
+            raise ShapeError(f"{name}: expected (N, ...) with N steps, got ()")
     if (got := backend_of(y).name) != (want := backend_of(x).name):
         raise DeviceError(
-            f"targets: want {want}, the device of series, got {got}; use gl.tensor(targets, device={want!r})"
+            f"targets: expected {want}, the device of series, got {got}; use gl.tensor(targets, device={want!r})"
         )
     if len(y) != len(x):
-        raise ShapeError(f"targets: want {len(x)} steps, those of the series, got {len(y)}")
+        raise ShapeError(f"targets: expected {len(x)} steps, those of the series, got {len(y)}")
     return x, y
 
 

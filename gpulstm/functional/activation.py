@@ -58,7 +58,7 @@ def gelu(x: Array, *, approximate: str = "none") -> tuple[Array, Callable]:
     array([-0.15865525,  0.84134475])
     """
     if approximate not in ("none", "tanh"):
-        raise ShapeError(f"approximate: want 'none' or 'tanh', got {approximate!r}")
+        raise ShapeError(f"approximate: expected 'none' or 'tanh', got {approximate!r}")
     dtype, xp = check_floats(x=x), backend_of(x).xp
     z = x.astype(accumulator(dtype), copy=False)
     if approximate == "none":

@@ -35,14 +35,14 @@ def checked_operands(name: str, *operands: Operand) -> tuple[Operand, ...]:
     operands = tuple(x.item() if isinstance(x, np.generic) else x for x in operands)
     for x in operands:
         if not hasattr(x, "dtype") and not isinstance(x, bool | int | float):
-            raise DTypeError(f"{name}: want arrays or numbers, got {type(x).__name__}")
+            raise DTypeError(f"{name}: expected arrays or numbers, got {type(x).__name__}")
         if hasattr(x, "dtype") and x.dtype.kind not in "biuf" and not is_floating(x.dtype):
-            raise DTypeError(f"{name}: want arrays of numbers, got {x.dtype.name}")
+            raise DTypeError(f"{name}: expected arrays of numbers, got {x.dtype.name}")
     shapes = [x.shape for x in operands if hasattr(x, "shape")]
     try:
         np.broadcast_shapes(*shapes)
     except ValueError as error:
-        raise ShapeError(f"{name}: want shapes that broadcast, got {' and '.join(map(str, shapes))}") from error
+        raise ShapeError(f"{name}: expected shapes that broadcast, got {' and '.join(map(str, shapes))}") from error
     return operands
 
 
@@ -55,7 +55,7 @@ def typed_operands(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand,
     a, b = checked_operands(name, a, b)
     dtypes = {x.dtype for x in (a, b) if _is_float(x)}
     if len(dtypes) > 1:
-        raise DTypeError(f"{name}: want one dtype, got {a.dtype} and {b.dtype}; convert one with astype")
+        raise DTypeError(f"{name}: expected one dtype, got {a.dtype} and {b.dtype}; convert one with astype")
     if not dtypes:
         return a, b, xp.asarray
     dtype = dtypes.pop()
@@ -156,14 +156,14 @@ def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
     backend = backend_of(a, b)
     check_floats(a=a, b=b)
     if 0 in (a.ndim, b.ndim) or a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
-        raise ShapeError(f"matmul: want (..., n, k) @ (..., k, m), got {a.shape} @ {b.shape}")
+        raise ShapeError(f"matmul: expected (..., n, k) @ (..., k, m), got {a.shape} @ {b.shape}")
     left = a if a.ndim > 1 else a[None, :]
     right = b if b.ndim > 1 else b[:, None]
     undo_left, undo_right = undo_broadcast(left), undo_broadcast(right)
     try:
         y = _products(backend, left, right)
     except ValueError as error:
-        raise ShapeError(f"matmul: want stacks that broadcast, got {a.shape} @ {b.shape}") from error
+        raise ShapeError(f"matmul: expected stacks that broadcast, got {a.shape} @ {b.shape}") from error
     full = y.shape
     shape = full[: -2 if a.ndim == 1 else -1] + (full[-1:] if b.ndim > 1 else ())
 

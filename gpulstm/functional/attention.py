@@ -107,7 +107,7 @@ def _named(query: Array, keys: Array, values: Array | None, parameters: tuple, k
     names = list(parameter_shapes(kind, 0, 0, 0))
     if len(parameters) != len(names):
         want = ", ".join(names) or "none"
-        raise ShapeError(f"parameters of kind {kind!r}: want {want}, got {len(parameters)} arrays")
+        raise ShapeError(f"parameters of kind {kind!r}: expected {want}, got {len(parameters)} arrays")
     return {"query": query, "keys": keys, "values": values, **dict(zip(names, parameters, strict=True))}
 
 
@@ -117,7 +117,7 @@ def parameter_shapes(kind: str, query_size: int, key_size: int, attention_size: 
     Raises ShapeError for a kind that there is not.
     """
     if not isinstance(kind, str) or kind not in SCORES:
-        raise ShapeError(f"kind: want {', '.join(SCORES)}, got {kind!r}")
+        raise ShapeError(f"kind: expected {', '.join(SCORES)}, got {kind!r}")
     if kind == "additive":
         matrices = {"weight_query": (attention_size, query_size), "weight_key": (attention_size, key_size)}
         return {**matrices, "weight_score": (attention_size,)}
@@ -259,21 +259,21 @@ SCORES: dict[str, Callable] = {
 def _check(query: Array, keys: Array, values: Array | None, parameters: tuple, kind: str) -> np.dtype:
     """The dtype of all. Raises ShapeError or DTypeError, naming the argument, for what does not fit."""
     if query.ndim not in (2, 3):
-        raise ShapeError(f"query: want (B, Q) or (S, B, Q), got {query.shape}")
+        raise ShapeError(f"query: expected (B, Q) or (S, B, Q), got {query.shape}")
     if keys.ndim != 3 or 0 in (keys.shape[0], keys.shape[2]):
-        raise ShapeError(f"keys: want (T, B, K) with T > 0 and K > 0, got {keys.shape}")
+        raise ShapeError(f"keys: expected (T, B, K) with T > 0 and K > 0, got {keys.shape}")
     (T, B, K), Q = keys.shape, query.shape[-1]
     if query.shape[-2] != B:
-        raise ShapeError(f"keys: want {query.shape[-2]} sequences as query has, got {B}, in {keys.shape}")
+        raise ShapeError(f"keys: expected {query.shape[-2]} sequences as query has, got {B}, in {keys.shape}")
     if values is not None and (values.ndim != 3 or values.shape[:2] != (T, B)):
-        raise ShapeError(f"values: want ({T}, {B}, V), as many as there are keys, got {values.shape}")
+        raise ShapeError(f"values: expected ({T}, {B}, V), as many as there are keys, got {values.shape}")
     A = parameters[-1].size if parameters else 0  # weight_score comes last
     shapes = parameter_shapes(kind, Q, K, A)
     named = dict(zip(shapes, parameters, strict=True))
     for name, shape in shapes.items():
         check_shape(name, named[name], shape, f"its shape for kind {kind!r}")
     if kind in ("dot", "scaled_dot") and Q != K:
-        raise ShapeError(f"keys: want {Q} features as query has, for kind {kind!r}, got {K}")
+        raise ShapeError(f"keys: expected {Q} features as query has, for kind {kind!r}, got {K}")
     return check_floats(query=query, keys=keys, values=values, **named)
 
 

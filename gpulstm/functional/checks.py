@@ -22,7 +22,7 @@ def check_arrays(optional: Sequence[str] = (), **arrays: Array | None) -> Backen
     backend = backend_of(**arrays)
     for name, array in arrays.items():
         if not hasattr(array, "dtype") and not (array is None and name in optional):
-            raise DTypeError(f"{name}: want a NumPy or CuPy array, got {type(array).__name__}")
+            raise DTypeError(f"{name}: expected a NumPy or CuPy array, got {type(array).__name__}")
     return backend
 
 
@@ -39,21 +39,21 @@ def check_floats(**arrays: Array | None) -> np.dtype:
             check_arrays(**{name: array})
         if not is_floating(array.dtype):
             way = f"; convert it with {name}.astype('float32')" if array.dtype.kind in "biu" else ""
-            raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {array.dtype.name}{way}")
+            raise DTypeError(f"{name}: expected {', '.join(FLOATS)}, got {array.dtype.name}{way}")
         if dtype is None:
             first, dtype = name, array.dtype
         elif array.dtype != dtype:
             got = array.dtype.name
-            raise DTypeError(f"{name}: want {dtype.name} as {first} has, got {got}; convert one with astype")
+            raise DTypeError(f"{name}: expected {dtype.name} as {first} has, got {got}; convert one with astype")
     if dtype is None:
-        raise DTypeError(f"{next(iter(arrays))}: want an array, got None")
+        raise DTypeError(f"{next(iter(arrays))}: expected an array, got None")
     return dtype
 
 
 def check_shape(name: str, array: Array, want: tuple[int, ...], words: str) -> None:
     """Raises ShapeError unless the array has the shape ``want``, described by ``words``."""
     if array.shape != want:
-        raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
+        raise ShapeError(f"{name}: expected {want} = {words}, got {array.shape}")
 
 
 def check_axis(axis: Any, ndim: int, want: str, name: str = "axis") -> int:
@@ -71,13 +71,13 @@ def checked(pullback: Callable[..., tuple], names: Sequence[str], outputs: tuple
     def run(*cotangents: Array | None) -> tuple:
         if len(cotangents) != len(shapes):
             want = ", ".join(f"d{name}" for name in names)
-            raise ShapeError(f"pullback: want {want}, each an array or None, got {len(cotangents)}")
+            raise ShapeError(f"pullback: expected {want}, each an array or None, got {len(cotangents)}")
         for name, shape, given in zip(names, shapes, cotangents, strict=True):
             if given is None:
                 continue
             if not (hasattr(given, "dtype") and is_floating(given.dtype)):
                 got = getattr(given, "dtype", type(given).__name__)
-                raise DTypeError(f"d{name}: want an array of {', '.join(FLOATS)}, got {got}")
+                raise DTypeError(f"d{name}: expected an array of {', '.join(FLOATS)}, got {got}")
             if given.shape != shape:
                 check_shape(f"d{name}", given, shape, f"the shape of {name}")
         return pullback(*cotangents)
@@ -88,7 +88,7 @@ def checked(pullback: Callable[..., tuple], names: Sequence[str], outputs: tuple
 def check_reduction(reduction: str) -> None:
     """Raises ShapeError unless it is one of REDUCTIONS."""
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        raise ShapeError(f"reduction: want {', '.join(REDUCTIONS)}, got {reduction!r}")
+        raise ShapeError(f"reduction: expected {', '.join(REDUCTIONS)}, got {reduction!r}")
 
 
 def check_indices(name: str, indices: Array, size: int, of: str, ignore: int | None = None) -> Array:
@@ -98,7 +98,7 @@ def check_indices(name: str, indices: Array, size: int, of: str, ignore: int | N
     CUDA this costs one reduction over the indices and one wait for the device: 8 bytes come back to the host.
     """
     if indices.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: want integers, got {indices.dtype.name}")
+        raise DTypeError(f"{name}: expected integers, got {indices.dtype.name}")
     xp = backend_of(indices).xp
     indices = indices.astype(np.int64, copy=False)
     if indices.size == 0:
@@ -109,5 +109,5 @@ def check_indices(name: str, indices: Array, size: int, of: str, ignore: int | N
         host = backend_of(indices).to_numpy(used)
         where = np.argwhere((host < 0) | (host >= size))[0].tolist()
         bad, at = host[tuple(where)], where[0] if len(where) == 1 else tuple(where)
-        raise ShapeError(f"{name}: want 0 <= index < {size}, the {of}, got {bad} at {at}")
+        raise ShapeError(f"{name}: expected 0 <= index < {size}, the {of}, got {bad} at {at}")
     return indices

@@ -28,7 +28,7 @@ def _bitwise(name: str) -> Callable:
         operands = checked_operands(name, *operands)
         for x in operands:
             if isinstance(x, float) or (hasattr(x, "dtype") and x.dtype.kind not in "biu"):
-                raise DTypeError(f"{name}: want booleans or integers, got {getattr(x, 'dtype', 'a float')}")
+                raise DTypeError(f"{name}: expected booleans or integers, got {getattr(x, 'dtype', 'a float')}")
         xp: Any = backend_of(*operands).xp
         return xp.asarray(getattr(xp, name)(*operands)), None
 

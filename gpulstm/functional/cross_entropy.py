@@ -53,13 +53,13 @@ def cross_entropy(
     dtype, logits = check_floats(input=input, weight=weight), input
     ignore, smoothing = check_options(reduction, ignore_index, label_smoothing)
     if logits.ndim == 0:
-        raise ShapeError("input: want (N, C), (C,) or (N, C, d1, ...), got ()")
+        raise ShapeError("input: expected (N, C), (C,) or (N, C, d1, ...), got ()")
     axis = min(1, logits.ndim - 1)
     C = logits.shape[axis]
     want = logits.shape[:axis] + logits.shape[axis + 1 :]
     check_shape("target", target, want, "input's shape without its classes")
     if C == 0 and target.size:
-        raise ShapeError(f"input: want at least one class, got {logits.shape}")
+        raise ShapeError(f"input: expected at least one class, got {logits.shape}")
     if weight is not None:
         check_shape("weight", weight, (C,), "(classes,)")
     flat = check_indices("target", target, C, "classes of input", ignore=ignore).reshape(-1)

@@ -56,7 +56,7 @@ def ctc_loss(
     check_reduction(reduction)
     checks.flag("zero_infinity", zero_infinity)
     if log_probs.ndim not in (2, 3):
-        raise ShapeError(f"log_probs: want (T, B, C) or (T, C), got {log_probs.shape}")
+        raise ShapeError(f"log_probs: expected (T, B, C) or (T, C), got {log_probs.shape}")
     single = log_probs.ndim == 2
     rows = log_probs[:, None] if single else log_probs
     T, B, C = rows.shape
@@ -93,11 +93,11 @@ def _integers(name: str, x: Any) -> np.ndarray:
     try:
         array = backend_of(**{name: x}).to_numpy(x) if hasattr(x, "dtype") else np.asarray(x)
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {x!r:.60}") from error
+        raise ShapeError(f"{name}: expected an array, or a list with rows of one length, got {x!r:.60}") from error
     if array.size == 0 and array.dtype.kind == "f":  # of an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
-        raise DTypeError(f"{name}: want integers, got {array.dtype.name}")
+        raise DTypeError(f"{name}: expected integers, got {array.dtype.name}")
     return array.astype(np.int64, copy=False)
 
 
@@ -108,7 +108,7 @@ def _lengths(name: str, given: Any, B: int, most: int, of: str) -> np.ndarray:
     check_shape(name, lengths, (B,), "(sequences,)")
     for k, length in enumerate(lengths.tolist()):
         if not 0 <= length <= most:
-            raise ShapeError(f"{name}: want 0 <= length <= {most}, {of}, got {length} at {k}")
+            raise ShapeError(f"{name}: expected 0 <= length <= {most}, {of}, got {length} at {k}")
     return lengths
 
 
@@ -125,13 +125,13 @@ def _padded(targets: Any, lengths: Any, B: int, C: int, blank: int, single: bool
     elif given.ndim == 1:
         counts = _lengths("target_lengths", lengths, B, given.size, "the number of targets")
         if given.size != counts.sum():
-            raise ShapeError(f"targets: want {counts.sum()}, the sum of target_lengths, got {given.size}")
+            raise ShapeError(f"targets: expected {counts.sum()}, the sum of target_lengths, got {given.size}")
         own = np.arange(counts.max(initial=0)) < counts[:, None]
         values = given
     else:
-        raise ShapeError(f"targets: want (B, S) or (sum of target_lengths,), got {given.shape}")
+        raise ShapeError(f"targets: expected (B, S) or (sum of target_lengths,), got {given.shape}")
     for value in values[(values < 0) | (values >= C) | (values == blank)][:1].tolist():
-        raise ShapeError(f"targets: want classes 0 <= target < {C} other than the blank, {blank}, got {value}")
+        raise ShapeError(f"targets: expected classes 0 <= target < {C} other than the blank, {blank}, got {value}")
     padded = np.full(own.shape, blank, np.int64)
     padded[own] = values
     return padded, counts

@@ -131,7 +131,7 @@ def variational_dropout(
     backend = check_arrays(x=x)
     check_floats(x=x)
     if x.ndim != 3:
-        raise ShapeError(f"x: want (T, B, D), got {x.shape}")
+        raise ShapeError(f"x: expected (T, B, D), got {x.shape}")
     ones = backend.empty(x.shape[1:], x.dtype)
     ones[...] = 1
     factors, _ = dropout(ones, rate, seed, draws)

@@ -94,9 +94,11 @@ def clip(x: Array, *, min: float | None = None, max: float | None = None) -> tup
     bounds = [x.item() if isinstance(x, np.generic) else x for x in (min, max)]
     for name, bound in zip(("min", "max"), bounds, strict=True):
         if bound is not None and not isinstance(bound, int | float):
-            raise DTypeError(f"{name}: want a number or None, got {type(bound).__name__}; use gl.maximum or gl.minimum")
+            raise DTypeError(
+                f"{name}: expected a number or None, got {type(bound).__name__}; use gl.maximum or gl.minimum"
+            )
     if bounds == [None, None]:
-        raise DTypeError("clip: want min, max or both, got none")
+        raise DTypeError("clip: expected min, max or both, got none")
     xp = backend_of(x).xp
     low, high = bounds
     y, inside = x, True
@@ -143,7 +145,7 @@ def where(condition: Array, a: Operand, b: Operand) -> tuple[Array, Callable]:
     """
     if getattr(condition, "dtype", None) != np.bool_:
         got = getattr(condition, "dtype", type(condition).__name__)
-        raise DTypeError(f"condition: want an array of bool, got {got}; compare, as in x > 0")
+        raise DTypeError(f"condition: expected an array of bool, got {got}; compare, as in x > 0")
     undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
     checked_operands("where", condition, a, b)
     a, b, typed = typed_operands("where", a, b)

@@ -84,7 +84,7 @@ def embedding(ids: Array, table: Array, *, padding_idx: int | None = None) -> tu
     backend = check_arrays(ids=ids, table=table)
     check_floats(table=table)
     if table.ndim != 2:
-        raise ShapeError(f"table: want (V, D) = (ids, features), got {table.shape}")
+        raise ShapeError(f"table: expected (V, D) = (ids, features), got {table.shape}")
     V, D = table.shape
     padding = -1
     if padding_idx is not None:

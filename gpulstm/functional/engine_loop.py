@@ -262,7 +262,9 @@ def _difference(cell: Cell) -> str:
     assert kernel is not None
     numbers = (ctypes.c_longlong * len(row))()
     if _entry(kernel, np.float64)(kernel.struct.encode(), _NUMBERS, ctypes.byref(numbers)):
-        return f"kernel: want a cell of the library or the path of a .cuh file, got {kernel.struct} in {kernel.file!r}"
+        return (
+            f"kernel: expected a cell of the library or the path of a .cuh file, got {kernel.struct} in {kernel.file!r}"
+        )
     for (name, want), got in zip(row.items(), numbers, strict=True):
         if got != want:
             return f"{Path(kernel.file).name}: {name}: the struct {kernel.struct} has {got}, the row in Python {want}"

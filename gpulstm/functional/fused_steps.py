@@ -85,7 +85,7 @@ def why_not_at_once(B: int, H: int, kernels: Launcher, dtype: Any) -> str:
     most, tensor = kernels.multiprocessors, tensor_cores(dtype, kernels.capability)
     blocks = max(tile_of(B, H, way, dtype, tensor, most).blocks(B, H) for way in ("forward", "backward"))
     if blocks > most:
-        return f"it wants at most {most} blocks, which run at once on this device, got {blocks} for B={B} H={H}"
+        return f"it takes at most {most} blocks, which run at once on this device, got {blocks} for B={B} H={H}"
     return ""
 
 

@@ -82,10 +82,10 @@ def linear(
     backend = check_arrays(("bias",), x=x, weight=weight, bias=bias)
     check_floats(x=x, weight=weight, bias=bias)
     if weight.ndim != 2:
-        raise ShapeError(f"weight: want (out, in), got {weight.shape}")
+        raise ShapeError(f"weight: expected (out, in), got {weight.shape}")
     out_features, in_features = weight.shape
     if x.ndim == 0 or x.shape[-1] != in_features:
-        raise ShapeError(f"x: want (..., {in_features}) = (..., in), got {x.shape}")
+        raise ShapeError(f"x: expected (..., {in_features}) = (..., in), got {x.shape}")
     if bias is not None:
         check_shape("bias", bias, (out_features,), "(out,)")
     N = math.prod(x.shape[:-1])

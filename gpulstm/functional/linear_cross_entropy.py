@@ -107,15 +107,15 @@ def linear_cross_entropy(
 
 def _check_shapes(x: Array, linear_weight: Array, target: Array, bias: Array | None, weight: Array | None) -> None:
     if linear_weight.ndim != 2:
-        raise ShapeError(f"linear_weight: want (classes, in), got {linear_weight.shape}")
+        raise ShapeError(f"linear_weight: expected (classes, in), got {linear_weight.shape}")
     V, D = linear_weight.shape
     if x.ndim == 0 or x.shape[-1] != D:
-        raise ShapeError(f"input: want (..., {D}) = (..., in), got {x.shape}")
+        raise ShapeError(f"input: expected (..., {D}) = (..., in), got {x.shape}")
     if bias is not None:
         check_shape("linear_bias", bias, (V,), "(classes,)")
     check_shape("target", target, x.shape[:-1], "input's shape without its last axis")
     if V == 0 and target.size:
-        raise ShapeError(f"linear_weight: want at least one class, got {linear_weight.shape}")
+        raise ShapeError(f"linear_weight: expected at least one class, got {linear_weight.shape}")
     if weight is not None:
         check_shape("weight", weight, (V,), "(classes,)")
 

@@ -138,5 +138,5 @@ def _fitting(name: str, weight: Array | None, x: Array) -> Array | None:
     # Axes are matched from the last; only sizes 1 and that of x fit, and no axis may be left over.
     fits = weight.ndim <= x.ndim and all(n in (1, m) for n, m in zip(weight.shape[::-1], x.shape[::-1], strict=False))
     if not fits:
-        raise ShapeError(f"{name}: want a shape that broadcasts to {x.shape} = input's, got {weight.shape}")
+        raise ShapeError(f"{name}: expected a shape that broadcasts to {x.shape} = input's, got {weight.shape}")
     return weight.astype(x.dtype, copy=False)

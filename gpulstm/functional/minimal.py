@@ -116,7 +116,7 @@ def scanned(run: Callable, x: Array, arguments: tuple, cell: Cell, modes: dict[s
         if given.get(name) is not None:
             raise ShapeError(f"{name}: a {cell.name} has none, got one of {given[name].shape}")
     if given.get("w_ih") is None:
-        raise ShapeError(f"w_ih: want an array, got None; a {cell.name} takes x, h0, w_ih, w_hh (None), b_ih")
+        raise ShapeError(f"w_ih: expected an array, got None; a {cell.name} takes x, h0, w_ih, w_hh (None), b_ih")
     for name in ("recurrent_dropout", "recompute", "zoneout"):
         if modes.pop(name, None) not in (None, False, (None, None)):
             raise ShapeError(f"{name}: a {cell.name} has none, as all its steps are one scan")
@@ -174,14 +174,14 @@ def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any
 def _check_arrays(x: Array, h0: Array | None, w_ih: Array, b_ih: Array | None, cell: str) -> int:
     """The number of the cell's gates, once all fits."""
     if not isinstance(cell, str) or cell not in MINIMAL:
-        raise NoKernel(f"cell: want one of {', '.join(MINIMAL)}, got {cell!r}")
+        raise NoKernel(f"cell: expected one of {', '.join(MINIMAL)}, got {cell!r}")
     gates = len(MINIMAL[cell].GATES)
     if x.dtype.name not in FLOATS:
-        raise DTypeError(f"x: want {', '.join(FLOATS)}, got {x.dtype}")
+        raise DTypeError(f"x: expected {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim != 3 or x.shape[0] == 0:
-        raise ShapeError(f"x: want (T, B, D) with T > 0, got {x.shape}")
+        raise ShapeError(f"x: expected (T, B, D) with T > 0, got {x.shape}")
     if w_ih.ndim != 2 or w_ih.shape[0] % gates or w_ih.shape[1] != x.shape[2]:
-        raise ShapeError(f"w_ih: want ({gates} * hidden, {x.shape[2]}) = (gates*hidden, input), got {w_ih.shape}")
+        raise ShapeError(f"w_ih: expected ({gates} * hidden, {x.shape[2]}) = (gates*hidden, input), got {w_ih.shape}")
     for name, array, want, words in (
         ("w_ih", w_ih, w_ih.shape, "(gates*hidden, input)"),
         ("h0", h0, (x.shape[1], w_ih.shape[0] // gates), "(batch, hidden)"),
@@ -190,7 +190,7 @@ def _check_arrays(x: Array, h0: Array | None, w_ih: Array, b_ih: Array | None, c
         if array is None:
             continue
         if array.shape != want:
-            raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
+            raise ShapeError(f"{name}: expected {want} = {words}, got {array.shape}")
         if array.dtype != x.dtype:
-            raise DTypeError(f"{name}: want {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
+            raise DTypeError(f"{name}: expected {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
     return gates

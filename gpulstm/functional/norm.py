@@ -27,7 +27,7 @@ def layer_norm(
     backend = check_arrays(("weight", "bias"), x=x, weight=weight, bias=bias)
     dtype = check_floats(x=x, weight=weight, bias=bias)
     if not 1 <= axes <= x.ndim:
-        raise ShapeError(f"x: want at least {axes} axes, got {x.shape}")
+        raise ShapeError(f"x: expected at least {axes} axes, got {x.shape}")
     for name, array in (("weight", weight), ("bias", bias)):
         if array is not None:
             check_shape(name, array, x.shape[x.ndim - axes :], "the last axes of x")

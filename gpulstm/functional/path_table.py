@@ -121,17 +121,17 @@ def read(file: Path, gpu: str) -> list[Case]:
     with file.open("rb") as opened:
         text = opened.read(_LARGEST + 1)
     if len(text) > _LARGEST:
-        raise FormatError(f"{file}: want at most {_LARGEST} bytes")
+        raise FormatError(f"{file}: expected at most {_LARGEST} bytes")
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{file} is not JSON: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
-        raise FormatError(f"{file}: want a table of benchmarks.tune with rows")
+        raise FormatError(f"{file}: expected a table of benchmarks.tune with rows")
     if record.get("format") != FORMAT:
-        raise FormatError(f"{file}: want format {FORMAT}, got {record.get('format')!r:.40}; measure it again")
+        raise FormatError(f"{file}: expected format {FORMAT}, got {record.get('format')!r:.40}; measure it again")
     if record.get("gpu") != gpu:
-        raise FormatError(f"{file}: want a table of {gpu}, got one of {record.get('gpu')!r:.80}")
+        raise FormatError(f"{file}: expected a table of {gpu}, got one of {record.get('gpu')!r:.80}")
     return [_case(row, f"{file}: row {number}") for number, row in enumerate(record["rows"])]
 
 
@@ -164,8 +164,8 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 def _case(row: Any, where: str) -> Case:
     if not isinstance(row, dict):
-        raise FormatError(f"{where}: want an object, got {row!r:.40}")
+        raise FormatError(f"{where}: expected an object, got {row!r:.40}")
     for name, (want, fits) in _FIELDS.items():
         if not fits(row.get(name)):
-            raise FormatError(f"{where}: {name}: want {want}, got {row.get(name)!r:.40}")
+            raise FormatError(f"{where}: {name}: expected {want}, got {row.get(name)!r:.40}")
     return Case(*(row[name] for name in _FIELDS))

@@ -32,7 +32,7 @@ def choose(
     (T, B, H) of what is computed at once, None for a scan.
     """
     if path not in ("auto", *PATHS):
-        raise NoKernel(f"path: want one of auto, {', '.join(PATHS)}, got {path!r}")
+        raise NoKernel(f"path: expected one of auto, {', '.join(PATHS)}, got {path!r}")
     fastest = "kernel" if backend.is_cuda else "engine"
     if path == "reference":
         return Choice(path, f"path={path!r} was asked for")

@@ -63,7 +63,7 @@ def reshape(a: Array, *, shape: tuple[int, ...]) -> tuple[Array, Callable]:
     try:
         y = a.reshape(shape)
     except ValueError as error:
-        raise ShapeError(f"reshape: want a shape of as many elements as {before}, got {shape}") from error
+        raise ShapeError(f"reshape: expected a shape of as many elements as {before}, got {shape}") from error
     return y, lambda dy: (dy.reshape(before),)
 
 
@@ -78,7 +78,7 @@ def squeeze(a: Array, *, axis: int | tuple[int, ...] | None = None) -> tuple[Arr
         want = f"axes of size 1 of {a.shape}"
         given = {check_axis(k, a.ndim, want) for k in (axis if isinstance(axis, tuple | list) else (axis,))}
         if not given <= gone:
-            raise ShapeError(f"axis: want {want}, got {axis}")
+            raise ShapeError(f"axis: expected {want}, got {axis}")
         gone = given
     return reshape(a, shape=tuple(n for k, n in enumerate(a.shape) if k not in gone))
 
@@ -101,7 +101,7 @@ def transpose(a: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, 
     whole = [axis for axis in axes if isinstance(axis, int | np.integer) and -a.ndim <= axis < a.ndim]
     order = [check_axis(axis, a.ndim, want, name="transpose") for axis in whole]
     if len(order) != len(axes) or sorted(order) != list(range(a.ndim)):
-        raise ShapeError(f"transpose: want {want}, got {axes}")
+        raise ShapeError(f"transpose: expected {want}, got {axes}")
     inverse = sorted(range(a.ndim), key=order.__getitem__)
     return a.transpose(order), lambda dy: (dy.transpose(inverse),)
 
@@ -119,7 +119,7 @@ def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     sizes = [a.shape[axis] for a in arrays if a.ndim == ndim]
     others = {(*a.shape[:axis], *a.shape[axis + 1 :]) for a in arrays}
     if len(others) > 1 or len(sizes) < len(arrays):
-        raise ShapeError(f"concatenate: want shapes alike but on axis {axis}, got {[a.shape for a in arrays]}")
+        raise ShapeError(f"concatenate: expected shapes alike but on axis {axis}, got {[a.shape for a in arrays]}")
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         rest, parts, start = (slice(None),) * axis, [], 0
@@ -143,7 +143,7 @@ def stack(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     axis = check_axis(axis, len(shape) + 1, f"one of {len(shape) + 1} axes")
     for a in arrays:
         if a.shape != shape:
-            raise ShapeError(f"stack: want one shape, got {shape} and {a.shape}")
+            raise ShapeError(f"stack: expected one shape, got {shape} and {a.shape}")
     if len(arrays) == 1:  # a layer's last states: this takes a tenth of the time
         before = (slice(None),) * axis
         return arrays[0].copy()[(*before, None)], lambda dy: (dy[(*before, 0)],)
@@ -154,10 +154,10 @@ def stack(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
 def _check_alike(name: str, arrays: tuple[Array, ...]) -> Backend:
     """The backend of all arrays. Raises ShapeError for none, DTypeError for different dtypes."""
     if not arrays:
-        raise ShapeError(f"{name}: want at least one array, got none")
+        raise ShapeError(f"{name}: expected at least one array, got none")
     plain = all(type(a) is np.ndarray and a.dtype.isnative for a in arrays)
     backend = CPU if plain else check_arrays(**{f"arrays[{k}]": a for k, a in enumerate(arrays)})
     for a in arrays:
         if a.dtype != arrays[0].dtype:
-            raise DTypeError(f"{name}: want {arrays[0].dtype} as the first, got {a.dtype}; convert with astype")
+            raise DTypeError(f"{name}: expected {arrays[0].dtype} as the first, got {a.dtype}; convert with astype")
     return backend

@@ -184,13 +184,13 @@ def _prepared(
     T, B, D = x.shape
     P, H = weights.w_hh.shape[1], weights.w_ih.shape[0] // len(cell.gates)
     if not isinstance(zoneout, tuple | list) or len(zoneout) != 2:
-        raise DTypeError(f"zoneout: want a pair, of h and of the other states, got {zoneout!r}")
+        raise DTypeError(f"zoneout: expected a pair, of h and of the other states, got {zoneout!r}")
     h, c = zoneout
     for name, noise in (("zoneout", h), ("zoneout", c), ("recurrent_dropout", recurrent_dropout)):
         if noise is not None and not isinstance(noise, Noise):
-            raise DTypeError(f"{name}: want Noise or None, got {noise!r}")
+            raise DTypeError(f"{name}: expected Noise or None, got {noise!r}")
     if c is not None and len(cell.states) == 1:
-        raise ShapeError(f"zoneout: want None for what a {cell.name} has not, states besides h, got {c}")
+        raise ShapeError(f"zoneout: expected None for what a {cell.name} has not, states besides h, got {c}")
     modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
     sizes = (chunk_size(T) if recompute else T, B, H)
     path, why, measured = choose(path, cell, backend, x.dtype, weights.w_hr is not None, sizes)
@@ -214,7 +214,9 @@ def _prepared(
 def _named(cell: Cell, arguments: tuple) -> dict[str, Array | None]:
     """The arguments after x by their names; raises ShapeError for more than there are."""
     if len(arguments) > len(cell.arguments):
-        raise ShapeError(f"arguments of a {cell.name}: want x, {', '.join(cell.arguments)}, got {len(arguments) + 1}")
+        raise ShapeError(
+            f"arguments of a {cell.name}: expected x, {', '.join(cell.arguments)}, got {len(arguments) + 1}"
+        )
     return dict(zip(cell.arguments, arguments, strict=False))
 
 
@@ -226,7 +228,7 @@ def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
     if w_ih is None or w_hh is None or any(value is None for value in extra):
         needed = ("w_ih", "w_hh", *(form.name for form in cell.extra))
         name = next(name for name, value in zip(cell.arguments, given, strict=True) if name in needed and value is None)
-        raise ShapeError(f"{name}: want an array, got None; a {cell.name} takes x, {', '.join(cell.arguments)}")
+        raise ShapeError(f"{name}: expected an array, got None; a {cell.name} takes x, {', '.join(cell.arguments)}")
     return given[:n], Weights(w_ih, w_hh, b_ih, b_hh, w_hr, tuple(extra))
 
 
@@ -234,17 +236,17 @@ def _check_type(x: Array, **arrays: Array | None) -> None:
     """Raises DTypeError, naming the array, for another type than that of x."""
     for name, array in arrays.items():
         if array is not None and array.dtype != x.dtype:
-            raise DTypeError(f"{name}: want {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
+            raise DTypeError(f"{name}: expected {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
 
 
 def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
     gates, w_hh, w_hr = len(cell.gates), weights.w_hh, weights.w_hr
     if not is_floating(x.dtype):
-        raise DTypeError(f"x: want {', '.join(FLOATS)}, got {x.dtype}")
+        raise DTypeError(f"x: expected {', '.join(FLOATS)}, got {x.dtype}")
     if x.ndim != 3 or x.shape[0] == 0:
-        raise ShapeError(f"x: want (T, B, D) with T > 0, got {x.shape}")
+        raise ShapeError(f"x: expected (T, B, D) with T > 0, got {x.shape}")
     if w_hh.ndim != 2 or w_hh.shape[0] % gates or not w_hh.shape[0]:
-        raise ShapeError(f"w_hh: want ({gates} * hidden, hidden), got {w_hh.shape}")
+        raise ShapeError(f"w_hh: expected ({gates} * hidden, hidden), got {w_hh.shape}")
     if w_hr is not None and not cell.projects:
         raise ShapeError(f"w_hr: a {cell.name} has no projection, got one of {w_hr.shape}")
     for name in ("b_ih", "b_hh"):
@@ -269,6 +271,6 @@ def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
         if array is None:
             continue
         if array.shape != want:
-            raise ShapeError(f"{name}: want {want} = {words}, got {array.shape}")
+            raise ShapeError(f"{name}: expected {want} = {words}, got {array.shape}")
         if array.dtype is not x.dtype:
             _check_type(x, **{name: array})

@@ -64,7 +64,7 @@ def _axes(a: Array, axis: Axis) -> tuple[int, ...]:
     want = f"axes of {a.shape}, each once"
     axes = tuple(check_axis(k, a.ndim, want) for k in (axis if isinstance(axis, tuple | list) else (axis,)))
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"axis: want {want}, got {axis}")
+        raise ShapeError(f"axis: expected {want}, got {axis}")
     return axes
 
 
@@ -112,7 +112,7 @@ def _position(name: str) -> Callable:
 
     def position(a: Array, *, axis: int | None = None, keepdims: bool = False) -> tuple[Array, None]:
         if isinstance(axis, tuple | list):
-            raise ShapeError(f"axis: want one axis or None, got {axis!r}")
+            raise ShapeError(f"axis: expected one axis or None, got {axis!r}")
         axes = _axes(a, axis)
         _check_some(name, a, axes)
         place = getattr(_comparable(a), name)(axis=axis, keepdims=keepdims)
@@ -161,7 +161,7 @@ def _comparable(a: Array) -> Array:
 
 def _check_some(name: str, a: Array, axes: tuple[int, ...]) -> None:
     if a.size == 0 and 0 in (a.shape[k] for k in axes):
-        raise ShapeError(f"{name}: want at least one element along the axis, got {a.shape}")
+        raise ShapeError(f"{name}: expected at least one element along the axis, got {a.shape}")
 
 
 def _without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:

@@ -150,7 +150,7 @@ def alive_by(lengths: Any, mask: Any, T: int, B: int, of: str = "x") -> np.ndarr
     others, and for both at once.
     """
     if lengths is not None and mask is not None:
-        raise ShapeError("mask: want lengths or mask, got both")
+        raise ShapeError("mask: expected lengths or mask, got both")
     if lengths is not None:
         return _mask_of_lengths(lengths, T, B, of)
     return None if mask is None else check_mask("mask", mask, T, B)
@@ -159,11 +159,11 @@ def alive_by(lengths: Any, mask: Any, T: int, B: int, of: str = "x") -> np.ndarr
 def _mask_of_lengths(lengths: Any, T: int, B: int, of: str) -> np.ndarray:
     host = _host("lengths", lengths)
     if host.shape != (B,):
-        raise ShapeError(f"lengths: want ({B},) = (batch,), got {host.shape}")
+        raise ShapeError(f"lengths: expected ({B},) = (batch,), got {host.shape}")
     if host.dtype.kind not in "iu" and B > 0:
-        raise DTypeError(f"lengths: want integers, got {host.dtype}")
+        raise DTypeError(f"lengths: expected integers, got {host.dtype}")
     if B > 0 and (host.min() < 0 or host.max() > T):
-        raise ShapeError(f"lengths: want 0 <= length <= {T}, the steps of {of}, got {host.min()}..{host.max()}")
+        raise ShapeError(f"lengths: expected 0 <= length <= {T}, the steps of {of}, got {host.min()}..{host.max()}")
     return np.arange(T)[:, None] < host
 
 
@@ -181,9 +181,9 @@ def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:
     """(T, B) bool on the host; raises ShapeError or DTypeError, naming the mask."""
     host = _host(name, mask)
     if host.shape != (T, B):
-        raise ShapeError(f"{name}: want ({T}, {B}) = (steps, batch), got {host.shape}")
+        raise ShapeError(f"{name}: expected ({T}, {B}) = (steps, batch), got {host.shape}")
     if host.dtype != bool:
-        raise DTypeError(f"{name}: want bool, got {host.dtype}")
+        raise DTypeError(f"{name}: expected bool, got {host.dtype}")
     return np.ascontiguousarray(host)  # a kernel takes its rows
 
 
@@ -191,4 +191,4 @@ def _host(name: str, array: Any) -> np.ndarray:
     try:
         return np.asarray(backend_of(**{name: array}).to_numpy(array) if hasattr(array, "dtype") else array)
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {array!r}") from error
+        raise ShapeError(f"{name}: expected an array, or a list with rows of one length, got {array!r}") from error

@@ -34,28 +34,30 @@ class Archive:
         most, total = size * (INFLATED if packed else 1), sum(member.file_size for member in self.members.values())
         if total > most:
             times = f"{INFLATED} times " if packed else ""
-            raise FormatError(f"{path}: want members of at most {most} bytes, {times}the file's size, got {total}")
+            raise FormatError(f"{path}: expected members of at most {most} bytes, {times}the file's size, got {total}")
 
     def _check(self, member: zipfile.ZipInfo) -> None:
         """Raises FormatError for a member that is none of a plain archive's, from its entry in the table alone."""
         name = member.filename
         if name in self.members:
-            raise FormatError(f"{self.path}: want each name once, got {name!r} twice")
+            raise FormatError(f"{self.path}: expected each name once, got {name!r} twice")
         # orig_filename: the library cuts a name at a zero byte.
         if name != member.orig_filename or name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise FormatError(f"{self.path}: want names inside the archive, got {member.orig_filename!r}")
+            raise FormatError(f"{self.path}: expected names inside the archive, got {member.orig_filename!r}")
         stored = member.compress_type == zipfile.ZIP_STORED
         if not stored and member.compress_type != zipfile.ZIP_DEFLATED:
-            raise FormatError(f"{self.path}, {name}: want bytes stored or deflated, got them compressed in another way")
+            raise FormatError(
+                f"{self.path}, {name}: expected bytes stored or deflated, got them compressed in another way"
+            )
         if stored and member.compress_size != member.file_size:
             raise FormatError(
-                f"{self.path}, {name}: want {member.file_size} bytes as they are, got {member.compress_size}"
+                f"{self.path}, {name}: expected {member.file_size} bytes as they are, got {member.compress_size}"
             )
         if member.flag_bits & 1:
-            raise FormatError(f"{self.path}, {name}: want bytes stored as they are, got them encrypted")
+            raise FormatError(f"{self.path}, {name}: expected bytes stored as they are, got them encrypted")
         if member.header_offset < 0 or member.header_offset + member.compress_size > self.size:
             raise FormatError(
-                f"{self.path}, {name}: want {member.compress_size} bytes from byte {member.header_offset}, "
+                f"{self.path}, {name}: expected {member.compress_size} bytes from byte {member.header_offset}, "
                 f"got a file of {self.size} bytes"
             )
 
@@ -68,13 +70,13 @@ class Archive:
             with self._archive.open(member) as file:
                 while chunk := file.read(CHUNK):
                     if start + len(chunk) > len(content):
-                        raise FormatError(f"{self.path}, {name}: want {len(content)} bytes, got more")
+                        raise FormatError(f"{self.path}, {name}: expected {len(content)} bytes, got more")
                     content[start : start + len(chunk)] = np.frombuffer(chunk, np.uint8)
                     start += len(chunk)
         except _DAMAGE as error:
             raise FormatError(f"{self.path}, {name}: damaged: {error}") from error
         if start < len(content):
-            raise FormatError(f"{self.path}, {name}: want {len(content)} bytes, got {start}")
+            raise FormatError(f"{self.path}, {name}: expected {len(content)} bytes, got {start}")
         return content
 
 

@@ -46,7 +46,7 @@ def save_arrays(path: str | Path, arrays: dict[str, Any], metadata: dict[str, st
     if metadata is not None:
         _check_texts("metadata", metadata, values=True)
     if "__metadata__" in arrays:
-        raise FormatError("arrays: want names other than '__metadata__', which the format keeps for itself")
+        raise FormatError("arrays: expected names other than '__metadata__', which the format keeps for itself")
     host = {name: _host(name, array) for name, array in arrays.items()}
     data = save(host, metadata or None)  # an empty dict and no arrays: the library writes a broken header
     atomic_write(path, lambda file: file.write(data))
@@ -77,9 +77,9 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
     except SafetensorError as error:
         raise FormatError(f"{path}: not a whole safetensors file: {_fault(path) or error}") from error
     except (AttributeError, KeyError) as error:  # how the library meets an element type that NumPy lacks
-        raise FormatError(f"{path}: want element types that NumPy knows, got others: {error}") from error
+        raise FormatError(f"{path}: expected element types that NumPy knows, got others: {error}") from error
     except (OverflowError, ValueError) as error:  # more axes than NumPy's arrays have, or larger ones
-        raise FormatError(f"{path}: want arrays that NumPy can hold, got others: {error}") from error
+        raise FormatError(f"{path}: expected arrays that NumPy can hold, got others: {error}") from error
 
 
 def as_path(path: Any, second: Any = None, *, name: str = "path") -> Path:
@@ -94,19 +94,19 @@ def as_path(path: Any, second: Any = None, *, name: str = "path") -> Path:
             advice = "; give the name of a file on disk, not an open file or one in memory"
         elif isinstance(second, str | os.PathLike):
             advice = "; the path comes first"
-        raise DTypeError(f"{name}: want a text or a pathlib.Path, got {type(path).__name__}{advice}")
+        raise DTypeError(f"{name}: expected a text or a pathlib.Path, got {type(path).__name__}{advice}")
     if "\0" in text:
-        raise FormatError(f"{name}: want a text without zero characters, got {text!r:.100}")
+        raise FormatError(f"{name}: expected a text without zero characters, got {text!r:.100}")
     return Path(text)
 
 
 def _check_texts(name: str, given: Any, values: bool = False) -> None:
     """Raises DTypeError unless it is a dict whose keys, and ``values`` if asked for, are texts."""
     if not isinstance(given, Mapping):
-        raise DTypeError(f"{name}: want a dict, got {type(given).__name__}")
+        raise DTypeError(f"{name}: expected a dict, got {type(given).__name__}")
     for text in (*given, *(given.values() if values else ())):
         if not isinstance(text, str):
-            raise DTypeError(f"{name}: want texts{'' if values else ' as names'}, got {text!r:.60}")
+            raise DTypeError(f"{name}: expected texts{'' if values else ' as names'}, got {text!r:.60}")
 
 
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -123,7 +123,7 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """
     target = Path(os.path.realpath(as_path(path)))
     if not callable(write):
-        raise DTypeError(f"write: want a function of the open file, got {type(write).__name__}")
+        raise DTypeError(f"write: expected a function of the open file, got {type(write).__name__}")
     with _temporary(path, target) as (temporary, file):
         with file:
             write(file)
@@ -228,10 +228,10 @@ def _host(name: str, array: Any) -> np.ndarray:
     """The array on the host, in C order and of the machine's byte order; numbers of NumPy as arrays of no axis."""
     array = native(np.asarray(array) if isinstance(array, np.generic) else array)
     if not hasattr(array, "dtype"):
-        raise DTypeError(f"{name}: want a NumPy or CuPy array, got {type(array).__name__}")
+        raise DTypeError(f"{name}: expected a NumPy or CuPy array, got {type(array).__name__}")
     host = backend_of(**{name: array}).to_numpy(array)
     if host.dtype.name not in _DTYPES:
-        raise DTypeError(f"{name}: want one of {', '.join(sorted(_DTYPES))}, got {host.dtype.name}")
+        raise DTypeError(f"{name}: expected one of {', '.join(sorted(_DTYPES))}, got {host.dtype.name}")
     return host.astype(host.dtype.newbyteorder("="), order="C", copy=False)
 
 
@@ -249,25 +249,25 @@ def _fault(path: str | Path) -> str:
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < HEADER_LENGTH:
-            return f"want at least {HEADER_LENGTH} bytes, got {size}"
+            return f"expected at least {HEADER_LENGTH} bytes, got {size}"
         first = file.read(HEADER_LENGTH)
         length = int.from_bytes(first, "little")
         for begin, what in _OTHERS.items():
             if first.startswith(begin) and length > LARGEST_HEADER:
-                return f"want safetensors, got {what}"
+                return f"expected safetensors, got {what}"
         if length > LARGEST_HEADER:
-            return f"want a header of at most {LARGEST_HEADER} bytes, got {length} as its length at byte 0"
+            return f"expected a header of at most {LARGEST_HEADER} bytes, got {length} as its length at byte 0"
         if HEADER_LENGTH + length > size:
-            return f"want a header up to byte {HEADER_LENGTH + length}, got a file cut off at byte {size}"
+            return f"expected a header up to byte {HEADER_LENGTH + length}, got a file cut off at byte {size}"
         header = file.read(length)
     try:
         entries = json.loads(header).items()
         end = max((entry["data_offsets"][1] for name, entry in entries if name != "__metadata__"), default=0)
         end += HEADER_LENGTH + length
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        return f"want a table of arrays at byte {HEADER_LENGTH}, got something else ({error})"
+        return f"expected a table of arrays at byte {HEADER_LENGTH}, got something else ({error})"
     if end > size:
-        return f"want arrays up to byte {end}, as the header says, got a file cut off at byte {size}"
+        return f"expected arrays up to byte {end}, as the header says, got a file cut off at byte {size}"
     if end < size:
-        return f"want arrays up to byte {end}, as the header says, got a file of {size} bytes"
+        return f"expected arrays up to byte {end}, as the header says, got a file of {size} bytes"
     return ""

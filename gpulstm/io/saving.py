@@ -72,7 +72,7 @@ def load(path: str | Path, x: Any = None) -> Any:
     path = as_path(path, x)
     if x is not None and not _has_state(x) and not isinstance(x, dict | list | tuple):
         got = f"the class {x.__name__}" if isinstance(x, type) else f"a {type(x).__name__}"
-        raise DTypeError(f"x: want a model, another object with load_state_dict, or a dict of them, got {got}")
+        raise DTypeError(f"x: expected a model, another object with load_state_dict, or a dict of them, got {got}")
     arrays, metadata = load_arrays(path)
     told = header(path, metadata)
     tree = tree_of(path, arrays, told) if told.get("kind") == KIND else arrays
@@ -108,14 +108,18 @@ def _state_of(x: Any) -> Any:
 def _states(x: Any, above: tuple[int, ...]) -> Any:
     """The nest with the states of its objects in their places."""
     if id(x) in above:
-        raise FormatError(f"x: want dicts and lists that do not contain themselves, got a {type(x).__name__} that does")
+        raise FormatError(
+            f"x: expected dicts and lists that do not contain themselves, got a {type(x).__name__} that does"
+        )
     above = (*above, id(x))
     if len(above) > DEEPEST + 1:
-        raise FormatError(f"x: want a nest of at most {DEEPEST} levels, got more")
+        raise FormatError(f"x: expected a nest of at most {DEEPEST} levels, got more")
     if _has_state(x):
         state = _state_of(x)
         if not isinstance(state, dict):
-            raise DTypeError(f"x: want state_dict() to give a dict, got {type(state).__name__} of a {type(x).__name__}")
+            raise DTypeError(
+                f"x: expected state_dict() to give a dict, got {type(state).__name__} of a {type(x).__name__}"
+            )
         return State(state)
     if isinstance(x, dict):
         return {key: _states(value, above) for key, value in x.items()}
@@ -127,11 +131,11 @@ def _states(x: Any, above: tuple[int, ...]) -> Any:
 def _model_in(path: str | Path, tree: Any, model: Module) -> Any:
     """The part of a file's nest that is the model's state."""
     if not isinstance(tree, dict):
-        raise FormatError(f"{path}: want a model or a dict with a model, got a {type(tree).__name__}")
+        raise FormatError(f"{path}: expected a model or a dict with a model, got a {type(tree).__name__}")
     if not isinstance(tree.get("model"), dict):
         if isinstance(tree, State) or all(isinstance(value, np.ndarray | Tensor) for value in tree.values()):
             return State(tree)
-        raise FormatError(f"{path}: want a model or a dict with 'model', got one with {', '.join(map(repr, tree))}")
+        raise FormatError(f"{path}: expected a model or a dict with 'model', got one with {', '.join(map(repr, tree))}")
     run = tree.get("run")
     best = run.get("best_model") if isinstance(run, dict) else None
     return State(best if isinstance(best, dict) else tree["model"])
@@ -145,7 +149,7 @@ def _matched(path: str | Path, saved: Any, x: Any, place: tuple[str, ...], pairs
     where = f"{path}: {'/'.join(place) or 'x'}"
     if _has_state(x):
         if not isinstance(saved, dict):
-            raise FormatError(f"{where}: want the state of a {type(x).__name__}, got a {type(saved).__name__}")
+            raise FormatError(f"{where}: expected the state of a {type(x).__name__}, got a {type(saved).__name__}")
         pairs.append((where, x, saved))
         return x
     if isinstance(x, dict) and isinstance(saved, dict) and not isinstance(saved, State):
@@ -159,10 +163,10 @@ def _matched(path: str | Path, saved: Any, x: Any, place: tuple[str, ...], pairs
         parts = enumerate(zip(saved, x, strict=True))
         return type(x)([_matched(path, a, b, (*place, str(k)), pairs) for k, (a, b) in parts])
     if _holds_objects(x):
-        raise FormatError(f"{where}: want {_described(x)}, got {_described(saved)}")
+        raise FormatError(f"{where}: expected {_described(x)}, got {_described(saved)}")
     if _holds_objects(saved):
         raise FormatError(
-            f"{where}: want an object for each state in {_described(saved)}, got {_described(x)}; "
+            f"{where}: expected an object for each state in {_described(saved)}, got {_described(x)}; "
             "gl.load(path) gives states as dicts"
         )
     return saved
@@ -171,10 +175,10 @@ def _matched(path: str | Path, saved: Any, x: Any, place: tuple[str, ...], pairs
 def _check_keys(where: str, saved: dict[Any, Any], x: dict[Any, Any]) -> None:
     """Raises FormatError for keys that the file lacks, and for states in the file that x has no key for."""
     if absent := [key for key in x if key not in saved]:
-        raise FormatError(f"{where}: want {_listed(absent)}, got a file that has {_listed(saved)}")
+        raise FormatError(f"{where}: expected {_listed(absent)}, got a file that has {_listed(saved)}")
     if unused := [key for key, value in saved.items() if key not in x and _holds_objects(value)]:
         raise FormatError(
-            f"{where}: want an object for each state in the file, got none for {_listed(unused)}; "
+            f"{where}: expected an object for each state in the file, got none for {_listed(unused)}; "
             "gl.load(path, model) takes the model alone, gl.load(path) gives states as dicts"
         )
 
@@ -199,7 +203,7 @@ def _load_all(pairs: list[_Pair]) -> None:
                 raise type(error)(f"{where}: {error}") from error
             except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 got = f"one that it cannot take: {type(error).__name__} {error}"
-                raise FormatError(f"{where}: want the state of a {type(x).__name__}, got {got}") from error
+                raise FormatError(f"{where}: expected the state of a {type(x).__name__}, got {got}") from error
     except BaseException:
         for put_back in undo:
             with contextlib.suppress(Exception):  # the first error is the one to tell

@@ -49,10 +49,10 @@ def header(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
         found = json.loads(metadata[HEADER])
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            f"{path}: want a gpulstm {KIND} or model, got one whose header is damaged: {error}"
+            f"{path}: expected a gpulstm {KIND} or model, got one whose header is damaged: {error}"
         ) from error
     if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
-        raise FormatError(f"{path}: want a gpulstm {KIND} or model, got one whose header names no kind")
+        raise FormatError(f"{path}: expected a gpulstm {KIND} or model, got one whose header names no kind")
     return found
 
 
@@ -62,15 +62,15 @@ def tree_of(path: str | Path, arrays: dict[str, np.ndarray], header: dict[str, A
     if (kind, header.get("version")) != (KIND, VERSION):
         got = f"a {kind!r} of version {header['version']!r}" if "version" in header else f"a {kind!r}"
         got = got if header else "a file whose header tells of none"
-        raise FormatError(f"{path}: want a gpulstm {KIND} of version {VERSION}, got {got}")
+        raise FormatError(f"{path}: expected a gpulstm {KIND} of version {VERSION}, got {got}")
     left = dict(arrays)
     try:
         tree = _unpack(header["tree"], left, 0)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         why = error if isinstance(error, FormatError) else f"{type(error).__name__} {error}"
-        raise FormatError(f"{path}: want a gpulstm {KIND}, got one that is damaged: {why}") from error
+        raise FormatError(f"{path}: expected a gpulstm {KIND}, got one that is damaged: {why}") from error
     if left:
-        raise FormatError(f"{path}: want arrays that the header names, got others too: {', '.join(list(left)[:5])}")
+        raise FormatError(f"{path}: expected arrays that the header names, got others too: {', '.join(list(left)[:5])}")
     return tree
 
 
@@ -112,7 +112,9 @@ def _pack(tree: Any, place: tuple[str, ...], arrays: dict[str, Array]) -> Any:
     {"tuple": [...]}, and {"array": name} or {"tensor": name} for what goes into ``arrays``."""
     where = "/".join(place) or "x"
     if len(place) > DEEPEST:
-        raise FormatError(f"{where:.40}...: want at most {DEEPEST} levels, got more; does a list or dict hold itself?")
+        raise FormatError(
+            f"{where:.40}...: expected at most {DEEPEST} levels, got more; does a list or dict hold itself?"
+        )
     if isinstance(tree, dict):
         pairs = [[_pack_key(key, where), _pack(value, (*place, str(key)), arrays)] for key, value in tree.items()]
         return {"state" if isinstance(tree, State) else "dict": pairs}
@@ -130,7 +132,7 @@ def _pack(tree: Any, place: tuple[str, ...], arrays: dict[str, Array]) -> Any:
         if hasattr(tree, "dtype"):
             raise renamed(error, where) from error
         want = "a dict, list, tuple, array, Tensor, number, string or None"
-        raise DTypeError(f"{where}: want {want}, or an object with state_dict, got {type_name(tree)}") from None
+        raise DTypeError(f"{where}: expected {want}, or an object with state_dict, got {type_name(tree)}") from None
     name = first = "/" + "/".join(place)
     while name in arrays:  # the keys "a/b" and "a", "b" lead to one name
         name = f"{first}#{len(arrays)}"
@@ -143,7 +145,7 @@ def _pack_key(key: Any, where: str) -> Any:
         return {"tuple": [_pack_key(part, where) for part in key]}
     key = key.item() if isinstance(key, np.generic) else key
     if not isinstance(key, _PLAIN):
-        raise DTypeError(f"{where}: want keys that are strings, numbers, None or tuples, got {key!r:.60}")
+        raise DTypeError(f"{where}: expected keys that are strings, numbers, None or tuples, got {key!r:.60}")
     return key
 
 
@@ -152,15 +154,15 @@ def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
     if isinstance(node, _PLAIN):
         return node
     if depth > DEEPEST:
-        raise FormatError(f"want at most {DEEPEST} levels, got more")
+        raise FormatError(f"expected at most {DEEPEST} levels, got more")
     ((kind, content),) = node.items()
     if kind in ("array", "tensor"):
         if content not in arrays:
-            raise FormatError(f"want each array once, got none left for {content!r:.60}")
+            raise FormatError(f"expected each array once, got none left for {content!r:.60}")
         array = arrays.pop(content)
         return Tensor(array) if kind == "tensor" else array
     if kind not in ("dict", "state", "list", "tuple") or not isinstance(content, list):
-        raise FormatError(f"want a dict, list, tuple, array or tensor, got {kind!r:.60}")
+        raise FormatError(f"expected a dict, list, tuple, array or tensor, got {kind!r:.60}")
     if kind in ("list", "tuple"):
         values = [_unpack(value, arrays, depth + 1) for value in content]
         return tuple(values) if kind == "tuple" else values
@@ -168,6 +170,6 @@ def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
     for key, value in content:
         key = _unpack(key, {}, depth + 1)
         if key in made:
-            raise FormatError(f"want each key once, got {key!r:.60} again")
+            raise FormatError(f"expected each key once, got {key!r:.60} again")
         made[key] = _unpack(value, arrays, depth + 1)
     return made

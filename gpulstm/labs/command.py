@@ -120,7 +120,7 @@ def run_of(
     ``files`` are read, and never written. A ``picture`` of None stands beside the model, where matplotlib is there.
     """
     if not Path(out).name:
-        raise click.BadParameter(f"want a file, got {out!r}", param_hint="--out")
+        raise click.BadParameter(f"expected a file, got {out!r}", param_hint="--out")
     can_draw = importlib.util.find_spec("matplotlib") is not None
     if picture is None and can_draw:
         picture = str(Path(out).with_suffix(".png"))

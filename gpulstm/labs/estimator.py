@@ -133,7 +133,7 @@ class Estimator(Protocol):
         for name, value in self._fitted_with.items():
             if getattr(self, name) != value:
                 raise ShapeError(
-                    f"{name}: want {value!r}, which fit() had, got {getattr(self, name)!r}; call fit() again"
+                    f"{name}: expected {value!r}, which fit() had, got {getattr(self, name)!r}; call fit() again"
                 )
 
     # -- files -----------------------------------------------------------------------------------------------
@@ -161,13 +161,13 @@ class Estimator(Protocol):
             estimator.check_params()
             total = sum(array.size for array in arrays.values())
             if estimator.hidden_size**2 > total or estimator.num_layers > len(arrays):
-                raise ShapeError(f"hidden_size: want a size that fits {total} numbers, got {estimator.hidden_size}")
+                raise ShapeError(f"hidden_size: expected a size that fits {total} numbers, got {estimator.hidden_size}")
             with random.using(np.random.default_rng(0)):
                 model = estimator._restore(header["fitted"], arrays)
             model.load_state_dict(dict(arrays))
         except (GpulstmError, AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else error
-            raise FormatError(f"{path}: want a gpulstm {cls.kind}: {what}") from error
+            raise FormatError(f"{path}: expected a gpulstm {cls.kind}: {what}") from error
         model.eval()
         made = header.get("facts")
         estimator.model_, estimator._made_by = model, made if isinstance(made, dict) else {}
@@ -206,10 +206,10 @@ class Estimator(Protocol):
         for name in ("dropout", "warmup", "validation_fraction"):
             checks.number(name, value := getattr(self, name), most=1)
             if value == 1:
-                raise ShapeError(f"{name}: want a share from 0 up to, but not including, 1, got 1")
+                raise ShapeError(f"{name}: expected a share from 0 up to, but not including, 1, got 1")
         for name in ("learning_rate", "clip_norm"):
             if checks.number(name, getattr(self, name)) == 0:
-                raise ShapeError(f"{name}: want a number above 0, got 0")
+                raise ShapeError(f"{name}: expected a number above 0, got 0")
         checks.number("weight_decay", self.weight_decay)
         checks.choice("dtype", self.dtype, ("float32", "float64"))
         check_precision(self.precision)

@@ -76,7 +76,7 @@ class RunFiles:
         for path in self._named().values():
             check_writable(path)
         if resume and self.checkpoint is None:
-            raise FormatError("resume: want out=, the model file of the run to resume, got None")
+            raise FormatError("resume: expected out=, the model file of the run to resume, got None")
         if resume and self.checkpoint is not None and _holds(self.checkpoint):
             return self._check_same_run(notes, facts_of, advice, force)
         if not force:
@@ -106,7 +106,7 @@ class RunFiles:
         taken: dict[Path, str] = {}
         for name, path in self._named().items():
             if (other := taken.setdefault(path.resolve(), name)) != name:
-                raise FormatError(f"{name}: want a file of its own, got {path}, which is {other} already")
+                raise FormatError(f"{name}: expected a file of its own, got {path}, which is {other} already")
 
     def _check_new(self, resume: bool, further: str) -> None:
         """A run from the beginning: nothing may be there."""
@@ -137,10 +137,10 @@ class RunFiles:
         tree = checkpoint.load(self.checkpoint)
         kept = tree.get("notes")
         if not isinstance(kept, dict):
-            raise FormatError(f"{self.checkpoint}: want a checkpoint of this run, got one of something else")
+            raise FormatError(f"{self.checkpoint}: expected a checkpoint of this run, got one of something else")
         if words := differences(kept, notes):
             ways = [way for name, way in advice.items() if kept.get(name) != notes.get(name)]
-            raise FormatError(f"{self.checkpoint}: want a checkpoint of this run: {'; '.join([words, *ways])}")
+            raise FormatError(f"{self.checkpoint}: expected a checkpoint of this run: {'; '.join([words, *ways])}")
         step = int(tree.get("run", {}).get("step", 0))
         if force:
             return step

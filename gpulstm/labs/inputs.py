@@ -31,29 +31,31 @@ def numbers_2d(name: str, X: Any, *, one_axis: bool = False) -> np.ndarray:
     values that are missing or infinite, naming the first; DTypeError for what is no real number.
     """
     if hasattr(X, "toarray"):
-        raise DTypeError(f"{name}: want a dense array, got a sparse one; call toarray()")
+        raise DTypeError(f"{name}: expected a dense array, got a sparse one; call toarray()")
     try:
         array = np.asarray(X.data if isinstance(X, Tensor) else X)
         if array.dtype.kind == "c":
-            raise ShapeError(f"{name}: want real numbers; Complex data not supported")
+            raise ShapeError(f"{name}: expected real numbers; Complex data not supported")
         array = array.astype(np.float64)
     except (TypeError, ValueError) as error:
         if isinstance(error, GpulstmError):
             raise
         kind = DTypeError if isinstance(error, TypeError) else ShapeError
-        raise kind(f"{name}: want a table of numbers, got something else: {error}") from error
+        raise kind(f"{name}: expected a table of numbers, got something else: {error}") from error
     if one_axis and array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:
-        raise ShapeError(f"{name}: want (N, D), got {array.shape}. Reshape your data: x[:, None] or x.reshape(1, -1)")
+        raise ShapeError(
+            f"{name}: expected (N, D), got {array.shape}. Reshape your data: x[:, None] or x.reshape(1, -1)"
+        )
     if array.shape[0] == 0:
-        raise ShapeError(f"{name}: want at least one row, got 0 sample(s) in {array.shape}")
+        raise ShapeError(f"{name}: expected at least one row, got 0 sample(s) in {array.shape}")
     if array.shape[1] == 0:
         raise ShapeError(
-            f"{name}: want a column, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
+            f"{name}: expected a column, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is required."
         )
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]
         value = "NaN" if np.isnan(array[row, column]) else "infinity"
-        raise ShapeError(f"{name}: want finite numbers, got {value} in row {row}, column {column}")
+        raise ShapeError(f"{name}: expected finite numbers, got {value} in row {row}, column {column}")
     return array

@@ -82,7 +82,7 @@ class LanguageModel(Protocol):
         Raises FormatError for a text shorter than the windows need, ShapeError and DTypeError for parameters.
         """
         if y is not None:
-            raise DTypeError(f"y: want None, as the text is its own target, got {type(y).__name__}")
+            raise DTypeError(f"y: expected None, as the text is its own target, got {type(y).__name__}")
         try:
             settings = Settings(**{name: getattr(self, parameter) for name, parameter in SETTINGS.items()})
         except (ShapeError, DTypeError) as error:  # which has the lab's name for the parameter
@@ -112,7 +112,7 @@ class LanguageModel(Protocol):
                 total -= loss.item() * (len(part) - 1)
                 count += len(part) - 1
         if count == 0:
-            raise ShapeError("X: want a text of at least 2 tokens, got none")
+            raise ShapeError("X: expected a text of at least 2 tokens, got none")
         return total / count
 
     def perplexity(self, X: str | Sequence[str]) -> float:
@@ -163,5 +163,5 @@ def _texts(X: str | Sequence[str]) -> list[str]:
     """The texts of X, a text or a list of them. Raises DTypeError for others."""
     texts = [X] if isinstance(X, str) else list(X) if isinstance(X, Sequence | np.ndarray) else None
     if texts is None or not all(isinstance(one, str) for one in texts):
-        raise DTypeError(f"X: want a text or a list of texts, got {X!r:.60}")
+        raise DTypeError(f"X: expected a text or a list of texts, got {X!r:.60}")
     return [str(one) for one in texts]

@@ -40,10 +40,12 @@ def load(path: str | Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
     if not isinstance(header, dict) or found != kind:
         kept = _in_checkpoint(path, kind)
         if kept is None:
-            raise FormatError(f"{path}: want a gpulstm {kind}, got {found or 'a safetensors file of something else'}")
+            raise FormatError(
+                f"{path}: expected a gpulstm {kind}, got {found or 'a safetensors file of something else'}"
+            )
         return kept
     if header.get("version") != VERSION:
-        raise FormatError(f"{path}: want version {VERSION} of a gpulstm {kind}, got {header.get('version')!r}")
+        raise FormatError(f"{path}: expected version {VERSION} of a gpulstm {kind}, got {header.get('version')!r}")
     return arrays, header
 
 

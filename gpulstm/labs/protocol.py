@@ -21,7 +21,9 @@ class Protocol:
         known = self.get_params()
         for name, value in params.items():
             if name not in known:
-                raise ShapeError(f"{name}: want a parameter of {type(self).__name__} ({', '.join(known)}), got another")
+                raise ShapeError(
+                    f"{name}: expected a parameter of {type(self).__name__} ({', '.join(known)}), got another"
+                )
             setattr(self, name, value)
         return self
 
@@ -48,4 +50,4 @@ class Protocol:
         if (exceptions := sys.modules.get("sklearn.exceptions")) is not None:
             kinds += (exceptions.NotFittedError,)
         name = type(self).__name__
-        raise type("NotFitted", kinds, {})(f"{name}: want a fitted one, got one before fit(); call fit() or load()")
+        raise type("NotFitted", kinds, {})(f"{name}: expected a fitted one, got one before fit(); call fit() or load()")

@@ -30,7 +30,7 @@ def check_encoding(encoding: str) -> str:
         if not codecs.lookup(encoding)._is_text_encoding:
             raise LookupError
     except (LookupError, TypeError, ValueError) as error:
-        raise FormatError(f"encoding: want e.g. utf-8, latin-1 or cp1252, got {encoding!r}") from error
+        raise FormatError(f"encoding: expected e.g. utf-8, latin-1 or cp1252, got {encoding!r}") from error
     return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
@@ -48,11 +48,11 @@ def lines(file: str | Path, encoding: str = "utf-8") -> Iterator[str]:
             for line in text:
                 number += 1
                 if "\0" in line:
-                    raise FormatError(f"{name}: want {words} text, got binary data (a zero byte in line {number})")
+                    raise FormatError(f"{name}: expected {words} text, got binary data (a zero byte in line {number})")
                 yield line.removesuffix("\n")
         except UnicodeError as error:
             raise FormatError(
-                f"{name}: want {words} text, got {_found(error)}, after line {number}; {ADVICE}"
+                f"{name}: expected {words} text, got {_found(error)}, after line {number}; {ADVICE}"
             ) from error
         finally:
             text.detach()
@@ -77,7 +77,7 @@ def pieces(file: str | Path, encoding: str = "utf-8", size: int = PIECE) -> Iter
             data = raw.read(size)
             if b"\0" in data and not may_have_zeros:
                 zero = done + data.index(0)
-                raise FormatError(f"{name}: want {words} text, got binary data (a zero byte at {zero})")
+                raise FormatError(f"{name}: expected {words} text, got binary data (a zero byte at {zero})")
             done += len(data)
             try:
                 text = decoder.decode(data, final=not data)
@@ -85,7 +85,7 @@ def pieces(file: str | Path, encoding: str = "utf-8", size: int = PIECE) -> Iter
                 # The decoder may have kept some bytes of the piece before.
                 place = done - len(error.object) + error.start if isinstance(error, UnicodeDecodeError) else None
                 at = "" if place is None else f" at {place}"
-                raise FormatError(f"{name}: want {words} text, got {_found(error)}{at}; {ADVICE}") from error
+                raise FormatError(f"{name}: expected {words} text, got {_found(error)}{at}; {ADVICE}") from error
             if text:
                 yield text
             if not data:
@@ -131,7 +131,7 @@ def _opened(file: str | Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
         try:
             yield stream
         except damaged as error:
-            raise FormatError(f"{name}: want a whole {kind} file, got a damaged one {where()}: {error}") from error
+            raise FormatError(f"{name}: expected a whole {kind} file, got a damaged one {where()}: {error}") from error
 
 
 def _zstd(name: str) -> Any:

@@ -96,9 +96,9 @@ def train(
     """
     base = load_model(model, "cpu") if isinstance(model, str | Path) else model
     if not isinstance(base, TextModel | None):
-        raise DTypeError(f"model: want a TextModel, its file or None, got {base!r:.80}")
+        raise DTypeError(f"model: expected a TextModel, its file or None, got {base!r:.80}")
     if not isinstance(settings, Settings | None):
-        raise DTypeError(f"settings: want Settings(...) or None, got {settings!r:.80}")
+        raise DTypeError(f"settings: expected Settings(...) or None, got {settings!r:.80}")
     origin = None if base is None else model_digest(base)
     if resume and out is not None:
         settings = settings or kept_settings(out)
@@ -177,7 +177,7 @@ def kept_settings(out: str | Path) -> Settings | None:
         kept = parallel.group().on_root(found)
         return None if kept is None else Settings(**kept)
     except (KeyError, TypeError) as error:
-        raise FormatError(f"{file}: want the checkpoint of a run of the text lab, got another") from error
+        raise FormatError(f"{file}: expected the checkpoint of a run of the text lab, got another") from error
 
 
 def _kept_origin(out: str | Path) -> str | None:
@@ -192,9 +192,9 @@ def _checked_text(text: str | None, corpus: str | Path | None) -> str:
     if text is None:
         return default_corpus() if corpus is None else ""
     if corpus is not None:
-        raise DTypeError("text: want None beside a corpus, got a text too")
+        raise DTypeError("text: expected None beside a corpus, got a text too")
     if not isinstance(text, str):
-        raise DTypeError(f"text: want a string, got {type(text).__name__}; read files with read_texts([...])")
+        raise DTypeError(f"text: expected a string, got {type(text).__name__}; read files with read_texts([...])")
     return text
 
 

@@ -42,7 +42,7 @@ class BytePairs(Vocabulary):
         for first, second in self.merges:
             if first not in numbers or second not in numbers or len(first + second) > LONGEST:
                 raise FormatError(
-                    f"vocabulary: want pairs of tokens that were made before, of at most {LONGEST} bytes together, "
+                    f"vocabulary: expected pairs of tokens that were made before, of at most {LONGEST} bytes together, "
                     f"got {[first, second]!r:.60}"
                 )
             numbers.setdefault(first + second, len(numbers))
@@ -56,7 +56,7 @@ class BytePairs(Vocabulary):
         """
         if limit < BYTES:
             raise ShapeError(
-                f"vocabulary: want at least {BYTES} tokens at level 'bpe', one for every byte, got {limit}"
+                f"vocabulary: expected at least {BYTES} tokens at level 'bpe', one for every byte, got {limit}"
             )
         library = tokenizers_library()
         tokenizer = library.Tokenizer(library.models.BPE())
@@ -75,7 +75,7 @@ class BytePairs(Vocabulary):
         try:
             found = self._tokenizer.encode_batch_fast(list(_batches(text)), add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:
-            raise FormatError("text: want characters that UTF-8 can write, got others") from error
+            raise FormatError("text: expected characters that UTF-8 can write, got others") from error
         return np.concatenate([np.empty(0, np.int64), *(np.array(one.ids, np.int64) for one in found)])
 
     @functools.cached_property
@@ -105,7 +105,7 @@ class BytePairs(Vocabulary):
 def _pair(merge: Any) -> tuple[str, str]:
     if isinstance(merge, list | tuple) and len(merge) == 2 and all(isinstance(token, str) for token in merge):
         return merge[0], merge[1]
-    raise FormatError(f"vocabulary: want pairs of tokens at level 'bpe', got {merge!r:.60}")
+    raise FormatError(f"vocabulary: expected pairs of tokens at level 'bpe', got {merge!r:.60}")
 
 
 def check_installed() -> None:

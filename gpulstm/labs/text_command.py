@@ -118,13 +118,15 @@ def _corpus(files: tuple[str, ...], encoding: str | None = None) -> str | None:
     folders = [file for file in files if is_prepared(file)]
     if folders and (len(files) > 1 or encoding is not None):
         got = f"{len(files)} FILEs" if len(files) > 1 else "--encoding"
-        raise FormatError(f"{folders[0]}: is a folder: want one prepared corpus alone, or text files, got also {got}")
+        raise FormatError(
+            f"{folders[0]}: is a folder: expected one prepared corpus alone, or text files, got also {got}"
+        )
     return folders[0] if folders else None
 
 
 def _check_vocabulary(chosen: dict[str, Any], level: str) -> None:
     if "vocabulary" in chosen and level == "char":
-        raise ShapeError("vocabulary: want --level word or bpe, as characters are all kept, got --level char")
+        raise ShapeError("vocabulary: expected --level word or bpe, as characters are all kept, got --level char")
 
 
 @text_lab.command()
@@ -154,7 +156,7 @@ def prepare(
     """
     chosen, usual = given(options), None if start is None else vocabulary_in(start)
     if usual is not None and (unused := sorted(chosen)):
-        raise ShapeError(f"{unused[0]}: want none beside --from, which has its own, got --{unused[0]}")
+        raise ShapeError(f"{unused[0]}: expected none beside --from, which has its own, got --{unused[0]}")
     _check_vocabulary(chosen, options["level"])
     corpus = text.prepare(
         files,

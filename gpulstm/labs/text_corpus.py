@@ -51,7 +51,7 @@ def text_pieces(files: Iterable[str | Path], encoding: str = "utf-8") -> Iterato
             yield piece
         if blank:
             got = "an empty file" if empty else "white space only"
-            raise FormatError(f"{reading.name_of(file)}: want text, got {got}")
+            raise FormatError(f"{reading.name_of(file)}: expected text, got {got}")
 
 
 def vocabulary_from(level: Any, kept: Any) -> Vocabulary:
@@ -59,7 +59,7 @@ def vocabulary_from(level: Any, kept: Any) -> Vocabulary:
     if level == "bpe":
         return BytePairs(kept)
     if not isinstance(kept, list):
-        raise FormatError(f"vocabulary: want a list of tokens, got {kept!r:.60}")
+        raise FormatError(f"vocabulary: expected a list of tokens, got {kept!r:.60}")
     return Vocabulary(level, kept)
 
 
@@ -77,7 +77,7 @@ def held_out_from(tokens: int, level: str) -> int:
     """Where the last tenth begins, which is held out. Raises FormatError for a text too short to hold anything out."""
     cut = tokens * 9 // 10
     if tokens - cut < 2:
-        raise FormatError(f"corpus: want at least 11 tokens of level {level!r}, got {tokens}")
+        raise FormatError(f"corpus: expected at least 11 tokens of level {level!r}, got {tokens}")
     return cut
 
 
@@ -140,6 +140,6 @@ def check_known(vocabulary: Vocabulary, text: str) -> None:
     """Raise FormatError for characters that a model's vocabulary does not have; unseen words are "<unk>"."""
     if vocabulary.level == "char" and (unseen := vocabulary.unseen(text)):
         raise FormatError(
-            f"text: want the characters that the model knows, got also {unseen}; take them out of the text, or "
+            f"text: expected the characters that the model knows, got also {unseen}; take them out of the text, or "
             "train a new model"
         )

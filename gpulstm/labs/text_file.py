@@ -44,7 +44,7 @@ def load_model(path: str | Path, device: str | Device = "auto") -> TextModel:
         dtype = _check_arrays(arrays, len(vocabulary), **config)
     except (KeyError, TypeError, ValueError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else error
-        raise FormatError(f"{path}: want a gpulstm {KIND}: {what}") from error
+        raise FormatError(f"{path}: expected a gpulstm {KIND}: {what}") from error
     model = TextModel(vocabulary, **config, device=device, dtype=dtype)
     model.load_state_dict(arrays)
     model.eval()
@@ -70,11 +70,11 @@ def _check_arrays(
     """Hold the sizes in the header against the arrays, before anything is made by them; return the dtype."""
     for name, size in (("embedding", embedding), ("hidden", hidden), ("layers", layers)):
         if type(size) is not int or size < 1:
-            raise ShapeError(f"{name}: want an integer from 1 up, got {size!r}")
+            raise ShapeError(f"{name}: expected an integer from 1 up, got {size!r}")
     if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-        raise ShapeError(f"dropout: want a number from 0 to 1, got {dropout!r}")
+        raise ShapeError(f"dropout: expected a number from 0 to 1, got {dropout!r}")
     if 4 * layers + 3 != len(arrays):  # also keeps a huge number of layers from being listed below
-        raise ShapeError(f"arrays: want {4 * layers + 3} for {layers} layers, got {len(arrays)}")
+        raise ShapeError(f"arrays: expected {4 * layers + 3} for {layers} layers, got {len(arrays)}")
     want = {"embedding.weight": (V, embedding), "linear.weight": (V, hidden), "linear.bias": (V,)}
     for k in range(layers):
         inputs = embedding if k == 0 else hidden
@@ -83,10 +83,10 @@ def _check_arrays(
     for name, shape in want.items():
         if name not in arrays or arrays[name].shape != shape:
             got = arrays[name].shape if name in arrays else "none"
-            raise ShapeError(f"{name}: want {shape}, got {got}")
+            raise ShapeError(f"{name}: expected {shape}, got {got}")
         if not np.isfinite(arrays[name]).all():
-            raise ShapeError(f"{name}: want finite numbers, got others")
+            raise ShapeError(f"{name}: expected finite numbers, got others")
     dtypes = {array.dtype for array in arrays.values()}
     if len(dtypes) != 1:
-        raise ShapeError(f"arrays: want one dtype, got {', '.join(sorted(str(dtype) for dtype in dtypes))}")
+        raise ShapeError(f"arrays: expected one dtype, got {', '.join(sorted(str(dtype) for dtype in dtypes))}")
     return dtypes.pop()

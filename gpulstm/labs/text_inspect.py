@@ -31,11 +31,11 @@ def inspect(model: TextModel, text: str) -> str:
     """
     pieces = list(model.vocabulary.split(text))
     if not pieces:
-        raise FormatError("text: want at least one token, got an empty text")
+        raise FormatError("text: expected at least one token, got an empty text")
     layers, hidden = model.config["layers"], model.config["hidden"]
     if (size := len(pieces) * layers * hidden * len(VALUES)) > MOST:
         most = MOST * len(pieces) // size
-        raise FormatError(f"text: want at most {most:,} tokens for a model of this size, got {len(pieces):,}")
+        raise FormatError(f"text: expected at most {most:,} tokens for a model of this size, got {len(pieces):,}")
     traced, predictions = _traced(model, model.prompt(text), pieces)
     data = {
         "tokens": pieces, "predictions": predictions, "layers": layers, "hidden": hidden,
@@ -55,7 +55,7 @@ def _traced(model: TextModel, numbers: np.ndarray, pieces: list[str]) -> tuple[d
         traced = model.lstm.trace(model.embedding(tokens))
         probabilities = backend.to_numpy(softmax(logits.data[:, 0])[0]).astype(np.float64)
     if not np.isfinite(probabilities).all():
-        raise ShapeError("model: want finite probabilities, got others; its weights are too large for its type")
+        raise ShapeError("model: expected finite probabilities, got others; its weights are too large for its type")
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :LIKELY]
     predictions = [
         [[model.vocabulary.decode([n]), round(float(p[n]), 4)] for n in row]

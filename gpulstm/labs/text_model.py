@@ -54,7 +54,7 @@ class TextModel(Module):
         Raises FormatError naming the characters that the model has never seen; unseen words become "<unk>".
         """
         if self.vocabulary.level == "char" and (unseen := self.unseen(text)):
-            raise FormatError(f"prompt: want characters the model has seen, got {unseen}")
+            raise FormatError(f"prompt: expected characters the model has seen, got {unseen}")
         if not text:
             return self.vocabulary.numbers("\n") if not self.vocabulary.unseen(["\n"]) else np.zeros(1, np.int64)
         return self.vocabulary.numbers(text)

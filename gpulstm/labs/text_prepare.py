@@ -93,9 +93,9 @@ def _description(level: str, vocabulary: int | Vocabulary) -> Description:
 
 def _listed(files: Sequence[str | Path]) -> list[str | Path]:
     if isinstance(files, str | bytes | Path) or not isinstance(files, Sequence):
-        raise DTypeError(f"files: want a list of files, got {type(files).__name__}")
+        raise DTypeError(f"files: expected a list of files, got {type(files).__name__}")
     if not files or [str(file) for file in files].count("-") > 1:
-        raise ShapeError(f"files: want at least one, and standard input (-) once, got {list(map(str, files))}")
+        raise ShapeError(f"files: expected at least one, and standard input (-) once, got {list(map(str, files))}")
     return list(files)
 
 
@@ -109,7 +109,7 @@ def _claim(folder: Path, wanted: Description, resume: bool, force: bool) -> Desc
     if (folder / FILE).exists() and resume:
         told = Description.load(folder)
         if words := differences(_facts(told), _facts(wanted)):
-            raise FormatError(f"{folder}: want the work that was begun: {words}")
+            raise FormatError(f"{folder}: expected the work that was begun: {words}")
         return told
     if (folder / FILE).exists() and not force:
         raise FileExists(

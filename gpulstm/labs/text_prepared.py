@@ -55,11 +55,11 @@ class Description:
         file = folder / FILE
         try:
             if (size := file.stat().st_size) > LARGEST_HEADER:
-                raise FormatError(f"want at most {LARGEST_HEADER:,} bytes, got {size:,}")
+                raise FormatError(f"expected at most {LARGEST_HEADER:,} bytes, got {size:,}")
             return _checked(json.loads(file.read_bytes()))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             what = f"no {error}" if isinstance(error, KeyError) else error
-            raise FormatError(f"{file}: want the description of a {KIND}: {what}") from error
+            raise FormatError(f"{file}: expected the description of a {KIND}: {what}") from error
 
 
 def is_prepared(path: str | Path) -> bool:
@@ -73,7 +73,7 @@ def vocabulary_in(path: str | Path) -> Vocabulary:
         return load_model(path, "cpu").vocabulary
     vocabulary = Description.load(Path(path)).vocabulary
     if vocabulary is None:
-        raise FormatError(f"{path}: want a corpus with a vocabulary, got one that is still to be learnt")
+        raise FormatError(f"{path}: expected a corpus with a vocabulary, got one that is still to be learnt")
     return vocabulary
 
 
@@ -85,11 +85,11 @@ def open_corpus(folder: str | Path) -> Corpus:
     """
     folder = Path(folder)
     if not (folder / FILE).is_file():
-        raise FormatError(f"{folder}: want a folder that `gpulstm text prepare` wrote, got one without {FILE}")
+        raise FormatError(f"{folder}: expected a folder that `gpulstm text prepare` wrote, got one without {FILE}")
     told = Description.load(folder)
     if told.state != "complete" or told.vocabulary is None:
         raise FormatError(
-            f"{folder}: want a finished corpus, got a part of one; go on with `gpulstm text prepare --resume`"
+            f"{folder}: expected a finished corpus, got a part of one; go on with `gpulstm text prepare --resume`"
         )
     tokens = Tokens(folder, [shard["tokens"] for shard in told.shards], len(told.vocabulary))
     cut = held_out_from(len(tokens), told.level)
@@ -104,36 +104,36 @@ def _checked(values: dict[str, Any]) -> Description:
     """The description in JSON values, each of which may be anything."""
     for name, want in (("kind", KIND), ("version", VERSION)):
         if values[name] != want:
-            raise FormatError(f"{name}: want {want!r}, got {values[name]!r:.60}")
+            raise FormatError(f"{name}: expected {want!r}, got {values[name]!r:.60}")
     for name, choices in (("level", LEVELS), ("state", STATES)):
         if values[name] not in choices:
-            raise FormatError(f"{name}: want one of {', '.join(choices)}, got {values[name]!r:.60}")
+            raise FormatError(f"{name}: expected one of {', '.join(choices)}, got {values[name]!r:.60}")
     vocabulary = None
     if "vocabulary" in values:
         vocabulary = vocabulary_from(values["level"], values["vocabulary"])
         if values["dtype"] != (want := dtype_for(len(vocabulary)).name):
             raise FormatError(
-                f"dtype: want {want} for a vocabulary of {len(vocabulary):,}, got {values['dtype']!r:.60}"
+                f"dtype: expected {want} for a vocabulary of {len(vocabulary):,}, got {values['dtype']!r:.60}"
             )
     shards = [_shard(shard) for shard in values["shards"]]
     if vocabulary is not None and values["tokens"] != (want := sum(shard["tokens"] for shard in shards)):
-        raise FormatError(f"tokens: want {want}, those of all files, got {values['tokens']!r:.60}")
+        raise FormatError(f"tokens: expected {want}, those of all files, got {values['tokens']!r:.60}")
     stretches = [_place(place) for place in values["stretches"]]
     if values["state"] == "complete" and (vocabulary is None or len(shards) != len(stretches)):
-        raise FormatError("state: want a vocabulary and a file for every stretch in a complete corpus, got others")
+        raise FormatError("state: expected a vocabulary and a file for every stretch in a complete corpus, got others")
     limit = None if values["limit"] is None else _count("limit", values["limit"])
     return Description(values["level"], limit, vocabulary, stretches, shards, values["state"])
 
 
 def _count(name: str, value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise FormatError(f"{name}: want a whole number from 0 up, got {value!r:.60}")
+        raise FormatError(f"{name}: expected a whole number from 0 up, got {value!r:.60}")
     return value
 
 
 def _sha256(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{64}", value):
-        raise FormatError(f"sha256: want 64 hexadecimal digits, got {value!r:.80}")
+        raise FormatError(f"sha256: expected 64 hexadecimal digits, got {value!r:.80}")
     return value
 
 

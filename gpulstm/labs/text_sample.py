@@ -21,11 +21,11 @@ class Choice:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ShapeError(f"temperature: want a number from 0 up, got {self.temperature}")
+            raise ShapeError(f"temperature: expected a number from 0 up, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:
-            raise ShapeError(f"top_k: want 1 or more, got {self.top_k}")
+            raise ShapeError(f"top_k: expected 1 or more, got {self.top_k}")
         if not 0 < self.top_p <= 1:
-            raise ShapeError(f"top_p: want a share above 0 and at most 1, got {self.top_p}")
+            raise ShapeError(f"top_p: expected a share above 0 and at most 1, got {self.top_p}")
 
     def __call__(self, logits: np.ndarray, generator: np.random.Generator) -> int:
         """The number of the token."""
@@ -68,16 +68,16 @@ def sample(
     >>> print("".join(sample(load_model("text.safetensors"), "The ", 80, seed=1)))  # doctest: +SKIP
     """
     if not isinstance(model, TextModel):
-        raise DTypeError(f"model: want a TextModel, got {model!r:.80}; read a file with load_model(path)")
+        raise DTypeError(f"model: expected a TextModel, got {model!r:.80}; read a file with load_model(path)")
     if not isinstance(prompt, str):
-        raise DTypeError(f"prompt: want a string, got {type(prompt).__name__}")
+        raise DTypeError(f"prompt: expected a string, got {type(prompt).__name__}")
     for name, count in (("length", length), ("seed", seed), ("top_k", top_k)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int | np.integer)):
-            raise DTypeError(f"{name}: want a whole number, got {count!r}")
+            raise DTypeError(f"{name}: expected a whole number, got {count!r}")
     if length < 0:
-        raise ShapeError(f"length: want 0 or more tokens, got {length}")
+        raise ShapeError(f"length: expected 0 or more tokens, got {length}")
     if seed is not None and seed < 0:
-        raise ShapeError(f"seed: want 0 or more, got {seed}")
+        raise ShapeError(f"seed: expected 0 or more, got {seed}")
     choose = Choice(temperature, top_k, top_p)
     check_finite(model.state_dict())
     numbers = _numbers(model, model.prompt(prompt), length, choose, np.random.default_rng(seed))
@@ -91,7 +91,9 @@ def _numbers(
     for _ in range(length):
         logits, state = model.step(numbers, state)
         if not (logits < np.inf).all() or not np.isfinite(logits).any():  # NaN is below nothing
-            raise NotFinite("logits: want finite numbers, got others; the model's weights are too large for its type")
+            raise NotFinite(
+                "logits: expected finite numbers, got others; the model's weights are too large for its type"
+            )
         number = choose(logits, generator)
         yield number
         numbers = np.array([number])

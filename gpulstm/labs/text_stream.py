@@ -78,9 +78,9 @@ class Reading:
 def another(want: Place) -> FormatError:
     """The error of a text that is not the one in which a place was met."""
     return FormatError(
-        f"text: want the one that was read before, of which the first {want.characters:,} characters have the SHA-256 "
-        f"{want.sha256[:12]}..., got another; give the same files in the same order, or begin anew with --force "
-        "(force=True)"
+        f"text: expected the one that was read before, of which the first {want.characters:,} characters have the "
+        f"SHA-256 {want.sha256[:12]}..., got another; give the same files in the same order, or begin anew with "
+        "--force (force=True)"
     )
 
 
@@ -103,8 +103,8 @@ def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
             rest = rest[cut:]
         elif len(rest) > LONGEST:
             raise FormatError(
-                f"text: want white space at least every {LONGEST:,} characters at the levels word and bpe, got none "
-                "for longer; use level char"
+                f"text: expected white space at least every {LONGEST:,} characters at the levels word and bpe, got "
+                "none for longer; use level char"
             )
     if rest:
         yield rest

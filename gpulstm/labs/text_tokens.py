@@ -57,7 +57,7 @@ class Tokens:
         for number, tokens in enumerate(shards):
             file = shard_file(folder, number)
             if (got := file.stat().st_size) != (want := tokens * self._dtype.itemsize):
-                raise FormatError(f"{file}: want {want:,} bytes, {self._dtype.itemsize} a token, got {got:,}")
+                raise FormatError(f"{file}: expected {want:,} bytes, {self._dtype.itemsize} a token, got {got:,}")
 
     def __len__(self) -> int:
         return len(self._part)
@@ -70,7 +70,7 @@ class Tokens:
 
     def __getitem__(self, part: slice) -> np.ndarray:
         if not isinstance(part, slice) or part.step not in (None, 1):
-            raise DTypeError(f"tokens: want a slice of neighbours, as tokens[3:7], got [{part!r}]")
+            raise DTypeError(f"tokens: expected a slice of neighbours, as tokens[3:7], got [{part!r}]")
         wanted, arrays = self._part[part], [np.empty(0, np.int64)]  # which makes the others int64
         start = wanted.start
         while start < wanted.stop:
@@ -85,7 +85,9 @@ class Tokens:
         file = shard_file(self._folder, number)
         numbers = np.fromfile(file, self._dtype, count, offset=start * self._dtype.itemsize)
         if len(numbers) < count:
-            raise FormatError(f"{file}: want {count} tokens from token {start} on, got {len(numbers)}: it was cut off")
+            raise FormatError(
+                f"{file}: expected {count} tokens from token {start} on, got {len(numbers)}: it was cut off"
+            )
         if (largest := int(numbers.max(initial=0))) >= self._size:
-            raise FormatError(f"{file}: want numbers below {self._size}, the size of the vocabulary, got {largest}")
+            raise FormatError(f"{file}: expected numbers below {self._size}, the size of the vocabulary, got {largest}")
         return numbers

@@ -57,12 +57,12 @@ class Settings:
             fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
             if isinstance(value, bool) or not (fits or value is field.default):
                 want = {int: "a whole number", float: "a number", str: "a string"}[kind]
-                raise DTypeError(f"{field.name}: want {want}, got {value!r}")
+                raise DTypeError(f"{field.name}: expected {want}, got {value!r}")
         if self.level not in LEVELS:
-            raise ShapeError(f"level: want one of {', '.join(LEVELS)}, got {self.level!r}")
+            raise ShapeError(f"level: expected one of {', '.join(LEVELS)}, got {self.level!r}")
         checked(self.precision)
         if self.vocabulary < 2:
-            raise ShapeError(f"vocabulary: want at least 2 tokens, got {self.vocabulary}")
+            raise ShapeError(f"vocabulary: expected at least 2 tokens, got {self.vocabulary}")
         for name in (
             "embedding",
             "hidden",
@@ -74,15 +74,15 @@ class Settings:
             "patience",
         ):
             if (count := getattr(self, name)) is not None and count < 1:
-                raise ShapeError(f"{name}: want at least 1, got {count}")
+                raise ShapeError(f"{name}: expected at least 1, got {count}")
         for name in ("warmup", "seed"):
             if getattr(self, name) < 0:
-                raise ShapeError(f"{name}: want 0 or more, got {getattr(self, name)}")
+                raise ShapeError(f"{name}: expected 0 or more, got {getattr(self, name)}")
         for name in ("lr", "clip"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise ShapeError(f"{name}: want a number above 0, got {getattr(self, name)}")
+                raise ShapeError(f"{name}: expected a number above 0, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
-            raise ShapeError(f"dropout: want 0 <= dropout < 1, got {self.dropout}")
+            raise ShapeError(f"dropout: expected 0 <= dropout < 1, got {self.dropout}")
 
 
 def settings_of(model: TextModel, **others: Any) -> Settings:
@@ -96,7 +96,9 @@ def settings_of(model: TextModel, **others: Any) -> Settings:
 def check_settings_of(model: TextModel, settings: Settings) -> None:
     """Raise ShapeError, naming all of them, for settings that contradict the model to be trained further."""
     fixed = {name: (want, getattr(settings, name)) for name, want in _fixed(model).items()}
-    wrong = [f"{name}: want {want}, as the model has, got {got}" for name, (want, got) in fixed.items() if got != want]
+    wrong = [
+        f"{name}: expected {want}, as the model has, got {got}" for name, (want, got) in fixed.items() if got != want
+    ]
     if wrong:
         raise ShapeError("; ".join(wrong))
 
@@ -124,13 +126,13 @@ def check_settings_for(corpus: Corpus, settings: Settings, base: TextModel | Non
     if base is not None:
         if base.vocabulary.to_json() != corpus.vocabulary.to_json():
             raise FormatError(
-                "corpus: want the vocabulary of the model, got another; prepare the text with "
+                "corpus: expected the vocabulary of the model, got another; prepare the text with "
                 "`gpulstm text prepare --from` that model"
             )
         return
     for name, want in _tokens_of(corpus.vocabulary, corpus.limit).items():
         if (got := getattr(settings, name)) != want:
-            raise ShapeError(f"{name}: want {want}, as the corpus has, got {got}")
+            raise ShapeError(f"{name}: expected {want}, as the corpus has, got {got}")
 
 
 def streams(corpus: Corpus, settings: Settings) -> tuple[LazyStreams, LazyStreams]:
@@ -141,7 +143,7 @@ def streams(corpus: Corpus, settings: Settings) -> tuple[LazyStreams, LazyStream
     want = settings.batch * settings.window + 1
     if len(corpus.train) < want:
         raise FormatError(
-            f"corpus: want at least {want:,} tokens to train on, for {settings.batch} streams of "
+            f"corpus: expected at least {want:,} tokens to train on, for {settings.batch} streams of "
             f"{settings.window}, got {len(corpus.train):,}; give more text, or a smaller batch or window"
         )
     validated = corpus.held_out if len(corpus.held_out) <= MOST_HELD_OUT else corpus.held_out[: MOST_HELD_OUT + 1]

@@ -55,17 +55,17 @@ class Vocabulary:
     def __init__(self, level: str, tokens: Sequence[str]) -> None:
         """Raises FormatError for tokens that no vocabulary of that level can have."""
         if level not in LEVELS:
-            raise FormatError(f"level: want one of {', '.join(LEVELS)}, got {level!r}")
+            raise FormatError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
         if not tokens or not all(isinstance(token, str) and token for token in tokens):
-            raise FormatError("vocabulary: want at least one token, and no empty one")
+            raise FormatError("vocabulary: expected at least one token, and no empty one")
         if len(set(tokens)) != len(tokens):
-            raise FormatError("vocabulary: want different tokens, got one twice")
+            raise FormatError("vocabulary: expected different tokens, got one twice")
         if level == "char" and any(len(token) != 1 for token in tokens):
-            raise FormatError("vocabulary: want single characters at level 'char'")
+            raise FormatError("vocabulary: expected single characters at level 'char'")
         if level == "char" and list(tokens) != sorted(tokens):
-            raise FormatError("vocabulary: want characters in the order of their code points")
+            raise FormatError("vocabulary: expected characters in the order of their code points")
         if level == "word" and (tokens[0] != UNKNOWN or len(tokens) < 2):
-            raise FormatError(f"vocabulary: want {UNKNOWN!r} and then words met more than once, got {tokens[:3]}")
+            raise FormatError(f"vocabulary: expected {UNKNOWN!r} and then words met more than once, got {tokens[:3]}")
         self.level = level
         self.tokens = list(tokens)
         self._numbers = {token: number for number, token in enumerate(self.tokens)}
@@ -106,7 +106,7 @@ class Vocabulary:
         text = pieces if isinstance(pieces, str) else "".join(pieces)
         numbers = self._by_code_point.take(code_points(text), mode="clip")
         if numbers.size and numbers.min() < 0:
-            raise FormatError(f"text: want characters of the vocabulary, got {self.unseen(pieces)}")
+            raise FormatError(f"text: expected characters of the vocabulary, got {self.unseen(pieces)}")
         return numbers
 
     @functools.cached_property

@@ -140,7 +140,7 @@ class GELU(_SameShape):
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
-            raise ShapeError(f"approximate: want 'none' or 'tanh', got {approximate!r}")
+            raise ShapeError(f"approximate: expected 'none' or 'tanh', got {approximate!r}")
         self.approximate = approximate
 
     def forward(self, x: Any) -> Tensor:
@@ -220,7 +220,7 @@ class Flatten(Module):
         ndim, ends = len(x.shape), (self.start_axis, self.end_axis)
         first, last = (axis + ndim if axis < 0 else axis for axis in ends)
         if not 0 <= first <= last < ndim:
-            raise ShapeError(f"x: want axes {self.start_axis} to {self.end_axis}, got {x.shape}")
+            raise ShapeError(f"x: expected axes {self.start_axis} to {self.end_axis}, got {x.shape}")
         size = 1
         for each in x.shape[first : last + 1]:
             size *= each

@@ -20,7 +20,7 @@ def as_tensor(x: Any, name: str, beside: Tensor | None = None) -> Tensor:
     if isinstance(x, Tensor):
         return x
     if not any(hasattr(x, mark) for mark in ("dtype", "__dlpack__", "__cuda_array_interface__")):
-        raise DTypeError(f"{name}: want an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
+        raise DTypeError(f"{name}: expected an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
     try:
         made = tensor(x)
     except GpulstmError as error:  # its name for the argument is the one of gl.tensor
@@ -37,7 +37,9 @@ def as_ids(ids: Any, name: str, beside: Tensor) -> Tensor:
     try:
         array = np.asarray(ids)
     except ValueError as error:
-        raise ShapeError(f"{name}: want equal lengths in a list, got {ids!r:.60}; see gl.data.pad_sequences") from error
+        raise ShapeError(
+            f"{name}: expected equal lengths in a list, got {ids!r:.60}; see gl.data.pad_sequences"
+        ) from error
     return as_tensor(array.astype(np.int64) if array.size == 0 else array, name, beside)  # an empty list has no type
 
 
@@ -54,11 +56,11 @@ def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool
     try:
         host = np.asarray(on_host(mask, name))
     except ValueError as error:
-        raise ShapeError(f"{name}: want an array, or a list with rows of one length, got {mask!r:.60}") from error
+        raise ShapeError(f"{name}: expected an array, or a list with rows of one length, got {mask!r:.60}") from error
     if host.shape != leading:
-        raise ShapeError(f"{name}: want {leading}, the leading axes of {of}, got {host.shape}")
+        raise ShapeError(f"{name}: expected {leading}, the leading axes of {of}, got {host.shape}")
     if host.dtype != bool:
-        raise DTypeError(f"{name}: want bool, got {host.dtype}")
+        raise DTypeError(f"{name}: expected bool, got {host.dtype}")
     if host.ndim == 1:
         return host[:, None]
     return host.T if batch_first else host
@@ -68,12 +70,12 @@ def check_input(x: Tensor, input_size: int, batch_first: bool, weight: Tensor) -
     """Raises ShapeError, DTypeError or DeviceError unless x fits a recurrent layer with this weight_ih_l0."""
     want = "(B, T, D)" if batch_first else "(T, B, D)"
     if x.ndim not in (2, 3):
-        raise ShapeError(f"x: want {want}, or (T, D) for a single sequence, got {x.shape}")
+        raise ShapeError(f"x: expected {want}, or (T, D) for a single sequence, got {x.shape}")
     if x.shape[-1] != input_size:
-        raise ShapeError(f"x: want {input_size} = input_size in the last axis, got {x.shape}")
+        raise ShapeError(f"x: expected {input_size} = input_size in the last axis, got {x.shape}")
     check_fits("x", x, weight_ih_l0=weight)
     if x.shape[0 if x.ndim == 2 else int(batch_first)] == 0:
-        raise ShapeError(f"x: want at least one step, got {x.shape}")
+        raise ShapeError(f"x: expected at least one step, got {x.shape}")
 
 
 def check_fits(name: str, x: Tensor, **weight: Tensor) -> None:
@@ -94,7 +96,7 @@ def check_type(name: str, x: Tensor, weight: Tensor) -> None:
     if x.dtype != weight.dtype:
         layer = f", or the layer with layer.to('{x.dtype}')" if name == "x" and x.dtype.name in FLOATS else ""
         way = f"; convert it with {name}.astype('{weight.dtype}'){layer}" if x.dtype.kind in "biufV" else ""
-        raise DTypeError(f"{name}: want {weight.dtype}, the type of the weights, got {x.dtype}{way}")
+        raise DTypeError(f"{name}: expected {weight.dtype}, the type of the weights, got {x.dtype}{way}")
 
 
 def as_states(hx: Any, names: Sequence[str]) -> list:
@@ -106,7 +108,7 @@ def as_states(hx: Any, names: Sequence[str]) -> list:
     if not isinstance(hx, tuple | list) or len(hx) != len(names):
         got = f"{len(hx)} of them" if isinstance(hx, tuple | list) else type(hx).__name__
         count = "a pair of" if len(names) == 2 else str(len(names))
-        raise ShapeError(f"hx: want {count} states {' and '.join(names)}, got {got}")
+        raise ShapeError(f"hx: expected {count} states {' and '.join(names)}, got {got}")
     return list(hx)
 
 
@@ -128,7 +130,7 @@ def check_states(
             words = (
                 "(layers*directions, batch, units)" if batched else "(layers*directions, units) as x is one sequence"
             )
-            raise ShapeError(f"{name}_0: want {want} = {words}, got {state.shape}")
+            raise ShapeError(f"{name}_0: expected {want} = {words}, got {state.shape}")
         check_fits(f"{name}_0", state, weight_ih_l0=weight)
         checked.append(state if batched else state.reshape(rows, 1, width))
     return checked

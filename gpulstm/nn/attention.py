@@ -76,9 +76,9 @@ class Attention(Module):
         (size,) = check_sizes(attention_size=size)
         shapes = parameter_shapes(kind, query_size, key_size, size)
         if "weight_score" not in shapes and attention_size is not None:
-            raise ShapeError(f"attention_size: want None, as kind {kind!r} has none, got {attention_size}")
+            raise ShapeError(f"attention_size: expected None, as kind {kind!r} has none, got {attention_size}")
         if not shapes and query_size != key_size:
-            raise ShapeError(f"key_size: want query_size = {query_size} for kind {kind!r}, got {key_size}")
+            raise ShapeError(f"key_size: expected query_size = {query_size} for kind {kind!r}, got {key_size}")
         self.query_size, self.key_size, self.kind, self.batch_first = query_size, key_size, kind, batch_first
         self.attention_size = size if "weight_score" in shapes else None
         self._names = tuple(shapes)
@@ -124,11 +124,13 @@ class Attention(Module):
         queries, steps = ("(B, S", "(B, T") if self.batch_first else ("(S, B", "(T, B")
         if query.ndim not in (2, 3) or query.shape[-1] != self.query_size:
             Q = self.query_size
-            raise ShapeError(f"query: want (B, {Q}) or {queries}, {Q}) with {Q} = query_size, got {query.shape}")
+            raise ShapeError(f"query: expected (B, {Q}) or {queries}, {Q}) with {Q} = query_size, got {query.shape}")
         if keys.ndim != 3 or keys.shape[-1] != self.key_size:
-            raise ShapeError(f"keys: want {steps}, {self.key_size}) with {self.key_size} = key_size, got {keys.shape}")
+            raise ShapeError(
+                f"keys: expected {steps}, {self.key_size}) with {self.key_size} = key_size, got {keys.shape}"
+            )
         if values is not None and (values.ndim != 3 or values.shape[:2] != keys.shape[:2]):
-            raise ShapeError(f"values: want {steps}, V), as many as the keys {keys.shape}, got {values.shape}")
+            raise ShapeError(f"values: expected {steps}, V), as many as the keys {keys.shape}, got {values.shape}")
 
     def extra_repr(self) -> str:
         size = "" if self.attention_size is None else f", attention_size={self.attention_size}"

@@ -72,7 +72,9 @@ class RecurrentCell(Module):
         input_size, hidden_size = check_sizes(input_size=input_size, hidden_size=hidden_size)
         check_flags(bias=bias)
         if not bias and not self.cell.biases:
-            raise ShapeError(f"bias: want True, as the bias of a {self.cell.name} belongs to its equations, got False")
+            raise ShapeError(
+                f"bias: expected True, as the bias of a {self.cell.name} belongs to its equations, got False"
+            )
         self.input_size, self.hidden_size, self.bias, self.path = input_size, hidden_size, bias, path
         weights = Weights(self.cell, hidden_size, init, forget_bias, Initial(device, dtype, generator))
         for name, value in weights.drawn(input_size, bias and self.cell.biases, 0):
@@ -91,7 +93,7 @@ class RecurrentCell(Module):
             return after
         x = as_tensor(x, "x", self.weight_ih)
         if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
-            raise ShapeError(f"x: want (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
+            raise ShapeError(f"x: expected (B, {self.input_size}) or ({self.input_size},), got {x.shape}")
         check_fits("x", x, weight_ih=self.weight_ih)
         leading = x.shape[:-1]
         names = self.cell.states
@@ -126,7 +128,7 @@ class RecurrentCell(Module):
         state = as_tensor(state, name, self.weight_ih)
         want = (*leading, self.hidden_size)
         if state.shape != want:
-            raise ShapeError(f"{name}: want {want}, got {state.shape}")
+            raise ShapeError(f"{name}: expected {want}, got {state.shape}")
         check_fits(name, state, weight_ih=self.weight_ih)
         return state
 

@@ -72,7 +72,9 @@ class Contents:
         if (len(value) <= MANY and _is_plain(value)) or self._is_remembered(name, value):
             return
         if id(value) in above:
-            raise DTypeError(f"{name}: want a {type(value).__name__} that does not contain itself, got one that does")
+            raise DTypeError(
+                f"{name}: expected a {type(value).__name__} that does not contain itself, got one that does"
+            )
         before, unnamed = (len(self.members), len(self.hidden)), list[Any]()
         for key, item in _entries(value):
             if type(item) in PLAIN:
@@ -117,7 +119,7 @@ def check_learnt(name: str, value: Tensor) -> None:
     """Raises DTypeError for a tensor to be learnt that is no Parameter: no optimiser would be given it."""
     if value.requires_grad and value._source is None and not isinstance(value, Parameter):
         raise DTypeError(
-            f"{name}: want a Parameter for a trained array, got a Tensor that requires_grad; "
+            f"{name}: expected a Parameter for a trained array, got a Tensor that requires_grad; "
             "write gl.Parameter(x.data), or x.detach() for an array that is not trained"
         )
 

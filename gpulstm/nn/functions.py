@@ -132,7 +132,7 @@ def stack(tensors: Any, axis: int = 0) -> Tensor:
 
 def _several(tensors: Any) -> list[Any]:
     if isinstance(tensors, str | dict) or not isinstance(tensors, Iterable):
-        raise DTypeError(f"tensors: want a list of Tensors or arrays, got {type(tensors).__name__}")
+        raise DTypeError(f"tensors: expected a list of Tensors or arrays, got {type(tensors).__name__}")
     return list(tensors)
 
 

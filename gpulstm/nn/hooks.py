@@ -22,7 +22,7 @@ class Hooks:
     def add(self, when: str, function: Any, prepend: bool, with_kwargs: bool) -> "Handle":
         """Put a function last, or first, among those called ``when``: before or after."""
         if not callable(function):
-            raise DTypeError(f"hook: want a function, got {type(function).__name__}")
+            raise DTypeError(f"hook: expected a function, got {type(function).__name__}")
         hooks, number = getattr(self, when), next(_numbers)
         rest = dict(hooks)
         hooks.clear()
@@ -42,7 +42,7 @@ class Hooks:
             elif isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], dict):
                 args, kwargs = given
             else:
-                raise DTypeError(f"forward pre-hook with kwargs: want None or (args, kwargs), got {given!r:.80}")
+                raise DTypeError(f"forward pre-hook with kwargs: expected None or (args, kwargs), got {given!r:.80}")
         output = module.forward(*args, **kwargs)
         for function, with_kwargs in list(self.after.values()):
             given = function(module, args, kwargs, output) if with_kwargs else function(module, args, output)

@@ -51,11 +51,11 @@ class Weights:
 
     def __init__(self, cell: Cell, hidden_size: int, init: str, forget_bias: float | None, initial: Initial) -> None:
         if init not in self.KINDS:
-            raise ShapeError(f"init: want {', '.join(self.KINDS)}, got {init!r}")
+            raise ShapeError(f"init: expected {', '.join(self.KINDS)}, got {init!r}")
         if forget_bias is not None and ("f" not in cell.gates or not cell.biases):
-            raise ShapeError(f"forget_bias: want None, as a {cell.name} has no bias of a gate f, got {forget_bias}")
+            raise ShapeError(f"forget_bias: expected None, as a {cell.name} has no bias of a gate f, got {forget_bias}")
         if forget_bias is not None and (isinstance(forget_bias, bool) or not isinstance(forget_bias, numbers.Real)):
-            raise ShapeError(f"forget_bias: want a number or None, got {forget_bias!r}")
+            raise ShapeError(f"forget_bias: expected a number or None, got {forget_bias!r}")
         if forget_bias is None and init == "keras" and "f" in cell.gates and cell.biases:
             forget_bias = 1.0
         self.cell, self.H, self.init, self.forget_bias, self.initial = cell, hidden_size, init, forget_bias, initial

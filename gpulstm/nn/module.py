@@ -48,10 +48,10 @@ class Module(Moving):
         super().__init_subclass__(**options)
         for name, value in vars(cls).items():
             if not isinstance(value, types.FunctionType) and (things := list(search(value))):
-                want = f"want a {type(things[0]).__name__} as self.{name} in __init__"
+                want = f"expected a {type(things[0]).__name__} as self.{name} in __init__"
                 raise DTypeError(f"{cls.__name__}.{name}: {want}, got it in the class")
         if vars(cls).get("__slots__"):
-            raise DTypeError(f"{cls.__name__}: want no __slots__, where parameters and layers are not found")
+            raise DTypeError(f"{cls.__name__}: expected no __slots__, where parameters and layers are not found")
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, assigned(self, name, value))
@@ -71,13 +71,13 @@ class Module(Moving):
     def add_module(self, name: str, module: "Module | None") -> None:
         """Set a layer, or None, as an attribute with this name."""
         if not isinstance(module, Module | None):
-            raise DTypeError(f"{name}: want a layer or None, got {type(module).__name__}")
+            raise DTypeError(f"{name}: expected a layer or None, got {type(module).__name__}")
         setattr(self, name, module)
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
         """Set a parameter, or None, as an attribute with this name."""
         if not isinstance(parameter, Parameter | None):
-            raise DTypeError(f"{name}: want a gl.Parameter or None, got {type(parameter).__name__}")
+            raise DTypeError(f"{name}: expected a gl.Parameter or None, got {type(parameter).__name__}")
         setattr(self, name, parameter)
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
@@ -88,10 +88,12 @@ class Module(Moving):
         assignment to the attribute replaces the buffer. Raises DTypeError for anything but an array.
         """
         if not isinstance(name, str) or not name or "." in name or name == "forward":
-            raise DTypeError(f"name: want a name without a dot for a buffer, got {name!r}")
+            raise DTypeError(f"name: expected a name without a dot for a buffer, got {name!r}")
         value = buffer(name, tensor)
         if vars(self).get(name) is not None and name not in self._persistent:
-            raise DTypeError(f"{name}: want a new name for a buffer, got that of a {type(vars(self)[name]).__name__}")
+            raise DTypeError(
+                f"{name}: expected a new name for a buffer, got that of a {type(vars(self)[name]).__name__}"
+            )
         setattr(self, name, None)  # checks the name
         vars(self)["_persistent"] = {**self._persistent, name: bool(persistent)}
         setattr(self, name, value)
@@ -167,7 +169,7 @@ class Module(Moving):
     def apply(self, fn: Callable[["Module"], Any]) -> "Module":
         """Call ``fn(layer)`` for every layer below and then for this one, for instance to initialise parameters."""
         if not callable(fn):
-            raise DTypeError(f"fn: want a function of a layer, got {type(fn).__name__}")
+            raise DTypeError(f"fn: expected a function of a layer, got {type(fn).__name__}")
         for child in self.children():
             child.apply(fn)
         fn(self)
@@ -208,11 +210,11 @@ def check_sizes(**sizes: Any) -> tuple[int, ...]:
 def check_rate(name: str, rate: Any) -> None:
     """Raises ShapeError unless 0 <= rate <= 1."""
     if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= float(rate) <= 1:
-        raise ShapeError(f"{name}: want a number from 0 to 1, the part that is dropped, got {rate!r}")
+        raise ShapeError(f"{name}: expected a number from 0 to 1, the part that is dropped, got {rate!r}")
 
 
 def check_flags(**flags: Any) -> None:
     """Raises DTypeError, naming the argument, unless each is True or False."""
     for name, flag in flags.items():
         if not isinstance(flag, bool):
-            raise DTypeError(f"{name}: want True or False, got {flag!r}")
+            raise DTypeError(f"{name}: expected True or False, got {flag!r}")

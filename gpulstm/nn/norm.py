@@ -40,12 +40,12 @@ class LayerNorm(Module):
     ) -> None:
         given = normalized_shape if isinstance(normalized_shape, list | tuple) else [normalized_shape]
         if not given:
-            raise ShapeError(f"normalized_shape: want one size or several, got {normalized_shape!r}")
+            raise ShapeError(f"normalized_shape: expected one size or several, got {normalized_shape!r}")
         for size in given:
             check_sizes(normalized_shape=size)
         check_flags(elementwise_affine=elementwise_affine, bias=bias)
         if isinstance(eps, bool) or not isinstance(eps, int | float | np.number) or not 0 <= eps < np.inf:
-            raise ShapeError(f"eps: want a number from 0 up, got {eps!r}")
+            raise ShapeError(f"eps: expected a number from 0 up, got {eps!r}")
         self.normalized_shape, self.eps = tuple(map(int, given)), float(eps)
         initial = Initial(device, dtype, None)
         self.weight = initial.parameter(np.ones(self.normalized_shape)) if elementwise_affine else None
@@ -56,7 +56,7 @@ class LayerNorm(Module):
         x, axes = as_tensor(x, "x", self.weight), len(self.normalized_shape)
         if x.shape[-axes:] != self.normalized_shape:
             want = ", ".join(map(str, self.normalized_shape))
-            raise ShapeError(f"x: want (..., {want}), got {x.shape}")
+            raise ShapeError(f"x: expected (..., {want}), got {x.shape}")
         if self.weight is not None:
             check_fits("x", x, weight=self.weight)
         return apply(functional.layer_norm, x, self.weight, self.bias, axes=axes, eps=self.eps)

@@ -50,14 +50,14 @@ def check_layer(layer: Any, merge: str, bias: bool, num_layers: int, dropout: fl
     check_rate("dropout", dropout)
     check_flags(bias=bias, **flags)
     if proj_size and not cell.projects:
-        raise ShapeError(f"proj_size: want 0, as a {cell.name} has no projection, got {proj_size}")
+        raise ShapeError(f"proj_size: expected 0, as a {cell.name} has no projection, got {proj_size}")
     if flags["recompute"] and not cell.recurrent:
-        raise ShapeError(f"recompute: want False, as a {cell.name} keeps few states anyway, got True")
+        raise ShapeError(f"recompute: expected False, as a {cell.name} keeps few states anyway, got True")
     if not bias and not cell.biases:
-        raise ShapeError(f"bias: want True, as the bias of a {cell.name} belongs to its equations, got False")
+        raise ShapeError(f"bias: expected True, as the bias of a {cell.name} belongs to its equations, got False")
     if merge not in MERGES or (merge != "concat" and not flags["bidirectional"]):
         want = ", ".join(MERGES) if flags["bidirectional"] else "concat, as the layer has one direction"
-        raise ShapeError(f"merge: want {want}, got {merge!r}")
+        raise ShapeError(f"merge: expected {want}, got {merge!r}")
     if dropout > 0 and num_layers == 1:
         name = type(layer).__name__
         warnings.warn(f"dropout acts between layers, and this {name} has one: it changes nothing", stacklevel=4)

@@ -32,6 +32,6 @@ class Parameter(Tensor, Member):
         data = np.asarray(data) if isinstance(data, np.generic) else data
         if not hasattr(data, "dtype") or data.dtype.name not in FLOATS:
             got = getattr(data, "dtype", type(data).__name__)
-            raise DTypeError(f"data: want an array of {', '.join(FLOATS)}, got {got}")
+            raise DTypeError(f"data: expected an array of {', '.join(FLOATS)}, got {got}")
         check_writable("data", data)
         super().__init__(data, requires_grad=True)

@@ -158,7 +158,7 @@ class Recurrent(Module):
         check_input(x, self.input_size, self.batch_first, weight)
         batched = x.ndim == 3
         if not batched and lengths is not None:
-            raise ShapeError(f"lengths: want None with a single sequence (T, D), got {lengths!r}")
+            raise ShapeError(f"lengths: expected None with a single sequence (T, D), got {lengths!r}")
         masks = {"lengths": on_host(lengths)}
         for name, value in (("mask", mask), ("reset", reset)):
             masks[name] = time_first(name, value, x.shape[:-1], self.batch_first)

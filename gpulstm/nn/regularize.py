@@ -90,19 +90,21 @@ def regularization(regularize: Any, cell: Cell) -> Regularization:
     one kind or for a state that the cell has not."""
     given = [regularize] if isinstance(regularize, Regularizer) else regularize
     if not isinstance(given, Iterable) or isinstance(given, str):
-        raise DTypeError(f"regularize: want Zoneout, VariationalDropout or WeightDrop, or several, got {regularize!r}")
+        raise DTypeError(
+            f"regularize: expected Zoneout, VariationalDropout or WeightDrop, or several, got {regularize!r}"
+        )
     names = {Zoneout: "zoneout", VariationalDropout: "variational", WeightDrop: "weight_drop"}
     found: dict[str, Any] = {}
     for each in given:
         if type(each) not in names:
-            raise DTypeError(f"regularize: want Zoneout, VariationalDropout or WeightDrop, got {each!r}")
+            raise DTypeError(f"regularize: expected Zoneout, VariationalDropout or WeightDrop, got {each!r}")
         if names[type(each)] in found:
-            raise ShapeError(f"regularize: want one {type(each).__name__}, got two")
+            raise ShapeError(f"regularize: expected one {type(each).__name__}, got two")
         found[names[type(each)]] = each
     chosen = Regularization(**found)
     if not cell.recurrent and (chosen.zoneout.h or chosen.variational.recurrent or chosen.weight_drop.rate):
         want = "VariationalDropout of the input alone, as no product of h is there and all steps are one scan"
-        raise ShapeError(f"regularize: a {cell.name} wants {want}, got {', '.join(chosen.words())}")
+        raise ShapeError(f"regularize: a {cell.name} takes {want}, got {', '.join(chosen.words())}")
     if chosen.zoneout.c > 0 and len(cell.states) == 1:
-        raise ShapeError(f"Zoneout.c: want 0, as a {cell.name} has no state but h, got {chosen.zoneout.c}")
+        raise ShapeError(f"Zoneout.c: expected 0, as a {cell.name} has no state but h, got {chosen.zoneout.c}")
     return chosen

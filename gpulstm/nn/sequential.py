@@ -58,9 +58,9 @@ class Sequential(Module):
         if isinstance(module, type) or not callable(module) or isinstance(module, Tensor):
             hint = f"; write {module.__name__}()" if isinstance(module, type) else ""
             got = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
-            raise DTypeError(f"Sequential: want layers or functions, got {got}{hint}")
+            raise DTypeError(f"Sequential: expected layers or functions, got {got}{hint}")
         if not name or "." in name:
-            raise DTypeError(f"Sequential: want names without a dot, got {name!r}")
+            raise DTypeError(f"Sequential: expected names without a dot, got {name!r}")
         self._row[name] = module
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -113,7 +113,7 @@ class Sequential(Module):
         for name in given:
             if name not in taken:
                 layers = ", ".join(called(layer) for layer in self.layers) or "none"
-                raise ShapeError(f"{name}: want None, as none of the layers ({layers}) takes it")
+                raise ShapeError(f"{name}: expected None, as none of the layers ({layers}) takes it")
 
     def __len__(self) -> int:
         return len(self._row)

@@ -22,7 +22,7 @@ def load(own: Mapping[str, Tensor], state: Any, strict: bool, kind: str) -> Load
     """Copy the arrays of ``state`` into the tensors of the same names; ``kind`` is what errors call the module."""
     if not isinstance(state, Mapping):
         raise DTypeError(
-            f"state of {kind}: want a dict of arrays by name, as state_dict() gives, got {type(state).__name__}; "
+            f"state of {kind}: expected a dict of arrays by name, as state_dict() gives, got {type(state).__name__}; "
             "gl.load(path, model) reads a file"
         )
     passed = Loaded([name for name in own if name not in state], [name for name in state if name not in own])
@@ -50,11 +50,11 @@ def _fitting(own: Tensor, value: Any) -> Array:
     """The value on the device of ``own`` and in its type. Raises GpulstmError for one that it cannot hold."""
     value = _array(value)
     if value.shape != own.shape:
-        raise ShapeError(f"want {own.shape}, got {value.shape}")
+        raise ShapeError(f"expected {own.shape}, got {value.shape}")
     if value.dtype.name not in FLOATS and value.dtype.kind not in "iub":
-        raise DTypeError(f"want real numbers, got {value.dtype}")
+        raise DTypeError(f"expected real numbers, got {value.dtype}")
     if isinstance(own.data, np.ndarray) and not own.data.flags.writeable:
-        raise DTypeError("want an array that can be written to, got a read-only one in the module")
+        raise DTypeError("expected an array that can be written to, got a read-only one in the module")
     with backend_of(own.data) as backend, np.errstate(all="ignore"):
         xp, value = backend.xp, backend.asarray(value)
         cast = value.astype(own.dtype, copy=False)
@@ -65,7 +65,7 @@ def _fitting(own: Tensor, value: Any) -> Array:
         else:
             held = _finite(xp, cast) | ~_finite(xp, value)
         if not xp.all(held):
-            raise DTypeError(f"want numbers that {own.dtype} holds, got others in {value.dtype}")
+            raise DTypeError(f"expected numbers that {own.dtype} holds, got others in {value.dtype}")
     return cast
 
 
@@ -85,7 +85,7 @@ def _unlike(own: Mapping[str, Tensor], new: Mapping[str, Array]) -> list[str]:
                 known = new[other]
                 same = bool(((value == known) | ((value != value) & (known != known))).all())  # nan is not itself
             if not same:
-                wrong.append(f"{name}: want the values of {other}, as both are one tensor, got others")
+                wrong.append(f"{name}: expected the values of {other}, as both are one tensor, got others")
     return wrong
 
 

@@ -102,7 +102,7 @@ def walk(root: Tree, anew: bool = True) -> list[tuple[str, Any, list[tuple[str, 
             lost = next((thing for thing in things if id(thing) not in found and not _holds(thing, root)), None)
             if lost is not None:
                 raise DTypeError(
-                    f"{name} of {type(contents.module).__name__}: want layers and parameters in attributes, lists, "
+                    f"{name} of {type(contents.module).__name__}: expected layers and parameters in attributes, lists, "
                     f"tuples and dicts with strings without a dot as keys, got a {type(lost).__name__} in a "
                     f"{type(value).__name__}, which gives it no name"
                 )
@@ -122,7 +122,7 @@ def _holds(thing: Any, root: Tree) -> bool:
 def _descend(prefix: str, module: Tree, above: tuple[int, ...], rows: list, hidden: list, anew: bool) -> None:
     if id(module) in above:
         raise DTypeError(
-            f"{prefix}: want layers that do not hold themselves, got the {type(module).__name__} that it is in; "
+            f"{prefix}: expected layers that do not hold themselves, got the {type(module).__name__} that it is in; "
             "keep weakref.ref(layer) to look back at it"
         )
     contents = Contents(module, anew)

@@ -54,7 +54,7 @@ class Adam(Optimizer):
             check_option(name, options[name])
         betas = options["betas"]
         if not (isinstance(betas, tuple | list) and len(betas) == 2):
-            raise ShapeError(f"betas: want two numbers, got {betas!r}")
+            raise ShapeError(f"betas: expected two numbers, got {betas!r}")
         for k, beta in enumerate(betas):
             check_option(f"betas[{k}]", beta, below=1)
         checks.flag("amsgrad", options["amsgrad"])

@@ -17,10 +17,10 @@ def parameters_or_groups(parameters: Any) -> list[Any]:
     """The Parameters or the groups in a list. Raises DTypeError for another thing and ShapeError for none of them."""
     if isinstance(parameters, Tensor | dict | str | Module) or not isinstance(parameters, Iterable):
         want = "a list of Parameters or of groups, e.g. model.parameters()"
-        raise DTypeError(f"parameters: want {want}, got {type(parameters).__name__}")
+        raise DTypeError(f"parameters: expected {want}, got {type(parameters).__name__}")
     given = list(parameters)
     if not given:
-        raise ShapeError("parameters: want at least one, got none (an iterator serves once)")
+        raise ShapeError("parameters: expected at least one, got none (an iterator serves once)")
     return given
 
 
@@ -30,18 +30,18 @@ def parameters_of(name: str, given: Any) -> list[Any]:
         return [given]
     if isinstance(given, str | dict | Module) or not isinstance(given, Iterable):
         got = type(given).__name__
-        raise DTypeError(f"{name}: want a list of Parameters, e.g. model.parameters(), got {got}")
+        raise DTypeError(f"{name}: expected a list of Parameters, e.g. model.parameters(), got {got}")
     return list(given)
 
 
 def check_parameter(name: str, p: Any) -> None:
     """Raises DTypeError for what is no Tensor or cannot be learnt in place, TapeError for what a function made."""
     if not isinstance(p, Tensor):
-        raise DTypeError(f"{name}: want a Parameter, got {type_name(p)}")
+        raise DTypeError(f"{name}: expected a Parameter, got {type_name(p)}")
     if not p.is_leaf:
-        raise TapeError(f"{name}: want a Parameter, got a tensor that a function made, which gets no grad")
+        raise TapeError(f"{name}: expected a Parameter, got a tensor that a function made, which gets no grad")
     if p.dtype.name not in FLOATS:
-        raise DTypeError(f"{name}: want {', '.join(FLOATS)}, got {p.dtype.name}")
+        raise DTypeError(f"{name}: expected {', '.join(FLOATS)}, got {p.dtype.name}")
     check_writable(name, p.data)
 
 
@@ -50,4 +50,4 @@ def check_option(name: str, value: Any, below: float = math.inf) -> None:
     real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not (real and 0 <= value < below):
         upper = "up" if below == math.inf else f"to below {below:g}"
-        raise ShapeError(f"{name}: want a number from 0 {upper}, got {value!r}")
+        raise ShapeError(f"{name}: expected a number from 0 {upper}, got {value!r}")

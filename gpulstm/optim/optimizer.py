@@ -74,7 +74,7 @@ class Optimizer(ABC):
     def add_param_group(self, group: dict[str, Any]) -> None:
         """Add a group ``{"params": [...], option: value, ...}``; options not given have their defaults."""
         if not (isinstance(group, dict) and "params" in group):
-            raise DTypeError(f"parameter group: want a dict with 'params', got {type(group).__name__}")
+            raise DTypeError(f"parameter group: expected a dict with 'params', got {type(group).__name__}")
         options = {**self.defaults, **{name: value for name, value in group.items() if name != "params"}}
         self._check_known(options)
         params = parameters_of("params", group["params"])
@@ -82,7 +82,7 @@ class Optimizer(ABC):
         for k, p in enumerate(params):
             check_parameter(f"parameter {k}", p)
             if id(p) in seen:
-                raise ShapeError(f"parameter {k}: want every Parameter once, got one of shape {p.shape} again")
+                raise ShapeError(f"parameter {k}: expected every Parameter once, got one of shape {p.shape} again")
             seen.add(id(p))
         self.param_groups.append({"params": params, **options})
         self.state += [{} for _ in params]
@@ -176,24 +176,24 @@ class Optimizer(ABC):
         backend = backend_of(**{f"parameter {k}": data, f"gradient of parameter {k}": grad})
         for name, array in ((f"parameter {k}", data), (f"gradient of parameter {k}", grad)):
             if not hasattr(array, "dtype"):
-                raise DTypeError(f"{name}: want an array, got {type(array).__name__}")
+                raise DTypeError(f"{name}: expected an array, got {type(array).__name__}")
         check_writable(f"parameter {k}", data)
         if grad.shape != data.shape:
-            raise ShapeError(f"gradient of parameter {k}: want {data.shape}, got {grad.shape}")
+            raise ShapeError(f"gradient of parameter {k}: expected {data.shape}, got {grad.shape}")
         if grad.dtype != data.dtype:
-            raise DTypeError(f"gradient of parameter {k}: want {data.dtype}, got {grad.dtype}")
+            raise DTypeError(f"gradient of parameter {k}: expected {data.dtype}, got {grad.dtype}")
         for name, array in slot.state.items():
             if name == "step":
                 continue
             if array.shape != data.shape:
-                raise ShapeError(f"{name} of parameter {k}: want {data.shape}, got {array.shape}")
+                raise ShapeError(f"{name} of parameter {k}: expected {data.shape}, got {array.shape}")
             if array.dtype != accumulator(data.dtype):
                 raise DTypeError(
-                    f"{name} of parameter {k}: want {accumulator(data.dtype)}, got {array.dtype}; "
+                    f"{name} of parameter {k}: expected {accumulator(data.dtype)}, got {array.dtype}; "
                     "convert a module before its optimiser is made"
                 )
             if (there := backend_of(array)) is not backend:
-                want = f"want {backend.name}, the device of the parameter, got {there.name}"
+                want = f"expected {backend.name}, the device of the parameter, got {there.name}"
                 way = "optimizer.load_state_dict(optimizer.state_dict())"
                 raise DeviceError(f"{name} of parameter {k}: {want}; move the states with {way}")
         return backend
@@ -233,7 +233,7 @@ class Optimizer(ABC):
 
     def _check_known(self, options: dict[str, Any]) -> None:
         if unknown := options.keys() - self.defaults.keys():
-            raise ShapeError(f"options: want some of {', '.join(self.defaults)}, got {', '.join(sorted(unknown))}")
+            raise ShapeError(f"options: expected some of {', '.join(self.defaults)}, got {', '.join(sorted(unknown))}")
         self._check_options(options)
 
 

@@ -22,11 +22,11 @@ def read_groups(state_dict: Any, sizes: list[int]) -> tuple[list[dict[str, Any]]
         got = [len(group.pop("params")) for group in groups]
         by_number = {int(k): dict(state) for k, state in state_dict["state"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise FormatError("optimiser state: want the result of state_dict(), got something else") from error
+        raise FormatError("optimiser state: expected the result of state_dict(), got something else") from error
     if got != sizes:
-        raise FormatError(f"optimiser state: want groups of {sizes} parameters, got {got}")
+        raise FormatError(f"optimiser state: expected groups of {sizes} parameters, got {got}")
     if by_number and not 0 <= min(by_number) <= max(by_number) < sum(sizes):
-        raise FormatError(f"optimiser state: want parameters 0 to {sum(sizes) - 1}, got {sorted(by_number)}")
+        raise FormatError(f"optimiser state: expected parameters 0 to {sum(sizes) - 1}, got {sorted(by_number)}")
     return groups, by_number
 
 
@@ -39,12 +39,12 @@ def read_options(kind: str, saved: Mapping[str, Any], known: Mapping[str, Any], 
     for name, only in fixed.items():
         if name in saved and bool(_plain(saved[name])) is not only:
             raise FormatError(
-                f"optimiser state: {name}: want {only}, the only one for {kind} here, got {saved[name]!r}"
+                f"optimiser state: {name}: expected {only}, the only one for {kind} here, got {saved[name]!r}"
             )
     saved = {name: value for name, value in saved.items() if name not in PASSED_OVER and name not in fixed}
     if saved.keys() != known.keys():
         want = f"the options {sorted(known)} of {kind}"
-        raise FormatError(f"optimiser state: want {want}, got {sorted(saved)}; is it another optimiser's?")
+        raise FormatError(f"optimiser state: expected {want}, got {sorted(saved)}; is it another optimiser's?")
     return {name: _plain(saved[name]) for name in known}
 
 
@@ -61,13 +61,13 @@ def read_state(
         return {}
     needed = {"step", *want} if counts else set(want)
     if not needed <= saved.keys() or saved.keys() - {"step", *known}:
-        raise FormatError(f"state of parameter {k}: want {['step', *want]}, got {sorted(saved)}")
+        raise FormatError(f"state of parameter {k}: expected {['step', *want]}, got {sorted(saved)}")
     state: dict[str, Any] = {"step": _step(k, saved.pop("step", 1))}
     backend = backend_of(data)
     for name, value in saved.items():
         array = _array(f"{name} of parameter {k}", value)
         if array.shape != data.shape:
-            raise ShapeError(f"{name} of parameter {k}: want {data.shape}, got {array.shape}")
+            raise ShapeError(f"{name} of parameter {k}: expected {data.shape}, got {array.shape}")
         with backend:
             state[name] = backend.xp.array(backend.asarray(array), accumulator(data.dtype), order="C")
     return state
@@ -78,7 +78,7 @@ def _step(k: int, value: Any) -> int:
     value = _plain(value)
     real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not real or value < 0 or value != int(value):
-        raise FormatError(f"step of parameter {k}: want a whole number from 0 up, got {value!r}")
+        raise FormatError(f"step of parameter {k}: expected a whole number from 0 up, got {value!r}")
     return int(value)
 
 
@@ -89,9 +89,9 @@ def _array(name: str, value: Any) -> Array:
     try:
         array = tensor(value).data
     except (TypeError, ValueError) as error:
-        raise DTypeError(f"{name}: want an array, got {type(value).__name__}") from error
+        raise DTypeError(f"{name}: expected an array, got {type(value).__name__}") from error
     if array.dtype.kind not in "fiu" and array.dtype.name != "bfloat16":
-        raise DTypeError(f"{name}: want real numbers, got {array.dtype}")
+        raise DTypeError(f"{name}: expected real numbers, got {array.dtype}")
     return array
 
 

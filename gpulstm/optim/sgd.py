@@ -55,7 +55,7 @@ class SGD(Optimizer):
         checks.flag("nesterov", options["nesterov"])
         if options["nesterov"] and not (options["momentum"] > 0 and options["dampening"] == 0):
             raise ShapeError(
-                "nesterov: want a momentum above 0 and no dampening, "
+                "nesterov: expected a momentum above 0 and no dampening, "
                 f"got momentum {options['momentum']} and dampening {options['dampening']}"
             )
 

@@ -57,7 +57,7 @@ def init(timeout: float | None = None, batch_axes: Any = None) -> Group:
     """
     global _group, _axes
     if timeout is not None and checks.number("timeout", timeout) == 0:
-        raise ShapeError("timeout: want a number of seconds above 0, got 0")
+        raise ShapeError("timeout: expected a number of seconds above 0, got 0")
     _axes = _axes if batch_axes is None else batch_axes
     comm = None if _group.size > 1 else _world()
     if comm is not None:

@@ -62,7 +62,7 @@ class Gradients:
         self._begun = 0
         layout = [(p.shape, str(p.dtype)) for p in self._parameters]
         if len(set(map(str, group.gather(layout)))) > 1:
-            raise ProcessError("parameters: want the same ones with requires_grad in all processes, got others")
+            raise ProcessError("parameters: expected the same ones with requires_grad in all processes, got others")
 
     def ready(self, parameter: Tensor) -> None:
         """The gradient of a parameter is what it will be; the sums of buckets that are complete begin."""

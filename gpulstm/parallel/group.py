@@ -138,7 +138,7 @@ class Group:
         every = self.gather(repr(facts))
         if other := [rank for rank, one in enumerate(every) if one != every[0]]:
             names = ", ".join(map(self.name, other))
-            raise ProcessError(f"{what}: want the same in all processes, got others than rank 0's in {names}")
+            raise ProcessError(f"{what}: expected the same in all processes, got others than rank 0's in {names}")
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -47,13 +47,13 @@ class Splitter:
             return Part(batch, self._share(self._whole, self._axes == 0))
         if self._axes is None:
             raise ShapeError(
-                "batch_axes: want the axis of the sequences in the arrays of a batch, to give each process its own, "
-                "e.g. gl.parallel.init(batch_axes=1) for (T, B, ...) or 0 for (B, ...), got None"
+                "batch_axes: expected the axis of the sequences in the arrays of a batch, to give each process its "
+                "own, e.g. gl.parallel.init(batch_axes=1) for (T, B, ...) or 0 for (B, ...), got None"
             )
         arrays = list(_arrays(batch, self._axes))
         sizes = {array.shape[axis] for array, axis in arrays}
         if len(sizes) != 1 or 0 in sizes:
-            raise ShapeError(f"batch: want one number of sequences in all arrays, at least 1, got {sorted(sizes)}")
+            raise ShapeError(f"batch: expected one number of sequences in all arrays, at least 1, got {sorted(sizes)}")
         share = self._share(sizes.pop(), all(axis == 0 for _, axis in arrays))
         counts = share.count > 0
         if not counts:  # it still draws what the others draw
@@ -96,7 +96,7 @@ def _sequences(state: Any) -> int:
     sizes = {array.shape[axis] for array, axis in _arrays(state, _state_axis)}
     if len(sizes) > 1:
         want = "arrays (layers, B, H) or (B, H) of one number of sequences"
-        raise ShapeError(f"state: want {want}, to give each process its own, got {sorted(sizes)} sequences")
+        raise ShapeError(f"state: expected {want}, to give each process its own, got {sorted(sizes)} sequences")
     return sizes.pop() if sizes else 0
 
 
@@ -133,7 +133,7 @@ def _mapped(nest: Any, axes: Axes, of: Callable[[Any, int], Any]) -> Any:
     if isinstance(nest, list | tuple):
         each = axes if isinstance(axes, list | tuple) else [axes] * len(nest)
         if len(each) != len(nest):
-            raise ShapeError(f"batch_axes: want {len(nest)}, one for each part of a batch, got {len(each)}")
+            raise ShapeError(f"batch_axes: expected {len(nest)}, one for each part of a batch, got {len(each)}")
         parts = [_mapped(part, axis, of) for part, axis in zip(nest, each, strict=True)]
         if isinstance(nest, list):
             return parts

@@ -100,7 +100,9 @@ class Team:
                 try:
                     one.load_state_dict(state)
                 except GpulstmError as error:
-                    raise ProcessError(f"{type(one).__name__}: want one like rank 0's, got another: {error}") from error
+                    raise ProcessError(
+                        f"{type(one).__name__}: expected one like rank 0's, got another: {error}"
+                    ) from error
         for parameter, value in zip(parameters, values, strict=True):
             with backend_of(parameter.data) as backend, no_grad():
                 parameter.data[...] = backend.asarray(value)

@@ -53,7 +53,7 @@ class Exchange:
     def item(self) -> Any:
         """The one element as a Python number; raises ShapeError for more or fewer."""
         if self.size != 1:
-            raise ShapeError(f"item: want a tensor of one element, got shape {self.shape}")
+            raise ShapeError(f"item: expected a tensor of one element, got shape {self.shape}")
         return self.numpy().item()
 
     def tolist(self) -> Any:
@@ -71,7 +71,7 @@ class Exchange:
 
     def __index__(self) -> int:
         if self.dtype.kind not in "iu" or self.size != 1:
-            raise DTypeError(f"index: want an integer tensor of one element, got {self.dtype} {self.shape}")
+            raise DTypeError(f"index: expected an integer tensor of one element, got {self.dtype} {self.shape}")
         return int(self.item())
 
     def __round__(self, digits: int | None = None) -> Any:
@@ -79,18 +79,18 @@ class Exchange:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ShapeError(f"bool: want a tensor of one element, got shape {self.shape}; use any() or all()")
+            raise ShapeError(f"bool: expected a tensor of one element, got shape {self.shape}; use any() or all()")
         return bool(self.item())
 
     # -- a sequence -----
     def __len__(self) -> int:
         if self.ndim == 0:
-            raise TypeError("len: want a tensor with an axis, got one of shape ()")
+            raise TypeError("len: expected a tensor with an axis, got one of shape ()")
         return len(self._data)
 
     def __iter__(self) -> Iterator[Any]:
         if self.ndim == 0:
-            raise TypeError("iteration: want a tensor with an axis, got one of shape ()")
+            raise TypeError("iteration: expected a tensor with an axis, got one of shape ()")
         return (self[k] for k in range(len(self)))  # type: ignore[index]
 
     def __contains__(self, value: Any) -> bool:
@@ -106,7 +106,7 @@ class Exchange:
         if not spec:
             return str(self)
         if self.size != 1:
-            raise ShapeError(f"format {spec!r}: want a tensor of one element, got shape {self.shape}")
+            raise ShapeError(f"format {spec!r}: expected a tensor of one element, got shape {self.shape}")
         return format(self.item(), spec)
 
     # -- arrays -----
@@ -118,14 +118,14 @@ class Exchange:
         """The raw array; raises TapeError where a gradient would be lost."""
         if self.requires_grad:
             raise TapeError(
-                f"{wanted_by}: want a tensor without a gradient, got one that requires it; detach() first{instead}"
+                f"{wanted_by}: expected a tensor without a gradient, got one that requires it; detach() first{instead}"
             )
         return self._data
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         array = self._without_gradient("NumPy array")
         if backend_of(array).is_cuda:
-            raise DeviceError(f"NumPy array: want a tensor on cpu, got one on {self.device}; copy it with .numpy()")
+            raise DeviceError(f"NumPy array: expected a tensor on cpu, got one on {self.device}; copy it with .numpy()")
         return np.array(array, dtype=dtype, copy=copy)
 
     def __dlpack__(self, **options: Any) -> Any:
@@ -162,7 +162,7 @@ class Exchange:
             if not backend_of(self._data).is_cuda or "no implementation found" not in str(error):
                 raise
             raise DeviceError(
-                f"np.{function.__name__}: want a tensor on cpu, got one on {self.device}; copy it with .numpy()"
+                f"np.{function.__name__}: expected a tensor on cpu, got one on {self.device}; copy it with .numpy()"
             ) from error
 
     # -- copies of leaves -----
@@ -188,7 +188,7 @@ class Exchange:
 
     def _check_leaf(self, what: str) -> None:
         if self._source is not None:
-            raise TapeError(f"{what}: want a leaf, got a result of {self._source[0].name}; detach() first")
+            raise TapeError(f"{what}: expected a leaf, got a result of {self._source[0].name}; detach() first")
 
 
 def _leaf(kind: Any, data: Any, requires_grad: bool) -> Any:

@@ -132,7 +132,7 @@ class Methods:
         if device is not None and dtype is None and _is_dtype(device):
             device, dtype = None, device
         if device is None and dtype is None:
-            raise DTypeError("to: want a device, a dtype or both, got none")
+            raise DTypeError("to: expected a device, a dtype or both, got none")
         there = backend_of(self.data) if device is None else find_device(device).backend
         moved = self
         if there is not backend_of(self.data):

@@ -73,14 +73,14 @@ class Node:
         with self.backend as backend:
             gradients = [as_array(g) for g in run_in(self.precision, pullback, *cotangents)]
             if len(gradients) < len(targets):  # there may be more, for optional inputs that were not given
-                raise ShapeError(f"pullback of {self.name}: want {len(targets)}, got {len(gradients)}")
+                raise ShapeError(f"pullback of {self.name}: expected {len(targets)}, got {len(gradients)}")
             given = [*enumerate(gradients), *((-1, c) for c in cotangents)]
             near = [(place, g) for place, g in given if g is not None and backend_of(g) is backend]
             for k, (target, gradient) in enumerate(zip(targets, gradients, strict=False)):
                 if target is None or gradient is None:
                     continue
                 if (got := (gradient.shape, gradient.dtype)) != self.likes[k]:
-                    raise ShapeError(f"pullback of {self.name}: want gradient {k} {self.likes[k]}, got {got}")
+                    raise ShapeError(f"pullback of {self.name}: expected gradient {k} {self.likes[k]}, got {got}")
                 if isinstance(target, tuple):
                     yield target, gradient, True  # of a node; only leaves keep the memory
                     continue

@@ -103,7 +103,7 @@ class Operators:
     def __setitem__(self, key: Any, value: Any) -> None:
         if recording() and (self.requires_grad or getattr(value, "requires_grad", False) is True):
             raise TapeError(
-                "t[...] = value: want tensors without a gradient, as the tape does not record writes to parts; put "
+                "t[...] = value: expected tensors without a gradient, as the tape does not record writes to parts; put "
                 "parts together with gl.stack, gl.concatenate or gl.where, or write in a block of gl.no_grad()"
             )
         written = self._raw(value)
@@ -119,19 +119,21 @@ class Operators:
         """
         if recording() and self.requires_grad and self._source is None:
             raise TapeError(
-                f"t {sign}= x: want a tensor that requires no gradient, got a leaf that does; write "
+                f"t {sign}= x: expected a tensor that requires no gradient, got a leaf that does; write "
                 f"in a block of gl.no_grad(), or make a new tensor: y = t {sign} x"
             )
         value = self._apply(fn, self, other)
         if value.shape != self.shape:
-            raise ShapeError(f"t {sign}= x: want a result of shape {self.shape}, as t has, got {value.shape}")
+            raise ShapeError(f"t {sign}= x: expected a result of shape {self.shape}, as t has, got {value.shape}")
         if value.dtype != self.dtype:
-            raise DTypeError(f"t {sign}= x: want a result of {self.dtype}, as t has, got {value.dtype}; use t.astype")
+            raise DTypeError(
+                f"t {sign}= x: expected a result of {self.dtype}, as t has, got {value.dtype}; use t.astype"
+            )
         if not value.requires_grad:
             self._write(f"t {sign}= x", (...,), value.data)
         elif self._source is not None and self._source[0].view:
             raise TapeError(
-                f"t {sign}= x: want a tensor with memory of its own, got a view of another; write t = t {sign} x"
+                f"t {sign}= x: expected a tensor with memory of its own, got a view of another; write t = t {sign} x"
             )
         else:
             self._become(value)
@@ -171,6 +173,6 @@ def check_cast(what: str, value: Any, dtype: np.dtype) -> None:
         if not fits and isinstance(value, int) and dtype.kind in "iu":
             fits = np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
     else:
-        raise DTypeError(f"{what}: want an array or a number, got {type(value).__name__}")
+        raise DTypeError(f"{what}: expected an array or a number, got {type(value).__name__}")
     if not fits:
-        raise DTypeError(f"{what}: want what {dtype} holds, got {given}; convert it first with astype")
+        raise DTypeError(f"{what}: expected what {dtype} holds, got {given}; convert it first with astype")

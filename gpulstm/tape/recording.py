@@ -48,7 +48,7 @@ class no_grad:
 
     def __call__(self, function: Callable) -> Callable:
         if not callable(function) or isinstance(function, type):
-            raise DTypeError(f"{type(self).__name__}: want a function to decorate, got {function!r}")
+            raise DTypeError(f"{type(self).__name__}: expected a function to decorate, got {function!r}")
         return functools.wraps(function)(_decorated(function, self._recording))
 
 

@@ -42,7 +42,7 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
     arrays = _arrays(fn, inputs)
     backend = one_backend(fn, inputs, arrays)
     if not callable(fn):
-        raise DTypeError(f"fn: want a function of arrays that returns (value, pullback), got {fn!r:.60}")
+        raise DTypeError(f"fn: expected a function of arrays that returns (value, pullback), got {fn!r:.60}")
     with backend:
         value, pullback = fn(*arrays, **static)
     tensors = tuple(map(Tensor, value if isinstance(value, tuple) else (value,)))
@@ -163,12 +163,16 @@ class Tensor(Operators, Methods, Exchange):
             return
         backend = backend_of(data=_no_tensor("data", array))
         if array.shape != self.shape:
-            raise ShapeError(f"data: want {self.shape} as before, got {array.shape}; make a new tensor")
+            raise ShapeError(f"data: expected {self.shape} as before, got {array.shape}; make a new tensor")
         moved = backend is not backend_of(self._data) or array.dtype != self.dtype
         if moved and self._source is not None:
-            raise TapeError(f"data: want {self.dtype} on {self.device}, as a function made this tensor; detach() first")
+            raise TapeError(
+                f"data: expected {self.dtype} on {self.device}, as a function made this tensor; detach() first"
+            )
         if self._requires_grad and not is_floating(array.dtype):
-            raise DTypeError(f"data: want {', '.join(FLOATS)}, as this tensor requires a gradient, got {array.dtype}")
+            raise DTypeError(
+                f"data: expected {', '.join(FLOATS)}, as this tensor requires a gradient, got {array.dtype}"
+            )
         if moved:
             increment_version(self)  # a gradient under way would not fit
         self._data, self._written = _numbers(array), None
@@ -192,9 +196,9 @@ class Tensor(Operators, Methods, Exchange):
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
         if self._source is not None:
-            raise TapeError("requires_grad: want a leaf, got a tensor that a function made; use detach()")
+            raise TapeError("requires_grad: expected a leaf, got a tensor that a function made; use detach()")
         if wanted and not is_floating(self.dtype):
-            raise DTypeError(f"requires_grad: want one of {', '.join(FLOATS)}, got {self.dtype.name}")
+            raise DTypeError(f"requires_grad: expected one of {', '.join(FLOATS)}, got {self.dtype.name}")
         self._requires_grad = bool(wanted)
 
     def requires_grad_(self, wanted: bool = True) -> "Tensor":
@@ -224,9 +228,9 @@ class Tensor(Operators, Methods, Exchange):
         gradient; ShapeError, DTypeError or DeviceError for a gradient that does not fit.
         """
         if not self._requires_grad:
-            raise TapeError("backward: want a tensor that requires_grad, got one that does not (no_grad?)")
+            raise TapeError("backward: expected a tensor that requires_grad, got one that does not (no_grad?)")
         if gradient is None and self.size != 1:
-            raise ShapeError(f"backward: want one element or a gradient, got shape {self.shape} without one")
+            raise ShapeError(f"backward: expected one element or a gradient, got shape {self.shape} without one")
         with backend_of(self._data) as backend:
             if gradient is None or isinstance(gradient, int | float):
                 gradient = backend.xp.full(self.shape, 1 if gradient is None else gradient, self.dtype)
@@ -240,16 +244,16 @@ class Tensor(Operators, Methods, Exchange):
     def _check_gradient(self, name: str, gradient: Array) -> None:
         backend_of(data=self._data, **{name: _no_tensor(name, gradient)})
         if not hasattr(gradient, "shape"):
-            raise DTypeError(f"{name}: want an array, got {type(gradient).__name__}")
+            raise DTypeError(f"{name}: expected an array, got {type(gradient).__name__}")
         if gradient.shape != self.shape:
-            raise ShapeError(f"{name}: want {self.shape}, the tensor's shape, got {gradient.shape}")
+            raise ShapeError(f"{name}: expected {self.shape}, the tensor's shape, got {gradient.shape}")
         if gradient.dtype != self.dtype:
-            raise DTypeError(f"{name}: want {self.dtype}, the tensor's type, got {gradient.dtype}")
+            raise DTypeError(f"{name}: expected {self.dtype}, the tensor's type, got {gradient.dtype}")
 
     def _accumulate(self, gradient: Array, shared: bool) -> None:
         """Add to ``grad``, which is memory of its own: a gradient that others hold is copied."""
         if gradient.dtype != self.dtype:
-            raise TapeError(f"backward: want a leaf of {gradient.dtype}, as in the forward pass, got {self.dtype}")
+            raise TapeError(f"backward: expected a leaf of {gradient.dtype}, as in the forward pass, got {self.dtype}")
         if self._grad is not None:
             self._grad += gradient
         else:
@@ -264,16 +268,16 @@ class Tensor(Operators, Methods, Exchange):
 def _numbers(array: Array, name: str = "data") -> Array:
     """The array; raises DTypeError for other elements than booleans, integers and floating numbers."""
     if not hasattr(array, "dtype"):
-        raise DTypeError(f"data: want an array, got {type(array).__name__}; gl.tensor makes one")
+        raise DTypeError(f"data: expected an array, got {type(array).__name__}; gl.tensor makes one")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
         check_plain(array, name)  # says what to do with structured arrays
-        raise DTypeError(f"{name}: want booleans, integers or floating numbers, got {array.dtype}")
+        raise DTypeError(f"{name}: expected booleans, integers or floating numbers, got {array.dtype}")
     return array
 
 
 def _no_tensor(name: str, array: Any) -> Any:
     if isinstance(array, Tensor):
-        raise DTypeError(f"{name}: want a raw array, got a Tensor; give its .data")
+        raise DTypeError(f"{name}: expected a raw array, got a Tensor; give its .data")
     return array
 
 
@@ -290,11 +294,13 @@ def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any =
     """
     if isinstance(x, Tensor) and x.requires_grad:
         raise TapeError(
-            "tensor: want data without a gradient, got a Tensor that requires one, which it would lose here; convert "
-            f"it with x.to({'device or dtype' if dtype is None else repr(str(dtype))}), or take x.detach()"
+            "tensor: expected data without a gradient, got a Tensor that requires one, which it would lose here; "
+            f"convert it with x.to({'device or dtype' if dtype is None else repr(str(dtype))}), or take x.detach()"
         )
     if isinstance(x, list | tuple) and any(isinstance(item, Tensor) and item.requires_grad for item in x):
-        raise TapeError("tensor: want data without a gradient, got Tensors that require one; join them with gl.stack")
+        raise TapeError(
+            "tensor: expected data without a gradient, got Tensors that require one; join them with gl.stack"
+        )
     (array,) = _arrays(tensor, (x,))
     if dtype is not None:
         dtype = to_dtype(dtype)

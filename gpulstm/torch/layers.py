@@ -39,7 +39,7 @@ class Recurrent(Module):
         """See ``gl.Recurrent``."""
         if isinstance(x, PackedSequence):
             if not (lengths is None and mask is None and reset is None):
-                raise ShapeError("lengths: want no lengths, mask or reset with a PackedSequence, which has its own")
+                raise ShapeError("lengths: expected no lengths, mask or reset with a PackedSequence, which has its own")
             return self._packed(x, hx)
         modes = {"lengths": on_host(lengths), "mask": on_host(mask), "reset": on_host(reset)}
         states = optional_tensors(self._layer.cell.states, hx)
@@ -49,7 +49,7 @@ class Recurrent(Module):
     def _packed(self, x: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
         """Over the sequences as they are sorted; the steps that a short one lacks are no steps."""
         if not self.return_sequences:
-            raise ShapeError("return_sequences: want True with a PackedSequence, got False")
+            raise ShapeError("return_sequences: expected True with a PackedSequence, got False")
         first = self.batch_first
         padded, lengths = pad_packed_sequence(PackedSequence(x.data, x.batch_sizes), batch_first=first)
         states = [self._ordered(state, x.sorted_indices) for state in optional_tensors(self._layer.cell.states, hx)]

@@ -22,7 +22,7 @@ def as_array(tensor: torch.Tensor) -> Array:
     elif tensor.is_cuda:
         array = device(f"cuda:{tensor.device.index}").backend.xp.from_dlpack(bits)
     else:
-        raise DeviceError(f"tensor: want one on cpu or cuda, got {tensor.device}")
+        raise DeviceError(f"tensor: expected one on cpu or cuda, got {tensor.device}")
     return array.view(as_dtype("bfloat16")) if narrow else array
 
 

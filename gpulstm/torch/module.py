@@ -42,7 +42,7 @@ class Module(torch.nn.Module):
         super().__init__()
         dtype = torch.get_default_dtype() if dtype is None else dtype
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-            raise DTypeError(f"dtype: want one of torch's floating types or None, got {dtype!r}")
+            raise DTypeError(f"dtype: expected one of torch's floating types or None, got {dtype!r}")
         given = options.get("generator")
         options["generator"] = _Torchs(dtype) if given is None else given
         real = as_dtype(str(dtype).removeprefix("torch."))
@@ -123,7 +123,7 @@ def drawn_seed() -> int:
 def tensor_of(name: str, x: Any) -> torch.Tensor:
     """The argument; raises DTypeError, naming it, for what is no tensor of torch's."""
     if not isinstance(x, torch.Tensor):
-        raise DTypeError(f"{name}: want a torch.Tensor, got {type(x).__name__}; torch.as_tensor makes one")
+        raise DTypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}; torch.as_tensor makes one")
     return x
 
 

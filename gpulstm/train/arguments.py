@@ -15,25 +15,27 @@ if TYPE_CHECKING:
 def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: Any, precision: Any) -> None:
     """Raise DTypeError or ShapeError for arguments of Trainer that do not fit, or not each other."""
     if not isinstance(model, Module):
-        raise DTypeError(f"model: want a gl.Module, got {model!r:.80}")
+        raise DTypeError(f"model: expected a gl.Module, got {model!r:.80}")
     if isinstance(optimizer, type) or not (hasattr(optimizer, "step") and hasattr(optimizer, "lr")):
-        raise DTypeError(f"optimizer: want e.g. gl.Adam(model.parameters()), got {optimizer!r:.80}")
+        raise DTypeError(f"optimizer: expected e.g. gl.Adam(model.parameters()), got {optimizer!r:.80}")
     for name, function in (("loss", loss), ("tokens", tokens)):
         if not callable(function):
-            raise DTypeError(f"{name}: want a function, got {function!r:.80}")
+            raise DTypeError(f"{name}: expected a function, got {function!r:.80}")
     groups = getattr(optimizer, "param_groups", None)
     if checked(precision) == "fp16" and groups is None:
         raise DTypeError(
-            "optimizer: want one with param_groups, whose gradients are scaled for 'fp16', got one without"
+            "optimizer: expected one with param_groups, whose gradients are scaled for 'fp16', got one without"
         )
     if groups is not None:
         mine = {id(parameter) for parameter in model.parameters()}
         if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
-            raise ShapeError("optimizer: want parameters of the model, got none of them; was it made for another one?")
+            raise ShapeError(
+                "optimizer: expected parameters of the model, got none of them; was it made for another one?"
+            )
     if schedule is not None and (isinstance(schedule, type) or not hasattr(schedule, "step")):
-        raise DTypeError(f"schedule: want e.g. gl.StepLR(optimizer, 1000) or None, got {schedule!r:.80}")
+        raise DTypeError(f"schedule: expected e.g. gl.StepLR(optimizer, 1000) or None, got {schedule!r:.80}")
     if getattr(schedule, "optimizer", optimizer) is not optimizer:
-        raise ShapeError("schedule: want one made for this optimizer, got one of another optimizer")
+        raise ShapeError("schedule: expected one made for this optimizer, got one of another optimizer")
 
 
 def check_run(
@@ -54,17 +56,17 @@ def check_run(
         check_batches("validation", validation, "it is evaluated several times")
     known = [f"val_{name}" for name in ("loss", *trainer.metrics)]
     if monitor not in known:
-        raise ShapeError(f"monitor: want one of {', '.join(known)}, got {monitor!r}")
+        raise ShapeError(f"monitor: expected one of {', '.join(known)}, got {monitor!r}")
     if mode is None and monitor != "val_loss":
-        raise ShapeError(f"mode: want 'min' or 'max', whichever is better for {monitor}, got None")
+        raise ShapeError(f"mode: expected 'min' or 'max', whichever is better for {monitor}, got None")
     waits = getattr(trainer.schedule, "needs_metric", False)
     if waits and validation is None:
-        raise ShapeError(f"{type(trainer.schedule).__name__} needs the validation loss: want validation, got None")
+        raise ShapeError(f"{type(trainer.schedule).__name__} needs the validation loss: expected validation, got None")
     by_validation = {"patience": patience is not None, "monitor": monitor != "val_loss", "mode": mode is not None}
     for name, given in by_validation.items():
         if given and validation is None:
-            raise ShapeError(f"{name}: want validation batches to compare, got validation=None")
+            raise ShapeError(f"{name}: expected validation batches to compare, got validation=None")
     if resume and file is None:
-        raise ShapeError("resume: want checkpoint=, the file to go on from, got None")
+        raise ShapeError("resume: expected checkpoint=, the file to go on from, got None")
     if file is not None and log is not None and Path(file).resolve() == Path(log).resolve():
-        raise ShapeError(f"log: want a file of its own, got {log}, which is the checkpoint")
+        raise ShapeError(f"log: expected a file of its own, got {log}, which is the checkpoint")

@@ -28,7 +28,7 @@ def target_of(batch: Any) -> Array | Pair:
         names = ", ".join(map(repr, TARGETS))
         got = f"a dict of {', '.join(map(repr, batch))}" if isinstance(batch, dict) else type(batch).__name__
         want = f"a tuple that ends in the target, or a dict with one of {names}"
-        raise DTypeError(f"batch: want {want}, got {got}; {ADVICE}")
+        raise DTypeError(f"batch: expected {want}, got {got}; {ADVICE}")
     return found
 
 
@@ -111,9 +111,9 @@ def checked_count(count: Any) -> Any:
     if isinstance(count, np.ndarray) and count.size == 1:
         count = count.item()
     if isinstance(count, bool) or not (_is_number(count) or (_is_array(count) and count.size == 1)):
-        raise DTypeError(f"tokens: want a function that returns a number, got {count!r:.80} from it")
+        raise DTypeError(f"tokens: expected a function that returns a number, got {count!r:.80} from it")
     if _is_number(count) and not (count >= 0 and math.isfinite(count)):
-        raise ShapeError(f"tokens: want a function that returns a number from 0 up, got {count} from it")
+        raise ShapeError(f"tokens: expected a function that returns a number from 0 up, got {count} from it")
     return count
 
 
@@ -134,7 +134,7 @@ def _search(batch: Any, top: bool = False) -> Any:
 def _search_dict(batch: dict) -> Any:
     names = [name for name in TARGETS if name in batch]
     if len(names) > 1:
-        raise DTypeError(f"batch: want one target, got {' and '.join(map(repr, names))}; {ADVICE}")
+        raise DTypeError(f"batch: expected one target, got {' and '.join(map(repr, names))}; {ADVICE}")
     if names:
         return _search(batch[names[0]])
     inner = [found for part in batch.values() if isinstance(part, dict) and (found := _search_dict(part)) is not None]

@@ -49,7 +49,7 @@ class Callbacks:
         given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         for callback in given:
             if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
-                raise DTypeError(f"callbacks: want gl.train.Callback objects or functions, got {callback!r:.80}")
+                raise DTypeError(f"callbacks: expected gl.train.Callback objects or functions, got {callback!r:.80}")
         self.given = given
         self._all = [c if isinstance(c, Callback) else _Function(c) for c in given]
 
@@ -59,7 +59,9 @@ class Callbacks:
         for callback, given in zip(self._all, self.given, strict=True):
             answer = getattr(callback, method)(*args)
             if answer is not None and not isinstance(answer, bool | np.bool_ | str):
-                raise DTypeError(f"callback {_name(given)}: want None, True or a reason to stop, got {answer!r:.80}")
+                raise DTypeError(
+                    f"callback {_name(given)}: expected None, True or a reason to stop, got {answer!r:.80}"
+                )
             if answer and not reason:
                 reason = answer if isinstance(answer, str) else f"the callback {_name(given)} asked for it"
         return reason

@@ -209,7 +209,9 @@ class Run:
         memory.validated, memory.worse = memory.step, memory.worse + 1
         value = values[plan.monitor.removeprefix("val_")]
         if not math.isfinite(value):
-            raise NotFinite(f"{plan.monitor}: want a finite number, got {value} at step {memory.step}; {self._good()}")
+            raise NotFinite(
+                f"{plan.monitor}: expected a finite number, got {value} at step {memory.step}; {self._good()}"
+            )
         if plan.better(value, memory.best):
             memory.best, memory.best_step, memory.worse = value, memory.step, 0
             if plan.keep_best:

@@ -5,7 +5,7 @@ from typing import Any
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.tape import Tensor
 
-WANT = "loss: want (loss, state), a Tensor of one number and what the next batch starts from or None"
+WANT = "loss: expected (loss, state), a Tensor of one number and what the next batch starts from or None"
 
 
 def checked(result: Any, training: bool) -> tuple[Tensor, Any]:

@@ -36,7 +36,7 @@ def accuracy(prediction: Any, batch: Any) -> Array:
             hits = logits.reshape(-1, logits.shape[-1]).argmax(-1) == target.reshape(-1)
         else:
             raise ShapeError(
-                f"accuracy: want logits (..., C) for the target {target.shape}, or one for each target, "
+                f"accuracy: expected logits (..., C) for the target {target.shape}, or one for each target, "
                 f"got {logits.shape}"
             )
         return hits.mean() if counted is None else (hits & counted).sum() / counted.sum()
@@ -47,11 +47,11 @@ def check_metrics(metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
     metrics = {} if metrics is None else metrics
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         want = "a dict of functions, e.g. {'accuracy': gl.train.accuracy}"
-        raise DTypeError(f"metrics: want {want}, got {metrics!r:.80}")
+        raise DTypeError(f"metrics: expected {want}, got {metrics!r:.80}")
     taken = {"step", "epoch", "loss", "lr", "tokens_per_second", "seconds", "skipped_steps", "loss_scale"}
     for name in metrics:
         if not isinstance(name, str) or name in taken or name.startswith("val_"):
-            raise ShapeError(f"metrics: want names other than those of a record's own entries, got {name!r}")
+            raise ShapeError(f"metrics: expected names other than those of a record's own entries, got {name!r}")
     return dict(metrics)
 
 
@@ -60,5 +60,5 @@ def check_value(name: str, value: Any) -> Any:
     value = value.data if isinstance(value, Tensor) else value
     if isinstance(value, str) or getattr(value, "size", 1) != 1 or not hasattr(value, "__float__"):
         got = f"shape {value.shape}" if hasattr(value, "shape") else repr(value)[:80]
-        raise DTypeError(f"metric {name!r}: want one number for a batch, got {got}")
+        raise DTypeError(f"metric {name!r}: expected one number for a batch, got {got}")
     return value

@@ -33,15 +33,15 @@ class Plan:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             got = "neither" if self.steps is None else "both"
-            raise ShapeError(f"steps, epochs: want one of them, how long to train, got {got}")
+            raise ShapeError(f"steps, epochs: expected one of them, how long to train, got {got}")
         for name in COUNTS:
             count = getattr(self, name)
             if count is None:
                 continue
             if isinstance(count, bool) or not isinstance(count, int | np.integer):
-                raise DTypeError(f"{name}: want a whole number, got {count!r}")
+                raise DTypeError(f"{name}: expected a whole number, got {count!r}")
             if count < 1:
-                raise ShapeError(f"{name}: want at least 1, got {count}")
+                raise ShapeError(f"{name}: expected at least 1, got {count}")
             object.__setattr__(self, name, int(count))  # of NumPy's too: JSON has no other
         if self.epochs is None:
             for name in ("validate_every", "checkpoint_every"):
@@ -50,9 +50,11 @@ class Plan:
             try:
                 json.dumps(getattr(self, name), default=np.generic.item)
             except (TypeError, ValueError) as error:
-                raise DTypeError(f"{name}: want a dict of JSON values, got another: {error}") from error
+                raise DTypeError(f"{name}: expected a dict of JSON values, got another: {error}") from error
         if self.mode not in ("min", "max"):
-            raise ShapeError(f"mode: want 'min' or 'max', whichever is better for {self.monitor}, got {self.mode!r}")
+            raise ShapeError(
+                f"mode: expected 'min' or 'max', whichever is better for {self.monitor}, got {self.mode!r}"
+            )
 
     @property
     def goal(self) -> list[int | None]:

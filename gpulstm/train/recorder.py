@@ -52,7 +52,7 @@ class Recorder:
         self._unread = []
         for step, row in zip(steps, rows := self._team.means(to_host(unread)), strict=True):
             if not math.isfinite(row[1]):
-                raise NotFinite(f"loss: want a finite number, got {row[1]} at step {step}; {self._good()}")
+                raise NotFinite(f"loss: expected a finite number, got {row[1]} at step {step}; {self._good()}")
         self._memory.rows += rows
 
     def record(

@@ -153,5 +153,5 @@ def stream_of(progress: bool | TextIO) -> TextIO | None:
     if isinstance(progress, bool):
         return sys.stderr if progress else None
     if not hasattr(progress, "write"):
-        raise DTypeError(f"progress: want True, False or a text stream, got {progress!r:.80}")
+        raise DTypeError(f"progress: expected True, False or a text stream, got {progress!r:.80}")
     return progress

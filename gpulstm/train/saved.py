@@ -27,14 +27,14 @@ def check_finite(arrays: Mapping[str, Array], when: str = "") -> None:
     for name, values in arrays.items():
         # On the host, where a checkpoint takes them anyway: on a GPU CuPy would compile a reduction for seconds.
         if not np.isfinite(backend_of(values).to_numpy(values)).all():
-            raise NotFinite(f"{name}: want finite numbers, got others{when}")
+            raise NotFinite(f"{name}: expected finite numbers, got others{when}")
 
 
 def differences(had: Mapping[str, Any], have: Mapping[str, Any]) -> str:
     """What differs between the facts a run began with and those it is resumed with, in words; "" if nothing."""
     had, have = {**USUAL, **had}, {**USUAL, **have}
     names = [name for name in sorted(had.keys() | have.keys()) if had.get(name) != have.get(name)]
-    return "; ".join(f"{name}: want {had.get(name)}, as it began, got {have.get(name)}" for name in names)
+    return "; ".join(f"{name}: expected {had.get(name)}, as it began, got {have.get(name)}" for name in names)
 
 
 class Saved:
@@ -69,15 +69,15 @@ class Saved:
             self._check(tree)
             done = {"steps": int(tree["run"]["step"]), "epochs": int(tree["run"]["epoch"])}
         except (GpulstmError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{file}: want a checkpoint of this run: {error}") from error
+            raise FormatError(f"{file}: expected a checkpoint of this run: {error}") from error
         for name, count in done.items():
             goal = getattr(self._plan, name)
             if goal is not None and goal < count:
-                raise ShapeError(f"{name}: want at least {count}, which {file} has done already, got {goal}")
+                raise ShapeError(f"{name}: expected at least {count}, which {file} has done already, got {goal}")
         try:
             return self._restored(tree)
         except (GpulstmError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{file}: want a checkpoint of this run: {error}") from error
+            raise FormatError(f"{file}: expected a checkpoint of this run: {error}") from error
 
     def _check(self, tree: dict[str, Any]) -> None:
         missing = (self._parts.keys() - OPTIONAL | {"callbacks", "facts", "generator", "notes", "run"}) - tree.keys()
@@ -94,7 +94,7 @@ class Saved:
         states = tree["callbacks"]
         if states and self._callbacks:
             if len(states) != len(self._callbacks):
-                raise FormatError(f"callbacks: want {len(states)} with a state, got {len(self._callbacks)}")
+                raise FormatError(f"callbacks: expected {len(states)} with a state, got {len(self._callbacks)}")
             for callback, state in zip(self._callbacks, states, strict=True):
                 callback.load_state_dict(state)
         random.set_generator_state(self._trainer.generator, tree["generator"])

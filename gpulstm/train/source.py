@@ -15,10 +15,10 @@ def check_batches(name: str, batches: Any, again: str = "") -> None:
     iterable = hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
     if isinstance(batches, str | bytes | dict | type) or not iterable:
         what = "a dict; put a batch into a list" if isinstance(batches, dict) else type(batches).__name__
-        raise DTypeError(f"{name}: want an iterable of batches, e.g. a list or gl.data.Batches, got {what}")
+        raise DTypeError(f"{name}: expected an iterable of batches, e.g. a list or gl.data.Batches, got {what}")
     if again and isinstance(batches, Iterator):
         raise DTypeError(
-            f"{name}: want batches that can be iterated over again, e.g. a list or gl.data.Batches, as {again}; "
+            f"{name}: expected batches that can be iterated over again, e.g. a list or gl.data.Batches, as {again}; "
             f"got a {type(batches).__name__}, which gives its batches once"
         )
 
@@ -53,7 +53,7 @@ class Source:
         ended = len(group) < self._group
         if memory.drawn == self.length and not ended:
             if next(self._pass, END) is not END:
-                raise ShapeError(f"batches: want {self.length} in a pass, as their len() tells, got more")
+                raise ShapeError(f"batches: expected {self.length} in a pass, as their len() tells, got more")
             ended = True
         if ended:
             self._end()
@@ -69,5 +69,5 @@ class Source:
         if memory.drawn == 0:
             once = ": an iterator gives its batches once, a list or gl.data.Batches in every pass"
             why = once if memory.epoch and isinstance(self.batches, Iterator) else ""
-            raise ShapeError(f"batches: want at least one in every pass over them, got none{why}")
+            raise ShapeError(f"batches: expected at least one in every pass over them, got none{why}")
         memory.epoch, memory.drawn, self._pass = memory.epoch + 1, 0, None

@@ -79,7 +79,7 @@ class Steps:
             team.gradients_of(parameters)
         self._agreed = next((number for number, sent in zip(SIGNALS, signals, strict=True) if sent), 0)
         if whole == 0:
-            raise ShapeError(f"batch: want at least one item for the loss to average over, got none; {ADVICE}")
+            raise ShapeError(f"batch: expected at least one item for the loss to average over, got none; {ADVICE}")
         return whole
 
     def _facts(self, group: list[Any]) -> tuple:
@@ -94,7 +94,7 @@ class Steps:
         processes = self._team.group.size
         if state is not None and part.share is not None and part.share.whole < processes:
             want = f"at least {processes} sequences, one for each process, where a state is carried on"
-            raise ShapeError(f"batch: want {want}, got {part.share.whole}")
+            raise ShapeError(f"batch: expected {want}, got {part.share.whole}")
 
 
 def parameters_of(trainer: "Trainer") -> list[Any]:

@@ -202,9 +202,9 @@ class Trainer:
         read = team.means(to_host(rows))
         for number, (count, value, *_) in enumerate(read, 1):
             if count and not math.isfinite(value):
-                raise NotFinite(f"loss: want a finite number, got {value} in batch {number}")
+                raise NotFinite(f"loss: expected a finite number, got {value} in batch {number}")
         if not any(row[0] for row in read):
-            raise ShapeError(f"validation: want at least one token, got none in {len(read)} batches")
+            raise ShapeError(f"validation: expected at least one token, got none in {len(read)} batches")
         results = dict(zip(["loss", *self.metrics], means(read), strict=True))
         return results if return_dict else results["loss"]
 
@@ -214,7 +214,7 @@ class Trainer:
         """The items of a batch, a number or an array of one; raises ShapeError for none, unless it ``may_be_empty``."""
         count = checked_count(self.tokens(batch))
         if isinstance(count, int | float) and count == 0 and not may_be_empty:
-            raise ShapeError(f"batch: want at least one item for the loss to average over, got none; {ADVICE}")
+            raise ShapeError(f"batch: expected at least one item for the loss to average over, got none; {ADVICE}")
         return count
 
     def zero_grad(self) -> None:
@@ -233,7 +233,7 @@ class Trainer:
             hooks.enter_context(precision(self.precision))
             loss, state = checked(axes.call(self.loss, self.model, batch, state), self.model.training)
         if self.metrics and not predictions:
-            raise DTypeError("metrics: want a loss function that calls the model, got none called")
+            raise DTypeError("metrics: expected a loss function that calls the model, got none called")
         with no_grad():
             values = [self._value(name, predictions[-1], batch) for name in self.metrics]
         return loss, state, values

@@ -76,7 +76,7 @@ def _key() -> str:
     """A name for everything that goes into the libraries."""
     name, version = _wheel()
     if name != "cupy-cuda13x":
-        raise NotBuilt(f"the emulated CUDA is one of CUDA 13: want cupy-cuda13x, found {name}")
+        raise NotBuilt(f"the emulated CUDA is one of CUDA 13: expected cupy-cuda13x, found {name}")
     files = [Path(__file__), *sorted(_SOURCES.iterdir()), _SOURCES.parent / "include" / "grid.h"]
     parts = [version, sys.version, *(file.read_text(encoding="utf-8") for file in files)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

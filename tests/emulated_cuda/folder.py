@@ -29,7 +29,7 @@ def folder() -> Path:
     path = Path(tempfile.gettempdir()) / f"gpulstm-emulated-cuda-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     if path.stat().st_uid != os.getuid() or path.stat().st_mode & 0o022:
-        raise PermissionError(f"{path}: want a folder only this user can write to")
+        raise PermissionError(f"{path}: expected a folder only this user can write to")
     return path
 
 

@@ -69,16 +69,16 @@ def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
             groups = read_groups(file, os.fstat(file.fileno()).st_size, str(path), _SKIPPED)
             return _from_hdf5(path, groups, config)
     if config is not None:
-        raise FormatError(f"config: want None, as {path} holds its own, got {config}")
+        raise FormatError(f"config: expected None, as {path} holds its own, got {config}")
     with open_archive(path) as archive:
         for name in _ZIP:
             if name not in archive.members:
-                raise FormatError(f"{path}: want a member {name}, as Keras writes it, got none")
+                raise FormatError(f"{path}: expected a member {name}, as Keras writes it, got none")
         texts = {}
         for name in ("config.json", "metadata.json"):
             if name in archive.members:
                 if archive.members[name].file_size > LARGEST:
-                    raise FormatError(f"{path}, {name}: want at most {LARGEST} bytes")
+                    raise FormatError(f"{path}, {name}: expected at most {LARGEST} bytes")
                 texts[name] = archive.read(name).tobytes()
         weights = archive.read("model.weights.h5")
     root = parse(texts["config.json"], f"{path}, config.json")
@@ -91,11 +91,11 @@ def _from_hdf5(path: Path, groups: dict[str, Group], config: Path | None) -> "Ke
     """A file that is HDF5 alone: of the first layout, or weights of Keras 3 (2.12 at the earliest)."""
     top, own = legacy.top_of(groups), legacy.text_of(groups, "model_config")
     if own is not None and config is not None:
-        raise FormatError(f"config: want None, as {path} holds its own, got {config}")
+        raise FormatError(f"config: expected None, as {path} holds its own, got {config}")
     text = None if own is None else own.encode()
     if config is not None:
         if config.stat().st_size > LARGEST:
-            raise FormatError(f"{config}: want at most {LARGEST} bytes")
+            raise FormatError(f"{config}: expected at most {LARGEST} bytes")
         text = config.read_bytes()
     root = None if text is None else parse(text, f"{path}, model_config" if config is None else str(config))
     told = "" if config is None or root is None else str(root.source.get("keras_version", ""))
@@ -147,7 +147,7 @@ class KerasFile:
         state: dict[str, np.ndarray] = {}
         for level, layer in enumerate(self._named(one) for one in (name, *more)):
             if more and layer.kind in ("Dense", "Embedding"):
-                raise FormatError(f"{self.path}: want recurrent layers as levels of one, got {layer.kind}")
+                raise FormatError(f"{self.path}: expected recurrent layers as levels of one, got {layer.kind}")
             try:
                 own = converted(layer)
             except ShapeError as error:
@@ -177,17 +177,17 @@ class KerasFile:
         given = {key: options.pop(key) for key in OPTIONS if key in options}
         if first.kind not in RECURRENT:
             for key, value in given.items():
-                raise FormatError(f"{self.path}, {name}: {key}: want none for {first.kind}, got {value!r:.100}")
+                raise FormatError(f"{self.path}, {name}: {key}: expected none for {first.kind}, got {value!r:.100}")
             return self._plain(first, state, options)
         forms = []
         for one in names:
             whole, where = self._root is not None, f"{self.path}, {one}"
             forms.append(form_of(self._named(one), one, self.version_of, given, whole, where))
         if any(other != forms[0] for other in forms):
-            raise FormatError(f"{self.path}: want layers alike as levels of one, got {', '.join(names)}")
+            raise FormatError(f"{self.path}: expected layers alike as levels of one, got {', '.join(names)}")
         if more and (forms[0].go_backwards or forms[0].backward):
             raise FormatError(
-                f"{self.path}: want layers that begin at the first step, with directions alike, as levels of one"
+                f"{self.path}: expected layers that begin at the first step, with directions alike, as levels of one"
             )
         return recurrent(forms[0], state, options, f"{self.path}, {first.path}")
 
@@ -202,7 +202,7 @@ class KerasFile:
         """
         if self._root is None:
             raise FormatError(
-                f"{self.path}: want a whole model, got weights alone; layer() makes its layers one by one"
+                f"{self.path}: expected a whole model, got weights alone; layer() makes its layers one by one"
             )
         return chain(self, self._root, device)
 
@@ -223,7 +223,7 @@ class KerasFile:
         for layer in self.layers.values():
             if layer.path == name:  # the whole path in the file, which no other layer has
                 return layer
-        raise FormatError(f"{self.path}: want one of the layers {', '.join(self.layers)}, got {name!r}")
+        raise FormatError(f"{self.path}: expected one of the layers {', '.join(self.layers)}, got {name!r}")
 
     def __repr__(self) -> str:
         lines = [

@@ -24,14 +24,14 @@ def of_cell(value: Any, version: Version, where: str) -> Activation:
     if value == "hard_sigmoid":
         if version.hard_sigmoid is None:
             raise FormatError(
-                f"{where}: want the version of Keras, whose hard_sigmoid it is, got {version.text or 'none'}; give "
+                f"{where}: expected the version of Keras, whose hard_sigmoid it is, got {version.text or 'none'}; give "
                 "('hard_sigmoid', 0.2, 0.5) for that of Keras 1 and 2, ('hard_sigmoid', 1 / 6, 0.5) for Keras 3"
             )
         value = version.hard_sigmoid
     if value is None or isinstance(value, str):
         value = "linear" if value is None else value
         if value not in _CELLS:
-            raise FormatError(f"{where}: want one of {', '.join([*_CELLS, 'hard_sigmoid'])}, got {value!r}")
+            raise FormatError(f"{where}: expected one of {', '.join([*_CELLS, 'hard_sigmoid'])}, got {value!r}")
         value = _CELLS[value]
     try:
         return of(value)
@@ -64,6 +64,6 @@ def of_layer(value: Any, version: Version, where: str) -> Callable[[Any], Any] |
         return _LAYERS[value]()
     if isinstance(value, str) and value != "hard_sigmoid":
         known = ", ".join(["linear", "hard_sigmoid", *_LAYERS])
-        raise FormatError(f"{where}: want one of {known}, got {value!r}")
+        raise FormatError(f"{where}: expected one of {known}, got {value!r}")
     activation = of_cell(value, version, where)
     return lambda x: apply(functional.activation, x, form=activation)

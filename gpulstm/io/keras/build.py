@@ -49,19 +49,19 @@ def form_of(layer: KerasLayer, name: str, version: Version, given: dict[str, Any
     known = {key: layer.options[key] for key in OPTIONS if key in layer.options} | given
     if kind == "GRU" and bias is not None:
         if known.get("reset_after", bias.ndim == 2) != (bias.ndim == 2):
-            raise FormatError(f"{where}: reset_after: want {bias.ndim == 2}, as the bias {bias.shape} has it")
+            raise FormatError(f"{where}: reset_after: expected {bias.ndim == 2}, as the bias {bias.shape} has it")
         known["reset_after"] = bias.ndim == 2
     wanted += ["reset_after"] if kind == "GRU" else []
     assumed = {key: version.default(key) for key in wanted if key not in known}
     if whole and not layer.told and assumed:
         raise FormatError(
-            f"{where}: want the layer in the file's configuration, got none that is surely it; give "
+            f"{where}: expected the layer in the file's configuration, got none that is surely it; give "
             f"{', '.join(f'{key}=' for key in assumed)}, or take state_dict({name!r}) into a layer of your own"
         )
     for key, value in assumed.items():
         if value == AMBIGUOUS:
             raise FormatError(
-                f"{where}: {key}: want it from the file or the caller, as Keras {version.text or 'of no version'} "
+                f"{where}: {key}: expected it from the file or the caller, as Keras {version.text or 'of no version'} "
                 f"has no single default; give layer({name!r}, {key}=...)"
             )
     if assumed and not layer.told:
@@ -78,15 +78,15 @@ def _form(layer: KerasLayer, options: dict[str, Any], version: Version, where: s
     told = layer.options
     differ = {key.removeprefix("backward_"): value for key, value in told.items() if key.startswith("backward_")}
     if others := differ.keys() - {"activation", "recurrent_activation"}:
-        raise FormatError(f"{where}: want both directions alike, got another {', '.join(sorted(others))}")
+        raise FormatError(f"{where}: expected both directions alike, got another {', '.join(sorted(others))}")
     for key in ("go_backwards", "reset_after"):
         if not isinstance(options.get(key, False), bool):
-            raise FormatError(f"{where}: {key}: want True or False, got {options[key]!r}")
+            raise FormatError(f"{where}: {key}: expected True or False, got {options[key]!r}")
     backwards, merge = options["go_backwards"], options.get("merge_mode", "concat")
     if layer.bidirectional and backwards:
-        raise FormatError(f"{where}: go_backwards: want False for a Bidirectional layer, got True")
+        raise FormatError(f"{where}: go_backwards: expected False for a Bidirectional layer, got True")
     if merge not in _MERGES:
-        raise FormatError(f"{where}: merge_mode: want one of {', '.join(_MERGES)}, got {merge!r}")
+        raise FormatError(f"{where}: merge_mode: expected one of {', '.join(_MERGES)}, got {merge!r}")
 
     def activations(options: dict[str, Any]) -> dict[str, Any]:
         gates = None

@@ -99,12 +99,12 @@ def parse(text: bytes, where: str) -> Entry:
     if len(text) > LARGEST or brackets > _FEW + len(text) // 10:
         # An empty dict takes two bytes here and a hundred in memory.
         raise FormatError(
-            f"{where}: want at most {LARGEST} bytes with a bracket in ten, got {len(text)} with {brackets}"
+            f"{where}: expected at most {LARGEST} bytes with a bracket in ten, got {len(text)} with {brackets}"
         )
     try:
         root = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: want JSON, got something else ({error})") from error
+        raise FormatError(f"{where}: expected JSON, got something else ({error})") from error
     try:
         return _entry(root, models=True)
     except FormatError as error:
@@ -132,7 +132,7 @@ def _entry(source: Any, models: bool = False, depth: int = 0) -> Entry:
     layers = []
     if models and isinstance(listed, list):
         if depth == DEEPEST:
-            raise FormatError(f"want models at most {DEEPEST} deep, got deeper ones")
+            raise FormatError(f"expected models at most {DEEPEST} deep, got deeper ones")
         inner = (_entry(each, True, depth + 1) for each in listed)
         layers = [each for each in inner if each.name]
     return Entry(_class(source), name if isinstance(name, str) else "", config, source, layers)

@@ -58,7 +58,7 @@ def layers_of(path: str | Path, groups: Mapping[str, Group], root: Entry | None)
     """
     turned = {place.replace("\\", "/"): group for place, group in groups.items()}
     if len(turned) != len(groups):
-        raise FormatError(f"{path}: want each group once, got some with '/' and with a backslash")
+        raise FormatError(f"{path}: expected each group once, got some with '/' and with a backslash")
     groups = turned
     arrays: dict[str, dict[str, np.ndarray]] = {}
     for place in sorted(groups):
@@ -73,7 +73,9 @@ def layers_of(path: str | Path, groups: Mapping[str, Group], root: Entry | None)
         numbered = {f"{prefix}{name}": array for name, array in groups[place].arrays.items()}
         arrays.setdefault(owner, {}).update(numbered)
     if not arrays:
-        raise FormatError(f"{path}: want the weights of Keras, in groups named 'vars' or with weight_names, got none")
+        raise FormatError(
+            f"{path}: expected the weights of Keras, in groups named 'vars' or with weight_names, got none"
+        )
     told = {} if root is None else {place: (name, entry) for place, name, entry in _Match(groups).layers(root, "", "")}
     layers: dict[str, KerasLayer] = {}
     for owner, numbered in arrays.items():

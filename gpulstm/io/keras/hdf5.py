@@ -52,7 +52,8 @@ def read_groups(file: BinaryIO, size: int, where: str, skipped: tuple[str, ...] 
         path, header = todo.pop()
         if path.count("/") >= DEEPEST or len(path) > _LONGEST:
             raise FormatError(
-                f"{where}: want groups at most {DEEPEST} deep, with paths of {_LONGEST} characters, got {path!r:.200}"
+                f"{where}: expected groups at most {DEEPEST} deep, with paths of {_LONGEST} characters, "
+                f"got {path!r:.200}"
             )
         arrays: dict[str, np.ndarray] = {}
         names: set[str] = set()
@@ -62,7 +63,7 @@ def read_groups(file: BinaryIO, size: int, where: str, skipped: tuple[str, ...] 
                 continue
             reader.source.spend(len(place))
             if name in names:
-                raise FormatError(f"{where}: want each name once, got {place!r:.200} twice")
+                raise FormatError(f"{where}: expected each name once, got {place!r:.200} twice")
             names.add(name)
             inner = reader.headers.read(address)
             if reader.is_group(inner):
@@ -83,13 +84,15 @@ class _Reader:
         """Where the header of the outermost group is."""
         signature, version = self.source.unpack(0, "8sB", "a superblock")
         if signature != SIGNATURE:
-            raise FormatError(f"{self.where}: want an HDF5 file, got something else at byte 0")
+            raise FormatError(f"{self.where}: expected an HDF5 file, got something else at byte 0")
         layouts = {0: "9x4xBB9xQ32xQ", 1: "9x4xBB13xQ32xQ", 2: "9xBBxQ16xQ", 3: "9xBBxQ16xQ"}
         if version not in layouts:
-            raise FormatError(f"{self.where}: want a superblock of version 0 to 3, got {version}")
+            raise FormatError(f"{self.where}: expected a superblock of version 0 to 3, got {version}")
         offsets, lengths, base, header = self.source.unpack(0, layouts[version], "a superblock")
         if (offsets, lengths, base) != (8, 8, 0):
-            raise FormatError(f"{self.where}: want numbers of 8 bytes from byte 0, as Keras writes them, got others")
+            raise FormatError(
+                f"{self.where}: expected numbers of 8 bytes from byte 0, as Keras writes them, got others"
+            )
         return int(header)
 
     def is_group(self, header: Header) -> bool:
@@ -99,7 +102,7 @@ class _Reader:
     def members(self, header: Header, path: str) -> Iterator[tuple[str, int]]:
         """(name, where its header is) of what is in a group."""
         if not self.is_group(header):
-            raise FormatError(f"{self.where}, {path!r:.200}: want a group, got something else")
+            raise FormatError(f"{self.where}, {path!r:.200}: expected a group, got something else")
         if TABLE in header.messages:
             yield from self._members_in_tables(header.messages[TABLE], path)
         for link in header.links:
@@ -115,7 +118,7 @@ class _Reader:
         """(name, where its header is) out of a message of the newer format."""
         where = f"{self.where}, {path!r:.200}"
         if len(link) < 2 or link[0] != 1:
-            raise FormatError(f"{where}: want a link of version 1, got another")
+            raise FormatError(f"{where}: expected a link of version 1, got another")
         flags, place = link[1], 2
         kind = link[2:3] if flags & 8 else b"\0"
         place += (1 if flags & 8 else 0) + (8 if flags & 4 else 0) + (1 if flags & 16 else 0)
@@ -124,15 +127,15 @@ class _Reader:
         name = link[place + width : place + width + length].decode(errors="replace")
         target = link[place + width + length :]
         if kind != b"\0":
-            raise FormatError(f"{where}: want groups and arrays, got a link {name!r:.200}")
+            raise FormatError(f"{where}: expected groups and arrays, got a link {name!r:.200}")
         if len(target) < 8:
-            raise FormatError(f"{where}: want a link of {length + 8} bytes, got {len(link)}")
+            raise FormatError(f"{where}: expected a link of {length + 8} bytes, got {len(link)}")
         return name, int.from_bytes(target[:8], "little")
 
     def _members_in_tables(self, message: bytes, path: str) -> Iterator[tuple[str, int]]:
         """As ``members``, out of the first format's tree of tables."""
         if len(message) < 16:
-            raise FormatError(f"{self.where}, {path!r:.200}: want a group, got something else")
+            raise FormatError(f"{self.where}, {path!r:.200}: expected a group, got something else")
         tree, heap = struct.unpack_from("<QQ", message)
         size, start = self.source.expect(heap, b"HEAP", "4xQ8xQ", "names")
         names = self.source.take(start, size, "names")
@@ -152,7 +155,7 @@ class _Reader:
                     text = names[name : end if end >= 0 else None].decode(errors="replace")
                     if cached == _SOFT_LINK:
                         raise FormatError(
-                            f"{self.where}, {path!r:.200}: want groups and arrays, got a link {text!r:.200}"
+                            f"{self.where}, {path!r:.200}: expected groups and arrays, got a link {text!r:.200}"
                         )
                     self.source.spend(len(text))
                     yield text, address
@@ -161,24 +164,24 @@ class _Reader:
         """The array that a header describes; its place in the file is checked before memory is taken."""
         where, messages = f"{self.where}, {path!r:.200}", header.messages
         if FILTERS in messages or EXTERNAL in messages:
-            raise FormatError(f"{where}: want an array stored as it is, got one with filters or in another file")
+            raise FormatError(f"{where}: expected an array stored as it is, got one with filters or in another file")
         shape, layout = shape_of(messages.get(SPACE, b"")), messages.get(LAYOUT, b"")
         dtype = array_type(messages.get(TYPE, b""), header.texts.get("dtype") == "bfloat16")
         if shape is None or dtype is None:
-            raise FormatError(f"{where}: want an array of numbers, got something else")
+            raise FormatError(f"{where}: expected an array of numbers, got something else")
         if math.prod(n or 1 for n in shape) >= 2**60:  # NumPy has no larger ones, empty ones neither
-            raise FormatError(f"{where}: want a shape that the file holds, got {shape}")
+            raise FormatError(f"{where}: expected a shape that the file holds, got {shape}")
         count = math.prod(shape) * dtype.itemsize
         if len(layout) >= 18 and layout[0] in (3, 4) and layout[1] == 1:
             start, size = struct.unpack_from("<QQ", layout, 2)
             if size != count:
-                raise FormatError(f"{where}: want {count} bytes for {shape}, got {size}")
+                raise FormatError(f"{where}: expected {count} bytes for {shape}, got {size}")
             data = self.source.take(start, count, "an array") if count else b""
         elif len(layout) >= 4 and layout[0] in (3, 4) and layout[1] == 0:
             data = layout[4 : 4 + int.from_bytes(layout[2:4], "little")]
         else:
-            raise FormatError(f"{where}: want an array in one piece, got chunks or parts of other files")
+            raise FormatError(f"{where}: expected an array in one piece, got chunks or parts of other files")
         if len(data) != count:
-            raise FormatError(f"{where}: want {count} bytes for {shape}, got {len(data)}")
+            raise FormatError(f"{where}: expected {count} bytes for {shape}, got {len(data)}")
         value = np.frombuffer(data, dtype).reshape(shape)
         return value != 0 if dtype == np.bool_ else value.astype(dtype.newbyteorder("="))

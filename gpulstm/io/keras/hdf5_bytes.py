@@ -20,18 +20,20 @@ class Source:
         self.left -= count
         if self.left < 0:
             raise FormatError(
-                f"{self.where}: want each part of the file once or twice, got parts that repeat themselves"
+                f"{self.where}: expected each part of the file once or twice, got parts that repeat themselves"
             )
 
     def take(self, start: int, count: int, what: str) -> bytes:
         """``count`` bytes from byte ``start``."""
         if start + count > self.size:
-            raise FormatError(f"{self.where}: want {what} in bytes {start} to {start + count}, got {self.size} bytes")
+            raise FormatError(
+                f"{self.where}: expected {what} in bytes {start} to {start + count}, got {self.size} bytes"
+            )
         self.spend(count)
         self.file.seek(start)
         data = self.file.read(count)
         if len(data) < count:
-            raise FormatError(f"{self.where}: want {what} in bytes {start} to {start + count}, got fewer bytes")
+            raise FormatError(f"{self.where}: expected {what} in bytes {start} to {start + count}, got fewer bytes")
         return data
 
     def unpack(self, start: int, layout: str, what: str) -> tuple[Any, ...]:
@@ -42,5 +44,5 @@ class Source:
         """As ``unpack``, behind a signature of four bytes that must be there."""
         found, *numbers = self.unpack(start, f"4s{layout}", what)
         if found != signature:
-            raise FormatError(f"{self.where}: want {what} at byte {start}, got something else")
+            raise FormatError(f"{self.where}: expected {what} at byte {start}, got something else")
         return tuple(numbers)

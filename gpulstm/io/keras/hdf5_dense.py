@@ -37,7 +37,9 @@ def objects(source: Source, heap: int, index: int, id_place: int) -> Iterator[by
     for record in records(source, index):
         identity = record[id_place : id_place + head.id_length]
         if len(identity) < head.id_length or head.id_length < head.offset_bytes + 2:
-            raise FormatError(f"{source.where}: want an id of {head.id_length} bytes in a tree, got {len(identity)}")
+            raise FormatError(
+                f"{source.where}: expected an id of {head.id_length} bytes in a tree, got {len(identity)}"
+            )
         kind, rest = identity[0] >> 4 & 3, identity[1:]
         if kind == _MANAGED:
             offset = int.from_bytes(rest[: head.offset_bytes], "little")
@@ -51,10 +53,10 @@ def objects(source: Source, heap: int, index: int, id_place: int) -> Iterator[by
                     huge[key] = address, length
             key = int.from_bytes(rest, "little")
             if key not in huge:
-                raise FormatError(f"{source.where}: want the object {key} of a heap, got none")
+                raise FormatError(f"{source.where}: expected the object {key} of a heap, got none")
             yield source.take(*huge[key], "a large object of a heap")
         else:
-            raise FormatError(f"{source.where}: want objects in a heap or whole beside it, got kind {kind}")
+            raise FormatError(f"{source.where}: expected objects in a heap or whole beside it, got kind {kind}")
 
 
 def _heap(source: Source, start: int) -> Heap:
@@ -62,7 +64,7 @@ def _heap(source: Source, start: int) -> Heap:
     numbers = source.expect(start, b"FRHP", layout, "a heap")
     id_length, filters, _, huge, width, first, largest, bits, _, root, rows = numbers
     if filters or bits > 64 or not (0 < width <= 2**15 and 0 < first <= largest <= 2**32 and rows <= 64):
-        raise FormatError(f"{source.where}, byte {start}: want a heap of usual sizes without filters, got another")
+        raise FormatError(f"{source.where}, byte {start}: expected a heap of usual sizes without filters, got another")
     return Heap(id_length, huge, width, first, largest, -(-bits // 8), root, rows)
 
 
@@ -84,7 +86,7 @@ def _address(source: Source, heap: Heap, offset: int) -> int:
         (block,) = source.unpack(place, "Q", "a heap's blocks")
         begin += column * size
         rows = 0 if size <= heap.largest else (size // (heap.first * heap.width)).bit_length()
-    raise FormatError(f"{source.where}: want a place in a heap, got {offset}")
+    raise FormatError(f"{source.where}: expected a place in a heap, got {offset}")
 
 
 def records(source: Source, start: int, kind: int | None = None) -> Iterator[bytes]:
@@ -93,7 +95,7 @@ def records(source: Source, start: int, kind: int | None = None) -> Iterator[byt
         return
     found, node_size, size, depth, root, count = source.expect(start, b"BTHD", "xBIHHxxQH", "a tree")
     if kind not in (None, found) or not size or depth > _DEEPEST or node_size < 10 + size:
-        raise FormatError(f"{source.where}, byte {start}: want a tree of usual sizes, got another")
+        raise FormatError(f"{source.where}, byte {start}: expected a tree of usual sizes, got another")
     # How many bytes the numbers of records take that stand beside the address of a node on each level.
     most = [(node_size - 10) // size]
     total, widths = most[0], [(_width(most[0]), 0)]

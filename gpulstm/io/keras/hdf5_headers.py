@@ -37,7 +37,7 @@ class Headers:
         found = Header({}, [], {})
         for kind, flags, body in self._messages(start):
             if flags & 2 and kind in _READ:
-                raise FormatError(f"{self.source.where}, byte {start}: want messages in place, got shared ones")
+                raise FormatError(f"{self.source.where}, byte {start}: expected messages in place, got shared ones")
             if kind == ATTRIBUTE:
                 found.texts.update(self._text(body, start))
             elif kind == LINK:
@@ -61,7 +61,7 @@ class Headers:
             version, left, length = self.source.unpack(start, "BxH4xI4x", "an object's header")
             layout, blocks = "<HHB3x", [(start + 16, length)]
         if version != (2 if signature == b"OHDR" else 1):
-            raise FormatError(f"{self.source.where}, byte {start}: want an object's header of version 1 or 2")
+            raise FormatError(f"{self.source.where}, byte {start}: expected an object's header of version 1 or 2")
         size_of = struct.calcsize(layout)
         while blocks and left:
             block, count = blocks.pop(0)
@@ -72,7 +72,7 @@ class Headers:
                 place, left = place + size_of + size, left - 1
                 if len(body) < size:
                     raise FormatError(
-                        f"{self.source.where}, byte {block}: want a message of {size} bytes, got {len(body)}"
+                        f"{self.source.where}, byte {block}: expected a message of {size} bytes, got {len(body)}"
                     )
                 if kind == CONTINUED and size >= 16:
                     first, more = struct.unpack_from("<QQ", body)
@@ -109,12 +109,12 @@ class Headers:
                 return {}
             count, step = math.prod(shape), width or 16
             if count * step > len(body) - place:
-                raise FormatError(f"{self.source.where}, byte {block}: want {count} texts, got fewer bytes")
+                raise FormatError(f"{self.source.where}, byte {block}: expected {count} texts, got fewer bytes")
             self.source.spend(count * 100)  # what a text costs in Python
             pieces = [body[place + n * step : place + (n + 1) * step] for n in range(count)]
             texts = [(piece if width else self._elsewhere(piece)).split(b"\0")[0].decode() for piece in pieces]
         except UnicodeDecodeError as error:
-            raise FormatError(f"{self.source.where}, byte {block}: want texts in UTF-8, got {error}") from error
+            raise FormatError(f"{self.source.where}, byte {block}: expected texts in UTF-8, got {error}") from error
         return {key: texts if shape else texts[0]}
 
     def _elsewhere(self, piece: bytes) -> bytes:
@@ -131,7 +131,7 @@ class Headers:
         if start not in self.heaps:
             signature, size = self.source.unpack(start, "4s4xQ", "texts")
             if signature != b"GCOL" or size < 16:
-                raise FormatError(f"{self.source.where}: want texts at byte {start}, got something else")
+                raise FormatError(f"{self.source.where}: expected texts at byte {start}, got something else")
             data, place, texts = self.source.take(start, size, "texts"), 16, {}
             while place + 16 <= size:
                 index, length = struct.unpack_from("<H6xQ", data, place)

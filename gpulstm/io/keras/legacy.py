@@ -63,22 +63,22 @@ def layers_of(path: str | Path, groups: Mapping[str, Group], top: str, root: Ent
     for name in _texts(groups[top], "layer_names") or []:
         place = f"{top}/{name}" if top else name
         if place not in groups:
-            raise FormatError(f"{path}: want a group {place!r:.200}, as layer_names says, got none")
+            raise FormatError(f"{path}: expected a group {place!r:.200}, as layer_names says, got none")
         weights = _texts(groups[place], "weight_names")
         if weights is None:
-            raise FormatError(f"{path}, {place!r:.200}: want an attribute weight_names, got none")
+            raise FormatError(f"{path}, {place!r:.200}: expected an attribute weight_names, got none")
         if len(set(weights)) < len(weights):
-            raise FormatError(f"{path}, {place!r:.200}: want each array once, got some of the same name")
+            raise FormatError(f"{path}, {place!r:.200}: expected each array once, got some of the same name")
         arrays = [_array(path, groups, f"{place}/{weight}") for weight in weights]
         if not arrays:
             continue
         runs = _runs(weights, arrays)
         for key, entry, own in _assigned(name, entries.get(name), runs, root is not None):
             if key in found:
-                raise FormatError(f"{path}: want each layer once, got {key!r:.200} twice")
+                raise FormatError(f"{path}: expected each layer once, got {key!r:.200} twice")
             found[key] = _layer(place, own, entry)
     if not found:
-        raise FormatError(f"{path}: want layers with weights, got none")
+        raise FormatError(f"{path}: expected layers with weights, got none")
     return in_order(found, root)
 
 
@@ -96,7 +96,7 @@ def _texts(group: Group, name: str) -> list[str] | None:
 def _array(path: str | Path, groups: Mapping[str, Group], place: str) -> np.ndarray:
     group, _, last = place.rpartition("/")
     if group not in groups or last not in groups[group].arrays:
-        raise FormatError(f"{path}: want an array {place!r:.200}, as weight_names says, got none")
+        raise FormatError(f"{path}: expected an array {place!r:.200}, as weight_names says, got none")
     return groups[group].arrays[last]
 
 

@@ -41,7 +41,7 @@ class KerasModel(nn.Sequential):
     def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Tensor:
         """x through all the layers."""
         if reset is not None:
-            raise ShapeError(f"reset: want None, as Keras' layers begin anew with each sequence, got {reset!r}")
+            raise ShapeError(f"reset: expected None, as Keras' layers begin anew with each sequence, got {reset!r}")
         x = x if isinstance(x, Tensor) or not hasattr(x, "dtype") else tensor(x)
         if lengths is not None:
             mask = mask_of(lengths, np.shape(x)[1])
@@ -83,7 +83,7 @@ class _Maker:
     def layer(self, entry: Entry, name: str) -> None:
         """The steps of one layer, whose name in the file is ``name``."""
         if name.count("/") > DEEPEST:
-            raise FormatError(f"{self.file.path}: want layers at most {DEEPEST} deep, got {name:.100}")
+            raise FormatError(f"{self.file.path}: expected layers at most {DEEPEST} deep, got {name:.100}")
         if entry.kind in _WHOLE:
             self.model(entry, f"{name}/")
         elif entry.recurrent:
@@ -94,7 +94,7 @@ class _Maker:
             self.rules[entry.kind](entry, name)
         elif entry.kind not in _NOTHING:
             known = ", ".join(sorted({*self.rules, *_NOTHING, "Bidirectional", "GRU", "LSTM", "RNN", "SimpleRNN"}))
-            raise FormatError(f"{self._where(name)}: want one of the layers {known}; got {entry.kind}")
+            raise FormatError(f"{self._where(name)}: expected one of the layers {known}; got {entry.kind}")
 
     def _where(self, name: str) -> str:
         return f"{self.file.path}, {name}"
@@ -102,7 +102,9 @@ class _Maker:
     def _weights(self, name: str, kind: str) -> dict[str, np.ndarray]:
         layer = self.file.layers.get(name)
         if layer is None or layer.kind != kind or not layer.told:
-            raise FormatError(f"{self._where(name)}: want the weights of a {kind}, got none that are surely its own")
+            raise FormatError(
+                f"{self._where(name)}: expected the weights of a {kind}, got none that are surely its own"
+            )
         return layer.weights
 
     def _refuse(self, name: str, entry: Entry, **usual: Any) -> None:
@@ -110,7 +112,7 @@ class _Maker:
         for key, values in usual.items():
             if key in entry.config and entry.config[key] not in values:
                 want = " or ".join(map(repr, values))
-                raise FormatError(f"{self._where(name)}: {key}: want {want}, got {str(entry.config[key])!r:.100}")
+                raise FormatError(f"{self._where(name)}: {key}: expected {want}, got {str(entry.config[key])!r:.100}")
 
     def _number(self, entry: Entry, name: str, keys: tuple[str, ...], usual: float) -> float:
         value = next((entry.config[key] for key in keys if key in entry.config), usual)
@@ -118,7 +120,7 @@ class _Maker:
         if isinstance(value, int | float) and not isinstance(value, bool):
             with contextlib.suppress(OverflowError):
                 return float(value)
-        raise FormatError(f"{self._where(name)}: {keys[0]}: want a number, got {str(value)!r:.100}")
+        raise FormatError(f"{self._where(name)}: {keys[0]}: expected a number, got {str(value)!r:.100}")
 
     def _recurrent(self, entry: Entry, name: str) -> None:
         options = entry.options()
@@ -137,7 +139,7 @@ class _Maker:
 
     def _sequence(self, name: str, whole: bool, options: dict[str, Any]) -> None:
         if name not in self.file.layers or self.file.layers[name].kind not in RECURRENT:
-            raise FormatError(f"{self._where(name)}: want the layer's weights, got none that are surely its own")
+            raise FormatError(f"{self._where(name)}: expected the layer's weights, got none that are surely its own")
         zeros = bool(options.get("zero_output_for_mask"))
         if self.file.layers[name].bidirectional and not zeros:
             zeros = not self.file.version_of.standalone  # in TensorFlow's Bidirectional, whatever the option says
@@ -191,13 +193,13 @@ class _Maker:
     def _reshape(self, entry: Entry, name: str) -> None:
         shape = entry.config.get("target_shape")
         if not isinstance(shape, list) or not all(type(n) is int and n >= -1 for n in shape):
-            raise FormatError(f"{self._where(name)}: target_shape: want integers, got {str(shape)!r:.100}")
+            raise FormatError(f"{self._where(name)}: target_shape: expected integers, got {str(shape)!r:.100}")
         self.layers.append(steps.Function(f"Reshape {shape}", lambda x: x.reshape(x.shape[0], *shape), masked=False))
 
     def _repeat(self, entry: Entry, name: str) -> None:
         count = entry.config.get("n")
         if type(count) is not int or not 0 < count <= 2**31:
-            raise FormatError(f"{self._where(name)}: n: want an integer above 0, got {str(count)!r:.100}")
+            raise FormatError(f"{self._where(name)}: n: expected an integer above 0, got {str(count)!r:.100}")
         self.layers.append(steps.Function(f"Repeat {count}", lambda x: nn.stack([x] * count, axis=1), masked=False))
 
     def _average(self, entry: Entry, name: str) -> None:
@@ -223,7 +225,7 @@ class _Maker:
         gamma, beta = weights.get("gamma"), weights.get("beta")
         like = next(iter(weights.values()), None)
         if like is None or any(value.shape != like.shape or value.ndim != 1 for value in weights.values()):
-            raise FormatError(f"{self._where(name)}: want gamma or beta of one axis, got neither")
+            raise FormatError(f"{self._where(name)}: expected gamma or beta of one axis, got neither")
         eps = self._number(entry, name, ("epsilon",), 1e-3)
         made = nn.LayerNorm(len(like), eps, bias=beta is not None, device=self.device, dtype=like.dtype)
         made.load_state_dict(
@@ -241,13 +243,13 @@ class _Maker:
         axis = entry.config.get("axis", -1)
         axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
         if type(axis) is not int or axis < -1 or axis == 0:
-            raise FormatError(f"{self._where(name)}: axis: want the last one, got {str(axis)!r:.100}")
+            raise FormatError(f"{self._where(name)}: axis: expected the last one, got {str(axis)!r:.100}")
         return axis
 
     def _each_step(self, entry: Entry, name: str) -> None:
         inner = entry.inner("layer")
         if inner is None:
-            raise FormatError(f"{self._where(name)}: want TimeDistributed of a layer, got none")
+            raise FormatError(f"{self._where(name)}: expected TimeDistributed of a layer, got none")
         if inner.kind in _LAST_AXIS:
             self.layer(inner, f"{name}/{inner.name}")
             return

@@ -15,7 +15,7 @@ def in_a_row(model: Entry, where: str) -> list[Entry]:
     if model.kind == "Sequential":
         return [layer for layer in model.layers if layer.kind != "InputLayer"]
     if model.kind not in ("Functional", "Model") or not model.layers:
-        raise FormatError(f"{where}: want a Sequential or Functional model, got {model.kind}; use layer()")
+        raise FormatError(f"{where}: expected a Sequential or Functional model, got {model.kind}; use layer()")
     source: dict[str, str] = {}  # of each layer but the input, what it takes
     inputs, by_name = [], {}
     for layer in model.layers:
@@ -27,11 +27,13 @@ def in_a_row(model: Entry, where: str) -> list[Entry]:
             continue
         names = _names(calls)
         if len(calls) != 1 or len(names) != 1:
-            raise FormatError(f"{where}, {layer.name}: want a layer used once, with one input, got {len(names)} inputs")
+            raise FormatError(
+                f"{where}, {layer.name}: expected a layer used once, with one input, got {len(names)} inputs"
+            )
         source[layer.name] = names[0]
     follows = {given: layer for layer, given in source.items()}
     if len(inputs) != 1 or len(follows) != len(source):
-        raise FormatError(f"{where}: want one input, and layers in a row, got branches; use layer()")
+        raise FormatError(f"{where}: expected one input, and layers in a row, got branches; use layer()")
     row: list[Entry] = []
     name = inputs[0]
     while name in follows and len(row) < len(source):
@@ -39,7 +41,7 @@ def in_a_row(model: Entry, where: str) -> list[Entry]:
         row.append(by_name[name])
     outputs = _names(model.config.get("output_layers"))
     if len(row) < len(source) or outputs != [name]:
-        raise FormatError(f"{where}: want the last layer's output alone, got {', '.join(outputs)[:200] or 'none'}")
+        raise FormatError(f"{where}: expected the last layer's output alone, got {', '.join(outputs)[:200] or 'none'}")
     return row
 
 

@@ -141,7 +141,7 @@ class OverLast(Step):
     def forward(self, x: Tensor, mask: Any = None) -> Any:
         """x (..., D) -> the same shape; raises ShapeError where ``axis`` is not the last."""
         if self.axis != x.ndim - 1:
-            raise ShapeError(f"normalisation: want it over the last axis of {x.shape}, got axis {self.axis}")
+            raise ShapeError(f"normalisation: expected it over the last axis of {x.shape}, got axis {self.axis}")
         return self.layer(x), mask
 
 

@@ -71,12 +71,12 @@ def dense(kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
     """
     kernel = np.asarray(kernel)
     if kernel.ndim != 2:
-        raise ShapeError(f"kernel: want (inputs, units), got {kernel.shape}")
+        raise ShapeError(f"kernel: expected (inputs, units), got {kernel.shape}")
     state = {"weight": np.ascontiguousarray(kernel.T)}
     if bias is not None:
         state["bias"] = np.asarray(bias)
         if state["bias"].shape != kernel.shape[1:]:
-            raise ShapeError(f"bias: want {kernel.shape[1:]} = (units,), got {state['bias'].shape}")
+            raise ShapeError(f"bias: expected {kernel.shape[1:]} = (units,), got {state['bias'].shape}")
     return state
 
 
@@ -89,7 +89,7 @@ def embedding(embeddings: Any) -> dict[str, np.ndarray]:
     (10, 4)
     """
     if np.ndim(embeddings) != 2:
-        raise ShapeError(f"embeddings: want (ids, size), got {np.shape(embeddings)}")
+        raise ShapeError(f"embeddings: expected (ids, size), got {np.shape(embeddings)}")
     return {"weight": np.asarray(embeddings)}
 
 
@@ -102,10 +102,10 @@ def _recurrent(weights: tuple[Any, Any, Any], order: tuple[int, ...]) -> dict[st
     """Keras' arrays with their gates in another order, side by side in the last axis -> one below the other."""
     kernel, recurrent = np.asarray(weights[0]), np.asarray(weights[1])
     if recurrent.ndim != 2 or recurrent.shape[1] != len(order) * recurrent.shape[0]:
-        raise ShapeError(f"recurrent_kernel: want (H, {len(order)}*H), got {recurrent.shape}")
+        raise ShapeError(f"recurrent_kernel: expected (H, {len(order)}*H), got {recurrent.shape}")
     hidden, columns = recurrent.shape
     if kernel.ndim != 2 or kernel.shape[1] != columns:
-        raise ShapeError(f"kernel: want (inputs, {columns}) = (inputs, gates*hidden), got {kernel.shape}")
+        raise ShapeError(f"kernel: expected (inputs, {columns}) = (inputs, gates*hidden), got {kernel.shape}")
 
     def turned(array: np.ndarray) -> np.ndarray:
         gates = array.reshape(*array.shape[:-1], len(order), hidden)
@@ -115,7 +115,7 @@ def _recurrent(weights: tuple[Any, Any, Any], order: tuple[int, ...]) -> dict[st
     if weights[2] is not None:
         bias = np.asarray(weights[2])
         if bias.shape != (columns,) and (len(order) != 3 or bias.shape != (2, columns)):
-            raise ShapeError(f"bias: want ({columns},) = (gates*hidden,), got {bias.shape}")
+            raise ShapeError(f"bias: expected ({columns},) = (gates*hidden,), got {bias.shape}")
         both = bias if bias.ndim == 2 else np.stack([bias, np.zeros_like(bias)])
         state |= {"bias_ih_l0": turned(both[0]), "bias_hh_l0": turned(both[1])}
     return state
@@ -124,7 +124,7 @@ def _recurrent(weights: tuple[Any, Any, Any], order: tuple[int, ...]) -> dict[st
 def converted(layer: KerasLayer) -> dict[str, np.ndarray]:
     """The state dict of one layer of a file; raises ShapeError."""
     if layer.kind not in _CONVERTERS:
-        raise ShapeError(f"want one of {', '.join(_CONVERTERS)}, alone or Bidirectional, got {layer.kind}")
+        raise ShapeError(f"expected one of {', '.join(_CONVERTERS)}, alone or Bidirectional, got {layer.kind}")
     convert, directions = _CONVERTERS[layer.kind], []
     for prefix in ("forward/", "backward/") if layer.bidirectional else ("",):
         names = ARRAYS[layer.kind]

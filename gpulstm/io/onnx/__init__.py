@@ -59,13 +59,13 @@ def load(source: Any, values: Mapping[str, Any] | None = None) -> "OnnxFile":
             others[node.kind] = None
             continue
         if len(operators) == MOST_OPERATORS:
-            raise FormatError(f"{graph.where}: want at most {MOST_OPERATORS} recurrent operators, got more")
+            raise FormatError(f"{graph.where}: expected at most {MOST_OPERATORS} recurrent operators, got more")
         name = _free_name(node, operators)
         operators[name] = read_operator(known, node, name)
     if not operators:
-        raise FormatError(f"{graph.where}: want an LSTM, GRU or RNN, got nodes {', '.join([*others][:12])}")
+        raise FormatError(f"{graph.where}: expected an LSTM, GRU or RNN, got nodes {', '.join([*others][:12])}")
     if unused := set(known.given) - known.used:
-        raise FormatError(f"values: want names that the recurrent operators need, got {', '.join(sorted(unused))}")
+        raise FormatError(f"values: expected names that the recurrent operators need, got {', '.join(sorted(unused))}")
     return OnnxFile(graph.where, operators, [*others])
 
 
@@ -105,7 +105,9 @@ class OnnxFile:
             names = tuple(self.operators)
         for name in names or ("",):
             if name not in self.operators:
-                raise FormatError(f"{self.path}: want one of the operators {', '.join(self.operators)}, got {name!r}")
+                raise FormatError(
+                    f"{self.path}: expected one of the operators {', '.join(self.operators)}, got {name!r}"
+                )
         return layer_of([self.operators[name] for name in names], ignore_states, **options)
 
     def __repr__(self) -> str:
@@ -140,7 +142,7 @@ def export(
     'output'
     """
     if softmax not in (None, "softmax", "log_softmax"):
-        raise FormatError(f"softmax: want None, softmax or log_softmax, got {softmax!r}")
+        raise FormatError(f"softmax: expected None, softmax or log_softmax, got {softmax!r}")
     graph = Exporter(states, lengths)
     if isinstance(model, Operator):
         _operator(graph, model)
@@ -149,7 +151,9 @@ def export(
     if isinstance(model, nn.Module):
         wanted = wanted or [_input_of(model)]
     elif not callable(model) or not wanted:
-        raise DTypeError(f"model: want a layer, an Operator, or a function and its inputs, got {type(model).__name__}")
+        raise DTypeError(
+            f"model: expected a layer, an Operator, or a function and its inputs, got {type(model).__name__}"
+        )
     values = [graph.input(each.name, each.axes, each.dtype) for each in wanted]
     result = graph.apply(model, *values) if isinstance(model, nn.Module) else model(graph, *values)
     result = result[0] if isinstance(result, tuple) else result
@@ -159,7 +163,7 @@ def export(
         graph.output(name, value)
     if (states and not graph.last_states) or (lengths and "lengths" not in graph.inputs):
         asked = "states" if states and not graph.last_states else "lengths"
-        raise FormatError(f"{asked}: want a model with a recurrent layer that takes them, got one without")
+        raise FormatError(f"{asked}: expected a model with a recurrent layer that takes them, got one without")
     return graph.model()
 
 
@@ -202,7 +206,7 @@ def _input_of(model: nn.Module) -> Input:
         return Input("ids", leading, "int64")
     size = getattr(first, "input_size", getattr(first, "in_features", None))
     if first is None or size is None:
-        raise FormatError(f"inputs: want those of a {type(model).__name__}, as gl.io.onnx.Input, got none")
+        raise FormatError(f"inputs: expected those of a {type(model).__name__}, as gl.io.onnx.Input, got none")
     dtype = next(parameter for _, parameter in first.own_parameters()).dtype
     return Input("x", (*leading, size), dtype.name)
 

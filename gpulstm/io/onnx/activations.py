@@ -52,10 +52,10 @@ def _flatten(graph: "Exporter", layer: nn.Flatten, name: str, x: Value) -> Value
     rank = len(x.axes)
     first, last = (axis + rank if axis < 0 else axis for axis in (layer.start_axis, layer.end_axis))
     if not 0 <= first <= last < rank:
-        raise ShapeError(f"{name or 'x'}: want axes {layer.start_axis} to {layer.end_axis}, got {x.axes}")
+        raise ShapeError(f"{name or 'x'}: expected axes {layer.start_axis} to {layer.end_axis}, got {x.axes}")
     flat, behind = x.axes[first : last + 1], x.axes[last + 1 :]
     if not all(isinstance(size, int) for size in behind):
-        raise FormatError(f"{name or 'x'}: want sizes of the axes behind those that are flattened, got {behind}")
+        raise FormatError(f"{name or 'x'}: expected sizes of the axes behind those that are flattened, got {behind}")
     shape = graph.constant(np.array([*[0] * first, -1, *behind], np.int64), f"{name}flat")
     size = math.prod(map(int, flat)) if all(isinstance(each, int) for each in flat) else "*".join(map(str, flat))
     return graph.node("Reshape", x, shape, axes=(*x.axes[:first], size, *behind))
@@ -64,7 +64,7 @@ def _flatten(graph: "Exporter", layer: nn.Flatten, name: str, x: Value) -> Value
 def _layer_norm(graph: "Exporter", layer: nn.LayerNorm, name: str, x: Value) -> Value:
     axes = len(layer.normalized_shape)
     if x.axes[-axes:] != layer.normalized_shape:
-        raise ShapeError(f"{name or 'x'}: want last axes of {layer.normalized_shape}, got {x.axes}")
+        raise ShapeError(f"{name or 'x'}: expected last axes of {layer.normalized_shape}, got {x.axes}")
     weight = np.ones(layer.normalized_shape, x.dtype) if layer.weight is None else layer.weight.data
     given = [graph.constant(weight, f"{name}weight")]
     given += [] if layer.bias is None else [graph.constant(layer.bias.data, f"{name}bias")]

@@ -19,7 +19,7 @@ def attention(
 ) -> tuple[Value, Value]:  # fmt: skip
     """(context, weights); see nn.Attention for the shapes. Inside all is (B, S, ...) and (B, T, ...)."""
     if lengths is not None and mask is not None:
-        raise ShapeError("mask: want lengths or mask, got both")
+        raise ShapeError("mask: expected lengths or mask, got both")
     single = len(query.axes) == 2
     if single:
         query = unsqueeze(graph, query, 1)

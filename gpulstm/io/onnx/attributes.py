@@ -74,12 +74,14 @@ def activations_in(kind: str, directions: int, given: dict[str, Any], where: str
     if names is None:
         return (DEFAULTS[kind],) * directions
     if len(names) != count * directions:
-        raise FormatError(f"{where}: want {count} activations for each of {directions} directions, got {len(names)}")
+        raise FormatError(
+            f"{where}: expected {count} activations for each of {directions} directions, got {len(names)}"
+        )
     rows = []
     for name in names:
         if name.lower() not in _FROM_ONNX:
             raise FormatError(
-                f"{where}: want activations out of {', '.join(row[0] for row in _ACTIVATIONS)}, got {name!r:.60}"
+                f"{where}: expected activations out of {', '.join(row[0] for row in _ACTIVATIONS)}, got {name!r:.60}"
             )
         rows.append(_FROM_ONNX[name.lower()])
     alpha = _parameters("activation_alpha", given, [(row[0], row[2]) for row in rows], where)
@@ -94,14 +96,14 @@ def _parameters(attribute: str, given: dict[str, Any], wanted: list, where: str)
     # With none that takes one, values change nothing; with fewer, nobody can say whose they are.
     if takers and len(values) > len(takers):
         raise FormatError(
-            f"{where}, {attribute}: want {len(takers)} values, for {', '.join(takers)}, got {len(values)}"
+            f"{where}, {attribute}: expected {len(takers)} values, for {', '.join(takers)}, got {len(values)}"
         )
     left = iter(values)
     for name, usual in wanted:
         value = None if usual is None else next(left, usual)
         if value is not None and not np.isfinite(value):
             what = "none" if value is usual else value
-            raise FormatError(f"{where}, {attribute}: want a finite value for {name}, got {what}")
+            raise FormatError(f"{where}, {attribute}: expected a finite value for {name}, got {what}")
         yield value
 
 

@@ -38,19 +38,19 @@ class Call:
             return None
         if value.dtype.kind not in "iu" or value.ndim > 1 or value.size > MOST_PARTS:
             got = f"{value.dtype} {value.shape}"
-            raise FormatError(f"{self.where}, {name}: want at most {MOST_PARTS} integers, got {got}")
+            raise FormatError(f"{self.where}, {name}: expected at most {MOST_PARTS} integers, got {got}")
         return [int(number) for number in value.reshape(-1)]
 
     def axis(self, axis: int, rank: int) -> int:
         """An axis counted from the front."""
         if not -rank <= axis < rank:
-            raise FormatError(f"{self.where}: want an axis of {rank}, got {axis}")
+            raise FormatError(f"{self.where}: expected an axis of {rank}, got {axis}")
         return axis % rank
 
     def shape(self, sizes: list[int] | None) -> tuple[int, ...]:
         """The sizes as a shape."""
         if sizes is None or len(sizes) > MOST_AXES or min(sizes, default=0) < 0:
-            raise FormatError(f"{self.where}: want a shape of at most {MOST_AXES} axes, got {sizes}")
+            raise FormatError(f"{self.where}: expected a shape of at most {MOST_AXES} axes, got {sizes}")
         return tuple(sizes)
 
     def own(self, view: Any) -> Any:

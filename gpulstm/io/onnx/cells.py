@@ -36,7 +36,7 @@ def layer_of(operators: Sequence["Operator"], ignore_states: bool = False, **opt
         if operator.held and not ignore_states:
             got = f"{', '.join(operator.held)} in the file"
             raise FormatError(
-                f"{operator.name!r}: want no first states and lengths, which a layer does not hold, got {got}; "
+                f"{operator.name!r}: expected no first states and lengths, which a layer does not hold, got {got}; "
                 "use run, or ignore_states=True and give operator.states and operator.sequence_lens at each call"
             )
     options = {
@@ -87,18 +87,20 @@ def _check_levels(operators: Sequence["Operator"]) -> None:
     """Raises FormatError unless the operators can be the levels of one layer."""
     first = operators[0]
     if first.direction == "reverse":
-        raise FormatError(f"{first.name!r}: want direction forward or bidirectional for a layer, got reverse; use run")
+        raise FormatError(
+            f"{first.name!r}: expected direction forward or bidirectional for a layer, got reverse; use run"
+        )
     if any(each != first.activations[0] for each in first.activations):
-        raise FormatError(f"{first.name!r}: want both directions with the same activations for a layer; use run")
+        raise FormatError(f"{first.name!r}: expected both directions with the same activations for a layer; use run")
     width = len(first.weights) * first.hidden_size
     for level, operator in enumerate(operators):
         for option in _SHARED:
             want, got = getattr(first, option), getattr(operator, option)
             if got != want:
-                raise FormatError(f"{operator.name!r}: want {option} {want}, as {first.name!r} has, got {got}")
+                raise FormatError(f"{operator.name!r}: expected {option} {want}, as {first.name!r} has, got {got}")
         if operator.weights[0].keys() != first.weights[0].keys():
             want, got = (", ".join(each.weights[0]) for each in (first, operator))
-            raise FormatError(f"{operator.name!r}: want {want}, as {first.name!r} has, got {got}")
+            raise FormatError(f"{operator.name!r}: expected {want}, as {first.name!r} has, got {got}")
         if level and operator.input_size != width:
             got = operator.input_size
-            raise FormatError(f"{operator.name!r}: want an input of {width}, the level below's, got {got}")
+            raise FormatError(f"{operator.name!r}: expected an input of {width}, the level below's, got {got}")

@@ -19,12 +19,12 @@ from gpulstm.io.onnx.proto import tensor_array
 def _constant(call: Call) -> Any:
     """The one attribute that is given; proto.attributes has held its type against the name."""
     if len(call.attributes) != 1:
-        raise FormatError(f"{call.where}: want one value, got {', '.join(call.attributes) or 'none'}")
+        raise FormatError(f"{call.where}: expected one value, got {', '.join(call.attributes) or 'none'}")
     ((name, value),) = call.attributes.items()
     if name == "value":
         return tensor_array(value, call.where, call.source)
     if name in ("sparse_value", "value_string", "value_strings"):
-        raise FormatError(f"{call.where}: want an array of numbers, got {name}")
+        raise FormatError(f"{call.where}: expected an array of numbers, got {name}")
     call.reserve(8 * len(value) if isinstance(value, list) else 8)
     return np.array(value, np.float32 if "float" in name else np.int64)
 
@@ -34,14 +34,14 @@ def _constant_of_shape(call: Call) -> Any:
     if "value" in call.attributes:
         value = tensor_array(call.attributes["value"], call.where, call.source)
     if value.size != 1:
-        raise FormatError(f"{call.where}: want a value of one element, got {value.shape}")
+        raise FormatError(f"{call.where}: expected a value of one element, got {value.shape}")
     return call.own(np.broadcast_to(value.reshape(()), call.shape(call.option("shape", 0, 0))))
 
 
 def _concat(call: Call) -> Any:
     axis = call.attributes.get("axis", 1 if call.version < 4 else None)
     if axis is None or any(each is None or each.dtype != call.inputs[0].dtype for each in call.inputs):
-        raise FormatError(f"{call.where}: want an axis and arrays of one type")
+        raise FormatError(f"{call.where}: expected an axis and arrays of one type")
     call.reserve(sum(each.nbytes for each in call.inputs))
     return np.concatenate(call.inputs, call.axis(axis, call.inputs[0].ndim))
 
@@ -55,9 +55,9 @@ def _arithmetic(function: Callable[..., Any]) -> Callable[[Call], Any]:
     def compute(call: Call) -> Any:
         first = call.inputs[0]
         if any(each is None or each.dtype != first.dtype for each in call.inputs):
-            raise FormatError(f"{call.where}: want arrays of one type")
+            raise FormatError(f"{call.where}: expected arrays of one type")
         if call.version < 7 and any(each.shape != first.shape for each in call.inputs):
-            raise FormatError(f"{call.where}: want arrays of one shape, as before version 7, got others")
+            raise FormatError(f"{call.where}: expected arrays of one shape, as before version 7, got others")
         shape = np.broadcast_shapes(*(each.shape for each in call.inputs))
         call.reserve(math.prod(shape) * first.dtype.itemsize)
         return np.asarray(function(*call.inputs)).astype(first.dtype, copy=False)
@@ -77,10 +77,12 @@ def _divide(x: Any, y: Any) -> Any:
 def _dequantize(call: Call) -> Any:
     x, scale, zero = call.inputs[0], call.inputs[1], call.input(2)
     if call.attributes.get("block_size") or call.attributes.get("output_dtype"):
-        raise FormatError(f"{call.where}: want one scale, or one for each place of an axis, got blocks or another type")
+        raise FormatError(
+            f"{call.where}: expected one scale, or one for each place of an axis, got blocks or another type"
+        )
     if x.dtype.kind not in "iu" or scale.dtype.kind in "iub" or (zero is not None and zero.size not in (1, scale.size)):
         got = f"{x.dtype}, {scale.dtype}"
-        raise FormatError(f"{call.where}: want integers, a scale of floats and its zero points, got {got}")
+        raise FormatError(f"{call.where}: expected integers, a scale of floats and its zero points, got {got}")
     shape = [1] * x.ndim
     if scale.size != 1:
         shape[call.axis(call.attributes.get("axis", 1), x.ndim)] = scale.size

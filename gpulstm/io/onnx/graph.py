@@ -74,7 +74,7 @@ class Builder:
     def output(self, name: str, value: Value) -> None:
         """Give a value out under this name, which nothing else may have."""
         if name in self._taken:
-            raise FormatError(f"output {name!r}: want a name of its own, got one that an input or a node has")
+            raise FormatError(f"output {name!r}: expected a name of its own, got one that an input or a node has")
         self.outputs[self.unique(name)] = value
 
     def constant(self, array: Any, name: str) -> Value:
@@ -85,7 +85,9 @@ class Builder:
         if self.initializers.get(name) != tensor:
             self._bytes += host.nbytes
             if self._bytes > LARGEST:
-                raise FormatError(f"{name}: want arrays of at most {LARGEST} bytes in all, as protobuf holds, got more")
+                raise FormatError(
+                    f"{name}: expected arrays of at most {LARGEST} bytes in all, as protobuf holds, got more"
+                )
             tensor.name = self.unique(name)
             self.initializers[tensor.name] = tensor
         return Value(tensor.name, host.dtype.name, host.shape)
@@ -110,7 +112,7 @@ class Builder:
         kind_of = dtype or next(value.dtype for value in inputs if value is not None)
         if kind_of == "float64" and kind in NO_DOUBLE:
             want = f"float32 or float16 for a {kind}, which onnxruntime does not compute in float64"
-            raise DTypeError(f"{name}: want {want}, got float64; export copy.deepcopy(model).float()")
+            raise DTypeError(f"{name}: expected {want}, got float64; export copy.deepcopy(model).float()")
         return [Value(each, kind_of, tuple(shape)) for each, shape in zip(names, axes, strict=True)]
 
     def model(self) -> Any:
@@ -134,7 +136,7 @@ class Builder:
             self.onnx.checker.check_model(model, full_check=True)
         except Exception as error:  # two classes of onnx, one of them made at run time
             raise FormatError(
-                f"model: want layers that fit each other, got a model that onnx refuses: {error}"
+                f"model: expected layers that fit each other, got a model that onnx refuses: {error}"
             ) from error
         return model
 
@@ -149,5 +151,5 @@ class Builder:
         words |= {"bool": "BOOL"}
         if dtype not in words:
             advice = "; export copy.deepcopy(model).float()" if dtype == "bfloat16" else ""
-            raise FormatError(f"{name}: want one of {', '.join(words)} for onnxruntime, got {dtype}{advice}")
+            raise FormatError(f"{name}: expected one of {', '.join(words)} for onnxruntime, got {dtype}{advice}")
         return int(numbers.Value(words[dtype]))

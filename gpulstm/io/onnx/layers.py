@@ -43,7 +43,9 @@ class Exporter(Builder):
         plain = type(layer).__call__ is nn.Module.__call__
         if "forward" in own or own.get("_hooks"):
             got = "a forward of its own" if "forward" in own else "hooks"
-            raise FormatError(f"{name or type(layer).__name__}: want a layer as its class has it, got one with {got}")
+            raise FormatError(
+                f"{name or type(layer).__name__}: expected a layer as its class has it, got one with {got}"
+            )
         for kind, rule in RULES:
             # A subclass may compute otherwise.
             if isinstance(layer, kind) and type(layer).forward is kind.forward and plain:
@@ -56,8 +58,8 @@ class Exporter(Builder):
         if not isinstance(layer, nn.Module):
             what = f"{what} {getattr(layer, '__name__', '')}"
         raise FormatError(
-            f"{name or what}: want one of the layers and functions {known}, got {what:.100}; for a model of your own "
-            "give a function that takes the graph and applies its layers"
+            f"{name or what}: expected one of the layers and functions {known}, got {what:.100}; for a model of your "
+            "own give a function that takes the graph and applies its layers"
         )
 
     def softmax(self, x: Value, axis: int = -1) -> Value:
@@ -79,11 +81,11 @@ class Exporter(Builder):
     def fits(self, x: Value, size: int, dtype: Any, name: str) -> None:
         """Raises ShapeError or DTypeError unless x (..., size) has the element type of a layer's weights."""
         if not isinstance(x, Value):
-            raise DTypeError(f"{name or 'x'}: want a Value of the graph, got {type(x).__name__}")
+            raise DTypeError(f"{name or 'x'}: expected a Value of the graph, got {type(x).__name__}")
         if isinstance(x.axes[-1], int) and x.axes[-1] != size:
-            raise ShapeError(f"{name or 'x'}: want (..., {size}), got {x.axes}")
+            raise ShapeError(f"{name or 'x'}: expected (..., {size}), got {x.axes}")
         if x.dtype != np.dtype(dtype).name:
-            raise DTypeError(f"{name or 'x'}: want {np.dtype(dtype).name}, got {x.dtype}")
+            raise DTypeError(f"{name or 'x'}: expected {np.dtype(dtype).name}, got {x.dtype}")
 
     def project(self, x: Value, weight: Any, name: str) -> Value:
         """x (..., n) times a matrix in the file (n, m): (..., m).

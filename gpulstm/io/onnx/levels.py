@@ -21,9 +21,9 @@ def operators_of(layer: nn.Recurrent, name: str = "") -> list[Operator]:
     what = f"{name.rstrip('.')} ({type(layer).__name__})" if name else type(layer).__name__
     zoneout = layer.regularization.zoneout
     if layer.proj_size:
-        raise FormatError(f"{what}: want no projection, which ONNX' LSTM has not, got proj_size={layer.proj_size}")
+        raise FormatError(f"{what}: expected no projection, which ONNX' LSTM has not, got proj_size={layer.proj_size}")
     if zoneout.h or zoneout.c:
-        raise FormatError(f"{what}: want no zoneout, which acts in use too and which ONNX has not, got {zoneout}")
+        raise FormatError(f"{what}: expected no zoneout, which acts in use too and which ONNX has not, got {zoneout}")
     options, change = _described(layer.cell, what)
     directions = ("", "_reverse") if layer.bidirectional else ("",)
     activations = (options.pop("activations"),) * len(directions)
@@ -65,12 +65,14 @@ def _described(cell: Cell, what: str) -> tuple[dict[str, Any], Callable[..., Blo
     if equations in (gru.forward, gru.forward_before):
         after, sigmoid = equations is gru.forward, bound["activations"][0] == Activation("sigmoid")
         if bound["update"] == "cho" and not sigmoid:
-            raise FormatError(f"{what}: want update='torch', as ONNX has it, where the gates are no sigmoid, got 'cho'")
+            raise FormatError(
+                f"{what}: expected update='torch', as ONNX has it, where the gates are no sigmoid, got 'cho'"
+            )
         change = _cho if bound["update"] == "cho" else None
         options = {"activations": bound["activations"], "clip": bound["clip"], "linear_before_reset": after}
         return {"kind": "GRU", **options}, change
     want = "an LSTM, GRU or RNN, with diagonal peepholes and coupled gates or without"
-    raise FormatError(f"{what}: want {want}, as ONNX has them, got a {cell.name} that is none of them")
+    raise FormatError(f"{what}: expected {want}, as ONNX has them, got a {cell.name} that is none of them")
 
 
 def _coupled(f: np.ndarray, g: np.ndarray, o: np.ndarray) -> Blocks:

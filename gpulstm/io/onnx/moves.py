@@ -36,7 +36,7 @@ def _as(call: Call, array: Any, dtype: np.dtype) -> Any:
 def _unsqueeze(call: Call) -> Any:
     x, axes = call.inputs[0], call.option("axes", 1, 13)
     if axes is None:
-        raise FormatError(f"{call.where}: want axes, got none")
+        raise FormatError(f"{call.where}: expected axes, got none")
     rank = x.ndim + len(axes)
     places = [call.axis(axis, rank) for axis in axes]
     return np.expand_dims(x, tuple(places))
@@ -50,7 +50,7 @@ def _squeeze(call: Call) -> Any:
 def _reshape(call: Call) -> Any:
     x, shape = call.inputs[0], call.option("shape", 1, 5)
     if shape is None or len(shape) > MOST_AXES:
-        raise FormatError(f"{call.where}: want a shape of at most {MOST_AXES} axes, got {shape}")
+        raise FormatError(f"{call.where}: expected a shape of at most {MOST_AXES} axes, got {shape}")
     if not call.attributes.get("allowzero"):  # zero keeps the size
         shape = [x.shape[n] if size == 0 else size for n, size in enumerate(shape)]
     return _reshaped(call, x, shape)
@@ -77,14 +77,14 @@ def _slice(call: Call) -> Any:
     x = call.inputs[0]
     starts, ends = call.option("starts", 1, 10), call.option("ends", 2, 10)
     if starts is None or ends is None:
-        raise FormatError(f"{call.where}: want starts and ends, got none")
+        raise FormatError(f"{call.where}: expected starts and ends, got none")
     axes, steps = call.option("axes", 3, 10), call.option("steps", 4, 10) if call.version >= 10 else None
     axes = list(range(len(starts))) if axes is None else axes
     places = [slice(None)] * x.ndim
     seen = set()
     for start, end, axis, step in zip(starts, ends, axes, steps or [1] * len(starts), strict=True):
         if step == 0 or (place := call.axis(axis, x.ndim)) in seen:
-            raise FormatError(f"{call.where}: want each axis once and steps that are not 0, got {axes} and {steps}")
+            raise FormatError(f"{call.where}: expected each axis once and steps that are not 0, got {axes} and {steps}")
         seen.add(place)
         places[place] = _places(start, end, step, x.shape[place])
     return x[tuple(places)]
@@ -107,9 +107,9 @@ def _split(call: Call) -> Any:
         each = -(-x.shape[place] // count)  # from version 18 on the last one may be smaller
         sizes = [max(0, min(each, x.shape[place] - n * each)) for n in range(count)]
         if call.version < 18 and len(set(sizes)) > 1:
-            raise FormatError(f"{call.where}: want an axis that {count} parts share, got one of {x.shape[place]}")
+            raise FormatError(f"{call.where}: expected an axis that {count} parts share, got one of {x.shape[place]}")
     if len(sizes) != count or min(sizes) < 0 or sum(sizes) != x.shape[place]:
-        raise FormatError(f"{call.where}: want {count} parts of an axis of {x.shape[place]}, got {sizes}")
+        raise FormatError(f"{call.where}: expected {count} parts of an axis of {x.shape[place]}, got {sizes}")
     return np.split(x, np.cumsum(sizes)[:-1], place)
 
 
@@ -117,7 +117,7 @@ def _gather(call: Call) -> Any:
     x, indices = call.inputs[:2]
     place = call.axis(call.attributes.get("axis", 0), x.ndim)
     if indices.dtype.kind != "i":
-        raise FormatError(f"{call.where}: want integers as indices, got {indices.dtype}")
+        raise FormatError(f"{call.where}: expected integers as indices, got {indices.dtype}")
     call.reserve(x.nbytes // max(x.shape[place], 1) * indices.size)
     return np.take(x, indices, place)
 
@@ -130,7 +130,7 @@ def _expand(call: Call) -> Any:
 def _tile(call: Call) -> Any:
     repeats = call.option("repeats", 1, 6)
     if repeats is None or len(repeats) != call.inputs[0].ndim or min(repeats, default=0) < 0:
-        raise FormatError(f"{call.where}: want repeats for each axis of {call.inputs[0].shape}, got {repeats}")
+        raise FormatError(f"{call.where}: expected repeats for each axis of {call.inputs[0].shape}, got {repeats}")
     call.reserve(call.inputs[0].nbytes * math.prod(repeats))
     return np.tile(call.inputs[0], repeats)
 

@@ -30,13 +30,13 @@ def read_operator(values: Values, node: Node, name: str) -> Operator:
     given = node.attributes(KNOWN[kind])
     direction = given.get("direction", "forward")
     if direction not in DIRECTIONS:
-        raise FormatError(f"{place}, direction: want {', '.join(DIRECTIONS)}, got {direction!r:.60}")
+        raise FormatError(f"{place}, direction: expected {', '.join(DIRECTIONS)}, got {direction!r:.60}")
     for flag in ("layout", "input_forget", "linear_before_reset"):
         if given.get(flag, 0) not in (0, 1):
-            raise FormatError(f"{place}, {flag}: want 0 or 1, got {given[flag]}")
+            raise FormatError(f"{place}, {flag}: expected 0 or 1, got {given[flag]}")
     clip = given.get("clip")
     if clip is not None and not 0 < clip < float("inf"):
-        raise FormatError(f"{place}, clip: want a number above 0, got {clip}")
+        raise FormatError(f"{place}, clip: expected a number above 0, got {clip}")
     directions, layout = len(DIRECTIONS[direction]), given.get("layout", 0)
     arrays, open_inputs, any_batch = _arrays(values, place, node)
     sizes = _check_weights(kind, place, directions, given.get("hidden_size"), arrays)
@@ -65,7 +65,7 @@ def _arrays(values: Values, place: str, node: Node) -> tuple[dict[str, np.ndarra
     """
     known, inputs = INPUTS if node.kind == "LSTM" else INPUTS[:6], node.proto.input
     if len(inputs) > len(known):
-        raise FormatError(f"{place}: want the inputs {', '.join(known)}, got {len(inputs)} of them")
+        raise FormatError(f"{place}: expected the inputs {', '.join(known)}, got {len(inputs)} of them")
     arrays, missing, held = {}, [], []
     for name, source in list(zip(known, map(text, inputs), strict=False))[1:]:
         if not source:
@@ -77,7 +77,7 @@ def _arrays(values: Values, place: str, node: Node) -> tuple[dict[str, np.ndarra
             continue
         elif name in ("W", "R", "B", "P"):
             got = array.why if array.why.startswith(f"{source!r:.100}") else f"{source!r:.100}, made of {array.why}"
-            raise FormatError(f"{place}, {name}: want an array in the file or in values, got {got}")
+            raise FormatError(f"{place}, {name}: expected an array in the file or in values, got {got}")
         else:
             missing.append(name)
             held += [name] if array.held else []
@@ -90,14 +90,14 @@ def _check_weights(
     """(H, D) of the weights; raises FormatError unless all have their shapes and one type."""
     for name in ("W", "R"):
         if name not in arrays:
-            raise FormatError(f"{place}: want the weights {name}, got none")
+            raise FormatError(f"{place}: expected the weights {name}, got none")
         if arrays[name].ndim != 3:
-            raise FormatError(f"{place}, {name}: want (directions, gates*hidden, size), got {arrays[name].shape}")
+            raise FormatError(f"{place}, {name}: expected (directions, gates*hidden, size), got {arrays[name].shape}")
         if not arrays[name].size:
-            raise FormatError(f"{place}, {name}: want no axis of zero, got {arrays[name].shape}")
+            raise FormatError(f"{place}, {name}: expected no axis of zero, got {arrays[name].shape}")
     H, D, gates = arrays["R"].shape[2], arrays["W"].shape[2], len(GATES[kind])
     if hidden_size not in (None, H):
-        raise FormatError(f"{place}, hidden_size: want {H}, the last axis of R, got {hidden_size}")
+        raise FormatError(f"{place}, hidden_size: expected {H}, the last axis of R, got {hidden_size}")
     wanted = {
         "W": (directions, gates * H, D),
         "R": (directions, gates * H, H),
@@ -109,10 +109,12 @@ def _check_weights(
         if array is None:
             continue
         if array.shape != want:
-            raise FormatError(f"{place}, {name}: want {want} for {directions} directions, H = {H}, got {array.shape}")
+            raise FormatError(
+                f"{place}, {name}: expected {want} for {directions} directions, H = {H}, got {array.shape}"
+            )
         if array.dtype.name not in _FLOATS or array.dtype != arrays["W"].dtype:
             want_type = arrays["W"].dtype if arrays["W"].dtype.name in _FLOATS else " or ".join(_FLOATS)
-            raise FormatError(f"{place}, {name}: want {want_type}, got {array.dtype}")
+            raise FormatError(f"{place}, {name}: expected {want_type}, got {array.dtype}")
     return H, D
 
 
@@ -124,19 +126,19 @@ def _check_states(place: str, directions: int, layout: int, H: int, arrays: dict
             continue
         if state.ndim != 3 or state.shape[2] != H or state.shape[layout] != directions:
             want = ("directions, batch", "batch, directions")[layout]
-            raise FormatError(f"{place}, {name}: want ({want}, hidden) = {directions} and {H}, got {state.shape}")
+            raise FormatError(f"{place}, {name}: expected ({want}, hidden) = {directions} and {H}, got {state.shape}")
         if state.dtype != arrays["W"].dtype:
-            raise FormatError(f"{place}, {name}: want {arrays['W'].dtype}, got {state.dtype}")
+            raise FormatError(f"{place}, {name}: expected {arrays['W'].dtype}, got {state.dtype}")
         batches.add(state.shape[1 - layout])
     if (lengths := arrays.get("sequence_lens")) is not None:
         if lengths.ndim != 1 or lengths.dtype.kind != "i" or not lengths.size or lengths.min() < 0:
             raise FormatError(
-                f"{place}, sequence_lens: want (batch,) integers from 0, got {lengths.dtype} {lengths.shape}"
+                f"{place}, sequence_lens: expected (batch,) integers from 0, got {lengths.dtype} {lengths.shape}"
             )
         batches.add(len(lengths))
     if len(batches) > 1:
         raise FormatError(
-            f"{place}: want states and sequence_lens of one batch, got {', '.join(map(str, sorted(batches)))}"
+            f"{place}: expected states and sequence_lens of one batch, got {', '.join(map(str, sorted(batches)))}"
         )
 
 

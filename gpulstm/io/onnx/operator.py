@@ -85,10 +85,10 @@ class Operator:
         of length 0 keeps its initial states. Raises ShapeError, DTypeError or DeviceError for arrays that do not fit.
         """
         if X.ndim != 3:
-            raise ShapeError(f"X: want {'(T, B, D)' if self.layout == 0 else '(B, T, D)'}, got {X.shape}")
+            raise ShapeError(f"X: expected {'(T, B, D)' if self.layout == 0 else '(B, T, D)'}, got {X.shape}")
         for name, given in zip(_GIVEN, (sequence_lens, initial_h, initial_c), strict=True):
             if name in self.any_batch and given is None:
-                raise ShapeError(f"{name}: want an array, as the file makes one for any batch, got None")
+                raise ShapeError(f"{name}: expected an array, as the file makes one for any batch, got None")
         backend, x = backend_of(X), self._time_first(X)
         lengths = self.sequence_lens if sequence_lens is None else sequence_lens
         states = [self._state(backend, "initial_h", initial_h, x), self._state(backend, "initial_c", initial_c, x)]
@@ -117,7 +117,7 @@ class Operator:
         want = (len(self.weights), x.shape[1], self.hidden_size)
         if self._time_first(state).shape != want:
             words = "(directions, batch, hidden)" if self.layout == 0 else "(batch, directions, hidden)"
-            raise ShapeError(f"{name}: want {self._time_first(np.empty(want)).shape} = {words}, got {state.shape}")
+            raise ShapeError(f"{name}: expected {self._time_first(np.empty(want)).shape} = {words}, got {state.shape}")
         return backend.xp.ascontiguousarray(self._time_first(backend.asarray(state) if given is None else state))
 
     def layer(self, ignore_states: bool = False, **options: Any) -> Any:

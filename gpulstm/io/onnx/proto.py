@@ -64,7 +64,7 @@ def element_type(number: int, where: str) -> np.dtype:
         names, got = ", ".join(name for name, _ in TYPES.values()), f"ONNX' element type {number}"
         if number in (words := library().TensorProto.DataType).values():
             got = f"{got} ({words.Name(number)})"
-        raise FormatError(f"{where}: want one of {names}, got {got}")
+        raise FormatError(f"{where}: expected one of {names}, got {got}")
     name = TYPES[number][0]
     return as_dtype(name) if name == "bfloat16" else np.dtype(name)
 
@@ -75,10 +75,10 @@ def tensor_array(tensor: Any, where: str, source: Source | None = None) -> np.nd
     Arrays in other files are read from the folder of ``source``.
     """
     if tensor.HasField("segment"):
-        raise FormatError(f"{where}: want it whole, got a segment")
+        raise FormatError(f"{where}: expected it whole, got a segment")
     dims, dtype = tuple(tensor.dims), element_type(tensor.data_type, where)
     if len(dims) > MOST_AXES or any(not 0 <= size <= LARGEST for size in dims):
-        raise FormatError(f"{where}: want at most {MOST_AXES} axes of sizes from 0, got {dims[:MOST_AXES]}")
+        raise FormatError(f"{where}: expected at most {MOST_AXES} axes of sizes from 0, got {dims[:MOST_AXES]}")
     count = math.prod(dims)
     if tensor.data_location or tensor.external_data:
         raw = _outside(tensor, count * dtype.itemsize, where, source)
@@ -87,7 +87,7 @@ def tensor_array(tensor: Any, where: str, source: Source | None = None) -> np.nd
     else:
         return _listed(tensor, count, dtype, where).reshape(dims)
     if len(raw) != count * dtype.itemsize:
-        raise FormatError(f"{where}: want {count * dtype.itemsize} bytes for {dims}, got {len(raw)}")
+        raise FormatError(f"{where}: expected {count * dtype.itemsize} bytes for {dims}, got {len(raw)}")
     if dtype.kind == "b":
         return (np.frombuffer(raw, np.uint8) != 0).reshape(dims)
     flat = np.frombuffer(raw, dtype.newbyteorder("<") if dtype.kind in "fiu" else dtype)
@@ -101,11 +101,11 @@ def _outside(tensor: Any, size: int, where: str, source: Source | None) -> bytes
     numbers = {key: entries.get(key, usual) for key, usual in (("offset", "0"), ("length", str(size)))}
     for key, value in numbers.items():
         if not (value.isascii() and value.isdecimal() and len(value) < 20):
-            raise FormatError(f"{where}: want {key} as a number, got {value!r:.60}")
+            raise FormatError(f"{where}: expected {key} as a number, got {value!r:.60}")
     if int(numbers["length"]) != size:
-        raise FormatError(f"{where}: want {size} bytes for {tuple(tensor.dims)}, got {int(numbers['length'])}")
+        raise FormatError(f"{where}: expected {size} bytes for {tuple(tensor.dims)}, got {int(numbers['length'])}")
     if source is None:
-        raise FormatError(f"{where}: want its values in the file, got a reference to another file")
+        raise FormatError(f"{where}: expected its values in the file, got a reference to another file")
     return source.outside(location, int(numbers["offset"]), size, where)
 
 
@@ -114,7 +114,7 @@ def _listed(tensor: Any, count: int, dtype: np.dtype, where: str) -> np.ndarray:
     field = TYPES[tensor.data_type][1]
     values = getattr(tensor, field)
     if len(values) != count:
-        raise FormatError(f"{where}: want {count} values in {field} for {tuple(tensor.dims)}, got {len(values)}")
+        raise FormatError(f"{where}: expected {count} values in {field} for {tuple(tensor.dims)}, got {len(values)}")
     if dtype.kind == "f" and dtype.itemsize > 2:
         return np.fromiter(values, dtype, count)
     numbers = np.fromiter(values, np.uint64 if field == "uint64_data" else np.int64, count)
@@ -122,7 +122,7 @@ def _listed(tensor: Any, count: int, dtype: np.dtype, where: str) -> np.ndarray:
     bounds = (0, 1) if dtype.kind == "b" else (np.iinfo(held).min, np.iinfo(held).max)
     if count and (numbers.min() < bounds[0] or numbers.max() > bounds[1]):
         got = f"{numbers.min()} to {numbers.max()}"
-        raise FormatError(f"{where}: want numbers of {8 * held.itemsize} bits for {dtype}, got {got}")
+        raise FormatError(f"{where}: expected numbers of {8 * held.itemsize} bits for {dtype}, got {got}")
     return numbers.astype(held).view(dtype)
 
 
@@ -140,16 +140,16 @@ def attributes(
         if name not in known:
             if others:
                 continue
-            raise FormatError(f"{where}: want the attributes {', '.join(sorted(known))}, got {name!r}")
+            raise FormatError(f"{where}: expected the attributes {', '.join(sorted(known))}, got {name!r}")
         if name in found:
-            raise FormatError(f"{where}: want the attribute {name} once, got it twice")
+            raise FormatError(f"{where}: expected the attribute {name} once, got it twice")
         if attribute.ref_attr_name:
             if bound is None:
-                raise FormatError(f"{where}, {name}: want a value, got a reference outside of a function")
+                raise FormatError(f"{where}, {name}: expected a value, got a reference outside of a function")
             attribute = bound.get(text(attribute.ref_attr_name))
             if attribute is None:
                 continue  # the call does not give it
         if (got := field_of(attribute)) != known[name]:
-            raise FormatError(f"{where}, {name}: want a value in the field {known[name]}, got {got}")
+            raise FormatError(f"{where}, {name}: expected a value in the field {known[name]}, got {got}")
         found[name] = attribute_value(attribute, known[name])
     return found

@@ -41,7 +41,7 @@ def recurrent(
     """A chain of nodes, one for each level: (output, states)."""
     operators = operators_of(layer, name)
     if len(x.axes) != 3:
-        raise ShapeError(f"{name or 'x'}: want three axes, steps, batch and features, got {x.axes}")
+        raise ShapeError(f"{name or 'x'}: expected three axes, steps, batch and features, got {x.axes}")
     graph.fits(x, layer.input_size, operators[0].weights[0]["weight_ih"].dtype, name)
     batch = x.axes[0 if layer.batch_first else 1]
     count = STATES[operators[0].kind]
@@ -49,7 +49,9 @@ def recurrent(
         lengths = graph.input("lengths", (batch,), "int32")
     asked = hx is None and graph.states
     if asked and f"{name}h_n" in graph.last_states:
-        raise FormatError(f"{name}h_n: want a name for each recurrent layer whose states go in and out, got one twice")
+        raise FormatError(
+            f"{name}h_n: expected a name for each recurrent layer whose states go in and out, got one twice"
+        )
     if asked:
         rows = len(operators) * len(operators[0].weights)
         hx = [graph.input(f"{name}{s}_0", (rows, batch, layer.hidden_size), x.dtype) for s in "hc"[:count]]

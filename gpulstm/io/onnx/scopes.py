@@ -33,7 +33,7 @@ class Body:
         found: dict[str, int | None] = {}
         for number, tensor in enumerate(getattr(self.proto, "initializer", ())):
             if (name := text(tensor.name)) in found and name:
-                raise FormatError(f"{self.where}, initializer {name!r:.100}: want each name once, got it twice")
+                raise FormatError(f"{self.where}, initializer {name!r:.100}: expected each name once, got it twice")
             found[name] = number
         for sparse in getattr(self.proto, "sparse_initializer", ()):
             found.setdefault(text(sparse.values.name), None)
@@ -46,7 +46,7 @@ class Body:
         for number, node in enumerate(self.proto.node):
             for name in filter(None, map(text, node.output)):
                 if found.setdefault(name, number) != number or name in self.tensors:
-                    raise FormatError(f"{self.where}, {name!r:.100}: want each name given out once, got it twice")
+                    raise FormatError(f"{self.where}, {name!r:.100}: expected each name given out once, got it twice")
         return found
 
     def inner(self, node: "Node") -> list[tuple[str, "Body"]]:
@@ -124,7 +124,7 @@ class Node:
         names = filter(None, (self.proto.name, *self.proto.output[:3]))
         name = text(next(names, f"{text(self.proto.op_type)}_{self.number}"))
         if len(name) > LONGEST:
-            raise FormatError(f"{self.where}: want a name of at most {LONGEST} characters, got {len(name)}")
+            raise FormatError(f"{self.where}: expected a name of at most {LONGEST} characters, got {len(name)}")
         return name
 
     @property
@@ -153,7 +153,7 @@ class Graph:
         if not versions and model.ir_version < 3:  # such files do not say
             versions = {"": 1}
         if not versions:
-            raise FormatError(f"{self.where}: want an ONNX model, got a file with no version of any operators")
+            raise FormatError(f"{self.where}: expected an ONNX model, got a file with no version of any operators")
         self.main = Scope(Body(model.graph, self.where), versions)
         self.functions = {}
         for function in model.functions:
@@ -170,7 +170,7 @@ class Graph:
             seen += 1
             if seen > MOST_NODES or node.scope.depth > DEEPEST:
                 want = f"at most {MOST_NODES} nodes, those of functions at each call, {DEEPEST} calls deep"
-                raise FormatError(f"{self.where}: want {want}, got more")
+                raise FormatError(f"{self.where}: expected {want}, got more")
             yield node
             left.append(inside for scope in self._inner(node) for inside in scope.nodes())
 
@@ -202,7 +202,7 @@ def _versions(imports: Any, where: str) -> dict[str, int]:
         domain = "" if text(entry.domain) in OWN else text(entry.domain)
         if found.setdefault(domain, entry.version) != entry.version:
             got = f"{found[domain]} and {entry.version}"
-            raise FormatError(f"{where}: want one version of the operators of {domain or 'ONNX'}, got {got}")
+            raise FormatError(f"{where}: expected one version of the operators of {domain or 'ONNX'}, got {got}")
     return found
 
 

@@ -44,14 +44,14 @@ class Source:
         if not isinstance(source, bytes | bytearray | memoryview):
             want = "a path, bytes or an onnx.ModelProto"
             advice = "; give what its read() gives" if hasattr(source, "read") else ""
-            raise DTypeError(f"source: want {want}, got {type(source).__name__}{advice}")
+            raise DTypeError(f"source: expected {want}, got {type(source).__name__}{advice}")
         data = bytes(source)
         self.model, self.size = onnx.ModelProto(), len(data)
         try:
             self._parse(data, onnx.ModelProto)
         except FormatError as error:
             if kind := self._other_kind(data[:HEAD]):
-                raise FormatError(f"{self.where}: want an ONNX model, got {kind}") from error
+                raise FormatError(f"{self.where}: expected an ONNX model, got {kind}") from error
             raise
 
     def _parse(self, data: bytes, message: Any) -> None:
@@ -62,7 +62,7 @@ class Source:
         except (decode_error, UnicodeDecodeError) as error:
             raise FormatError(f"{self.where}: not a whole ONNX file: {error}") from error
         if not self.model.graph.node:
-            raise FormatError(f"{self.where}: want an ONNX model, got a file with no node")
+            raise FormatError(f"{self.where}: expected an ONNX model, got a file with no node")
 
     def _other_kind(self, head: bytes) -> str:
         """What the file is instead of an ONNX model; empty where that cannot be said."""
@@ -84,44 +84,44 @@ class Source:
         """
         if self.path is None:
             want = "the path of the model, beside which its arrays stand"
-            raise FormatError(f"{where}: want {want}, got a model without one and a reference to {location!r:.100}")
+            raise FormatError(f"{where}: expected {want}, got a model without one and a reference to {location!r:.100}")
         relative = Path(location.replace("\\", "/"))
         if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts or ":" in location:
-            raise FormatError(f"{where}: want a file in the model's folder, got a reference to {location!r:.100}")
+            raise FormatError(f"{where}: expected a file in the model's folder, got a reference to {location!r:.100}")
         folders = {self.path.parent.resolve(), self.path.resolve().parent}
         try:
             real = (self.path.parent / relative).resolve(strict=True)
             if not any(real.is_relative_to(folder) for folder in folders):
                 raise FormatError(
-                    f"{where}: want a file in the model's folder, got a link out of it: {location!r:.100}"
+                    f"{where}: expected a file in the model's folder, got a link out of it: {location!r:.100}"
                 )
             there = real.stat()
             if not stat.S_ISREG(there.st_mode):
                 raise OSError("a folder or a device")
             if offset + length > there.st_size:
                 want, got = f"bytes {offset} to {offset + length}", f"{there.st_size} bytes"
-                raise FormatError(f"{where}: want {want} of {location!r:.100}, got a file of {got}")
+                raise FormatError(f"{where}: expected {want} of {location!r:.100}, got a file of {got}")
             if real not in self._others:
                 self._others[real] = 2 * there.st_size  # arrays may share some bytes, and not all of them
                 self.size += there.st_size
             self._others[real] -= length
             if self._others[real] < 0:
-                raise FormatError(f"{where}: want each part of {location!r:.100} for one array, got it for many")
+                raise FormatError(f"{where}: expected each part of {location!r:.100} for one array, got it for many")
             with real.open("rb") as file:
                 file.seek(offset)
                 return file.read(length)
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
             if isinstance(error, FormatError):
                 raise
-            raise FormatError(f"{where}: want the file {location!r:.100} beside the model, got {error}") from error
+            raise FormatError(f"{where}: expected the file {location!r:.100} beside the model, got {error}") from error
 
 
 def _content(path: Path) -> bytes:
     """The bytes of a file; nothing endless is read."""
     there = path.stat()
     if not stat.S_ISREG(there.st_mode) and not stat.S_ISDIR(there.st_mode):  # opening a pipe would wait for a writer
-        raise FormatError(f"{path}: want a file, got a device or a pipe; give its bytes")
+        raise FormatError(f"{path}: expected a file, got a device or a pipe; give its bytes")
     if there.st_size > LARGEST:
-        raise FormatError(f"{path}: want at most {LARGEST} bytes, got {there.st_size}")
+        raise FormatError(f"{path}: expected at most {LARGEST} bytes, got {there.st_size}")
     with path.open("rb") as file:
         return file.read(LARGEST)

@@ -68,7 +68,7 @@ class Values:
                 self._known[key] = _PENDING
                 left += missing
             elif any(each is not None and self._known[each] is _PENDING for each in inputs):
-                raise FormatError(f"{node.where}: want a node that does not need its own output, got a circle")
+                raise FormatError(f"{node.where}: expected a node that does not need its own output, got a circle")
             else:
                 self._compute(node, [None if each is None else self._known[each] for each in inputs])
         return self._known[asked]
@@ -98,7 +98,7 @@ class Values:
         """An initializer's array."""
         number = scope.body.tensors[name]
         if number is None:
-            raise FormatError(f"{scope.body.where}, tensor {name!r:.100}: want a dense array, got a sparse one")
+            raise FormatError(f"{scope.body.where}, tensor {name!r:.100}: expected a dense array, got a sparse one")
         where = f"{scope.body.where}, tensor {name!r:.100}"
         return self._own(scope, tensor_array(scope.body.proto.initializer[number], where, self.source))
 
@@ -123,7 +123,7 @@ class Values:
             if node.kind == "Constant":
                 self._own(node.scope, results[0])
         if len(results) != len(names):
-            raise FormatError(f"{node.where}: want {len(results)} outputs, got {len(names)}")
+            raise FormatError(f"{node.where}: expected {len(results)} outputs, got {len(names)}")
         for name, result in zip(names, results, strict=True):
             self._known[node.scope, name] = result
 
@@ -131,7 +131,7 @@ class Values:
         """Ask for bytes; raises FormatError for too many."""
         self._taken += size
         if self._taken > (most := BASE + FACTOR * self.source.size):
-            raise FormatError(f"{self.source.where}: want computed arrays of at most {most} bytes in all, got more")
+            raise FormatError(f"{self.source.where}: expected computed arrays of at most {most} bytes in all, got more")
 
 
 def _unsettled(node: Node, inputs: list[Any]) -> list[Open]:
@@ -169,8 +169,8 @@ def _computed(call: Call, function: Callable[[Call], Any]) -> list[np.ndarray]:
     except FormatError:
         raise
     except (ValueError, TypeError, IndexError, OverflowError, AttributeError) as error:
-        raise FormatError(f"{call.where}: want inputs that fit, got others: {error}") from error
+        raise FormatError(f"{call.where}: expected inputs that fit, got others: {error}") from error
     results = result if isinstance(result, list) else [result]
     if any(each.ndim > MOST_AXES for each in results):
-        raise FormatError(f"{call.where}: want at most {MOST_AXES} axes, got more")
+        raise FormatError(f"{call.where}: expected at most {MOST_AXES} axes, got more")
     return results

@@ -59,14 +59,14 @@ def check_parts(data: bytes, where: str, model: Any) -> None:
         elif kind in (1, 5):
             length = 8 if kind == 1 else 4
         else:
-            raise FormatError(f"{where}: not a whole ONNX file: want a field of protobuf, got kind {kind}")
+            raise FormatError(f"{where}: not a whole ONNX file: expected a field of protobuf, got kind {kind}")
         if place + length > end:
-            raise FormatError(f"{where}: not a whole ONNX file: want {place + length - end} bytes more")
+            raise FormatError(f"{where}: not a whole ONNX file: expected {place + length - end} bytes more")
         if cost > most or fields > MOST_FIELDS:
-            raise FormatError(f"{where}: want parts in proportion to the file of {len(data)} bytes, got too many")
+            raise FormatError(f"{where}: expected parts in proportion to the file of {len(data)} bytes, got too many")
         if kind == 2 and field.message:
             if len(outer) == DEEPEST:
-                raise FormatError(f"{where}: want at most {DEEPEST} messages inside each other, got more")
+                raise FormatError(f"{where}: expected at most {DEEPEST} messages inside each other, got more")
             outer.append((end, table))
             end, table = place + length, tables[field.message]
         else:
@@ -111,4 +111,4 @@ def _number(data: bytes, place: int, end: int, where: str) -> tuple[int, int]:
             return value | byte << shift, place
         value |= (byte & 127) << shift
         shift += 7
-    raise FormatError(f"{where}: not a whole ONNX file: want the end of a number")
+    raise FormatError(f"{where}: not a whole ONNX file: expected the end of a number")

@@ -28,4 +28,6 @@ class Budget:
 
     def error(self) -> FormatError:
         most = max(LEAST, TIMES * self.size)
-        return FormatError(f"want values that take at most {most} bytes of memory, as a file of {self.size} bytes may")
+        return FormatError(
+            f"expected values that take at most {most} bytes of memory, as a file of {self.size} bytes may"
+        )

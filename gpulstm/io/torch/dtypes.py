@@ -36,7 +36,7 @@ NAMES = {f"torch.{name}": name for name in (*STORAGES.values(), *NEW, *_WITHOUT_
 def numpy_dtype(name: str) -> np.dtype:
     """NumPy's type by PyTorch's name. Raises DTypeError where there is none."""
     if name in _WITHOUT_NUMPY:
-        raise DTypeError(f"want element types that NumPy knows, got PyTorch's {name}")
+        raise DTypeError(f"expected element types that NumPy knows, got PyTorch's {name}")
     if name not in ML_DTYPES:
         return np.dtype(name)
     try:

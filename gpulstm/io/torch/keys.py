@@ -46,7 +46,7 @@ class Keys:
             else:
                 target.update(items)
         except (TypeError, ValueError) as error:
-            raise FormatError("want keys that can be compared, got others") from error
+            raise FormatError("expected keys that can be compared, got others") from error
         self.budget.spend(sys.getsizeof(target) - before)
 
     def _checked(self, key: Any, target: Any) -> Any:
@@ -63,7 +63,7 @@ class Keys:
         if kind is tuple or kind is frozenset:
             self._check_parts(key)
         elif not isinstance(key, (*_PLAIN, np.generic)) or isinstance(key, np.void):
-            raise FormatError(f"want texts, numbers or tuples of them as keys, got {kind.__name__}")
+            raise FormatError(f"expected texts, numbers or tuples of them as keys, got {kind.__name__}")
         self._check_crowd(hash((hash(key), id(target))) % _CLASSES)
         return key
 
@@ -76,12 +76,12 @@ class Keys:
             part = todo.pop()
             count += len(part)
             if count > _LARGEST:
-                raise FormatError(f"want keys of at most {_LARGEST} parts, got a larger {type(key).__name__}")
+                raise FormatError(f"expected keys of at most {_LARGEST} parts, got a larger {type(key).__name__}")
             for inner in part:
                 if type(inner) is tuple or type(inner) is frozenset:
                     todo.append(inner)
                 elif not isinstance(inner, (*_PLAIN, np.generic)) or isinstance(inner, np.void):
-                    raise FormatError(f"want texts, numbers or tuples of them as keys, got {type(inner).__name__}")
+                    raise FormatError(f"expected texts, numbers or tuples of them as keys, got {type(inner).__name__}")
         self.budget.spend(count)
 
     def _check_crowd(self, place: int) -> None:
@@ -90,4 +90,4 @@ class Keys:
         self._crowds[place] += 1
         self._count += 1
         if self._crowds[place] > _CROWD + 8 * self._count // _CLASSES:
-            raise FormatError("want keys whose hashes differ, got many with the same one")
+            raise FormatError("expected keys whose hashes differ, got many with the same one")

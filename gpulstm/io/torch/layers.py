@@ -22,11 +22,11 @@ def from_state_dict(state_dict: Mapping[str, Any], kind: str | None, prefix: str
     from gpulstm import nn
 
     if kind not in (None, *GATES):
-        raise ShapeError(f"kind: want one of {', '.join(GATES)}, or None, got {kind!r}")
+        raise ShapeError(f"kind: expected one of {', '.join(GATES)}, or None, got {kind!r}")
     if not isinstance(state_dict, Mapping):
-        raise DTypeError(f"state_dict: want a dict of arrays by name, got {type(state_dict).__name__}")
+        raise DTypeError(f"state_dict: expected a dict of arrays by name, got {type(state_dict).__name__}")
     if not isinstance(prefix, str):
-        raise DTypeError(f"prefix: want a text, got {type(prefix).__name__}")
+        raise DTypeError(f"prefix: expected a text, got {type(prefix).__name__}")
     prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
     own = {
         name.removeprefix(prefix): value
@@ -36,19 +36,19 @@ def from_state_dict(state_dict: Mapping[str, Any], kind: str | None, prefix: str
     suffix = "" if "weight_ih" in own else "_l0"
     for name in (f"weight_ih{suffix}", f"weight_hh{suffix}"):
         if name not in own:
-            raise ShapeError(f"state_dict: want {prefix}{name}, got {_computed(own, name) or _found(state_dict)}")
+            raise ShapeError(f"state_dict: expected {prefix}{name}, got {_computed(own, name) or _found(state_dict)}")
     for name, value in own.items():
         if not hasattr(value, "shape"):
-            raise DTypeError(f"{prefix}{name}: want an array, got {value!r:.100}")
+            raise DTypeError(f"{prefix}{name}: expected an array, got {value!r:.100}")
     for name in (f"weight_ih{suffix}", f"weight_hh{suffix}"):
         if len(own[name].shape) != 2 or not all(own[name].shape):
-            raise ShapeError(f"{prefix}{name}: want (gates*hidden, size), got {tuple(own[name].shape)}")
+            raise ShapeError(f"{prefix}{name}: expected (gates*hidden, size), got {tuple(own[name].shape)}")
     sizes = _sizes(own, suffix)
     rows = own[f"weight_ih{suffix}"].shape[0]
     found = next((name for name, gates in GATES.items() if rows == gates * sizes["hidden_size"]), None)
     if found is None or kind not in (None, found):
         want = ", ".join(f"{gates}*H ({name})" for name, gates in GATES.items() if kind in (None, name))
-        raise ShapeError(f"{prefix}weight_ih{suffix}: want {want} rows for H = {sizes['hidden_size']}, got {rows}")
+        raise ShapeError(f"{prefix}weight_ih{suffix}: expected {want} rows for H = {sizes['hidden_size']}, got {rows}")
     options.setdefault("dtype", str(own[f"weight_ih{suffix}"].dtype).removeprefix("torch."))
     layer = getattr(nn, found if suffix else f"{found}Cell")(**sizes, **options)
     layer.load_state_dict(own)

@@ -43,7 +43,7 @@ class TorchNames:
         """For ``unpickle``: a name alone."""
         name = modern(text)
         if name.partition(".")[0] in _HARMFUL_MODULES or name in _HARMFUL:
-            raise FormatError(f"want data alone, got {text!r}: the file was made to run a command; it was not run")
+            raise FormatError(f"expected data alone, got {text!r}: the file was made to run a command; it was not run")
         if name in dtypes.NAMES:
             return dtypes.as_value(name)
         return name if name in _TEXTS else TYPES.get(name) or Named(text)
@@ -66,11 +66,11 @@ class TorchNames:
         ("module", class, file, source).
         """
         if type(identity) is not tuple or not identity or type(identity[0]) is not str:
-            raise FormatError("want the name of a storage, got something else")
+            raise FormatError("expected the name of a storage, got something else")
         if len(identity) == 4 and identity[0] == "module":
             return identity[1]
         if len(identity) not in (5, 6) or identity[0] != "storage":
-            raise FormatError("want the name of a storage, got something else")
+            raise FormatError("expected the name of a storage, got something else")
         _, kind, key, _, length, *view = identity
         return self.tensors.storage(kind, key, length, *view)
 
@@ -92,4 +92,4 @@ def _guarded(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except GpulstmError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise FormatError(f"want the arguments that torch.save writes for {name}, got others") from error
+        raise FormatError(f"expected the arguments that torch.save writes for {name}, got others") from error

@@ -40,7 +40,7 @@ class NumPyValues:
             if not plain or type(state) is not tuple or len(state) < 5 or state[2:5] != (None, None, None):
                 return None
             if state[1] not in ("<", ">", "|", "="):
-                raise FormatError("want the byte order of a dtype, got something else")
+                raise FormatError("expected the byte order of a dtype, got something else")
             return np.dtype(code).newbyteorder(state[1])
 
         self.budget.spend(3 * cost.ARRAY)
@@ -53,11 +53,13 @@ class NumPyValues:
 
     def array(self, kind: Any, *_: Any) -> Any:
         if not isinstance(kind, Unread):
-            raise FormatError("want the class of an array, got something else")
+            raise FormatError("expected the class of an array, got something else")
 
         def finish(state: Any) -> np.ndarray | None:
             if type(state) is not tuple or len(state) != 5:
-                raise FormatError("want the version, shape, dtype, order and content of an array, got something else")
+                raise FormatError(
+                    "expected the version, shape, dtype, order and content of an array, got something else"
+                )
             _, shape, dtype, fortran, content = state
             if kind.name != "numpy.ndarray" or not isinstance(dtype, np.dtype):
                 return None
@@ -75,9 +77,11 @@ class NumPyValues:
         """A new array of the machine's byte order. Its content may be a text of Python 2."""
         content = content.encode() if type(content) is str else content
         if not are_sizes(shape) or len(shape) > 64 or not isinstance(content, bytes | bytearray):
-            raise FormatError("want an array's shape and content, got something else")
+            raise FormatError("expected an array's shape and content, got something else")
         if math.prod(shape) * dtype.itemsize != len(content) or math.prod(n or 1 for n in shape) > 2**40:
-            raise FormatError(f"array {shape} of {dtype}: want {dtype.itemsize} bytes an element, got {len(content)}")
+            raise FormatError(
+                f"array {shape} of {dtype}: expected {dtype.itemsize} bytes an element, got {len(content)}"
+            )
         self.budget.spend(len(content) + cost.ARRAY)
         if 0 in shape:
             return np.empty(shape, dtype.newbyteorder("="), order)
@@ -87,6 +91,6 @@ class NumPyValues:
             dtype.kind == "U"
             and np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder)).max() >= 2**20 + 2**16
         ):
-            raise FormatError(f"array {shape} of {dtype}: want characters of Unicode, got others")
+            raise FormatError(f"array {shape} of {dtype}: expected characters of Unicode, got others")
         read = np.frombuffer(content, dtype).reshape(shape, order=order)
         return np.array(read, dtype.newbyteorder("="), order=order)

@@ -29,7 +29,7 @@ def read(path: str | Path) -> Any:
     """See ``gpulstm.io.torch.load``."""
     kind = kind_of(path)
     if kind not in (TORCH, TORCH_LEGACY):
-        raise FormatError(f"{path}: want a file of torch.save, got {kind}")
+        raise FormatError(f"{path}: expected a file of torch.save, got {kind}")
     reader = _Archived if kind == TORCH else _Legacy
     return reader(path).load()
 
@@ -88,11 +88,11 @@ class _Archived(_Reader):
         with open_archive(self.path) as self.archive:
             roots = [name.removesuffix("data.pkl") for name in self.archive.members if _is_pickle(name)]
             if len(roots) != 1:
-                raise FormatError(f"want one member NAME/data.pkl, as torch.save writes it, got {len(roots)}")
+                raise FormatError(f"expected one member NAME/data.pkl, as torch.save writes it, got {len(roots)}")
             self.root = roots[0]
             member = f"{self.root}data.pkl"
             if self.archive.members[member].file_size > LARGEST:
-                raise FormatError(f"{member}: want at most {LARGEST} bytes")
+                raise FormatError(f"{member}: expected at most {LARGEST} bytes")
             self._begin(Budget(self.archive.size), self._byte_order(self.archive))
             file, size = io.BytesIO(self.archive.read(member).data), self.archive.members[member].file_size
             members = self.archive.members.values()
@@ -100,7 +100,7 @@ class _Archived(_Reader):
             self.tensors.budget.spend(cost.MEMBER * len(members) + inflated)
             value = self._unpickle(file, size, f"{self.path}, {member}")
             if (rest := size - file.tell()) > 0:
-                raise FormatError(f"{member}, byte {file.tell()}: want the end, got {rest} bytes more")
+                raise FormatError(f"{member}, byte {file.tell()}: expected the end, got {rest} bytes more")
             self.tensors.finish()
         return value
 
@@ -112,14 +112,14 @@ class _Archived(_Reader):
             order = archive.read(member).tobytes()
             if order in (b"little", b"big"):
                 return order.decode()
-        raise FormatError(f"{member}: want 'little' or 'big', got something else")
+        raise FormatError(f"{member}: expected 'little' or 'big', got something else")
 
     def _find(self, key: str, size: int) -> np.ndarray:
         name = f"{self.root}data/{key}"
         if name not in self.archive.members:
-            raise FormatError(f"want a storage of the archive, got {key!r:.200}")
+            raise FormatError(f"expected a storage of the archive, got {key!r:.200}")
         if (held := self.archive.members[name].file_size) != size:
-            raise FormatError(f"storage {key}: want {held} bytes, as the archive holds, got {size}")
+            raise FormatError(f"storage {key}: expected {held} bytes, as the archive holds, got {size}")
         return self.archive.read(name)
 
 
@@ -140,14 +140,14 @@ class _Legacy(_Reader):
             for want in (_MAGIC, _VERSION):
                 got = self._next()
                 if type(got) is not int or got != want:
-                    raise FormatError(f"want the number {want} at the beginning, got another or none")
+                    raise FormatError(f"expected the number {want} at the beginning, got another or none")
             self._next()
             value = self._next()
             length, keys = self.length, self._next()
             if type(keys) is not list or not all(type(key) is str for key in keys):
-                raise FormatError("want the list of the storages' keys, got something else")
+                raise FormatError("expected the list of the storages' keys, got something else")
             if set(keys) != set(self.tensors.whole) or len(keys) != len(self.tensors.whole):
-                raise FormatError(f"want the keys of {len(self.tensors.whole)} storages, got {len(keys)} others")
+                raise FormatError(f"expected the keys of {len(self.tensors.whole)} storages, got {len(keys)} others")
             for key in keys:
                 self._fill(key)
             if (rest := self.size - self.file.tell()) > 0:
@@ -163,7 +163,7 @@ class _Legacy(_Reader):
         """Memory for a storage, which ``_fill`` fills; all together are no larger than the file."""
         self.free -= size
         if size < 0 or self.free < 0:
-            raise FormatError(f"storage {key}: want bytes of the file, which has {self.size}, got {size}")
+            raise FormatError(f"storage {key}: expected bytes of the file, which has {self.size}, got {size}")
         return np.empty(size, np.uint8)
 
     def _fill(self, key: str) -> None:
@@ -172,18 +172,18 @@ class _Legacy(_Reader):
         head = self.file.read(8)
         (count,) = struct.unpack("<q", head) if len(head) == 8 else (-1,)
         if count not in (len(data), len(storage.array)):
-            raise FormatError(f"byte {place}: want {len(data)} bytes for storage {key}, got {count} elements")
+            raise FormatError(f"byte {place}: expected {len(data)} bytes for storage {key}, got {count} elements")
         if (got := self.file.readinto(data.data)) != len(data):
-            raise FormatError(f"byte {place}: want {len(data)} bytes for storage {key}, got {got}")
+            raise FormatError(f"byte {place}: expected {len(data)} bytes for storage {key}, got {got}")
 
 
 def _of_no_data(value: Unread) -> str:
     """The message for an object that is the whole content of a file."""
     if isinstance(value, Refused):
-        return f"want a tensor that an array can hold, got {value.arguments[0]}"
+        return f"expected a tensor that an array can hold, got {value.arguments[0]}"
     is_module = type(value.state) is dict and {"_modules", "_parameters"} <= set(value.state)
     what = "a whole module" if is_module else "an object"
     advice = (
         "where its class is defined, load it with PyTorch and save its weights: torch.save(model.state_dict(), path)"
     )
-    return f"want a state dict, got {what} of the class {value.name:.200}; {advice}"
+    return f"expected a state dict, got {what} of the class {value.name:.200}; {advice}"

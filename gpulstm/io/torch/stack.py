@@ -28,20 +28,20 @@ class Stack:
     def read(self, count: int) -> bytes:
         """So many bytes; memory is taken only for bytes that are there."""
         if count > self.size - self.file.tell():
-            raise FormatError(f"want {count} bytes more, got the end")
+            raise FormatError(f"expected {count} bytes more, got the end")
         return self.file.read(count)
 
     def number(self, layout: str) -> Any:
         data = self.file.read(struct.calcsize(layout))
         if len(data) < struct.calcsize(layout):
-            raise FormatError(f"want {struct.calcsize(layout)} bytes more, got the end")
+            raise FormatError(f"expected {struct.calcsize(layout)} bytes more, got the end")
         return struct.unpack(layout, data)[0]
 
     def text(self, data: bytes) -> str:
         try:
             return data.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise FormatError(f"want a text in UTF-8, got {error}") from error
+            raise FormatError(f"expected a text in UTF-8, got {error}") from error
 
     # -- values on the stack
 
@@ -88,7 +88,7 @@ class Stack:
     def pop(self, count: int) -> list[Any]:
         """The topmost entries, taken off the stack, in the order they were put there."""
         if len(self.stack) < count:
-            raise FormatError(f"want {count} entries on the stack, got {len(self.stack)}")
+            raise FormatError(f"expected {count} entries on the stack, got {len(self.stack)}")
         taken = self.stack[len(self.stack) - count :]
         del self.stack[len(self.stack) - count :]
         return taken
@@ -96,7 +96,7 @@ class Stack:
     def pop_to_mark(self) -> list[Any]:
         """All entries above the last mark, taken off with it."""
         if not self.below:
-            raise FormatError("want a mark on the stack, got none")
+            raise FormatError("expected a mark on the stack, got none")
         taken, self.stack = self.stack, self.below.pop()
         self.spend(-cost.MARK)
         return taken
@@ -105,7 +105,7 @@ class Stack:
         """The topmost entry, which stays; it must be of one of these types."""
         if not self.stack or not isinstance(self.stack[-1], kinds):
             got = type(self.stack[-1]).__name__ if self.stack else "nothing"
-            raise FormatError(f"want a {want} on the stack, got {got}")
+            raise FormatError(f"expected a {want} on the stack, got {got}")
         return self.stack[-1]
 
     def mark(self) -> None:
@@ -132,7 +132,7 @@ class Stack:
     def note_at(self, layout: str) -> None:
         place = self.number(layout)
         if place > len(self.memo) + FARTHEST:
-            raise FormatError(f"want places noted in turn, got place {place} after {len(self.memo)}")
+            raise FormatError(f"expected places noted in turn, got place {place} after {len(self.memo)}")
         while place >= len(self.memo):
             self.spend(cost.SLOT)
             self.memo.append(_FREE)
@@ -145,7 +145,7 @@ class Stack:
 
     def set_note(self, place: int) -> None:
         if not self.stack:
-            raise FormatError("want an entry on the stack to note, got none")
+            raise FormatError("expected an entry on the stack to note, got none")
         self.memo[place] = self.stack[-1]
         if isinstance(self.stack[-1], Unfinished):
             self.spend(cost.LIST)
@@ -154,5 +154,5 @@ class Stack:
     def noted(self, layout: str) -> None:
         place = self.number(layout)
         if place >= len(self.memo) or self.memo[place] is _FREE:
-            raise FormatError(f"want a place noted before, got place {place}")
+            raise FormatError(f"expected a place noted before, got place {place}")
         self.push(self.memo[place], cost.SLOT)

@@ -50,9 +50,9 @@ class Tensors:
         text = kind.name.replace("torch.UntypedStorage", dtypes.UNTYPED) if isinstance(kind, Unread) else ""
         name = dtypes.STORAGES.get(text) or dtypes.QUANTIZED.get(text)
         if name is None and text != dtypes.UNTYPED:
-            raise FormatError("want a type of storage, got something else")
+            raise FormatError("expected a type of storage, got something else")
         if type(key) is not str or type(length) is not int:
-            raise FormatError("want the name and length of a storage, got something else")
+            raise FormatError("expected the name and length of a storage, got something else")
         dtype = dtypes.numpy_dtype(name) if name else None
         size = dtype.itemsize if dtype else 1
         if key not in self.whole:
@@ -60,9 +60,11 @@ class Tensors:
             self._note(_Storage(key, self.find(key, length * size), dtype))
         whole = self.whole[key]
         if len(whole.data) != length * size:
-            raise FormatError(f"storage {key}: want {len(whole.data)} bytes, as the file holds, got {length * size}")
+            raise FormatError(
+                f"storage {key}: expected {len(whole.data)} bytes, as the file holds, got {length * size}"
+            )
         if dtype and whole.dtype and dtype != whole.dtype:
-            raise FormatError(f"storage {key}: want one element type, got {whole.dtype} and {dtype}")
+            raise FormatError(f"storage {key}: expected one element type, got {whole.dtype} and {dtype}")
         if dtype == whole.dtype and view is None:
             return whole.array
         return self._part(whole, dtype, size, (key, text, 0, length) if view is None else (key, text, *_ends(view)))
@@ -76,7 +78,9 @@ class Tensors:
         key, _, start, stop = place
         if place not in self.parts:
             if stop * size > len(whole.data):
-                raise FormatError(f"storage {key}: want a part of {len(whole.data)} bytes, got one up to {stop * size}")
+                raise FormatError(
+                    f"storage {key}: expected a part of {len(whole.data)} bytes, got one up to {stop * size}"
+                )
             self.budget.spend(cost.STORAGE)
             part = self.parts[place] = _Storage(key, whole.data[start * size : stop * size], dtype)
             self.known[id(part.array)] = part
@@ -89,20 +93,20 @@ class Tensors:
         whole = self.whole[key]
         whole.used = known = whole.used or dtype
         if known != dtype and (self.swapped or np.dtype(bool) in (known, dtype)):
-            raise FormatError(f"storage {key}: want one element type, got {known} and {dtype}")
+            raise FormatError(f"storage {key}: expected one element type, got {known} and {dtype}")
 
     def tensor(self, arguments: tuple[Any, ...], dtype: Any = None, notes: Any = None) -> Any:
         """A view of a storage; the arguments are storage, offset, shape and strides, in elements."""
         array, offset, shape, strides = arguments
         storage = self.known.get(id(array))
         if storage is None or not are_sizes((offset,)):
-            raise FormatError("want a tensor of a storage and an offset, got something else")
+            raise FormatError("expected a tensor of a storage and an offset, got something else")
         if not are_sizes(shape) or not are_sizes(strides) or len(shape) != len(strides) or len(shape) > _MOST_AXES:
-            raise FormatError("want a tensor of sizes and strides from 0 up, as many of each, got others")
+            raise FormatError("expected a tensor of sizes and strides from 0 up, as many of each, got others")
         if type(dtype) is str and dtype in dtypes.NAMES:
             return without_dtype(dtype)
         if (dtype is None and storage.dtype is None) or not isinstance(dtype, np.dtype | None):
-            raise FormatError("want one element type for a tensor, got none or two")
+            raise FormatError("expected one element type for a tensor, got none or two")
         dtype = dtype or storage.dtype
         self._use(storage.key, dtype)
         self._check_place(storage, dtype, offset, shape, strides)
@@ -119,20 +123,22 @@ class Tensors:
         """Raises FormatError for elements outside the storage and for views that repeat elements without end."""
         held, rest = divmod(len(storage.data), dtype.itemsize)
         if rest:
-            raise FormatError(f"storage {storage.key}: want whole elements of {dtype}, got {len(storage.data)} bytes")
+            raise FormatError(
+                f"storage {storage.key}: expected whole elements of {dtype}, got {len(storage.data)} bytes"
+            )
         last = offset - 1
         if 0 not in shape:
             last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         if last >= held:
-            raise FormatError(f"tensor {shape}: want its elements in a storage of {held}, got one at place {last}")
+            raise FormatError(f"tensor {shape}: expected its elements in a storage of {held}, got one at place {last}")
         largest = max(self.budget.size, _LARGEST_COPY) if 0 not in shape else 2**62
         if math.prod(n or 1 for n in shape) * dtype.itemsize > largest:
-            raise FormatError(f"tensor {shape}: want at most {largest} bytes, got more")
+            raise FormatError(f"tensor {shape}: expected at most {largest} bytes, got more")
 
     def _noted(self, made: np.ndarray, notes: Any) -> np.ndarray:
         """A tensor that is the conjugate or the negative of what the storage holds, as a copy."""
         if type(notes) is not dict or not set(notes) <= {"conj", "neg"}:
-            raise FormatError("want the notes conj and neg of a tensor, got others")
+            raise FormatError("expected the notes conj and neg of a tensor, got others")
         if notes.get("conj"):
             made = self.copy(made, made.dtype, np.conjugate)
         return self.copy(made, made.dtype, np.negative) if notes.get("neg") else made
@@ -161,7 +167,7 @@ class Tensors:
 def _ends(view: Any) -> tuple[int, int]:
     """The first element of a part and the one behind it."""
     if type(view) is not tuple or len(view) != 3 or not are_sizes(view[1:]):
-        raise FormatError("want a part of a storage, got something else")
+        raise FormatError("expected a part of a storage, got something else")
     return view[1], view[1] + view[2]
 
 

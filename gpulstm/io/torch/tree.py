@@ -28,9 +28,9 @@ def check(value: Any, largest: int) -> list[str]:
     todo: list[Any] = []
     for count, (place, leaf) in enumerate(_walk(value), 1):
         if count > largest:
-            raise FormatError(f"want at most {largest} entries in all, got lists that repeat themselves")
+            raise FormatError(f"expected at most {largest} entries in all, got lists that repeat themselves")
         if isinstance(leaf, Refused):
-            raise FormatError(f"{_name(place)}: want a tensor that an array can hold, got {leaf.arguments[0]}")
+            raise FormatError(f"{_name(place)}: expected a tensor that an array can hold, got {leaf.arguments[0]}")
         if isinstance(leaf, Unread) and id(leaf) not in found:
             found[id(leaf)] = f"{_name(place)} ({leaf.name:.100})"
             todo.append(leaf)
@@ -46,7 +46,7 @@ def _check_inside(todo: list[Unread], largest: int) -> None:
         for _, leaf in _walk([unread.arguments, unread.state, unread.items]):
             count += 1
             if count > largest:
-                raise FormatError(f"want at most {largest} entries in all, got objects that repeat themselves")
+                raise FormatError(f"expected at most {largest} entries in all, got objects that repeat themselves")
             if isinstance(leaf, Unread) and id(leaf) not in seen:
                 seen.add(id(leaf))
                 todo.append(leaf)
@@ -68,7 +68,7 @@ def _walk(value: Any) -> Iterator[tuple[list[Any], Any]]:
         if inner is not None:
             todo.append(inner)
             if len(todo) > DEEPEST + 1:
-                raise FormatError(f"want lists and dicts at most {DEEPEST} deep, got deeper ones")
+                raise FormatError(f"expected lists and dicts at most {DEEPEST} deep, got deeper ones")
 
 
 def _parts(node: Any) -> Iterator[tuple[Any, Any]] | None:
@@ -81,7 +81,9 @@ def _parts(node: Any) -> Iterator[tuple[Any, Any]] | None:
     if isinstance(node, list | tuple | set | frozenset):
         return iter(enumerate(node))
     if not isinstance(node, (*_LEAVES, Unread)):
-        raise FormatError(f"want tensors, numbers, texts, lists and dicts alone, got {type(node).__name__} as a value")
+        raise FormatError(
+            f"expected tensors, numbers, texts, lists and dicts alone, got {type(node).__name__} as a value"
+        )
     return None
 
 

@@ -100,13 +100,13 @@ class _Machine(Stack):
             if code == pickle.STOP:
                 (result,) = self.pop(1)
                 if self.stack or self.below:
-                    raise FormatError("want one value, got more on the stack")
+                    raise FormatError("expected one value, got more on the stack")
                 return result
             method = methods.get(code)
             if method is None:
-                raise FormatError(f"want data alone, got {f'the instruction {code!r}' if code else 'the end'}")
+                raise FormatError(f"expected data alone, got {f'the instruction {code!r}' if code else 'the end'}")
             method()
-        raise FormatError(f"want at most {LARGEST} instructions, got more")
+        raise FormatError(f"expected at most {LARGEST} instructions, got more")
 
     # -- lists, dicts and sets
 
@@ -151,7 +151,7 @@ class _Machine(Stack):
     def put(self, items: list[Any]) -> None:
         """Put keys and values, by turns, into the dict on the stack."""
         if len(items) % 2:
-            raise FormatError("want keys and values in pairs, got a key alone")
+            raise FormatError("expected keys and values in pairs, got a key alone")
         target = self.top("dict", dict, Unread)
         if isinstance(target, Unread):
             target = self.items_of(target, dict)
@@ -163,7 +163,7 @@ class _Machine(Stack):
             self.spend(cost.DICT)
             unread.items = kind()
         if type(unread.items) is not kind or isinstance(unread, Named):
-            raise FormatError(f"want a list or dict on the stack, got {unread}")
+            raise FormatError(f"expected a list or dict on the stack, got {unread}")
         return unread.items
 
     # -- names
@@ -171,13 +171,13 @@ class _Machine(Stack):
     def name(self) -> None:
         lines = [self.file.readline(LONGEST_NAME) for _ in range(2)]
         if not all(line.endswith(b"\n") for line in lines):
-            raise FormatError("want a name in two lines, got something else")
+            raise FormatError("expected a name in two lines, got something else")
         self.push_name(*(self.text(line[:-1]) for line in lines))
 
     def name_of_texts(self) -> None:
         module, name = self.pop(2)
         if type(module) is not str or type(name) is not str or len(module) + len(name) > LONGEST_NAME:
-            raise FormatError("want a name of two texts, got something else")
+            raise FormatError("expected a name of two texts, got something else")
         self.push_name(module, name)
 
     def push_name(self, module: str, name: str) -> None:
@@ -190,7 +190,7 @@ class _Machine(Stack):
     def reduce(self) -> None:
         name, arguments = self.pop(2)
         if not isinstance(name, Unread) or type(arguments) is not tuple:
-            raise FormatError("want a name and its arguments on the stack, got something else")
+            raise FormatError("expected a name and its arguments on the stack, got something else")
         value = self.names.call(name, arguments)
         # Arrays are counted where they are made.
         self.push(value, cost.SLOT if isinstance(value, np.ndarray) else cost.TEXT + sys.getsizeof(value))
@@ -199,7 +199,7 @@ class _Machine(Stack):
         """Arguments in a tuple and in a dict; the dict stays beside the others."""
         name, arguments, named = self.pop(3)
         if type(arguments) is not tuple:
-            raise FormatError("want a name and its arguments on the stack, got something else")
+            raise FormatError("expected a name and its arguments on the stack, got something else")
         self.stack += [name, (*arguments, named) if named else arguments]
         self.spend(cost.TUPLE + cost.SLOT * len(arguments))
         self.reduce()
@@ -216,7 +216,7 @@ class _Machine(Stack):
         (state,) = self.pop(1)
         target = self.top("value with attributes", Unread, Namespace, dict, set, np.ndarray)
         if isinstance(target, Named):
-            raise FormatError(f"want an object on the stack, got {target}")
+            raise FormatError(f"expected an object on the stack, got {target}")
         if isinstance(target, Unfinished) and (value := self.names.finish(target, state)) is not None:
             self.stack[-1] = value
             for place in target.places:
@@ -225,7 +225,7 @@ class _Machine(Stack):
             target.state = state
         elif isinstance(target, Namespace):
             if type(state) is not dict or not all(type(key) is str for key in state):
-                raise FormatError("want attributes by name, got something else")
+                raise FormatError("expected attributes by name, got something else")
             self.keys.put(vars(target), [part for pair in state.items() for part in pair])
 
     def persistent_id(self) -> None:

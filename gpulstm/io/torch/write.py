@@ -37,7 +37,7 @@ class Pickle:
 
     def _write(self, value: Any, where: str, depth: int) -> None:
         if depth > DEEPEST:
-            raise FormatError(f"{where}: want lists and dicts at most {DEEPEST} deep, got deeper ones")
+            raise FormatError(f"{where}: expected lists and dicts at most {DEEPEST} deep, got deeper ones")
         value = value.data if isinstance(value, Tensor) else value
         value = value.item() if isinstance(value, np.generic) else value
         if isinstance(value, dict):
@@ -51,7 +51,7 @@ class Pickle:
             self._put(pickle.APPENDS if isinstance(value, list) else pickle.TUPLE)
         elif isinstance(value, np.dtype):
             if value.name not in _DTYPES:
-                raise DTypeError(f"{where}: want one of {', '.join(sorted(_DTYPES))}, got {value.name}")
+                raise DTypeError(f"{where}: expected one of {', '.join(sorted(_DTYPES))}, got {value.name}")
             self._name(f"torch.{value.name}")
         elif hasattr(value, "dtype"):
             self._array(value, where)
@@ -78,7 +78,7 @@ class Pickle:
         elif isinstance(key, str | int | float | bytes | None | np.generic):
             self._scalar(key.item() if isinstance(key, np.generic) else key, where)
         else:
-            raise FormatError(f"{where}: want texts, numbers or tuples of them as keys, got {key!r:.100}")
+            raise FormatError(f"{where}: expected texts, numbers or tuples of them as keys, got {key!r:.100}")
 
     def _call(self, name: str, arguments: list[Any], where: str, depth: int) -> None:
         """One of the names that ``torch.load(weights_only=True)`` calls."""
@@ -102,13 +102,13 @@ class Pickle:
             elif len(number := pickle.encode_long(value)) < 256:
                 self._put(pickle.LONG1, bytes([len(number)]), number)
             else:
-                raise DTypeError(f"{where}: want integers of at most 255 bytes, got one of {len(number)}")
+                raise DTypeError(f"{where}: expected integers of at most 255 bytes, got one of {len(number)}")
         elif isinstance(value, float):
             self._put(pickle.BINFLOAT, struct.pack(">d", value))
         elif isinstance(value, str):
             text = value.encode("utf-8", "surrogatepass")
             if len(text) >= 2**32:
-                raise DTypeError(f"{where}: want texts and bytes of less than 4 GiB, got {len(text)} bytes")
+                raise DTypeError(f"{where}: expected texts and bytes of less than 4 GiB, got {len(text)} bytes")
             self._put(pickle.BINUNICODE, struct.pack("<I", len(text)), text)
         elif isinstance(value, complex):
             self._call("builtins.complex", [value.real, value.imag], where, 0)
@@ -117,11 +117,11 @@ class Pickle:
         elif isinstance(value, bytes):
             self._call("_codecs.encode", [value.decode("latin-1"), "latin1"], where, 0)
         elif isinstance(value, Unread):
-            raise DTypeError(f"{where}: want data, got {value}, which was never made; leave it out")
+            raise DTypeError(f"{where}: expected data, got {value}, which was never made; leave it out")
         else:
             way = "; give its state_dict()" if hasattr(value, "state_dict") else ""
             raise DTypeError(
-                f"{where or 'state_dict'}: want arrays, numbers, texts, bytes, lists, dicts and sets, "
+                f"{where or 'state_dict'}: expected arrays, numbers, texts, bytes, lists, dicts and sets, "
                 f"got {type(value).__name__}{way}"
             )
 
@@ -133,7 +133,7 @@ class Pickle:
         given, array = array, native(array)
         dtype = backend_of(**{where or "state_dict": array}) and array.dtype.name  # what is no array is named
         if dtype not in _DTYPES:
-            raise DTypeError(f"{where}: want one of {', '.join(sorted(_DTYPES))}, got {dtype}")
+            raise DTypeError(f"{where}: expected one of {', '.join(sorted(_DTYPES))}, got {dtype}")
         if id(given) not in self._places:  # weights that two names share are written once, as PyTorch does
             self._places[id(given)] = len(self.arrays)
             self.arrays.append(array)

@@ -123,7 +123,9 @@ def train(
     start = len(series) - test_rows(test, len(series), checks.count("horizon", horizon, 1))
     epochs = others.pop("epochs")
     if recursive and past and horizon > 1:
-        raise ShapeError("recursive: want no --past, which cannot be read beyond the next step, got " + ", ".join(past))
+        raise ShapeError(
+            "recursive: expected no --past, which cannot be read beyond the next step, got " + ", ".join(past)
+        )
     forecaster = Forecaster(
         **parameters(others),
         horizon=1 if recursive else horizon,
@@ -215,14 +217,16 @@ def _future(
 ) -> tuple[np.ndarray, int]:
     """(the covariates of the rows to forecast, how many rows there are), of a file whose times are those rows'."""
     if not known:
-        raise FormatError(f"future: want None, as the model has no covariates that are known in advance, got {file}")
+        raise FormatError(
+            f"future: expected None, as the model has no covariates that are known in advance, got {file}"
+        )
     table = read_table(file, options, known)
     if steps is not None and steps != len(table):
-        raise ShapeError(f"steps: want {len(table)}, the rows of {file}, or none, got {steps}")
+        raise ShapeError(f"steps: expected {len(table)}, the rows of {file}, or none, got {steps}")
     first = clock.next(1)[0]
     if table.times is not None and not same(table.times[0], first):
         raise FormatError(
-            f"{file}: want rows from {shown(first)} on, which follow the data, got {shown(table.times[0])}"
+            f"{file}: expected rows from {shown(first)} on, which follow the data, got {shown(table.times[0])}"
         )
     return forecaster.future_rows(table.values), len(table)
 
@@ -242,6 +246,6 @@ def _made(model: str) -> dict[str, Any]:
         checks.flag("returns", made["returns"])
         checks.count("horizon", made["horizon"], 1)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        want = "want a model of `gpulstm forecast train`, got a Forecaster of a program's own or a broken file"
+        want = "expected a model of `gpulstm forecast train`, got a Forecaster of a program's own or a broken file"
         raise FormatError(f"{model}: {want}") from error
     return made

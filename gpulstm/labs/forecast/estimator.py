@@ -104,14 +104,14 @@ class Forecaster(Estimator):
             held_out = 0  # too few rows to hold any out and train on the others
         if self.window_ + self.horizon > N - held_out:
             raise ShapeError(
-                f"y: want at least {self.window_ + self.horizon} rows to train on, for a window of {self.window_} and "
-                f"a horizon of {self.horizon}, got {N - held_out} (n_samples = {N}; 1 sample makes no series)"
+                f"y: expected at least {self.window_ + self.horizon} rows to train on, for a window of {self.window_} "
+                f"and a horizon of {self.horizon}, got {N - held_out} (n_samples = {N}; 1 sample makes no series)"
             )
         cut = N - held_out
         with np.errstate(over="ignore", invalid="ignore"):
             self._center, self._scale = table[:cut].mean(axis=0), spread_of(table[:cut])
         if not np.isfinite([self._center, self._scale]).all():
-            raise ShapeError(f"y: want numbers whose squares are finite, got up to {np.abs(table).max():.3g}")
+            raise ShapeError(f"y: expected numbers whose squares are finite, got up to {np.abs(table).max():.3g}")
         self._recent = table[-self.window_ :]
         scaled = self._standardised(table)
         generator = self._generator()
@@ -141,7 +141,7 @@ class Forecaster(Estimator):
         """Return the bounds (lower, upper) of the interval with this probability; arguments as for ``predict``."""
         self.check_is_fitted()
         if coverage not in self.coverages:
-            raise ShapeError(f"coverage: want one of coverages = {self.coverages}, got {coverage!r}")
+            raise ShapeError(f"coverage: expected one of coverages = {self.coverages}, got {coverage!r}")
         low, high = self._predict(X, steps, after, intervals=True)[1][coverage]
         return self._layout.shaped(low), self._layout.shaped(high)
 
@@ -181,7 +181,7 @@ class Forecaster(Estimator):
         checks.count("start", start, self.window_)
         origins = np.arange(start, len(table) - steps + 1, checks.count("stride", stride, 1))
         if origins.size == 0:
-            raise ShapeError(f"start: want at most {len(table) - steps}, {steps} rows before the end, got {start}")
+            raise ShapeError(f"start: expected at most {len(table) - steps}, {steps} rows before the end, got {start}")
         scaled = self._standardised(table)
         means: list[np.ndarray] = []
         quantiles: list[np.ndarray] = []
@@ -201,7 +201,7 @@ class Forecaster(Estimator):
         self.check_is_fitted()
         if known.ndim != 2 or known.shape[1] != len(self._layout.known) or not self._layout.known:
             want = f"(steps, {len(self._layout.known)}), the covariates that are known in advance"
-            raise ShapeError(f"known: want {want}, got {known.shape}")
+            raise ShapeError(f"known: expected {want}, got {known.shape}")
         rows = np.zeros((len(known), self._layout.covariates))
         rows[:, self._layout.known] = known
         return rows
@@ -213,7 +213,7 @@ class Forecaster(Estimator):
         if window is None:
             window = max(1, min(24 + 2 * self.horizon, N // 3) // self.patch) * self.patch
         if checks.count("window", window, 1) % self.patch:
-            raise ShapeError(f"window: want a multiple of patch = {self.patch}, got {window}")
+            raise ShapeError(f"window: expected a multiple of patch = {self.patch}, got {window}")
         return window
 
     def _standardised(self, table: np.ndarray) -> np.ndarray:
@@ -229,10 +229,10 @@ class Forecaster(Estimator):
         checks.number("noise", self.noise)
         checks.flag("relative", self.relative)
         if not isinstance(self.coverages, tuple | list):
-            raise DTypeError(f"coverages: want a tuple of shares, e.g. (0.8, 0.95), got {self.coverages!r}")
+            raise DTypeError(f"coverages: expected a tuple of shares, e.g. (0.8, 0.95), got {self.coverages!r}")
         for coverage in self.coverages:
             if not 0 < checks.number("coverages", coverage) < 1:
-                raise ShapeError(f"coverages: want shares above 0 and below 1, got {coverage}")
+                raise ShapeError(f"coverages: expected shares above 0 and below 1, got {coverage}")
 
     def _new_model(self) -> ForecastModel:
         return ForecastModel(
@@ -270,7 +270,7 @@ class Forecaster(Estimator):
         """The last window of other data than the training data."""
         table = self._layout.table(*(after if isinstance(after, tuple) and len(after) == 2 else (after, None)))
         if len(table) < self.window_:
-            raise ShapeError(f"after: want at least {self.window_} rows, a window, got {len(table)}")
+            raise ShapeError(f"after: expected at least {self.window_} rows, a window, got {len(table)}")
         return table[-self.window_ :]
 
     def _forecast(
@@ -280,8 +280,8 @@ class Forecaster(Estimator):
         K, steps = self._layout.targets, len(future)
         if steps > self.horizon and len(self._layout.known) < self._layout.covariates:
             raise ShapeError(
-                f"steps: want at most horizon = {self.horizon}, as covariates that are not known in advance cannot be "
-                f"read beyond it, got {steps}"
+                f"steps: expected at most horizon = {self.horizon}, as covariates that are not known in advance cannot "
+                f"be read beyond it, got {steps}"
             )
         mean, quantiles = self._rollout().forecast(past, future, intervals=intervals)
         center, scale = self._center[:K], self._scale[:K]
@@ -310,10 +310,10 @@ class Forecaster(Estimator):
         for name, shape in (("center", (columns,)), ("scale", (columns,)), ("recent", (self.window_, columns))):
             array = np.array(fitted[name], np.float64)
             if array.shape != shape or not np.isfinite(array).all():
-                raise ShapeError(f"{name}: want finite numbers {shape}, got {array.shape}")
+                raise ShapeError(f"{name}: expected finite numbers {shape}, got {array.shape}")
             setattr(self, f"_{name}", array)
         if not (self._scale > 0).all():
-            raise ShapeError("scale: want numbers above 0, got others")
+            raise ShapeError("scale: expected numbers above 0, got others")
         features = columns + bool(layout.known)
         sizes: dict[str, tuple[int, ...]] = {
             "lstm.weight_ih_l0": (4 * self.hidden_size, self.patch * features),
@@ -321,7 +321,7 @@ class Forecaster(Estimator):
         }
         for name, size in sizes.items():
             if arrays[name].shape != size:
-                raise ShapeError(f"{name}: want {size}, got {arrays[name].shape}")
+                raise ShapeError(f"{name}: expected {size}, got {arrays[name].shape}")
         return self._new_model()
 
     def __sklearn_tags__(self) -> Any:

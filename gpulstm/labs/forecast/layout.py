@@ -26,7 +26,7 @@ def split(X: Any, y: Any) -> tuple[np.ndarray | None, np.ndarray]:
         return None, series
     covariates = numbers_2d("X", X)
     if len(covariates) != len(series):
-        raise ShapeError(f"X: want {len(series)} rows, as y has, got {len(covariates)}")
+        raise ShapeError(f"X: expected {len(series)} rows, as y has, got {len(covariates)}")
     return covariates, series
 
 
@@ -59,9 +59,9 @@ class Layout:
         """The table (N, K + D) of data like the training data. Raises ShapeError for others."""
         covariates, series = split(X, y)
         if series.shape[1] != self.targets:
-            raise ShapeError(f"y: want {self.targets} series, as in fit, got {series.shape[1]}")
+            raise ShapeError(f"y: expected {self.targets} series, as in fit, got {series.shape[1]}")
         if covariates is None and self.covariates:
-            raise ShapeError(f"X: want {self.covariates} covariates, as in fit, got None")
+            raise ShapeError(f"X: expected {self.covariates} covariates, as in fit, got None")
         if covariates is None:
             return series
         self._check_covariates(covariates, X)
@@ -75,16 +75,16 @@ class Layout:
         if X is None:
             if self.known:
                 raise ShapeError(
-                    f"X: want the covariates of the rows to forecast, (steps, {self.covariates}), as {len(self.known)} "
-                    "of them are known in advance, got None"
+                    f"X: expected the covariates of the rows to forecast, (steps, {self.covariates}), as "
+                    f"{len(self.known)} of them are known in advance, got None"
                 )
             return np.zeros((steps or usual, self.columns))
         rows = numbers_2d("X", X)
         if not self.covariates:
-            raise ShapeError(f"X: want None, as fit had no covariates, got {rows.shape}; give steps={len(rows)}")
+            raise ShapeError(f"X: expected None, as fit had no covariates, got {rows.shape}; give steps={len(rows)}")
         self._check_covariates(rows, X)
         if steps is not None and steps != len(rows):
-            raise ShapeError(f"steps: want {len(rows)}, the rows of X, or None, got {steps}")
+            raise ShapeError(f"steps: expected {len(rows)}, the rows of X, or None, got {steps}")
         return np.concatenate([np.zeros((len(rows), self.targets)), rows], axis=1)
 
     def shaped(self, values: np.ndarray) -> np.ndarray:
@@ -102,14 +102,15 @@ class Layout:
         known = [checks.integer("known", column, 0, D) for column in values["known"]]
         names = values["names"]
         if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise ShapeError(f"names: want texts or null, got {names!r:.60}")
+            raise ShapeError(f"names: expected texts or null, got {names!r:.60}")
         return cls(K, D, known, checks.flag("flat", values["flat"]), names)
 
     def _check_covariates(self, covariates: np.ndarray, X: Any) -> None:
         names = _names_of(X)
         if self.names is not None and names is not None and names != self.names:
             raise ShapeError(
-                f"X: The feature names should match those that were passed during fit: want {self.names}, got {names}"
+                f"X: The feature names should match those that were passed during fit: expected {self.names}, "
+                f"got {names}"
             )
         if covariates.shape[1] != self.covariates:
             raise ShapeError(
@@ -128,13 +129,13 @@ def _known(known: Any, D: int, names: Any) -> list[int]:
     if known is None:
         return list(range(D))
     if isinstance(known, str) or not isinstance(known, Sequence | np.ndarray):
-        raise DTypeError(f"known: want a list of columns of X, or None, got {known!r}")
+        raise DTypeError(f"known: expected a list of columns of X, or None, got {known!r}")
     numbers = []
     for column in known:
         if isinstance(column, str):
             given = [] if names is None else [str(name) for name in names]
             if column not in given:
-                raise ShapeError(f"known: want names of X's columns {given}, got {column!r}")
+                raise ShapeError(f"known: expected names of X's columns {given}, got {column!r}")
             column = given.index(column)
         numbers.append(checks.integer("known", column, 0, D, f"columns of X, 0 <= column < {D}"))
     return numbers

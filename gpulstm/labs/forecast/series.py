@@ -36,15 +36,17 @@ class Series:
         targets = targets or [k for k in range(len(table.names)) if k not in covariates]
         chosen = [table.names[k] for k in (*targets, *covariates)]
         if doubled := sorted({name for name in chosen if chosen.count(name) > 1}):
-            raise FormatError(f"target, known, past: want different columns, got {', '.join(doubled)} more than once")
+            raise FormatError(
+                f"target, known, past: expected different columns, got {', '.join(doubled)} more than once"
+            )
         if not targets:
-            raise FormatError("target: want a column to forecast, got none that is no covariate")
+            raise FormatError("target: expected a column to forecast, got none that is no covariate")
         values, rows = table.values[:, targets], table
         if returns:
             if len(table) < 2 or not (values > 0).all():
                 row = int(np.argmin((values > 0).all(axis=1)))
                 raise FormatError(
-                    f"returns: want at least 2 values, all above 0, got {values[row].tolist()} in row {row + 1}"
+                    f"returns: expected at least 2 values, all above 0, got {values[row].tolist()} in row {row + 1}"
                 )
             values, rows = values[1:] / values[:-1] - 1, table.rows(1, len(table))
         X = rows.values[:, covariates] if covariates else None
@@ -64,6 +66,6 @@ def test_rows(test: float, rows: int, horizon: int) -> int:
     whole = checks.number("test", test) and float(count).is_integer()
     if not whole or not horizon <= count < rows:
         raise ShapeError(
-            f"test: want a share, or a number of rows from {horizon} (the horizon) to {rows - 1}, got {test:g}"
+            f"test: expected a share, or a number of rows from {horizon} (the horizon) to {rows - 1}, got {test:g}"
         )
     return int(count)

@@ -60,7 +60,7 @@ def number_of(names: Sequence[str], column: str, option: str) -> int:
         return list(names).index(column)
     if column.isdecimal() and 1 <= int(column) <= len(names):
         return int(column) - 1
-    raise FormatError(f"{option}: want one of the columns {', '.join(names)}, or 1 to {len(names)}, got {column!r}")
+    raise FormatError(f"{option}: expected one of the columns {', '.join(names)}, or 1 to {len(names)}, got {column!r}")
 
 
 def read_table(
@@ -83,19 +83,19 @@ def read_table(
     rows = _rows(name, reading.lines(file, options.encoding), options.delimiter)
     line, cells = next(rows, (0, []))
     if not cells:
-        raise FormatError(f"{name}: want a table, got an empty file")
+        raise FormatError(f"{name}: expected a table, got an empty file")
     has_header = not any(map(_is_number, cells))
     names = [cell or f"column {k}" for k, cell in enumerate(cells, 1)] if has_header else list(map(str, _count(cells)))
     if doubled := sorted({column for column in names if names.count(column) > 1}):
-        raise FormatError(f"{name}: want different names of columns, got {', '.join(doubled)} more than once")
+        raise FormatError(f"{name}: expected different names of columns, got {', '.join(doubled)} more than once")
     if has_header:
         line, cells = next(rows, (0, []))
         if not cells:
-            raise FormatError(f"{name}: want rows of numbers, got a header alone")
+            raise FormatError(f"{name}: expected rows of numbers, got a header alone")
     time_column = _time_column(names, cells, options)
     wanted = [number_of(names, column, "columns") for column in columns]
     if len(set(wanted)) < len(wanted):
-        raise FormatError(f"columns: want different ones, got {', '.join(names[k] for k in wanted)}")
+        raise FormatError(f"columns: expected different ones, got {', '.join(names[k] for k in wanted)}")
     if others or not wanted:
         wanted += [k for k in range(len(names)) if k != time_column and k not in wanted]
     return _read(name, names, itertools.chain([(line, cells)], rows), wanted, time_column, options)
@@ -108,7 +108,7 @@ def _count(cells: list[str]) -> range:
 def _rows(name: str, lines: Iterator[str], delimiter: str | None) -> Iterator[Row]:
     """The rows that are not empty, with the numbers of their lines."""
     if delimiter is not None and len(delimiter) != 1:
-        raise FormatError(f"delimiter: want one character, got {delimiter!r}")
+        raise FormatError(f"delimiter: expected one character, got {delimiter!r}")
     first = next(lines, None)
     if first is None:
         return
@@ -118,7 +118,7 @@ def _rows(name: str, lines: Iterator[str], delimiter: str | None) -> Iterator[Ro
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise FormatError(f"{name}, line {reader.line_num}: want a row of a table, got {error}") from error
+        raise FormatError(f"{name}, line {reader.line_num}: expected a row of a table, got {error}") from error
 
 
 def _time_column(names: list[str], cells: list[str], options: Options) -> int | None:
@@ -133,7 +133,7 @@ def _read(
     name: str, names: list[str], rows: Iterator[Row], columns: list[int], time_column: int | None, options: Options
 ) -> Table:
     if not columns:
-        raise FormatError(f"{name}: want a column of numbers beside {names[0]}, got none")
+        raise FormatError(f"{name}: expected a column of numbers beside {names[0]}, got none")
     values = array("d")  # 8 bytes a number: the file may have many
     last: list[float] = []
     times: list[Time] = []
@@ -141,7 +141,7 @@ def _read(
     missing: list[str] = []
     for line, cells in rows:
         if len(cells) != len(names):
-            raise FormatError(f"{name}, line {line}: want {len(names)} cells, got {len(cells)}")
+            raise FormatError(f"{name}, line {line}: expected {len(names)} cells, got {len(cells)}")
         row = [_number(f"{name}, line {line}: {names[k]}", cells[k]) for k in columns]
         missing += [f"line {line} ({names[k]})" for k, value in zip(columns, row, strict=True) if math.isnan(value)]
         if options.fill and missing:
@@ -154,7 +154,7 @@ def _read(
         lines.append(line)
     if missing and not options.fill:
         raise FormatError(
-            f"{name}: want a number in every row, got missing values in {_some(missing)}; --fill fills them"
+            f"{name}: expected a number in every row, got missing values in {_some(missing)}; --fill fills them"
         )
     numbers, kept = np.array(values).reshape(-1, len(columns)), [names[k] for k in columns]
     if time_column is None:
@@ -172,9 +172,9 @@ def _number(where: str, cell: str) -> float:
     try:
         number = float(cell) if cell.isascii() and "_" not in cell else float("none")
     except ValueError as error:
-        raise FormatError(f"{where}: want a number, got {cell!r:.40}") from error
+        raise FormatError(f"{where}: expected a number, got {cell!r:.40}") from error
     if not math.isfinite(number):
-        raise FormatError(f"{where}: want a finite number, got {cell}")
+        raise FormatError(f"{where}: expected a finite number, got {cell}")
     return number
 
 
@@ -183,12 +183,14 @@ def _time(where: str, cell: str, date_format: str | None) -> Time:
         return parse(cell, date_format)
     except ValueError as error:
         want = f"a date like {date_format}" if date_format else "a date like 2024-01-31 or a number (see --date-format)"
-        raise FormatError(f"{where}: want {want}, got {cell!r:.40}") from error
+        raise FormatError(f"{where}: expected {want}, got {cell!r:.40}") from error
 
 
 def _filled(name: str, line: int, row: list[float], before: list[float]) -> list[float]:
     if any(map(math.isnan, row)) and not before:
-        raise FormatError(f"{name}, line {line}: want no missing value in the first row, as there is none before it")
+        raise FormatError(
+            f"{name}, line {line}: expected no missing value in the first row, as there is none before it"
+        )
     return [before[k] if math.isnan(value) else value for k, value in enumerate(row)]
 
 
@@ -198,12 +200,16 @@ def _check_order(name: str, times: list[Time], lines: list[int], line: int) -> N
         return
     before, now = times[-2:]
     if type(before) is not type(now):
-        raise FormatError(f"{name}, line {line}: want a time like {shown(before)}, got {shown(now)}")
+        raise FormatError(f"{name}, line {line}: expected a time like {shown(before)}, got {shown(now)}")
     if same(before, now):
-        raise FormatError(f"{name}, line {line}: want a later time than in line {lines[-1]}, got {shown(now)} again")
+        raise FormatError(
+            f"{name}, line {line}: expected a later time than in line {lines[-1]}, got {shown(now)} again"
+        )
     if now < before:  # type: ignore[operator]
         order = f"{shown(now)} after {shown(before)}"
-        raise FormatError(f"{name}, line {line}: want rows in the order of time, got {order}; sort the file by time")
+        raise FormatError(
+            f"{name}, line {line}: expected rows in the order of time, got {order}; sort the file by time"
+        )
 
 
 def _whole(name: str, times: list[Time], lines: list[int], fill: bool) -> tuple[list[Time], list[int]]:
@@ -217,7 +223,9 @@ def _whole(name: str, times: list[Time], lines: list[int], fill: bool) -> tuple[
             gaps.append(f"lines {lines[n - 1]} and {lines[n]} ({shown(times[n - 1])} to {shown(times[n])})")
             while fill and expected < times[n] and not same(expected, times[n]):  # type: ignore[operator]
                 if len(whole) > most:
-                    raise FormatError(f"{name}: want gaps that rows can fill, got one of too many rows at {gaps[-1]}")
+                    raise FormatError(
+                        f"{name}: expected gaps that rows can fill, got one of too many rows at {gaps[-1]}"
+                    )
                 whole.append(expected)
                 sources.append(n - 1)
                 expected = step.after(expected)
@@ -225,8 +233,8 @@ def _whole(name: str, times: list[Time], lines: list[int], fill: bool) -> tuple[
         sources.append(n)
     if gaps and not fill:
         raise FormatError(
-            f"{name}: want rows at an even step, here {step}, got others between {_some(gaps)}; --fill fills gaps with "
-            "the values before, --gaps takes the rows as they are"
+            f"{name}: expected rows at an even step, here {step}, got others between {_some(gaps)}; --fill fills gaps "
+            "with the values before, --gaps takes the rows as they are"
         )
     return whole, sources
 

@@ -55,7 +55,7 @@ class Step:
             last = calendar.monthrange(year, month)[1]
             return time.replace(year=year, month=month, day=min(self.day, last))
         except (OverflowError, ValueError) as error:
-            raise FormatError(f"times: want dates up to the year 9999, got one after {shown(time)}") from error
+            raise FormatError(f"times: expected dates up to the year 9999, got one after {shown(time)}") from error
 
     def __str__(self) -> str:
         if self.kind == "number":

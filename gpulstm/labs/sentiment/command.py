@@ -98,11 +98,11 @@ def train(
     on which it is held against naive Bayes and the commonest class.
     """
     if file is not None and classes:
-        raise FormatError(f"class: want either a table or --class, got both {file} and {classes[0]!r:.60}")
+        raise FormatError(f"class: expected either a table or --class, got both {file} and {classes[0]!r:.60}")
     if classes and (text or label or delimiter):
-        raise FormatError("text, label, delimiter: want None with --class, which has no columns")
+        raise FormatError("text, label, delimiter: expected None with --class, which has no columns")
     if checks.number("test", test) <= 0 or test >= 1:
-        raise ShapeError(f"test: want a share above 0 and below 1, got {test:g}")
+        raise ShapeError(f"test: expected a share above 0 and below 1, got {test:g}")
     given = [file or "-", *(one.partition("=")[2] for one in classes), others["vectors"] or "-"]
     run, others = run_of(out, picture, others, files=tuple(path for path in given if path))
     epochs = others.pop("epochs")
@@ -156,7 +156,7 @@ def predict(
     classifier = SequenceClassifier.load(model, device)
     found: list[report.Weighed] = []
     if hasattr(classifier, "n_features_in_"):
-        raise FormatError(f"{model}: want a classifier of texts, got one of numbers")
+        raise FormatError(f"{model}: expected a classifier of texts, got one of numbers")
     for texts in _together(files or ("-",), encoding):
         probabilities, weights = classifier.explain(texts)
         cut = classifier.words(texts)

@@ -159,7 +159,7 @@ class SequenceClassifier(Estimator):
         """Return the words of texts, as the classifier splits them."""
         self.check_is_fitted()
         if self._table is None:
-            raise DTypeError("words: want a classifier of texts, got one of numbers")
+            raise DTypeError("words: expected a classifier of texts, got one of numbers")
         encoded = self._table.encode(texts_of(texts))
         return [[encoded.words[number] for number in sequence] for sequence in encoded.sequences]
 
@@ -186,14 +186,14 @@ class SequenceClassifier(Estimator):
             self._table = WordTable.learn(chosen, self.lowercase, self.min_count, self.ngram_buckets)
             return self._table.encode(texts)
         if self.vectors is not None:
-            raise DTypeError("vectors: want None, as X has numbers and no texts")
+            raise DTypeError("vectors: expected None, as X has numbers and no texts")
         arrays, self._shape = arrays_of(X)
         check_count(len(arrays), N)
         steps = np.concatenate([arrays[n] for n in train])
         with np.errstate(over="ignore", invalid="ignore"):
             self._center, spread = steps.mean(axis=0), steps.std(axis=0)
         if not np.isfinite(spread).all():
-            raise ShapeError("X: want numbers whose squares float64 holds, got larger ones")
+            raise ShapeError("X: expected numbers whose squares float64 holds, got larger ones")
         self._scale = np.where(spread > 0, spread, 1.0)
         self.n_features_in_ = arrays[0].shape[1] if self._shape is None else int(np.prod(self._shape))
         return self._scaled(arrays)
@@ -217,7 +217,7 @@ class SequenceClassifier(Estimator):
             scaled = [((array - self._center) / self._scale).astype(self.dtype) for array in arrays]
         for n, array in enumerate(scaled):
             if not np.isfinite(array).all():
-                raise ShapeError(f"X[{n}]: want numbers that {self.dtype} holds when standardised, got larger ones")
+                raise ShapeError(f"X[{n}]: expected numbers that {self.dtype} holds when standardised, got larger ones")
         return scaled
 
     def _batches(
@@ -258,10 +258,10 @@ class SequenceClassifier(Estimator):
         checks.choice("pooling", self.pooling, POOLINGS)
         checks.number("label_smoothing", self.label_smoothing, most=1)
         if self.vectors is not None and not isinstance(self.vectors, str | os.PathLike):
-            raise DTypeError(f"vectors: want a path or None, got {self.vectors!r:.60}")
+            raise DTypeError(f"vectors: expected a path or None, got {self.vectors!r:.60}")
         named = isinstance(self.class_weight, str) and self.class_weight == "balanced"
         if self.class_weight is not None and not named and not isinstance(self.class_weight, Mapping):
-            raise DTypeError(f"class_weight: want None, 'balanced' or a dict, got {self.class_weight!r:.60}")
+            raise DTypeError(f"class_weight: expected None, 'balanced' or a dict, got {self.class_weight!r:.60}")
 
     def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:
         """The weight of each class in the loss, (classes,)."""
@@ -273,9 +273,9 @@ class SequenceClassifier(Estimator):
         known = self.classes_.tolist()
         for label, weight in self.class_weight.items():
             if label not in known:
-                raise ShapeError(f"class_weight: want labels out of {known}, got {label!r}")
+                raise ShapeError(f"class_weight: expected labels out of {known}, got {label!r}")
             if checks.number("class_weight", weight) == 0:
-                raise ShapeError(f"class_weight: want weights above 0, got 0 for {label!r}; leave its examples out")
+                raise ShapeError(f"class_weight: expected weights above 0, got 0 for {label!r}; leave its examples out")
         return np.array([float(self.class_weight.get(label, 1.0)) for label in known], self.dtype)
 
     def _new_model(self) -> SequenceModel:
@@ -327,7 +327,7 @@ class SequenceClassifier(Estimator):
     def _restore(self, fitted: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Module:
         dtype = np.dtype(fitted["classes"]["dtype"])
         if dtype.kind not in "biufU":
-            raise ShapeError(f"classes: want numbers or texts, got {dtype}")
+            raise ShapeError(f"classes: expected numbers or texts, got {dtype}")
         self.classes_ = np.array(fitted["classes"]["values"], dtype)
         if isinstance(weights := self.class_weight, Mapping):
             self.class_weight = {c: weights[str(c)] for c in self.classes_.tolist() if str(c) in weights}
@@ -340,19 +340,19 @@ class SequenceClassifier(Estimator):
             wanted = 0 if pieces is None else len(pieces) - 1
             if own is None or own.shape != (len(self._table), size) or self._table.buckets != wanted:
                 raise ShapeError(
-                    f"words.own.weight: want ({len(self._table)}, {size}) and {wanted} buckets, got others"
+                    f"words.own.weight: expected ({len(self._table)}, {size}) and {wanted} buckets, got others"
                 )
             if self.ngram_buckets != wanted:
-                raise ShapeError(f"ngram_buckets: want {wanted}, as the arrays have, got {self.ngram_buckets}")
+                raise ShapeError(f"ngram_buckets: expected {wanted}, as the arrays have, got {self.ngram_buckets}")
         else:
             self._center, self._scale = (np.array(part, np.float64) for part in fitted["scale"])
             for name, array in (("center", self._center), ("scale", self._scale)):
                 if array.shape != (size,) or not np.isfinite(array).all():
-                    raise ShapeError(f"{name}: want {size} finite numbers, got others")
+                    raise ShapeError(f"{name}: expected {size} finite numbers, got others")
             self._shape = None if fitted["shape"] is None else tuple(map(int, fitted["shape"]))
             self.n_features_in_ = size if self._shape is None else int(np.prod(self._shape))
         if arrays["linear.weight"].shape[0] != len(self.classes_) or self.classes_.ndim != 1:
-            raise ShapeError(f"classes: want {arrays['linear.weight'].shape[0]}, got {self.classes_.shape}")
+            raise ShapeError(f"classes: expected {arrays['linear.weight'].shape[0]}, got {self.classes_.shape}")
         self.embedding_size, self.vectors = size if self._table is not None else self.embedding_size, None
         return self._new_model()
 

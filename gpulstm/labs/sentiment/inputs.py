@@ -12,31 +12,31 @@ from gpulstm.labs.inputs import numbers_2d
 def labels_of(y: Any) -> np.ndarray:
     """The labels (N,). Raises ShapeError for another shape and for missing ones."""
     if y is None:
-        raise ShapeError("y: want labels; requires y to be passed, but the target y is None")
+        raise ShapeError("y: expected labels; requires y to be passed, but the target y is None")
     try:
         labels = np.asarray(y)
     except ValueError as error:
-        raise ShapeError(f"y: want (N,) labels, got lists of unequal lengths: {error}") from error
+        raise ShapeError(f"y: expected (N,) labels, got lists of unequal lengths: {error}") from error
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or not len(labels):
-        raise ShapeError(f"y: want (N,) labels, got {labels.shape}")
+        raise ShapeError(f"y: expected (N,) labels, got {labels.shape}")
     if labels.dtype.kind in "OU":  # NumPy makes "nan" of a missing label among texts
         given = np.asarray(y, object).reshape(-1)
         is_text = np.array([isinstance(label, str) for label in given])
         if is_text.any() and not is_text.all():
             n = int(is_text.argmin())
-            raise ShapeError(f"y[{n}]: want a text, as other labels are, got {given[n]!r:.40}")
+            raise ShapeError(f"y[{n}]: expected a text, as other labels are, got {given[n]!r:.40}")
     if labels.dtype == object:
         labels = np.array(labels.tolist())
     if labels.dtype.kind not in "biufU":
         words = "; Complex data not supported" if labels.dtype.kind == "c" else ""
-        raise ShapeError(f"y: want numbers or texts, got {labels.dtype}{words}")
+        raise ShapeError(f"y: expected numbers or texts, got {labels.dtype}{words}")
     if labels.dtype.kind == "f":
         if not np.isfinite(labels).all():
-            raise ShapeError("y: want finite labels, got NaN or infinity")
+            raise ShapeError("y: expected finite labels, got NaN or infinity")
         if (labels != np.round(labels)).any():
-            raise ShapeError("y: Unknown label type: want classes, got continuous numbers")
+            raise ShapeError("y: Unknown label type: expected classes, got continuous numbers")
     return labels
 
 
@@ -49,13 +49,13 @@ def is_texts(X: Any) -> bool:
 def texts_of(X: Any) -> list[str]:
     """The texts of X. Raises DTypeError for what is no list of texts."""
     if isinstance(X, str) or (not isinstance(X, Sequence | np.ndarray) and not hasattr(X, "tolist")):
-        raise DTypeError(f"X: want a list of texts, got {type(X).__name__}")
+        raise DTypeError(f"X: expected a list of texts, got {type(X).__name__}")
     texts = X.tolist() if hasattr(X, "tolist") else list(X)
     for n, text in enumerate(texts):
         if not isinstance(text, str):
-            raise DTypeError(f"X[{n}]: want a text, got {text!r:.40}")
+            raise DTypeError(f"X[{n}]: expected a text, got {text!r:.40}")
     if not texts:
-        raise ShapeError("X: want at least one text, got none")
+        raise ShapeError("X: expected at least one text, got none")
     return texts
 
 
@@ -71,9 +71,11 @@ def arrays_of(X: Any) -> tuple[list[np.ndarray], tuple[int, ...] | None]:
     try:
         array = X if hasattr(X, "toarray") else np.asarray(X)
     except ValueError as error:
-        raise ShapeError(f"X: want sequences (T,) or (T, D) of numbers, got others: {error}") from error
+        raise ShapeError(f"X: expected sequences (T,) or (T, D) of numbers, got others: {error}") from error
     if array.dtype.kind in "SU" or (array.dtype == object and any(isinstance(one, str) for one in array.flat)):
-        raise DTypeError(f"X: want sequences of numbers, or texts in a plain list, got texts or bytes {array.shape}")
+        raise DTypeError(
+            f"X: expected sequences of numbers, or texts in a plain list, got texts or bytes {array.shape}"
+        )
     if array.ndim == 3:
         flat = numbers_2d("X", array.reshape(len(array), -1))
         return list(flat.reshape(array.shape)), array.shape[1:]
@@ -85,10 +87,10 @@ def _several(X: Sequence[Any]) -> list[np.ndarray]:
     """Sequences of unequal lengths."""
     arrays = [numbers_2d(f"X[{n}]", one, one_axis=True) for n, one in enumerate(X)]
     if len(sizes := sorted({array.shape[1] for array in arrays})) > 1:
-        raise ShapeError(f"X: want sequences (T, D) of one D, got {sizes}")
+        raise ShapeError(f"X: expected sequences (T, D) of one D, got {sizes}")
     return arrays
 
 
 def check_count(count: int, labels: int) -> None:
     if count != labels:
-        raise ShapeError(f"y: want {count} labels, one for each sequence of X, got {labels}")
+        raise ShapeError(f"y: expected {count} labels, one for each sequence of X, got {labels}")

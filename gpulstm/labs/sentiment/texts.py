@@ -34,10 +34,12 @@ class Labelled:
         """Itself; raises FormatError for fewer than two classes, or than two texts of one."""
         counts = Counter(self.labels)
         if len(counts) < 2:
-            raise FormatError(f"{name}: want texts of at least two classes, got {', '.join(counts) or 'none'} alone")
+            raise FormatError(
+                f"{name}: expected texts of at least two classes, got {', '.join(counts) or 'none'} alone"
+            )
         for label, count in counts.items():
             if count < 2:
-                raise FormatError(f"{name}: want at least 2 texts of each class, got {count} of {label!r:.40}")
+                raise FormatError(f"{name}: expected at least 2 texts of each class, got {count} of {label!r:.40}")
         return self
 
     def split(self, share: float, seed: int) -> tuple["Labelled", "Labelled"]:
@@ -64,9 +66,9 @@ def read_table(
     lines = reading.lines(file, encoding)
     first = next(lines, None)
     if first is None:
-        raise FormatError(f"{name}: want a table, got an empty file")
+        raise FormatError(f"{name}: expected a table, got an empty file")
     if delimiter is not None and len(delimiter) != 1:
-        raise FormatError(f"delimiter: want one character, got {delimiter!r}")
+        raise FormatError(f"delimiter: expected one character, got {delimiter!r}")
     # A cell may go on in the next line.
     rows = csv.reader(
         (f"{line}\n" for line in itertools.chain([first], lines)), delimiter=delimiter or max("\t,;|", key=first.count)
@@ -82,17 +84,17 @@ def read_table(
                 continue  # an empty line
             where = f"{name}, line {rows.line_num}"
             if len(cells) != len(names):
-                raise FormatError(f"{where}: want {len(names)} cells, got {len(cells)}")
+                raise FormatError(f"{where}: expected {len(names)} cells, got {len(cells)}")
             for column, kept in zip(columns, (texts, labels), strict=True):
                 kept.append(_cell(f"{where}: {names[column]}", cells[column]))
     except csv.Error as error:
-        raise FormatError(f"{name}, line {rows.line_num}: want a row of a table, got {error}") from error
+        raise FormatError(f"{name}, line {rows.line_num}: expected a row of a table, got {error}") from error
     finally:
         csv.field_size_limit(limit)
     if label is None and names[columns[1]].lower() != "label" and names[columns[1]] in labels:
         raise FormatError(
-            f"{name}, line 1: want a header with the names of the columns, got {names[columns[1]]!r:.40}, a label of "
-            "other lines; name its column with --label if it is one"
+            f"{name}, line 1: expected a header with the names of the columns, got {names[columns[1]]!r:.40}, a label "
+            "of other lines; name its column with --label if it is one"
         )
     return Labelled(texts, labels).checked(name)
 
@@ -107,10 +109,10 @@ def read_classes(classes: Sequence[str], encoding: str = "utf-8") -> Labelled:
     for given in classes:
         label, sign, path = given.partition("=")
         if not (sign and label and path):
-            raise FormatError(f"class: want NAME=PATH, got {given!r:.60}")
+            raise FormatError(f"class: expected NAME=PATH, got {given!r:.60}")
         found = list(_in_folder(Path(path), encoding) if Path(path).is_dir() else _in_file(path, encoding))
         if not found:
-            raise FormatError(f"{path}: want texts, got none")
+            raise FormatError(f"{path}: expected texts, got none")
         texts += found
         labels += [label] * len(found)
     return Labelled(texts, labels).checked("class")
@@ -125,7 +127,7 @@ def _in_folder(folder: Path, encoding: str) -> Iterator[str]:
         if file.is_file() and not file.name.startswith("."):
             text = " ".join(reading.read(file, encoding).split())
             if not text:
-                raise FormatError(f"{file}: want a text, got an empty file")
+                raise FormatError(f"{file}: expected a text, got an empty file")
             yield text
 
 
@@ -138,7 +140,7 @@ def _columns(name: str, names: list[str], text: str | None, label: str | None) -
     if of_text is None or of_label is None:
         raise _no_column(name, names, *(("text", text) if of_text is None else ("label", label)))
     if of_text == of_label:
-        raise FormatError(f"label: want another column than the text's, got {names[of_text]}")
+        raise FormatError(f"label: expected another column than the text's, got {names[of_text]}")
     return of_text, of_label
 
 
@@ -156,13 +158,13 @@ def _column(name: str, names: list[str], option: str, given: str | None) -> int 
 
 def _no_column(name: str, names: list[str], option: str, given: str | None) -> FormatError:
     want = f"--{option}, one of the columns {', '.join(names)}, or 1 to {len(names)}"
-    return FormatError(f"{name}: want {want}, got {'none' if given is None else repr(given)}")
+    return FormatError(f"{name}: expected {want}, got {'none' if given is None else repr(given)}")
 
 
 def _cell(where: str, cell: str) -> str:
     cell = cell.strip()
     if cell.lower() in MISSING:
-        raise FormatError(f"{where}: want a value, got a missing one")
+        raise FormatError(f"{where}: expected a value, got a missing one")
     return cell
 
 

@@ -49,7 +49,7 @@ class WordTable:
     def __init__(self, words: Sequence[str], lowercase: bool, buckets: int) -> None:
         """``words`` come after UNKNOWN. Raises FormatError for words twice, or that are no texts."""
         if not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
-            raise FormatError("words: want different texts, got others")
+            raise FormatError("words: expected different texts, got others")
         self.words, self.lowercase, self.buckets = list(words), lowercase, buckets
         self._numbers = {word: number for number, word in enumerate(self.words, 1)}
 
@@ -93,18 +93,20 @@ def read_vectors(path: str | Path, wanted: Sequence[str]) -> tuple[dict[str, np.
         if number == 1 and len(values) == 1:
             continue  # word2vec's: how many vectors, of what size
         if not values:
-            raise FormatError(f"{name}, line {number}: want a word and its numbers, got {line!r:.40}")
+            raise FormatError(f"{name}, line {number}: expected a word and its numbers, got {line!r:.40}")
         extra = len(values) - size
         if size and extra > 0 and not _is_number(values[0]):  # GloVe has words with spaces: ". . ."
             word, values = " ".join([word, *values[:extra]]), values[extra:]
         if size and len(values) != size:
-            raise FormatError(f"{name}, line {number}: want {size} numbers, as in the lines before, got {len(values)}")
+            raise FormatError(
+                f"{name}, line {number}: expected {size} numbers, as in the lines before, got {len(values)}"
+            )
         size = len(values)
         if word not in keep:
             continue
         found[word] = _vector(f"{name}, line {number}", values)
     if not found:
-        raise FormatError(f"{name}: want vectors of words in the training texts, got none of them")
+        raise FormatError(f"{name}: expected vectors of words in the training texts, got none of them")
     return found, size
 
 
@@ -120,9 +122,9 @@ def _vector(where: str, values: list[str]) -> np.ndarray:
     try:
         vector = np.array(values, np.float64)
     except ValueError as error:
-        raise FormatError(f"{where}: want numbers after the word, got others: {error}") from error
+        raise FormatError(f"{where}: expected numbers after the word, got others: {error}") from error
     if not np.isfinite(vector).all():
-        raise FormatError(f"{where}: want finite numbers, got others")
+        raise FormatError(f"{where}: expected finite numbers, got others")
     return vector
 
 

@@ -173,7 +173,7 @@ def _recordings(
     sample_rate = transcriber.sample_rate
     if data is None:
         if transcripts is not None:
-            raise ShapeError(f"transcripts: want DATA, the recordings of {transcripts}, got none")
+            raise ShapeError(f"transcripts: expected DATA, the recordings of {transcripts}, got none")
         say(f"no DATA: {GENERATED} strings of digits are generated, each digit a short pattern of tones")
         return tone_strings(GENERATED, sample_rate)
     found = read_recordings(data, transcripts, sample_rate, encoding)
@@ -188,6 +188,6 @@ def _test_part(test: float, count: int, seed: Any) -> np.ndarray:
     """The recordings to test on, drawn at random. Raises ShapeError where none is left for either part."""
     chosen = round(test * count) if test < 1 else test
     if not checks.number("test", test) or not float(chosen).is_integer() or not 1 <= chosen < count:
-        raise ShapeError(f"test: want a share, or a number of recordings from 1 to {count - 1}, got {test:g}")
+        raise ShapeError(f"test: expected a share, or a number of recordings from 1 to {count - 1}, got {test:g}")
     generator = np.random.default_rng(checks.count("random_state", seed))
     return generator.permutation(count)[: int(chosen)]

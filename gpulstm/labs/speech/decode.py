@@ -70,6 +70,6 @@ def _log_sum(a: float, b: float) -> float:
 
 def _checked(log_probs: np.ndarray, blank: int) -> np.ndarray:
     if log_probs.ndim != 2:
-        raise ShapeError(f"log_probs: want (T, C), got {log_probs.shape}")
+        raise ShapeError(f"log_probs: expected (T, C), got {log_probs.shape}")
     checks.integer("blank", blank, 0, log_probs.shape[1], words=f"a class, 0 <= blank < {log_probs.shape[1]}")
     return log_probs

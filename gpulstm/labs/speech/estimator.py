@@ -127,7 +127,7 @@ class Transcriber(Estimator):
         """
         self.check_params()
         if not tokens:
-            raise ShapeError(f"y: want texts with at least one {self.level}, got none")
+            raise ShapeError(f"y: expected texts with at least one {self.level}, got none")
         self.tokens_ = list(tokens)
         numbers = {token: n for n, token in enumerate(self.tokens_, 1)}
         generator = self._generator()
@@ -176,8 +176,8 @@ class Transcriber(Estimator):
             steps = -(-frames_in(len(wave), self.sample_rate) // self.stack)
             if steps < (needed := steps_needed(tokens)):
                 raise ShapeError(
-                    f"{name}: want at least {needed} steps of {self.seconds_a_step:g} s for a text of {len(tokens)} "
-                    f"{self.level}s, got {steps} ({len(wave)} samples); a smaller stack makes more steps"
+                    f"{name}: expected at least {needed} steps of {self.seconds_a_step:g} s for a text of "
+                    f"{len(tokens)} {self.level}s, got {steps} ({len(wave)} samples); a smaller stack makes more steps"
                 )
 
     # -- computing -------------------------------------------------------------------------------------------
@@ -193,10 +193,10 @@ class Transcriber(Estimator):
             checks.number(name, getattr(self, name), most=most)
         if self.noise is not None:
             if not isinstance(self.noise, tuple | list) or len(self.noise) != 2:
-                raise DTypeError(f"noise: want None or two levels in dB, e.g. (-60, -15), got {self.noise!r}")
+                raise DTypeError(f"noise: expected None or two levels in dB, e.g. (-60, -15), got {self.noise!r}")
             low, high = (checks.number("noise", level, least=-300, most=60) for level in self.noise)
             if low > high:
-                raise ShapeError(f"noise: want the least level, then the most, got {self.noise}")
+                raise ShapeError(f"noise: expected the least level, then the most, got {self.noise}")
         checks.integer("bands", self.bands, 1, 1025)
         checks.number("low", self.low)
         if self.high is not None:
@@ -230,9 +230,9 @@ class Transcriber(Estimator):
     def _restore(self, fitted: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Module:
         tokens = fitted["tokens"]
         if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) and t for t in tokens):
-            raise ShapeError(f"tokens: want a list of texts, got {tokens!r:.60}")
+            raise ShapeError(f"tokens: expected a list of texts, got {tokens!r:.60}")
         if len(set(tokens)) < len(tokens):
-            raise ShapeError("tokens: want different ones, got one twice")
+            raise ShapeError("tokens: expected different ones, got one twice")
         self.tokens_ = tokens
         sizes: dict[str, tuple[int, ...]] = {
             "lstm.weight_ih_l0": (4 * self.hidden_size, self.bands * self.stack),
@@ -240,7 +240,7 @@ class Transcriber(Estimator):
         }
         for name, size in sizes.items():
             if arrays[name].shape != size:
-                raise ShapeError(f"{name}: want {size}, got {arrays[name].shape}")
+                raise ShapeError(f"{name}: expected {size}, got {arrays[name].shape}")
         return self._new_model()
 
     def __sklearn_tags__(self) -> Any:

@@ -34,7 +34,7 @@ def log_mel(
     for name, value in (("sample_rate", sample_rate), ("bands", bands)):
         checks.count(name, value, 1)
     if wave.ndim != 1 or wave.size == 0:
-        raise ShapeError(f"wave: want (N,) with N > 0 samples, got {wave.shape}")
+        raise ShapeError(f"wave: expected (N,) with N > 0 samples, got {wave.shape}")
     backend = backend_of(wave)
     with backend as on:
         power = _power(on.xp, scaled(wave), sample_rate)  # (T, bins)
@@ -97,7 +97,9 @@ def mel_filters(
     """
     high = top(sample_rate) if high is None else high
     if not 0 <= low < high <= sample_rate / 2:
-        raise ShapeError(f"low, high: want 0 <= low < high <= {sample_rate / 2:g}, half the rate, got {low}, {high}")
+        raise ShapeError(
+            f"low, high: expected 0 <= low < high <= {sample_rate / 2:g}, half the rate, got {low}, {high}"
+        )
     corners = warp * hertz(np.linspace(mel(low), mel(high), bands + 2))[:, None]  # (bands + 2, 1)
     bins = np.arange(size // 2 + 1) * (sample_rate / size)
     rise = (bins - corners[:-2]) / (corners[1:-1] - corners[:-2])
@@ -105,7 +107,9 @@ def mel_filters(
     filters = np.maximum(0, np.minimum(rise, fall))
     if warp == 1 and not filters.any(axis=1).all():
         empty = int(np.argmin(filters.any(axis=1)))
-        raise ShapeError(f"bands: want as many as there are frequencies for, got {bands}, of which {empty} has none")
+        raise ShapeError(
+            f"bands: expected as many as there are frequencies for, got {bands}, of which {empty} has none"
+        )
     return filters
 
 

@@ -18,11 +18,11 @@ def waves_in(X: Any, dtype: str) -> list[np.ndarray]:
     """
     X = X.data if isinstance(X, Tensor) else X
     if hasattr(X, "toarray"):
-        raise DTypeError("X: want a list of waves, got a sparse array; call toarray()")
+        raise DTypeError("X: expected a list of waves, got a sparse array; call toarray()")
     if isinstance(X, str | bytes | dict) or not hasattr(X, "__len__"):
-        raise DTypeError(f"X: want a list of waves, each an array (N,), got {type(X).__name__}")
+        raise DTypeError(f"X: expected a list of waves, each an array (N,), got {type(X).__name__}")
     if len(X) == 0:
-        raise ShapeError("X: want at least one wave, got 0 sample(s)")
+        raise ShapeError("X: expected at least one wave, got 0 sample(s)")
     return [_wave(f"X[{k}]", wave, dtype) for k, wave in enumerate(X)]
 
 
@@ -32,34 +32,36 @@ def _wave(name: str, wave: Any, dtype: str) -> np.ndarray:
         if array.dtype.kind == "O":
             array = array.astype(np.float64)
         if array.dtype.kind == "c":
-            raise ShapeError(f"{name}: want real numbers, the samples of a wave; Complex data not supported")
+            raise ShapeError(f"{name}: expected real numbers, the samples of a wave; Complex data not supported")
         if array.dtype.kind not in "iuf":
-            raise DTypeError(f"{name}: want real numbers, the samples of a wave, got {array.dtype}")
+            raise DTypeError(f"{name}: expected real numbers, the samples of a wave, got {array.dtype}")
     except (TypeError, ValueError) as error:
         if isinstance(error, GpulstmError):
             raise
-        raise DTypeError(f"{name}: want the samples of a wave, got {type(wave).__name__}: {error}") from error
+        raise DTypeError(f"{name}: expected the samples of a wave, got {type(wave).__name__}: {error}") from error
     if array.ndim != 1 or array.size == 0:
         one = ". Reshape your data: for one wave give [wave]" if array.ndim == 0 else ""
-        raise ShapeError(f"{name}: want (N,) with N > 0 samples, one channel, got {array.shape}{one}")
+        raise ShapeError(f"{name}: expected (N,) with N > 0 samples, one channel, got {array.shape}{one}")
     with np.errstate(over="ignore"):
         array = array.astype(dtype)
     if not np.isfinite(array).all():
-        raise ShapeError(f"{name}: want finite samples, got NaN or infinity at {int(np.argmin(np.isfinite(array)))}")
+        raise ShapeError(
+            f"{name}: expected finite samples, got NaN or infinity at {int(np.argmin(np.isfinite(array)))}"
+        )
     return array
 
 
 def texts_in(y: Any, count: int) -> list[str]:
     """As many texts, with single spaces; raises ShapeError for another number, DTypeError for what is no text."""
     if y is None:
-        raise ShapeError("y: want a list of texts: fit requires y to be passed, but the target y is None")
+        raise ShapeError("y: expected a list of texts: fit requires y to be passed, but the target y is None")
     if isinstance(y, str | bytes | dict) or not hasattr(y, "__len__"):
-        raise DTypeError(f"y: want a list of texts, one for each wave, got {type(y).__name__}")
+        raise DTypeError(f"y: expected a list of texts, one for each wave, got {type(y).__name__}")
     if len(y) != count:
-        raise ShapeError(f"y: want {count} texts, one for each wave in X, got {len(y)}")
+        raise ShapeError(f"y: expected {count} texts, one for each wave in X, got {len(y)}")
     for k, text in enumerate(y):
         if not isinstance(text, str):
-            raise DTypeError(f"y[{k}]: want a text, got {text!r:.60}")
+            raise DTypeError(f"y[{k}]: expected a text, got {text!r:.60}")
     return [" ".join(text.split()) for text in y]
 
 

@@ -36,8 +36,8 @@ def character_error_rate(predicted: Sequence[str], truth: Sequence[str]) -> floa
 
 def _rate(predicted: Sequence[Any], truth: Sequence[Any], item: str) -> float:
     if len(predicted) != len(truth):
-        raise ShapeError(f"predicted: want {len(truth)} texts, as many as the truth has, got {len(predicted)}")
+        raise ShapeError(f"predicted: expected {len(truth)} texts, as many as the truth has, got {len(predicted)}")
     total = sum(map(len, truth))
     if total == 0:
-        raise ShapeError(f"truth: want at least one {item}, got none")
+        raise ShapeError(f"truth: expected at least one {item}, got none")
     return sum(map(edit_distance, predicted, truth)) / total

@@ -49,7 +49,7 @@ def read_recordings(
             usual = next((name for name in USUAL if name in names), None)
             if usual is None:
                 raise FormatError(
-                    f"{data}: want {' or '.join(USUAL)} in it, or --transcripts with a line for each recording: "
+                    f"{data}: expected {' or '.join(USUAL)} in it, or --transcripts with a line for each recording: "
                     "its file's name, a tab, its text"
                 )
             table = _rows(_table_lines(read(usual, MOST_TABLE), f"{data}: {usual}", encoding), f"{data}: {usual}")
@@ -58,7 +58,7 @@ def read_recordings(
         for name in texts:
             waves.append(wave_in(read(name, MOST_BYTES), f"{data}: {name}", sample_rate))
             if (room := room - waves[-1].nbytes) < 0:
-                raise FormatError(f"{data}: want recordings of at most {MOST_MEMORY:,} bytes in memory, got more")
+                raise FormatError(f"{data}: expected recordings of at most {MOST_MEMORY:,} bytes in memory, got more")
     unused = sum(name.lower().endswith(".wav") for name in names) - sum(n.lower().endswith(".wav") for n in texts)
     return Recordings(list(texts), waves, list(texts.values()), unused)
 
@@ -79,7 +79,9 @@ def _opened(data: Path) -> Iterator[tuple[set[str], Callable[[str, int], bytes]]
         try:
             packed = zipfile.ZipFile(raw)
         except DAMAGED as error:
-            raise FormatError(f"{data}: want a folder or a zip of WAV files, got something else ({error})") from error
+            raise FormatError(
+                f"{data}: expected a folder or a zip of WAV files, got something else ({error})"
+            ) from error
         with packed:
             infos = {info.filename: info for info in packed.infolist() if not info.is_dir()}
 
@@ -87,23 +89,25 @@ def _opened(data: Path) -> Iterator[tuple[set[str], Callable[[str, int], bytes]]
                 # What is written in the zip about the size of a file need not be true: no more is unpacked than this.
                 if infos[name].file_size > most:
                     size = f"{infos[name].file_size:,}"
-                    raise FormatError(f"{data}: {name}: want at most {most // 2**20} MiB, got {size} bytes unpacked")
+                    raise FormatError(
+                        f"{data}: {name}: expected at most {most // 2**20} MiB, got {size} bytes unpacked"
+                    )
                 try:
                     with packed.open(infos[name]) as member:
                         return member.read(most + 1)
                 except DAMAGED as error:
-                    raise FormatError(f"{data}: {name}: want a whole file, got a damaged one ({error})") from error
+                    raise FormatError(f"{data}: {name}: expected a whole file, got a damaged one ({error})") from error
 
             yield set(infos), read_packed
 
 
 def _table_lines(data: bytes, name: str, encoding: str) -> Iterator[str]:
     if len(data) > MOST_TABLE:
-        raise FormatError(f"{name}: want at most {MOST_TABLE // 2**20} MiB, got more")
+        raise FormatError(f"{name}: expected at most {MOST_TABLE // 2**20} MiB, got more")
     try:
         text = data.decode(reading.check_encoding(encoding))
     except UnicodeError as error:
-        raise FormatError(f"{name}: want {encoding} text, got something else; {reading.ADVICE}") from error
+        raise FormatError(f"{name}: expected {encoding} text, got something else; {reading.ADVICE}") from error
     return iter(io.StringIO(text, newline=None).read().split("\n"))
 
 
@@ -117,10 +121,10 @@ def _rows(lines: Iterator[str], name: str) -> Iterator[tuple[str, str, str]]:
         try:
             cells = next(csv.reader([line])) if separator == "," else line.split("\t")
         except csv.Error as error:
-            raise FormatError(f"{where}: want a file's name, a comma and its text, got {error}") from error
+            raise FormatError(f"{where}: expected a file's name, a comma and its text, got {error}") from error
         if len(cells) != 2:
             want = "a comma" if separator == "," else "a tab"
-            raise FormatError(f"{where}: want a file's name, {want} and its text, got {len(cells)} cells")
+            raise FormatError(f"{where}: expected a file's name, {want} and its text, got {len(cells)} cells")
         if number == 1 and cells[0].strip().lower() in HEADERS:
             continue
         yield where, cells[0].strip(), " ".join(cells[1].split())
@@ -133,12 +137,12 @@ def _texts(rows: Iterator[tuple[str, str, str]], names: set[str], table: str) ->
     for where, name, text in rows:
         name = str(PurePosixPath(name))
         if name not in names:  # a name with ".." is none of them
-            raise FormatError(f"{where}: want a file among the recordings, got {name!r}")
+            raise FormatError(f"{where}: expected a file among the recordings, got {name!r}")
         if name in texts:
-            raise FormatError(f"{where}: want each file once, got {name!r} again")
+            raise FormatError(f"{where}: expected each file once, got {name!r} again")
         if not text:
-            raise FormatError(f"{where}: want a text for {name!r}, got none")
+            raise FormatError(f"{where}: expected a text for {name!r}, got none")
         texts[name] = text
     if not texts:
-        raise FormatError(f"{table}: want a line for each recording, got none")
+        raise FormatError(f"{table}: expected a line for each recording, got none")
     return texts

@@ -109,5 +109,5 @@ class Utterances(Passes):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         if not isinstance(passes := state_dict["passes"], int) or passes < 0:
-            raise FormatError(f"state of batches: want the number of passes, got {passes!r}")
+            raise FormatError(f"state of batches: expected the number of passes, got {passes!r}")
         self._passes = passes

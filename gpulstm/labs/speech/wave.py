@@ -29,28 +29,28 @@ def read_wave(file: str | Path, sample_rate: int) -> np.ndarray:
 def wave_in(data: bytes, name: str, sample_rate: int) -> np.ndarray:
     """The samples in the bytes of a WAV file, as ``read_wave`` gives them; ``name`` is for the messages."""
     if len(data) > MOST_BYTES:
-        raise FormatError(f"{name}: want at most {MOST_BYTES // 2**20} MiB, got more; cut the recording into parts")
+        raise FormatError(f"{name}: expected at most {MOST_BYTES // 2**20} MiB, got more; cut the recording into parts")
     kind, channels, rate, bits, samples = _chunks(data, name)
     if not 1 <= channels <= 64:
-        raise FormatError(f"{name}: want 1 to 64 channels, got {channels}")
+        raise FormatError(f"{name}: expected 1 to 64 channels, got {channels}")
     if not RATES[0] <= rate <= RATES[1]:
-        raise FormatError(f"{name}: want a sample rate from {RATES[0]:,} to {RATES[1]:,} Hz, got {rate:,}")
+        raise FormatError(f"{name}: expected a sample rate from {RATES[0]:,} to {RATES[1]:,} Hz, got {rate:,}")
     numbers = _numbers(kind, bits, samples, name)
     if numbers.size % channels:
-        raise FormatError(f"{name}: want whole frames of {channels} channels, got {numbers.size} samples")
+        raise FormatError(f"{name}: expected whole frames of {channels} channels, got {numbers.size} samples")
     if numbers.size == 0:
-        raise FormatError(f"{name}: want a recording, got one without samples")
+        raise FormatError(f"{name}: expected a recording, got one without samples")
     with np.errstate(over="ignore", invalid="ignore"):
         finite = np.isfinite(numbers.astype(np.float32))
     if not finite.all():
-        raise FormatError(f"{name}: want finite samples, got {numbers[~finite][0]}")
+        raise FormatError(f"{name}: expected finite samples, got {numbers[~finite][0]}")
     return resample(numbers.reshape(-1, channels).mean(axis=1), rate, sample_rate).astype(np.float32)
 
 
 def _chunks(data: bytes, name: str) -> tuple[int, int, int, int, bytes]:
     """(kind, channels, rate, bits, samples) from the parts that a RIFF file is made of."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise FormatError(f"{name}: want a WAV file, got {'an empty file' if not data else 'something else'}")
+        raise FormatError(f"{name}: expected a WAV file, got {'an empty file' if not data else 'something else'}")
     at, form = 12, None
     while at + 8 <= len(data):
         kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -59,19 +59,21 @@ def _chunks(data: bytes, name: str) -> tuple[int, int, int, int, bytes]:
             form = _form(body, name)
         elif kind == b"data":
             if form is None:
-                raise FormatError(f"{name}: want its format before its samples, got none")
+                raise FormatError(f"{name}: expected its format before its samples, got none")
             # Who writes to a pipe cannot know the size, and leaves 0 or the largest number.
             if len(body) < size < 0xFFFFFF00:
-                raise FormatError(f"{name}: want {size:,} bytes of samples, got {len(body):,}: the file is cut short")
+                raise FormatError(
+                    f"{name}: expected {size:,} bytes of samples, got {len(body):,}: the file is cut short"
+                )
             return (*form, body)
         at += 8 + size + size % 2
-    raise FormatError(f"{name}: want a WAV file with samples, got one without: is it cut short?")
+    raise FormatError(f"{name}: expected a WAV file with samples, got one without: is it cut short?")
 
 
 def _form(body: bytes, name: str) -> tuple[int, int, int, int]:
     """(kind, channels, rate, bits) from the chunk "fmt "."""
     if len(body) < 16:
-        raise FormatError(f"{name}: want the format of its samples, got one cut short")
+        raise FormatError(f"{name}: expected the format of its samples, got one cut short")
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
     if kind == EXTENSIBLE and len(body) >= 26:
         kind = int.from_bytes(body[24:26], "little")  # the first bytes of the format's GUID
@@ -82,7 +84,7 @@ def _numbers(kind: int, bits: int, samples: bytes, name: str) -> np.ndarray:
     """Samples as numbers from -1 to 1, float64; one that is cut in its middle is left out."""
     if (kind, bits) not in {(PCM, 8), (PCM, 16), (PCM, 24), (PCM, 32), (FLOAT, 32), (FLOAT, 64)}:
         what = {PCM: "PCM", FLOAT: "floats"}.get(kind, f"compressed samples (format {kind})")
-        raise FormatError(f"{name}: want 8, 16, 24 or 32 bit PCM or 32-bit floats, got {what} of {bits} bits")
+        raise FormatError(f"{name}: expected 8, 16, 24 or 32 bit PCM or 32-bit floats, got {what} of {bits} bits")
     width = bits // 8
     samples = samples[: len(samples) // width * width]
     if kind == FLOAT:
@@ -105,7 +107,7 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """
     rate, new_rate = checks.count("rate", rate, 1), checks.count("new_rate", new_rate, 1)
     if np.ndim(wave) != 1:
-        raise ShapeError(f"wave: want (N,), got {np.shape(wave)}")
+        raise ShapeError(f"wave: expected (N,), got {np.shape(wave)}")
     if rate == new_rate:
         return wave
     up, down = new_rate // math.gcd(rate, new_rate), rate // math.gcd(rate, new_rate)

@@ -9,7 +9,9 @@ from gpulstm.errors import FormatError
 def check_bleu() -> None:
     """Raise FormatError where sacrebleu is not installed."""
     if not has_bleu():
-        raise FormatError("score: want sacrebleu, which is not installed: pip install sacrebleu (of the extra labs)")
+        raise FormatError(
+            "score: expected sacrebleu, which is not installed: pip install sacrebleu (of the extra labs)"
+        )
 
 
 def has_bleu() -> bool:

@@ -138,7 +138,7 @@ def predict(
             click.echo(line)
     if picture is not None:
         raise FormatError(
-            f"picture: want a sentence to draw, got none in {', '.join(map(reading.name_of, files or '-'))}"
+            f"picture: expected a sentence to draw, got none in {', '.join(map(reading.name_of, files or '-'))}"
         )
 
 
@@ -156,7 +156,7 @@ def _pairs(files: tuple[str, ...], encoding: str, skip_empty: bool, count: int |
     if not files:
         return dates(checks.integer("pairs", count or DATES, 4, 10**6), seed=0)
     if len(files) > 2:
-        raise FormatError(f"files: want SOURCE and TARGET, or one TSV, got {len(files)} files")
+        raise FormatError(f"files: expected SOURCE and TARGET, or one TSV, got {len(files)} files")
     source, target = read_pairs(files[0], files[1] if len(files) == 2 else None, encoding, skip_empty=skip_empty)
     return source[:count], target[:count]
 
@@ -174,7 +174,7 @@ def _test_part(test: float, N: int, generator: np.random.Generator) -> np.ndarra
     """Which of the pairs are the test part, (N,) bool: a share, or a number, that leaves two to train on."""
     count = max(1, min(round(test * N), TESTED)) if 0 < test < 1 else test
     if not (checks.number("test", test) and float(count).is_integer() and 1 <= count <= N - 2):
-        raise ShapeError(f"test: want a share below 1, or a number of pairs from 1 to {N - 2}, got {test:g}")
+        raise ShapeError(f"test: expected a share below 1, or a number of pairs from 1 to {N - 2}, got {test:g}")
     chosen = np.zeros(N, bool)
     chosen[generator.permutation(N)[: int(count)]] = True
     return chosen

@@ -22,7 +22,7 @@ LSTM = cells.find("lstm")
 
 
 class Weights(NamedTuple):
-    """The weights of a step, joined and turned as its products want them."""
+    """The weights of a step, joined and turned as its products read them."""
 
     recurrent: Array  # (H + D, 4H): [weight_hh, weight_fed]'
     out: Array  # (H, D): weight_out'

@@ -110,7 +110,7 @@ class Translator(Estimator):
         pairs, checks_of = self._encoded(sources, targets), self._encoded(*others)
         self.left_out_ = len(sources) - len(pairs[0])
         if not pairs[0]:
-            raise ShapeError(f"max_length: want pairs of at most {self.max_length} tokens, got none in X and y")
+            raise ShapeError(f"max_length: expected pairs of at most {self.max_length} tokens, got none in X and y")
         with random.using(generator):
             model = self._new_model()
             batches = Buckets(*pairs, self.batch_size, generator)
@@ -184,7 +184,7 @@ class Translator(Estimator):
     def _learnt(self, sentences: Sequence[str]) -> Vocabulary:
         learnt = LEVELS[self.level].learn(sentences, self.vocabulary_size, self.min_count, self.lowercase)
         if len(learnt) <= len(SPECIAL):
-            raise ShapeError(f"min_count: want one that a token of the sentences reaches, got {self.min_count}")
+            raise ShapeError(f"min_count: expected one that a token of the sentences reaches, got {self.min_count}")
         return learnt
 
     def _encoded(self, sources: Sequence[str], targets: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -246,7 +246,9 @@ class Translator(Estimator):
         total = sum(array.size for array in arrays.values())
         least = numbers_in(*sizes, self.embedding_size, self.hidden_size, self.num_layers, self.tied)
         if least > total:
-            raise ShapeError(f"arrays: want at least {least} numbers, for the sizes that the file names, got {total}")
+            raise ShapeError(
+                f"arrays: expected at least {least} numbers, for the sizes that the file names, got {total}"
+            )
         return self._new_model()
 
     def __sklearn_tags__(self) -> Any:

@@ -32,11 +32,11 @@ def read_pairs(
     if empty and not skip_empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
         raise FormatError(
-            f"want a sentence in every line, got empty ones in {', '.join(empty[:SHOWN])}{more}; --skip-empty leaves "
-            "such pairs out"
+            f"expected a sentence in every line, got empty ones in {', '.join(empty[:SHOWN])}{more}; --skip-empty "
+            "leaves such pairs out"
         )
     if not sources:
-        raise FormatError(f"{reading.name_of(source)}: want pairs of sentences, got none")
+        raise FormatError(f"{reading.name_of(source)}: expected pairs of sentences, got none")
     return sources, targets
 
 
@@ -47,14 +47,14 @@ def _place(source: str | Path, target: str | Path | None, line: int, has_first: 
 
 def _parallel(source: str | Path, target: str | Path, encoding: str) -> Iterator[tuple[str, str]]:
     if Path(source).resolve() == Path(target).resolve():
-        raise FormatError(f"target: want another file than source, got {target} twice")
+        raise FormatError(f"target: expected another file than source, got {target} twice")
     first, second = reading.lines(source, encoding), reading.lines(target, encoding)
     for line, (x, y) in enumerate(zip_longest(first, second)):
         if x is None or y is None:
             shorter, longer = (source, target) if x is None else (target, source)
             rest = 1 + sum(1 for _ in (second if x is None else first))
             raise FormatError(
-                f"{shorter}: want as many lines as {longer} has, {line + rest}, a translation each, got {line}"
+                f"{shorter}: expected as many lines as {longer} has, {line + rest}, a translation each, got {line}"
             )
         yield x.strip(), y.strip()
 
@@ -65,7 +65,7 @@ def _table(file: str | Path, encoding: str) -> Iterator[tuple[str, str]]:
         cells = text.split("\t")
         if len(cells) != 2 and text.strip():
             raise FormatError(
-                f"{name}, line {line}: want a sentence, a tab and its translation, got {len(cells)} "
+                f"{name}, line {line}: expected a sentence, a tab and its translation, got {len(cells)} "
                 f"cell{'s' if len(cells) > 1 else ''}; for two parallel files give both"
             )
         yield (cells[0].strip(), cells[1].strip()) if len(cells) == 2 else ("", "")

@@ -85,9 +85,9 @@ class Words:
             or not all(isinstance(word, str) for word in words)
             or len(set(words)) < len(words)
         ):
-            raise FormatError("vocabulary: want a list of different words, got another")
+            raise FormatError("vocabulary: expected a list of different words, got another")
         if not isinstance(lowercase, bool):
-            raise FormatError(f"lowercase: want true or false, got {lowercase!r:.40}")
+            raise FormatError(f"lowercase: expected true or false, got {lowercase!r:.40}")
         return cls(words, lowercase)
 
 
@@ -148,9 +148,9 @@ class BytePairs:
         try:
             tokenizer = library.Tokenizer.from_str(json.dumps(json.loads(kept)))
         except Exception as error:  # the library raises Exception itself
-            raise FormatError(f"vocabulary: want the JSON of a tokenizer, got another: {error}") from error
+            raise FormatError(f"vocabulary: expected the JSON of a tokenizer, got another: {error}") from error
         if [tokenizer.id_to_token(number) for number in range(len(SPECIAL))] != list(SPECIAL):
-            raise FormatError(f"vocabulary: want {', '.join(SPECIAL)} to come first, got others")
+            raise FormatError(f"vocabulary: expected {', '.join(SPECIAL)} to come first, got others")
         return cls(tokenizer)
 
 
@@ -160,7 +160,7 @@ LEVELS: dict[str, Any] = {kind.level: kind for kind in (Words, BytePairs)}
 def check_level(level: str) -> None:
     """Raise ShapeError for a level that there is not, FormatError where its library is not installed."""
     if not isinstance(level, str) or level not in LEVELS:
-        raise ShapeError(f"level: want {' or '.join(map(repr, LEVELS))}, got {level!r}")
+        raise ShapeError(f"level: expected {' or '.join(map(repr, LEVELS))}, got {level!r}")
     if level == BytePairs.level:
         tokenizers_library()
 
@@ -169,7 +169,7 @@ def tokenizers_library() -> Any:
     """The library for byte pairs; raises FormatError where it is not installed."""
     if importlib.util.find_spec("tokenizers") is None:
         raise FormatError(
-            "level: want the library tokenizers for 'bpe', which is not installed: pip install tokenizers (of the "
+            "level: expected the library tokenizers for 'bpe', which is not installed: pip install tokenizers (of the "
             "extra labs), or use level='word'"
         )
     import tokenizers
