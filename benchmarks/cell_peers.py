@@ -1,4 +1,4 @@
-"""The cells beside the LSTM as gpulstm's layers and as torch users get them: the fused layer, or a scripted loop."""
+"""The implementations of the cells other than the LSTM: gpulstm's layers, and torch's layers or scripted loops."""
 
 import os
 from typing import Any

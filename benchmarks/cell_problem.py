@@ -1,4 +1,4 @@
-"""The sequence that the cells beside the LSTM compute, for gpulstm and for the same cell written with torch."""
+"""The sequence that the cells other than the LSTM compute, in gpulstm and in torch."""
 
 import math
 from dataclasses import dataclass

@@ -1,19 +1,20 @@
-"""The cells beside one another: speed against torch's way to the same cell, and what each learns of a text.
+"""Compares the cells: the speed of each against torch, and how well each learns a text.
 
     python -m benchmarks.cells                        # every cell, every shape, and the task; half an hour and more
-    python -m benchmarks.cells --quick                # that it works; a minute
+    python -m benchmarks.cells --quick                # checks that it works; a minute
     python -m benchmarks.cells --cells gru rnn --no-task --update   # measure these again, keep the file's others
     python -m benchmarks.cells --device cuda
 
-Speed: one layer, training step (forward and backward) in float32, beside the fastest public way to the same cell
-in torch, and beside gpulstm's own LSTM: torch.nn.GRU, torch.nn.RNN (these in inference too) and torch.nn.LSTM on a
-packed sequence, for the others a loop compiled by TorchScript (torch_loops.py), which is also, in float64, what every
-result must agree with before it is timed. How they take turns: team.py.
+Speed: a training step (forward and backward) of one layer in float32. It is compared with the fastest public way to get
+the same cell in torch, and with gpulstm's own LSTM. For the GRU and the RNN this is torch.nn.GRU and torch.nn.RNN,
+which are compared in inference too. For the LSTM it is torch.nn.LSTM on a packed sequence. For the other cells it is a
+loop compiled by TorchScript (torch_loops.py). In float64, the same loops check every result before it is timed. team.py
+says how the implementations take turns.
 
-The task: the text lab's default run (the language reference that ships inside Python, character by character, the
-last tenth held out) with each cell in the LSTM's place, at the same number of units.
+Task: the default run of the text lab (the language reference that comes with Python, character by character, the last
+tenth held out), with each cell instead of the LSTM, and with the same number of units.
 
-Leaves cells-<device>.json and .md in benchmarks/results/ or --out.
+Writes cells-<device>.json and .md to benchmarks/results/ or --out.
 """
 
 import argparse
@@ -166,14 +167,18 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
     every = ["lstm", *FORMS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cells", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, a tiny task; writes only where --out says")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny shapes and a tiny task; writes nothing without --out"
+    )
     parser.add_argument("--cells", nargs="+", choices=every, default=every, metavar="CELL", help=", ".join(every))
     parser.add_argument("--shapes", nargs="+", type=Shape.parse_layer, metavar="B,T,D,H", help="the shapes to measure")
-    parser.add_argument("--peers", default="torch", help="beside gpulstm: torch, gpulstm.torch, or both with a comma")
-    parser.add_argument("--no-speed", action="store_true", help="the task alone")
-    parser.add_argument("--no-task", action="store_true", help="speed alone")
-    parser.add_argument("--update", action="store_true", help="keep what the file has of other cells and parts")
-    parser.add_argument("--threads", type=int, default=facts.cores(), help="of each implementation (all cores)")
+    parser.add_argument("--peers", default="torch", help="compare with torch, gpulstm.torch or both (with a comma)")
+    parser.add_argument("--no-speed", action="store_true", help="run only the task")
+    parser.add_argument("--no-task", action="store_true", help="measure only the speed")
+    parser.add_argument("--update", action="store_true", help="keep the file's results of other cells and parts")
+    parser.add_argument(
+        "--threads", type=int, default=facts.cores(), help="threads of each implementation (default: all cores)"
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, help="the folder for cells-<device>.json and .md")
     options = parser.parse_args(given)

@@ -1,4 +1,4 @@
-"""Clocks for work on the GPU: events around it, work queued behind other work, work captured in a graph."""
+"""Measures the time of work on the GPU: events around it, work queued behind other work, work in a CUDA graph."""
 
 import statistics
 import time

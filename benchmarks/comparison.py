@@ -1,6 +1,7 @@
-"""Runs implementations side by side: the same sequences, checked against float64, timed in turn.
+"""Runs implementations side by side: the same sequences, checked against float64, timed in turns.
 
-Why an implementation is refused, left out or cut short stands beside the rows; nothing is dropped in silence.
+If an implementation is rejected, left out or stopped, the reason is recorded with the rows. Nothing is dropped
+silently.
 """
 
 import itertools

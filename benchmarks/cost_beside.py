@@ -1,4 +1,4 @@
-"""What stands beside the cost model's predictions: cuDNN's published times, and what benchmarks.gpu has measured."""
+"""The times to compare with the cost model's predictions: those published for cuDNN, and those of benchmarks.gpu."""
 
 import re
 from collections.abc import Iterable

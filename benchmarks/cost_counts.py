@@ -1,8 +1,8 @@
-"""What the paths of a sequence move, compute and launch at each time step, counted from the rows of the cells.
+"""Counts what each path of a sequence moves, computes and launches per time step, from the entries of the cells.
 
-Bytes are counted once for each kernel that reads or writes them: a path that keeps a number on the chip does not move
-it. Operations are the multiplications and additions of the products; what is done to each unit besides is not counted.
-Biases and vectors, which every row of the batch shares, come from the cache and are not counted either.
+Bytes are counted once for each kernel that reads or writes them. A path that keeps a number on the chip does not move
+it. Operations are the multiplications and additions of the matrix products, without the elementwise work. Biases and
+vectors are shared by all rows of the batch and come from the cache, so they are not counted either.
 """
 
 from collections.abc import Mapping

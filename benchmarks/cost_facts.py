@@ -1,10 +1,11 @@
-"""The constants of the cost model, each once, with its source and a mark.
+"""The constants of the cost model, each with its source and a mark that says how it is known.
 
 measured    on this project's own code
-published   by the source that is named
-estimated   from neighbours of published figures, or from the compiler's output; replace it by a measurement
+published   by the named source
+estimated   from similar published figures, or from the compiler's output; to be replaced by a measurement
 
-Rates are dense, with sums in float32. What `python -m benchmarks.gpu` measures on a GPU replaces an estimate here.
+Rates are for dense products with sums in float32. A measurement of `python -m benchmarks.gpu` should replace an
+estimate here.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,9 @@
-"""What joins GPUs and processes: the constants of an all-reduce, each with its source and a mark (see cost_facts.py).
+"""The constants of an all-reduce between GPUs and processes, each with its source and a mark (see cost_facts.py).
 
-Bandwidths are those that nccl-tests calls the bus bandwidth: what one GPU sends, and at the same time receives. NCCL's
-own model of itself is where the latencies come from: a sum is begun (``base``), and then goes from one GPU to the next.
-NCCL has three protocols; the more bandwidth one has, the longer a hop takes. "NCCL #1" and "nccl-tests #1" are issues
-on GitHub, in which NCCL's developers or users tell what they measured.
+Bandwidths are what nccl-tests calls the bus bandwidth: what one GPU sends, and at the same time receives. Latencies
+come from NCCL's own model: a sum has a fixed start-up time (``base``), and then goes from one GPU to the next. NCCL has
+three protocols; a protocol with more bandwidth has a longer latency per hop. "NCCL #1" and "nccl-tests #1" are issues
+on GitHub in which NCCL's developers or users report measurements.
 """
 
 from collections.abc import Iterator

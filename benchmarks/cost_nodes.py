@@ -1,15 +1,16 @@
-"""How long a training step takes on many GPUs: one GPU's time (cost_times.py), and the all-reduces of the gradients.
+"""Predicts a training step on many GPUs: the time of one GPU (cost_times.py) and the all-reduces of the gradients.
 
-The gradients of a layer are there when its part of the backward pass ends, the last layer's first. They are summed in
-buckets, as gpulstm.parallel.gradients cuts them: each all-reduce begins when its bucket is full and the one before has
-ended, while the backward pass goes on. What is left of them at its end makes the step longer.
+The gradients of a layer are ready when its part of the backward pass ends; the last layer comes first. They are summed
+in buckets, which are those of gpulstm.parallel.gradients. An all-reduce begins when its bucket is full and the one
+before has ended, while the backward pass is still running. The part that remains after the backward pass makes the step
+longer.
 
-An all-reduce takes the latency of its hops and then its bytes through the slowest link, as NCCL's own model of itself
-says; of NCCL's protocols the fastest counts. In a ring of n GPUs the numbers go round twice, 2 (n - 1) hops; in a tree
-they go along the GPUs of a node and up through the nodes, and back.
+The time of an all-reduce is the latency of its hops plus its bytes over the slowest link, as in NCCL's own model, for
+the fastest of NCCL's protocols. In a ring of n GPUs the data makes 2 (n - 1) hops. In a tree it goes along the GPUs of
+a node and up through the nodes, and back.
 
-Not counted: the optimiser, reading the batches, the two small sums by MPI that every step has, what NCCL's kernels take
-from the multiprocessors, and NVLink's own sums (NVLS), which make an all-reduce inside a node a third faster.
+Not counted: the optimizer, reading the batches, the two small MPI sums of every step, the multiprocessors that NCCL's
+kernels use, and the sums inside NVLink (NVLS), which make an all-reduce within a node a third faster.
 """
 
 import functools

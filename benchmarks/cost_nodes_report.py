@@ -1,4 +1,4 @@
-"""Tables of training on many GPUs (cost_nodes.py), and of processes on one machine beside what they measured."""
+"""Tables for training on many GPUs (cost_nodes.py), and for several processes, compared with measurements."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -105,8 +105,8 @@ def processes(record: Mapping[str, Any] | None) -> tuple[str, list[dict[str, Any
     text = [title, aligned([_cells(row, columns) for row in sums], columns, ())]
     trained = [] if record is None else _trained(record["rows"])
     if trained:
-        columns = {"processes": "processes", "predicted": "tokens a second", "measured": "measured", "speed": "speed",
-                   "measured_speed": "measured"}  # fmt: skip
+        columns = {"batch": "batch", "processes": "processes", "predicted": "tokens a second",
+                   "measured": "measured", "speed": "speed", "measured_speed": "measured"}  # fmt: skip
         text.append("Training of the text lab; the prediction begins from the measured time of one process:\n")
         text.append(aligned([_cells(row, columns) for row in trained], columns, ()))
     if record is not None:
@@ -130,13 +130,15 @@ def _sums(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _trained(measured: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """A row for each number of processes with one thread each."""
     trained = [row for row in measured if row["measurement"] == "training" and row["threads"] == 1]
-    alone = next((row for row in trained if row["processes"] == 1), None)
+    one = {row["batch"]: row for row in trained if row["processes"] == 1}
     rows = []
-    for row in trained if alone is not None else ():
+    for row in trained:
+        if (alone := one.get(row["batch"])) is None:
+            continue
         step_us = 1e6 * row["batch"] * row["window"] / alone["tokens_per_second"]
         speed = speed_of_processes(step_us, row["gradient_bytes"], row["processes"])
         rows.append({
-            "processes": row["processes"], "predicted": speed * alone["tokens_per_second"],
+            "batch": row["batch"], "processes": row["processes"], "predicted": speed * alone["tokens_per_second"],
             "measured": row["tokens_per_second"], "speed": speed, "measured_speed": row["speed"],
         })  # fmt: skip
     return rows

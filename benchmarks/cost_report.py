@@ -1,4 +1,4 @@
-"""The cost model's predictions as rows and as tables of a terminal's width."""
+"""Prints the predictions of the cost model as rows and as tables that fit a terminal."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

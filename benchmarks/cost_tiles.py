@@ -1,8 +1,9 @@
-"""The recurrent product of a step, cut into tiles: what a block loads, computes and can keep on the chip.
+"""The recurrent product of a step, cut into tiles: what a thread block loads, computes and keeps on the chip.
 
-A block of threads owns U units of R rows of the batch: of every gate forward, of the gradient of h backward. Its eight
-warps split the sum over K, or the tile, or both. Where they split all of K, each takes its numbers straight from L2 and
-the sums meet once in shared memory; else what is multiplied is staged there.
+A thread block computes U units of R rows of the batch: every gate in the forward pass, the gradient of h in the
+backward pass. Its eight warps split the sum over K, or the tile, or both. If they split all of K, each warp reads its
+numbers directly from L2, and the partial sums are added once in shared memory. Otherwise the factors are staged in
+shared memory.
 """
 
 import math

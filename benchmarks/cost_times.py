@@ -1,15 +1,15 @@
-"""How long a time step takes, from what it moves and computes and from a GPU's constants, and what bounds it.
+"""Predicts the time of a time step from what it moves and computes and from a GPU's constants, and what limits it.
 
-A step's time is
+The time of a step is the sum of
 
-    what starts it   the host's work, the launches, or the barrier (or polling)
-    latency          a load from L2 and the cell's arithmetic, one after the other, for each kernel in turn
-    work             the longest of loads, arithmetic, shared memory and the sequence's own numbers, and a share of the
+    start            the work of the host, the launches, or the barrier (or polling)
+    latency          a load from L2 and the arithmetic of the cell, one after the other, for each kernel in turn
+    work             the longest of loads, arithmetic, shared memory and the sequence's own data, and a fraction of the
                      shorter ones (COMMON.exposed)
 
-Of all tiles that fit the fastest counts (cost_tiles.py). The host works ahead of the GPU, so of their two times the
-longer counts. What bounds a step is its largest term. Layers and directions are added up: they take no longer, and the
-two directions of a layer, which the library lets run at once, may take less.
+Of all tiles that fit (cost_tiles.py), the fastest one counts. The host works ahead of the GPU, so the longer of their
+two times counts. The largest term is the limit of a step. The times of layers and directions are added up. This is an
+upper bound, because the library can run the two directions of a layer at the same time.
 """
 
 import math

@@ -1,10 +1,10 @@
-"""gpulstm's kernels beside cuDNN, as a part of benchmarks.gpu.
+"""Compares gpulstm's kernels with cuDNN, as a part of benchmarks.gpu.
 
     python -m benchmarks.cudnn --out FILE
 
-cuDNN comes through torch.nn.LSTM, called eagerly and captured in a CUDA graph: eager calls of short sequences
-are held up by the host, the graph shows the GPU alone. float32 is compared with float32 (TF32 off on both
-sides), TF32 with TF32.
+cuDNN is called through torch.nn.LSTM, eagerly and in a CUDA graph. In eager calls of short sequences the GPU waits for
+the host, and the graph shows the time of the GPU alone. float32 is compared with float32 (TF32 off on both sides), and
+TF32 with TF32.
 """
 
 import statistics

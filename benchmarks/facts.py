@@ -1,4 +1,4 @@
-"""Where a figure comes from: the machine, the versions of everything that took part, and the commit."""
+"""Records where a figure comes from: the machine, the versions of all libraries involved, and the commit."""
 
 import importlib.metadata
 import os

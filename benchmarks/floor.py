@@ -1,8 +1,8 @@
-"""The least time that a sequence can take on this processor, from what its cores reach in NumPy.
+"""A lower bound for the time of a sequence on this CPU, from the rates that its cores reach in NumPy.
 
-Two rates: the arithmetic of a large matrix product, and the reading of memory of the size of the weights that every
-step takes anew. No way of computing the sequence beats either; what it does element by element comes on top and is
-not counted. A machine's speed drifts, so the best rates of a whole run count.
+There are two rates: the arithmetic of a large matrix product, and reading memory of the size of the weights, which
+every step needs again. No implementation can beat either. Elementwise work takes additional time, which is not counted.
+The speed of a machine drifts, so the best rates of a whole run count.
 """
 
 import time

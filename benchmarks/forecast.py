@@ -1,13 +1,14 @@
-"""The forecasting lab on the hourly oil temperature of ETTh1, beside simple forecasts and published figures.
+"""The forecasting lab on the hourly oil temperature of ETTh1, compared with simple forecasts and published results.
 
     python -m benchmarks.forecast --data ETTh1.csv      # half a minute on two cores
-    python -m benchmarks.forecast --quick               # that it works, on sunspots; seconds
+    python -m benchmarks.forecast --quick               # checks that it works, on sunspots; seconds
 
-The protocol of Zhou et al. 2021 (Informer), univariate: 12 months train, 4 validate, 4 test, the series standardised by
-the training part, all windows of the test part, mean squared error at horizons of 24 and 48 hours; the mean of three
-seeds. One configuration, chosen on the validation part: three weeks of hours in patches of a day, one LSTM of 32 units.
+The protocol is that of Zhou et al. 2021 (Informer), univariate: 12 months to train, 4 to validate, 4 to test. The
+series is standardized with the training data. The result is the mean squared error over all windows of the test data,
+at horizons of 24 and 48 hours, as the mean of three seeds. There is one configuration, chosen on the validation data:
+three weeks of hours in patches of a day, one LSTM with 32 units.
 
-Leaves forecast-etth1.json (a row for each seed and horizon) and .md in benchmarks/results/ or --out.
+Writes forecast-etth1.json (a row for each seed and horizon) and .md to benchmarks/results/ or --out.
 """
 
 import argparse
@@ -89,8 +90,8 @@ def report(head: dict[str, Any], rows: list[dict[str, Any]], data: str) -> str:
 def main(given: Sequence[str]) -> int:
     head = facts.facts("benchmarks.forecast", given)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forecast", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="ETTh1.csv, of which the column OT is forecast")
-    parser.add_argument("--quick", action="store_true", help="sunspots, one epoch; writes only where --out says")
+    parser.add_argument("--data", type=Path, help="the file ETTh1.csv; its column OT is forecast")
+    parser.add_argument("--quick", action="store_true", help="sunspots, one epoch; writes nothing without --out")
     parser.add_argument("--out", type=Path, help="the folder for the results")
     options = parser.parse_args(given)
     if options.data is None and not options.quick:

@@ -1,20 +1,20 @@
-"""Everything that needs an NVIDIA GPU, in one command and under 8 minutes.
+"""Measures everything that needs an NVIDIA GPU, in one command and under 8 minutes.
 
-    python -m benchmarks.gpu                    # into benchmarks/results/: gpu.json and gpu.md
+    python -m benchmarks.gpu                    # writes gpu.json and gpu.md to benchmarks/results/
     python -m benchmarks.gpu --out FOLDER --commit 1a2b3c
     python -m benchmarks.gpu --only cudnn,losses
-    python -m benchmarks.gpu --quick            # tiny sizes: that every part works
+    python -m benchmarks.gpu --quick            # tiny sizes; checks that every part works
 
     warm        compiles the kernels, so that no other part waits for the compiler
     hardware    small measurements: copy, launches, host time, one product of each shape
-    losses      the first 50 losses of the text lab beside the processor's
+    losses      the first 50 losses of the text lab, compared with those of the CPU
     suite       the tests on the device cuda
-    cudnn       gpulstm's kernels beside cuDNN, eager and in a CUDA graph
+    cudnn       gpulstm's kernels compared with cuDNN, eager and in a CUDA graph
 
-It runs in a checkout that was not installed. Each part is a process of its own with a limit of time; one that
-fails, dies or runs over is recorded with its error and whatever it had measured, and the next one begins.
+It runs in a checkout, without an installation. Each part is a separate process with a time limit. If a part fails,
+crashes or takes too long, its error and the measurements so far are recorded, and the next part starts.
 
-Exit code 0: every part passed. 1: some part failed. 2: wrong arguments, or no GPU can be reached.
+Exit code 0: every part passed. 1: some part failed. 2: wrong arguments, or no usable GPU.
 """
 
 import argparse
@@ -144,9 +144,9 @@ def report(head: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
 def main(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="the folder for gpu.json and gpu.md")
-    parser.add_argument("--only", default=",".join(PARTS), help="some of " + ", ".join(PARTS))
-    parser.add_argument("--commit", default="", help="what to record where the checkout has no history")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; writes only where --out says")
+    parser.add_argument("--only", default=",".join(PARTS), help="run only these parts: some of " + ", ".join(PARTS))
+    parser.add_argument("--commit", default="", help="the commit to record if the checkout has no history")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; writes nothing without --out")
     options = parser.parse_args(given)
     chosen = options.only.split(",")
     if unknown := set(chosen) - set(PARTS):

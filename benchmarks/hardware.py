@@ -1,14 +1,14 @@
-"""The small measurements that faster engines are planned on, as a part of benchmarks.gpu.
+"""Small measurements of the GPU on which faster kernels are planned, as a part of benchmarks.gpu.
 
     python -m benchmarks.hardware --out FILE
 
-    copy            bandwidth of a copy on the device, bytes read and bytes written counted
-    launch          an empty kernel after the other: from a stream, and as nodes of a graph
-    host            how long the processor is busy with one launch or one product
+    copy            bandwidth of a copy on the device, bytes read plus bytes written
+    launch          empty kernels one after the other: from a stream, and as nodes of a CUDA graph
+    host            how long the CPU is busy with one launch or one product
     product         one recurrent product, (B, H) by (H, 4H), through CuPy, queued ahead of the GPU
-    product graph   the same product as gpulstm asks for it, as nodes of a graph
+    product graph   the same product as gpulstm calls it, as nodes of a CUDA graph
 
-Every row: measurement, what, dtype, B, H, value, unit, and how it was taken. Values are medians of 7 takes.
+Every row has: measurement, what, dtype, B, H, value, unit, and how it was measured. Values are medians of 7 runs.
 """
 
 import itertools

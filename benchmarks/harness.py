@@ -1,4 +1,4 @@
-"""Percentiles, rows, result files and tables: what all benchmarks leave behind has one form."""
+"""Percentiles, rows, result files and tables: the common form of the results of all benchmarks."""
 
 import json
 import math

@@ -1,11 +1,11 @@
-"""The first losses of the text lab on the GPU beside the processor's, as a part of benchmarks.gpu.
+"""Compares the first losses of the text lab on the GPU with those on the CPU, as a part of benchmarks.gpu.
 
     python -m benchmarks.losses --out FILE
 
-The same seed gives the same parameters, the same batches and, since a dropout mask is computed from its seed
-with the same integers everywhere, the same masks; so in float32 the losses differ by rounding alone, which
-training then amplifies from step to step. How far rounding alone goes is measured, not guessed: by how far
-the processor's own float32 run strays from its float64 run, step for step.
+The same seed gives the same parameters and the same batches. It also gives the same dropout masks, because they are
+computed from the seed with integers. So in float32 the losses differ only by rounding, which training amplifies from
+step to step. The expected size of this difference is measured: it is the difference between the float32 run and the
+float64 run of the CPU, step by step.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The memory that this process uses, and the most it has used."""
+"""Measures the memory that this process uses, and the largest amount that it has used."""
 
 import ctypes
 import sys

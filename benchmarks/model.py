@@ -1,4 +1,4 @@
-"""What a recurrent layer should cost on a GPU, on each path: bytes, operations, launches and microseconds a step.
+"""Predicts the cost of a recurrent layer on a GPU for each path: bytes, operations, launches, microseconds a step.
 
     python -m benchmarks.model                                     # everything: all GPUs, precisions, paths, shapes
     python -m benchmarks.model --gpu h200 --precision bfloat16,float32
@@ -7,16 +7,17 @@
     python -m benchmarks.model --gpu h200 --json model.json
     python -m benchmarks.model --nodes 128 --gpus-per-node 8 --gpu h200 --precision bfloat16   # 1 to 1,024 GPUs
 
-No GPU is needed: this is a model, not a measurement. It adds the latencies of a step to what the step moves and
-computes (cost_times.py), with the constants of cost_facts.py; many of these are estimates, and each says so. Where a
-result file of benchmarks.gpu lies in benchmarks/results/, its times stand beside the predictions. As there, the first
-layer's input has no gradient, unless --input-gradient asks for it.
+No GPU is needed: this is a model, not a measurement. It adds the latencies of a step to the time for what the step
+moves and computes (cost_times.py), with the constants of cost_facts.py. Many constants are estimates, and are marked as
+such. If benchmarks/results/ contains a result file of benchmarks.gpu, its times are shown next to the predictions. As
+in benchmarks.gpu, the input of the first layer has no gradient, unless --input-gradient asks for it.
 
-With --nodes it says what a training step costs on many GPUs, and how much of the all-reduces is hidden (cost_nodes.py),
-for a stack of four layers unless --shapes names others. --vocabulary puts an embedding below and a linear layer above.
-B is the batch of each GPU, with --scaling strong that of all together.
+With --nodes it predicts the time of a training step on many GPUs, and how much of the all-reduces is hidden behind the
+backward pass (cost_nodes.py). The default is a stack of four layers, unless --shapes names others. --vocabulary adds an
+embedding below and a linear layer above. B is the batch size of each GPU; with --scaling strong it is that of all GPUs
+together.
 
-Paths: step, graph, fused, barrier and polling (the last two are persistent); cost_counts.py says what each is.
+Paths: step, graph, fused, barrier and polling (the last two are persistent); cost_counts.py describes each.
 
 Exit code 0: the table was printed. 2: wrong arguments, or a file that cannot be read or written.
 """
@@ -67,11 +68,17 @@ def some_of(text: str, known: Iterable[str]) -> list[str]:
 def add_nodes(group: argparse._ArgumentGroup) -> None:
     """The options of a prediction for many GPUs."""
     group.add_argument(
-        "--nodes", type=count, metavar="N", help="the most nodes; without it layers of one GPU are shown"
+        "--nodes", type=count, metavar="N", help="largest number of nodes; without it, the tables are for one GPU"
     )
-    group.add_argument("--gpus-per-node", type=count, default=8, metavar="N", help="joined by NVLink (8)")
-    group.add_argument("--scaling", choices=cost_nodes.SCALING, default="weak", help="B is each GPU's (weak), or all's")
-    group.add_argument("--vocabulary", type=count, default=0, metavar="N", help="of a language model (0: layers alone)")
+    group.add_argument(
+        "--gpus-per-node", type=count, default=8, metavar="N", help="GPUs per node, connected by NVLink (default: 8)"
+    )
+    group.add_argument(
+        "--scaling", choices=cost_nodes.SCALING, default="weak", help="B of each GPU (weak) or of all (strong)"
+    )
+    group.add_argument(
+        "--vocabulary", type=count, default=0, metavar="N", help="vocabulary size (0: recurrent layers only)"
+    )
 
 
 def arguments(given: Sequence[str]) -> argparse.Namespace:
@@ -80,13 +87,15 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     for name, known in (("gpu", GPUS), ("precision", PRECISIONS), ("path", PATHS)):
         parser.add_argument(f"--{name}", default="all", help="all, or some of " + ", ".join(known))
     parser.add_argument("--cell", default="lstm", help="one of " + ", ".join(c for c in CELLS if not why_not(CELLS[c])))
-    more = "in place of the usual nine; B,T,D,H,layers,directions for more than one loop"
+    more = "replace the nine default shapes; add layers,directions if there is more than one"
     parser.add_argument("--shapes", nargs="+", type=shape, metavar="B,T,D,H", help=more)
-    parser.add_argument("--input-gradient", action="store_true", help="with the gradient of the first layer's input")
+    parser.add_argument("--input-gradient", action="store_true", help="include the gradient of the first layer's input")
     add_nodes(parser.add_argument_group("training on many GPUs"))
-    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="the folder with gpu*.json, measured")
+    parser.add_argument(
+        "--results", type=Path, default=harness.RESULTS, help="the folder with the measurements, gpu*.json"
+    )
     parser.add_argument("--constants", action="store_true", help="print the constants and their sources instead")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write constants and predictions there too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write constants and predictions to this file")
     options = parser.parse_args(given)
     for name, known in (("gpu", GPUS), ("precision", PRECISIONS), ("path", PATHS)):
         try:

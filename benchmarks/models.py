@@ -1,4 +1,4 @@
-"""Whole training steps of two language models, in gpulstm and in torch, from the same first weights and batches."""
+"""Whole training steps of two language models, in gpulstm and in torch, with the same initial weights and batches."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""onnxruntime's LSTM as a peer, on the processor and for inference only."""
+"""The LSTM of onnxruntime as an implementation to compare with, on the CPU and for inference only."""
 
 import os
 

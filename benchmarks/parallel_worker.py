@@ -1,8 +1,9 @@
-"""What one of several processes measures: all-reduces, or the text lab's training.
+"""Measures, as one of several processes, all-reduces or the training of the text lab.
 
     mpiexec -n 2 python -m benchmarks.parallel_worker '{"do": "sums", "sizes": [4096], "takes": 5}'
 
-parallel.py starts it; not for people. Rank 0 prints the result as a line of JSON, the last of its output.
+parallel.py starts it; it is not meant for users. Rank 0 prints the result as a line of JSON, the last line of its
+output.
 """
 
 import json

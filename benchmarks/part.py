@@ -1,9 +1,8 @@
-"""What the parts of benchmarks.gpu have in common: each is a command of its own that leaves one file.
+"""Shared by the parts of benchmarks.gpu: each part is a command of its own that writes one file.
 
     python -m benchmarks.<part> --out FILE [--seconds N] [--quick]
 
-A part writes its file again after everything it has measured, so that one which is stopped leaves what it
-had.
+A part writes its file after every measurement, so that the results so far remain if it is stopped.
 """
 
 import argparse
@@ -60,7 +59,7 @@ def main(given: Sequence[str], name: str, work: Callable[[Part, Any], None]) -> 
     """Run a part from the command line: ``work(part, backend)``. 0: passed, 1: failed, 2: no GPU."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
     parser.add_argument("--out", type=Path, help="the file for the results")
-    parser.add_argument("--seconds", type=float, default=240.0, help="begin nothing new after so long")
+    parser.add_argument("--seconds", type=float, default=240.0, help="start no new measurement after this time")
     parser.add_argument("--quick", action="store_true", help="tiny sizes")
     options = parser.parse_args(given)
     try:

@@ -1,10 +1,10 @@
-"""The implementations that are measured: gpulstm, and those it is compared with, behind one small interface.
+"""The implementations to measure, gpulstm and those to compare with, behind one small interface.
 
-Each is made from a Problem, on a device and at a precision, and then computes the same thing again and again:
-``inference()`` gives y, h_n and c_n, ``training()`` these and the gradients of the weights for the gradient dy of y,
-none of the input. Results stay on the device until ``host`` brings them over.
+Each is created from a Problem, for a device and a precision, and then computes the same sequence again and again:
+``inference()`` returns y, h_n and c_n. ``training()`` returns these and the gradients of the weights, from the gradient
+dy of y; it computes no gradient of the input. Results stay on the device until ``host`` copies them to NumPy.
 
-A precision is a dtype, or "tf32": float32 storage with products of TensorFloat-32.
+A precision is a dtype, or "tf32": float32 storage with TensorFloat-32 products.
 """
 
 import itertools

@@ -1,6 +1,6 @@
-"""The LSTM as small programs write it: a peer, and in float64 the reference that every implementation is held against.
+"""An LSTM as small programs write it: one of the implementations and, in float64, the reference for all others.
 
-It shares no code with gpulstm. It runs on NumPy or, for the reference on a GPU, on CuPy.
+It shares no code with gpulstm. It runs on NumPy or, as the reference on a GPU, on CuPy.
 """
 
 from typing import Any

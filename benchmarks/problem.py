@@ -1,8 +1,7 @@
-"""The sequence that every implementation computes, and the agreement that comes before any timing.
+"""The sequence that every implementation computes, and the check of the results before any timing.
 
-All numbers of a problem are whole multiples, at most 127, of a power of two: float64, float32, float16 and
-bfloat16 hold exactly the same ones, so that one float64 reference serves every dtype and an error is the
-arithmetic's alone.
+All numbers of a problem are integers of at most 127 times a power of two. float64, float32, float16 and bfloat16
+represent them exactly. So one float64 reference serves every dtype, and an error comes from the arithmetic alone.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""One recurrent product on the GPU: through CuPy from a stream, and as gpulstm asks for it, as nodes of a graph."""
+"""One recurrent product on the GPU: through CuPy from a stream, and as gpulstm calls it, as nodes of a CUDA graph."""
 
 from collections.abc import Iterator
 from typing import Any

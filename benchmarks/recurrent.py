@@ -1,22 +1,22 @@
-"""One LSTM layer beside its peers: speed, memory and error, on the processor or on a GPU.
+"""Compares one LSTM layer with other implementations: speed, memory and error, on a CPU or on a GPU.
 
     python -m benchmarks.recurrent                    # every shape below, both modes; 8 minutes
-    python -m benchmarks.recurrent --quick            # that it works; seconds
+    python -m benchmarks.recurrent --quick            # checks that it works; seconds
     python -m benchmarks.recurrent --shapes 16,100,128,128 --peers torch --threads 1,2
     python -m benchmarks.recurrent --device cuda --precisions float32,bfloat16
-    python -m benchmarks.recurrent --threads 1 --update    # keep what the file has of other numbers of threads, ...
+    python -m benchmarks.recurrent --threads 1 --update    # keep the file's rows of other numbers of threads, ...
 
-Inference gives y, h_n and c_n; training gives these and the gradients of the four parameters, from a gradient
-of y, and on no side one of the input. All implementations compute the same numbers, and one that does not
-agree with a float64 reference of the same sequence is refused and not timed. Memory is what three calls used
-at most, beside the library, the inputs and the parameters, in a process that did nothing else before. The floor
-is the least time that the products and the weights take on this processor (floor.py).
+Inference computes y, h_n and c_n. Training computes these and the gradients of the four parameters, from a gradient of
+y. No implementation computes a gradient of the input. All implementations compute the same numbers. If one does not
+agree with a float64 reference of the same sequence, it is rejected and not timed. Memory is the maximum that three
+calls used, without the library, the inputs and the parameters, in a process that did nothing else before. The floor is
+the shortest time that the products and the weights can take on this CPU (floor.py).
 
-Each implementation has a process of its own, and the processes take turns in short blocks: team.py says why.
-An implementation that is not installed is left out, and the table says so. On a GPU there are two clocks: the
-wall's, from the call to the end of its work, and the GPU's, between events around the call.
+Each implementation has its own process, and the processes take turns in short blocks; team.py says why. If an
+implementation is not installed, it is left out, and the table says so. On a GPU there are two clocks: the wall clock,
+from the call to the end of its work, and the clock of the GPU, between events around the call.
 
-Exit code 0: all was measured. 1: something was refused or failed. 2: wrong arguments, or no such device.
+Exit code 0: all was measured. 1: something was rejected or failed. 2: wrong arguments, or no such device.
 """
 
 import argparse
@@ -69,12 +69,16 @@ def report(head: dict[str, Any], comparison: Comparison) -> str:
 def arguments(given: Sequence[str]) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recurrent", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, seconds; writes only where --out says")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, seconds; writes nothing without --out")
     parser.add_argument("--shapes", nargs="+", type=Shape.parse_layer, metavar="B,T,D,H", help="the shapes to measure")
     parser.add_argument(
-        "--peers", default=",".join(SERVES), help="beside gpulstm: some of these, those that the device has"
+        "--peers", default=",".join(SERVES), help="compare gpulstm with some of these (those that the device can run)"
     )
-    parser.add_argument("--threads", default=str(facts.cores()), help="of each implementation (all cores), or several")
+    parser.add_argument(
+        "--threads",
+        default=str(facts.cores()),
+        help="threads of each implementation, or several numbers with commas (default: all cores)",
+    )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--precisions", default="float32", help="some of " + ", ".join(AGREEMENT))
     parser.add_argument("--update", action="store_true", help="keep the file's rows of other threads and precisions")

@@ -1,14 +1,14 @@
-"""What the CUDA kernels take of a multiprocessor, compiled by NVRTC for real GPUs; no GPU is needed.
+"""The registers and the shared memory of the CUDA kernels, compiled by NVRTC for real GPUs; needs no GPU.
 
-    python -m benchmarks.registers            # into benchmarks/results/: registers.json and registers.md
-    python -m benchmarks.registers --quick    # one architecture, one type, written nowhere
+    python -m benchmarks.registers            # writes registers.json and registers.md to benchmarks/results/
+    python -m benchmarks.registers --quick    # one architecture, one type, writes nothing
 
-For each kernel, storage type and architecture: registers of a thread, static shared memory, bytes that spill to local
-memory (none should), and how many matrix instructions of the tensor cores the PTX has. Kernels of a step are compiled
-for every cell; those of a sequence (the product and the gates in one kernel) for the LSTM, with each tile that they
-choose from, weights streamed.
+For each kernel, element type and architecture it reports the registers of a thread, the static shared memory, the bytes
+that spill to local memory (there should be none), and the number of tensor core instructions in the PTX. Kernels of a
+step are compiled for every cell. Kernels of a sequence (the product and the gates in one kernel) are compiled for the
+LSTM, with each tile that they choose from, and with streamed weights.
 
-Exit code 0: nothing spills. 1: something does. 2: wrong arguments, or NVRTC is not here.
+Exit code 0: nothing spills. 1: something spills. 2: wrong arguments, or NVRTC is not available.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from benchmarks import facts, harness
 from gpulstm import backend, info
 from gpulstm.cells import lstm
-from gpulstm.dtypes import accumulator, as_dtype
+from gpulstm.dtypes import as_dtype
 from gpulstm.functional import fused_steps
 from gpulstm.launch import REALS, options, source
 
@@ -63,11 +63,10 @@ def _tiles(file: str, real: str, architecture: int) -> Iterator[Compiled]:
     dtype, cell, direction = as_dtype(real), lstm.CELL, file.removeprefix("sequence_")
     assert cell.kernel is not None
     tensor = fused_steps.tensor_cores(dtype, architecture)
-    outputs = len(cell.gates) if direction == "forward" else 1
-    for tile in fused_steps._TILES["tensor" if tensor else accumulator(dtype).name, direction]:
-        macros = tile.macros(outputs, 0, dtype, tensor)
+    for tile in fused_steps.tiles_of(cell, direction, dtype, tensor):
+        defines = fused_steps.Turns(cell).compiled_with(direction, tile, 0, False, dtype, tensor)
         title = f"{file} {tile.units}x{8 * tile.tiles}"
-        yield Compiled(title, file, cell.kernel.file, (*cell.defines, *macros), real, architecture)
+        yield Compiled(title, file, cell.kernel.file, defines, real, architecture)
 
 
 def measured(nvrtc: Any, one: Compiled) -> list[dict[str, Any]]:
@@ -116,7 +115,7 @@ def by_kernel(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.registers", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=harness.RESULTS, help="the folder for the results")
-    parser.add_argument("--quick", action="store_true", help="one architecture and type, written nowhere")
+    parser.add_argument("--quick", action="store_true", help="one architecture and type; writes nothing")
     asked = parser.parse_args(given)
     backend.why_no_cuda()  # which imports CuPy where it is
     try:

@@ -1,15 +1,16 @@
-"""The sentiment lab on the film reviews of rt-polarity: ten folds, beside naive Bayes and published figures.
+"""The sentiment lab on the film reviews of rt-polarity: ten folds, compared with naive Bayes and published results.
 
     python -m benchmarks.sentiment --data rt-polarity             # the folder with rt-polarity.pos, .neg; two minutes
-    python -m benchmarks.sentiment --data rt-polarity --choose    # the recipe beside others; four minutes
-    python -m benchmarks.sentiment --quick                        # that it works, on sentences that are made; seconds
+    python -m benchmarks.sentiment --data rt-polarity --choose    # compares configurations; four minutes
+    python -m benchmarks.sentiment --quick                        # checks that it works, on generated texts; seconds
 
-Ten folds with the same share of each class (Kim 2014 and others), word vectors learnt from scratch, nothing chosen by
-the test part: no validation, a fixed number of epochs. A word's vector is its own and the mean of its pieces'.
---choose measures the recipe and its neighbours on a ninth of the training texts of the first folds instead, and never
-on a fold's test part.
+Ten-fold cross-validation with the same proportion of classes in each fold (Kim 2014 and others). Word vectors are
+learned from scratch: the vector of a word is the mean of its own vector and those of its character n-grams. Nothing is
+chosen on the test data: there is no validation, and the number of epochs is fixed. --choose instead compares the
+configuration with similar ones, on a ninth of the training texts of the first folds, and never on the test data of a
+fold.
 
-Leaves sentiment-rt-polarity.json (a row for each fold) and .md in benchmarks/results/ or --out; --choose leaves
+Writes sentiment-rt-polarity.json (a row for each fold) and .md to benchmarks/results/ or --out. --choose writes
 sentiment-rt-polarity-choice.json and .md.
 """
 
@@ -109,8 +110,10 @@ def main(given: Sequence[str]) -> int:
     head = facts.facts("benchmarks.sentiment", given)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sentiment", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder with rt-polarity.pos and rt-polarity.neg")
-    parser.add_argument("--choose", action="store_true", help="measure the recipe beside others by validation instead")
-    parser.add_argument("--quick", action="store_true", help="made sentences, two folds; writes only where --out says")
+    parser.add_argument("--choose", action="store_true", help="compare configurations on validation data")
+    parser.add_argument(
+        "--quick", action="store_true", help="generated sentences, two folds; writes nothing without --out"
+    )
     parser.add_argument("--out", type=Path, help="the folder for the results")
     options = parser.parse_args(given)
     if options.data is None and not options.quick:

@@ -1,15 +1,15 @@
 """The speech lab on strings of spoken digits, joined from the recordings of the Free Spoken Digit Dataset.
 
     python -m benchmarks.speech --data FOLDER           # with recordings.zip in it; four minutes a seed on two cores
-    python -m benchmarks.speech --data FOLDER --quick   # that it works; seconds
+    python -m benchmarks.speech --data FOLDER --quick   # checks that it works; seconds
 
-A string is 3 to 7 digits of one speaker with 30 to 250 ms of silence between them. Two protocols: the official split,
-in which the recordings 0 to 4 of every digit and speaker are the test, and one in which a speaker, theo, is never
-heard in training. Training strings are drawn anew in every pass; in the first passes they have 1 to 3 digits. The
-words are the tokens. There is one configuration for both, fixed before the first test, and the model of the last step
-is measured: nothing is chosen by the test.
+A string consists of 3 to 7 digits of one speaker, with 30 to 250 ms of silence between them. There are two protocols:
+the official split, in which the recordings 0 to 4 of every digit and speaker are the test data, and one in which the
+speaker theo is not in the training data. Training strings are drawn again in every epoch; in the first epochs they have
+1 to 3 digits. The tokens are words. Both protocols use one configuration, which was fixed before the first test. The
+model of the last step is measured: nothing is chosen on the test data.
 
-Leaves speech-fsdd.json (a row for each protocol and seed) and .md in benchmarks/results/ or --out.
+Writes speech-fsdd.json (a row for each protocol and seed) and .md to benchmarks/results/ or --out.
 """
 
 import argparse
@@ -173,9 +173,9 @@ def main(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speech", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="the folder with recordings.zip, or the zip")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds to train with")
-    parser.add_argument("--only", choices=GOALS, help="one of the protocols")
-    parser.add_argument("--epochs", type=int, help="passes of 2,000 strings (12)")
-    parser.add_argument("--quick", action="store_true", help="a tiny model; writes only where --out says")
+    parser.add_argument("--only", choices=GOALS, help="run only this protocol")
+    parser.add_argument("--epochs", type=int, help="epochs of 2,000 strings (default: 12)")
+    parser.add_argument("--quick", action="store_true", help="a tiny model; writes nothing without --out")
     parser.add_argument("--out", type=Path, help="the folder for the results")
     options = parser.parse_args(given)
     recipe, sizes = {**RECIPE, **(QUICK if options.quick else {})}, {**SIZES, **(QUICK_SIZES if options.quick else {})}

@@ -1,9 +1,9 @@
-"""The tests on the GPU, as a part of benchmarks.gpu.
+"""Runs the tests on the GPU, as a part of benchmarks.gpu.
 
     python -m benchmarks.suite --out FILE
 
-Runs every test that takes a device, on the device ``cuda`` alone: the others need no GPU, and some need a machine
-without one.
+It runs every test that takes a device, on the device ``cuda`` only. The other tests need no GPU, and some need a
+machine without one.
 """
 
 import os

@@ -1,10 +1,10 @@
-"""Starts a process for every implementation and lets them take turns, so that all see the same machine.
+"""Starts a process for every implementation and lets them take turns, so that all run under the same conditions.
 
-Why processes: NumPy's OpenBLAS and torch each keep a pool of threads that spin for a while after every task.
-In one process on few cores the two pools steal each other's time, up to half of it. Why turns: a machine's
-speed drifts (other work, clocks), and a ratio of two runs minutes apart measures the drift. So each
-implementation has a process of its own, they are given short blocks in turn, and a block begins only when the
-process before it is asleep (worker.py).
+Why processes: NumPy's OpenBLAS and torch each have a thread pool whose threads spin for a while after every task. In
+one process on few cores, the two pools take up to half of each other's time. Why turns: the speed of a machine drifts
+with other work and with its clocks, so a ratio of two runs minutes apart measures the drift. Therefore each
+implementation has its own process, and they run short blocks in turn. A block begins only when the process before it is
+asleep (worker.py).
 """
 
 import json

@@ -1,17 +1,15 @@
-"""The text lab on a corpus, beside published figures.
+"""The text lab on a corpus, compared with published results of character models.
 
     python -m benchmarks.text --corpus input.txt        # one layer of 512 units; half an hour on two cores
-    python -m benchmarks.text                           # the corpus that ships inside Python
-    python -m benchmarks.text --quick                   # that it works; seconds
+    python -m benchmarks.text                           # the text that comes with Python
+    python -m benchmarks.text --quick                   # checks that it works; seconds
 
-The recipe is that of the character models it is compared with: 64 streams of 64 characters, Adam at 3e-3 with
-a warm-up and a cosine, the gradient's norm clipped to 1, 3,000 steps; the last tenth of the text is held out.
-Every setting of the lab is an option (``--hidden 512 --dropout 0.2 --seed 0``), a default of the recipe being
-kept where none is given.
+The settings are those of the character models to compare with: 64 streams of 64 characters, Adam with a learning rate
+of 3e-3, a warm-up and a cosine decay, gradients clipped to a norm of 1, 3,000 steps. The last tenth of the text is held
+out. Every setting of the lab is an option (``--hidden 512 --dropout 0.2 --seed 0``).
 
-Leaves text-<name>.json (a row for the run, the command, all settings), text-<name>.log.jsonl (the losses, as
-they were written during the run) and text-<name>.md in benchmarks/results/ or --out. The name is the
-corpus's, or --name.
+Writes text-<name>.json (a row for the run, the command, all settings), text-<name>.log.jsonl (the losses during the
+run) and text-<name>.md to benchmarks/results/ or --out. The name is that of the corpus, or --name.
 """
 
 import argparse
@@ -101,12 +99,12 @@ def arguments(given: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
     """The command line, and the lab's settings from it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.text", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--corpus", type=Path, help="a UTF-8 text; else the language reference that ships inside Python"
+        "--corpus", type=Path, help="a UTF-8 text (default: the language reference that comes with Python)"
     )
-    parser.add_argument("--name", help="what the result is called after (the corpus's name)")
+    parser.add_argument("--name", help="name of the result files (default: the corpus's name)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument(
-        "--quick", action="store_true", help="a tiny model on a little text; writes only where --out says"
+        "--quick", action="store_true", help="a tiny model on a little text; writes nothing without --out"
     )
     parser.add_argument("--out", type=Path, help="the folder for the results")
     for knob in fields(Settings):

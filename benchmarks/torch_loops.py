@@ -1,8 +1,9 @@
-"""Cells that torch has no layer for, as a torch user writes them: one product for all inputs, then a loop over
-time compiled by TorchScript. In float64 these are what all implementations of a cell are held against.
+"""Cells that torch has no layer for, as a torch user writes them: one product for all inputs, then a scripted loop.
 
-Each loop takes zx (T, B, G*H), the inputs' pre-activations with their bias, and the further parameters by
-position, and returns (y, *last states).
+TorchScript compiles the loop over time. In float64, these loops are the reference for all implementations of a cell.
+
+Each loop takes zx (T, B, G*H), the input part of the pre-activations with the bias, and the other parameters by
+position. It returns (y, *last states).
 """
 
 import warnings

@@ -1,4 +1,4 @@
-"""torch.nn.LSTM as a peer: on the processor, on the GPU through cuDNN, and there captured in a CUDA graph."""
+"""torch.nn.LSTM as an implementation to compare with: on the CPU, on the GPU through cuDNN, and in a CUDA graph."""
 
 import itertools
 import os

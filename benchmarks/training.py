@@ -1,13 +1,14 @@
-"""Whole training steps of language models beside torch: what surrounds the recurrent layer counts too.
+"""Compares whole training steps of language models with torch, including everything around the recurrent layer.
 
     python -m benchmarks.training              # two models, a minute on two cores
-    python -m benchmarks.training --quick      # that it works; seconds
+    python -m benchmarks.training --quick      # checks that it works; seconds
 
-The text lab's default model, and the small word model of Zaremba et al. 2014 (two layers of 200, 10,000 words). A step
-is embedding, LSTM, dropout, linear, cross-entropy, backward, gradient norm, Adam. Both libraries begin from the same
-weights and must have the same losses without dropout before anything is timed.
+The models are the default model of the text lab, and the small word model of Zaremba et al. 2014 (two layers of 200,
+10,000 words). A step consists of embedding, LSTM, dropout, linear layer, cross-entropy, backward pass, gradient norm
+and Adam. Both libraries start from the same weights, and must have the same losses without dropout before anything is
+timed.
 
-Leaves training-cpu.json and .md in benchmarks/results/ or --out.
+Writes training-cpu.json and .md to benchmarks/results/ or --out.
 """
 
 import argparse
@@ -65,8 +66,10 @@ def report(head: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 def main(given: Sequence[str]) -> int:
     head = facts.facts("benchmarks.training", given)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny model; writes only where --out says")
-    parser.add_argument("--threads", type=int, default=facts.cores(), help="of each implementation (all cores)")
+    parser.add_argument("--quick", action="store_true", help="a tiny model; writes nothing without --out")
+    parser.add_argument(
+        "--threads", type=int, default=facts.cores(), help="threads of each implementation (default: all cores)"
+    )
     parser.add_argument("--out", type=Path, help="the folder for the results")
     options = parser.parse_args(given)
     tasks = ["tiny"] if options.quick else [name for name in TASKS if name != "tiny"]

@@ -1,14 +1,14 @@
-"""The translation lab on Multi30k, German to English, beside a published figure.
+"""The translation lab on Multi30k, German to English, compared with a published result.
 
     python -m benchmarks.translate --data multi30k --model m.safetensors     # about 20 minutes on two cores
     python -m benchmarks.translate --data multi30k --model m.safetensors --resume
-    python -m benchmarks.translate --quick                                   # that it works, on dates; seconds
+    python -m benchmarks.translate --quick                                   # checks that it works, on dates; seconds
 
-29,000 captions train, 1,014 choose the epoch (and chose the recipe, with ``--validation-only``), the 1,000 of test 2016
-are translated once, by beam search. BLEU is sacrebleu's, letter case ignored, tokens 13a. Every parameter of Translator
-is an option (``--hidden-size 256 --dropout 0.4``), a default of the recipe being kept where none is given.
+29,000 captions are for training. 1,014 choose the epoch; with ``--validation-only`` they also chose the settings. The
+1,000 captions of test 2016 are translated once, with beam search. BLEU is that of sacrebleu, ignoring case, with the
+13a tokenizer. Every parameter of Translator is an option (``--hidden-size 256 --dropout 0.4``).
 
-Leaves translate-multi30k.json (the row, the command, all parameters), .log.jsonl (the losses) and .md in
+Writes translate-multi30k.json (the row, the command, all parameters), .log.jsonl (the losses) and .md to
 benchmarks/results/ or --out.
 """
 
@@ -95,13 +95,13 @@ def report(head: dict[str, Any], row: dict[str, Any]) -> str:
 def arguments(given: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     """The command line, and Translator's parameters from it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.translate", description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="the folder of Multi30k's files, train.de.gz and the others")
+    parser.add_argument("--data", type=Path, help="the folder with Multi30k's files, such as train.de.gz")
     parser.add_argument("--model", type=Path, help="keep the model and its checkpoint here")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of --model")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint of --model")
     parser.add_argument(
-        "--validation-only", action="store_true", help="leave the test part alone; writes losses where --out says"
+        "--validation-only", action="store_true", help="do not use the test data; writes losses only with --out"
     )
-    parser.add_argument("--quick", action="store_true", help="dates, two epochs; writes only where --out says")
+    parser.add_argument("--quick", action="store_true", help="dates, two epochs; writes nothing without --out")
     parser.add_argument("--out", type=Path, help="the folder for the results")
     usual = Translator()
     knobs = [knob.name for knob in fields(Translator) if knob.name != "verbose"]

@@ -1,18 +1,20 @@
-"""Measures which path is the fastest on the GPU that is here, and writes the table that path="auto" follows there.
+"""Measures which path is the fastest on this GPU, and writes the table that path="auto" uses here.
 
-    python -m benchmarks.tune                       # into gpulstm's cache folder, under the GPU's name
+    python -m benchmarks.tune                       # writes to gpulstm's cache folder, under the GPU's name
     python -m benchmarks.tune --cells lstm --precisions bfloat16 --batch 32,64 --hidden 512
-    python -m benchmarks.tune --quick --out FOLDER  # tiny sizes: that it works
+    python -m benchmarks.tune --quick --out FOLDER  # tiny sizes; checks that it works
 
-For each cell, precision, batch and hidden size (the input has the same) the forward and backward pass of a layer are
-timed on the paths graph, fused and persistent, which take turns. Each is first held against the equations in float64;
-one that does not agree is refused and not timed. A path that cannot serve a case is left out of it, with the reason.
+For each cell, precision, batch size and hidden size (the input has the same size), it times the forward and the
+backward pass of a layer on the paths graph, fused and persistent, which take turns. Each path is first compared with
+the equations in float64. If it does not agree, it is rejected and not timed. If a path cannot compute a case, it is
+left out, and the reason is recorded.
 
-Most of the time goes into compiling kernels, once for each size. The table is written again after every case, and
-keeps what it has of others, so that a run may be stopped, or measure some cases alone. Programs that are running see
-a new table when they start again; without its file everything is as before.
+Most of the time goes into compiling kernels, once for each size. The table is written after every case, and keeps its
+other cases. So you can stop a run, or measure single cases. Running programs use a new table only when they start
+again. If you delete the file, path="auto" works as before.
 
-Exit code 0: all was measured. 1: something was refused or failed. 2: wrong arguments, no GPU, or nowhere to write.
+Exit code 0: all was measured. 1: something was rejected or failed. 2: wrong arguments, no GPU, or a folder that cannot
+be written.
 """
 
 import argparse
@@ -39,7 +41,7 @@ from gpulstm.errors import FormatError
 from gpulstm.functional import fused_steps, path_table
 from gpulstm.library_cache import cache_folder
 
-KNOWN = tuple(name for name in ("lstm", *FORMS) if name in CELLS and not fused_steps.not_one_product(CELLS[name]))
+KNOWN = tuple(name for name in ("lstm", *FORMS) if name in CELLS and not fused_steps.why_no_turns(CELLS[name]))
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 USUAL = {"cells": "lstm,gru,rnn", "batch": "1,4,8,16,32,64,128,256", "hidden": "128,256,512,768,1024", "steps": "64"}
 QUICK = {"cells": "lstm", "batch": "2", "hidden": "16", "steps": "4"}
@@ -147,11 +149,11 @@ def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tune", description=__doc__.splitlines()[0])
     parser.add_argument("--cells", help=f"some of {', '.join(KNOWN)} ({USUAL['cells']})")
     parser.add_argument("--precisions", help=f"some of {', '.join(PRECISIONS)} (all of them)")
-    parser.add_argument("--batch", type=numbers, help=f"sizes of the batch ({USUAL['batch']})")
+    parser.add_argument("--batch", type=numbers, help=f"batch sizes ({USUAL['batch']})")
     parser.add_argument("--hidden", type=numbers, help=f"hidden sizes ({USUAL['hidden']})")
-    parser.add_argument("--steps", type=numbers, help=f"steps of a sequence ({USUAL['steps']})")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes; writes only where --out says")
-    parser.add_argument("--out", type=Path, help="a folder in place of gpulstm's cache folder")
+    parser.add_argument("--steps", type=numbers, help=f"sequence lengths ({USUAL['steps']})")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; writes nothing without --out")
+    parser.add_argument("--out", type=Path, help="the folder to use instead of gpulstm's cache folder")
     options = parser.parse_args(given)
     usual = QUICK if options.quick else USUAL
     for name in ("batch", "hidden", "steps"):

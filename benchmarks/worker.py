@@ -1,11 +1,10 @@
-"""The process that one implementation runs in: it is asked over a pipe, a line of JSON each way.
+"""The process of one implementation: it answers requests over a pipe, one line of JSON each way.
 
-    python -m benchmarks.worker         what team.py starts; not for people
+    python -m benchmarks.worker         started by team.py; not meant for users
 
-Its answers are ``{"ok": ...}``, ``{"missing": reason}`` where a library or a GPU is not there, and
-``{"error": ...}``. After each answer it truly sleeps: thread pools spin for a while after their last task,
-and what spins takes time from the process whose turn is next, so an answer waits until this process uses no
-more processor time.
+Its answers are ``{"ok": ...}``, ``{"missing": reason}`` if a library or a GPU is not available, and ``{"error": ...}``.
+Thread pools spin for a while after their last task, which would take time from the process whose turn is next. So an
+answer waits until this process uses no more processor time, and the process then sleeps.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""gpulstm: LSTM networks for people who work with arrays, on NumPy and, through fused CUDA kernels, on CuPy.
+"""gpulstm: LSTMs and other recurrent networks on NumPy arrays, and on CuPy arrays with fused CUDA kernels.
 
 >>> import gpulstm as gl
 >>> lstm = gl.LSTM(input_size=8, hidden_size=64)
@@ -119,9 +119,9 @@ _PLAIN = ("ModuleDict", "ModuleList", "ParameterDict", "ParameterList")
 
 
 def __getattr__(name: str) -> Any:
-    """What array code does not need is imported at its first use."""
+    """Import a submodule or class at its first use, if work with arrays alone does not need it."""
     if name not in _LATER:
-        hint = "; a plain list or dict of them, as an attribute of a gl.Module, does" if name in _PLAIN else ""
+        hint = "; use a plain list or dict as an attribute of a gl.Module instead" if name in _PLAIN else ""
         raise AttributeError(f"module 'gpulstm' has no attribute {name!r}{hint}")
     module = importlib.import_module(_LATER[name])
     return module if module.__name__ == f"{__name__}.{name}" else getattr(module, name)

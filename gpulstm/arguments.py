@@ -1,4 +1,4 @@
-"""Checks of arrays by the names of the arguments they are: one device for all, memory that can be written to, lists."""
+"""Checks of array arguments: one device for all, writable memory, lists; the errors name the argument."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -12,11 +12,11 @@ from gpulstm.explain import record_move
 
 
 def one_backend(fn: Callable, given: Sequence[Any], arrays: list[Any]) -> Backend:
-    """The backend of all ``arrays``, the raw arrays of what was ``given`` to ``fn``.
+    """Return the backend of all ``arrays``, the raw arrays of the arguments ``given`` to ``fn``.
 
-    An array of NumPy beside some on a GPU is moved there, in ``arrays`` too, and ``gl.explain()`` tells so. Raises
-    DTypeError for what is no array, and DeviceError for a Tensor, or an array of CuPy, on another device, both with its
-    name in ``fn``. What is learnt, a Tensor that requires_grad, is where it should be.
+    If some are on a GPU, a NumPy array is moved there: ``arrays`` is updated, and ``gl.explain()`` lists the move.
+    Raises DTypeError for anything but an array, and DeviceError for a Tensor or CuPy array on another device. Both name
+    the argument of ``fn``. A Tensor that requires_grad, such as a weight, decides which device is the right one.
     """
     try:
         return backend_of(*arrays)
@@ -30,13 +30,13 @@ def one_backend(fn: Callable, given: Sequence[Any], arrays: list[Any]) -> Backen
     on_gpu = [array for array in arrays if hasattr(array, "__cuda_array_interface__")]
     if on_gpu:
         for name, x, array, k in named:
-            if not hasattr(x, "requires_grad"):  # a Tensor is where its user has put it
+            if not hasattr(x, "requires_grad"):  # a Tensor stays on its device
                 arrays[k] = moved(name, array, backend_of(on_gpu[0]))
     return backend_of(**{name: arrays[k] for name, *_, k in named})
 
 
 def moved(name: str, array: Any, backend: Backend) -> Any:
-    """An array of NumPy on the GPU of ``backend``, which ``gl.explain()`` tells; anything else as it is."""
+    """Move a NumPy array to the GPU of ``backend`` and tell ``gl.explain()``; anything else is returned unchanged."""
     if not isinstance(backend, CupyBackend) or type(array) is not np.ndarray:
         return array
     record_move(name, array.shape, array.dtype, backend.name)
@@ -44,7 +44,7 @@ def moved(name: str, array: Any, backend: Backend) -> Any:
 
 
 def input_names(fn: Callable, count: int) -> list[str]:
-    """What the function calls its first ``count`` positional arguments; those of ``*names`` are names[0], ..."""
+    """The names of the function's first ``count`` positional arguments; those of ``*names`` are names[0], ..."""
     try:
         parameters = list(inspect.signature(fn).parameters.values())
     except (TypeError, ValueError):  # a built-in function
@@ -55,9 +55,9 @@ def input_names(fn: Callable, count: int) -> list[str]:
 
 
 def array_of_list(name: str, x: Any, dtype: np.dtype | None) -> np.ndarray:
-    """A number or a list as an array, of NumPy's type for it.
+    """Convert a number or a list to an array, with the dtype that NumPy chooses.
 
-    Raises ShapeError for lists of different lengths and DTypeError for numbers that an integer ``dtype`` cannot hold.
+    Raises ShapeError for rows of different lengths and DTypeError for numbers that an integer ``dtype`` cannot hold.
     """
     try:
         array = CPU.asarray(x)
@@ -76,13 +76,11 @@ def array_of_list(name: str, x: Any, dtype: np.dtype | None) -> np.ndarray:
 
 
 def renamed(error: GpulstmError, name: str) -> GpulstmError:
-    """The same error with another name for the argument in front."""
+    """The same error with another argument name at the start of its message."""
     return type(error)(f"{name}: {str(error).partition(': ')[2]}")
 
 
 def check_writable(name: str, array: Array) -> None:
-    """Raises DTypeError for a read-only array, such as one that np.load mapped or np.broadcast_to made."""
+    """Raise DTypeError for a read-only array, such as one from np.broadcast_to or a memory-mapped np.load."""
     if not getattr(array.flags, "writeable", True):  # CuPy's are never read-only
-        raise DTypeError(
-            f"{name}: expected memory that can be written to, got a read-only array; copy it: array.copy()"
-        )
+        raise DTypeError(f"{name}: expected a writable array, got a read-only one; copy it with array.copy()")

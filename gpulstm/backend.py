@@ -1,6 +1,6 @@
-"""Which library an array belongs to, and what that library offers; the only file that imports cupy.
+"""Backends: which library an array belongs to, and the operations of that library; the only file that imports cupy.
 
-The array decides: functions ask ``backend_of(x, w)`` and use ``.xp``. There is no global device.
+The arrays choose the backend: functions call ``backend_of(x, w)`` and use its ``.xp``. There is no global device.
 """
 
 import functools
@@ -25,16 +25,16 @@ Array = Any  # a numpy.ndarray or a cupy.ndarray: neither library offers a commo
 
 _SCALARS = (bool, int, float, np.generic)
 _DLPACK_CPU = 1  # kDLCPU of the DLPack specification
-# By the major version of CUDA; [ctk] brings the libraries that CuPy loads, NVRTC among them.
+# By the major version of CUDA. [ctk] installs the libraries that CuPy loads, such as NVRTC.
 _INSTALL_CUPY = {12: 'pip install "cupy-cuda12x[ctk]"', 13: 'pip install "cupy-cuda13x[ctk]"'}
 
 
 def _from_dlpack(x: Any) -> np.ndarray:
-    """The memory of another library's array; raises DTypeError, with its own words, if it does not share it."""
+    """View another library's array as a NumPy array; raises DTypeError, with that library's reason, if it refuses."""
     try:
         return np.from_dlpack(x)
     except (BufferError, RuntimeError) as error:
-        raise DTypeError(f"array: expected one that NumPy can share, got a {type_name(x)}: {error}") from error
+        raise DTypeError(f"array: expected one whose memory NumPy can share, got a {type_name(x)}: {error}") from error
 
 
 class NumpyBackend:
@@ -42,7 +42,7 @@ class NumpyBackend:
 
     name, is_cuda, xp = "cpu", False, np
     kernels: Launcher | None = None
-    why_no_kernels = "CUDA kernels run on CuPy arrays; these are NumPy's"
+    why_no_kernels = "CUDA kernels run on CuPy arrays; these are NumPy arrays"
 
     def __enter__(self) -> "NumpyBackend":
         return self
@@ -54,7 +54,7 @@ class NumpyBackend:
         return f"<backend {self.name}>"
 
     def asarray(self, x: Any, dtype: Any = None) -> np.ndarray:
-        """x as a NumPy array: a list, an array of any library, or an object with DLPack; no copy where none is due."""
+        """Convert a list, an array of any library or an object with DLPack to a NumPy array; copies only if needed."""
         check_plain(x)
         if _is_cupy(x):
             x = x.get()
@@ -74,20 +74,23 @@ class NumpyBackend:
         return array
 
     def where(self, condition: np.ndarray, a: np.ndarray, b: Any) -> np.ndarray:
-        """a where the condition holds, else b, an array or a number, in the type of a."""
+        """a where the condition is True, else b, in the dtype of a; b is an array or a number."""
         return np.where(condition, a, np.asarray(b, a.dtype))
 
     def multiply(self, a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
-        """out (M, N) = a (M, K) @ b (K, N); half types are summed in float32."""
+        """out (M, N) = a (M, K) @ b (K, N); float16 and bfloat16 are summed in float32."""
         note_precision(self.is_cuda, self.name, a.dtype)
-        if a.dtype.itemsize == 2:  # NumPy multiplies these one number at a time, and sums them as they are
+        if a.dtype.itemsize == 2:  # NumPy is slow for these and sums in 16 bits
             out[...] = np.matmul(a.astype(np.float32), b.astype(np.float32))
         else:
             np.matmul(a, b, out=out)
 
     def multiply_rows(self, a: np.ndarray, b: np.ndarray, out: np.ndarray, add: bool = False) -> Callable[[int], None]:
-        """What computes out = a[t] @ b for t, a of (T, M, K); with ``add`` out += a[t] @ b. out may be (T, M, N)."""
-        rows = list(a)  # once: indexing an array costs as much as a small product
+        """Return a function of t that computes out = a[t] @ b, or out += a[t] @ b with ``add``.
+
+        a is (T, M, K) and b (K, N). out is (M, N), or (T, M, N) to write to out[t].
+        """
+        rows = list(a)  # only once: indexing an array takes as long as a small product
         to = list(out) if out.ndim == 3 else [out] * len(rows)
         if not add:
             return lambda t: self.multiply(rows[t], b, to[t])
@@ -100,7 +103,10 @@ class NumpyBackend:
         return multiply
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """a (..., M, K) @ b (..., K, N) for stacks of matrices, which broadcast; half types are summed in float32."""
+        """a (..., M, K) @ b (..., K, N) for stacks of matrices, which broadcast.
+
+        float16 and bfloat16 are summed in float32.
+        """
         wide = accumulator(a.dtype)
         note_precision(self.is_cuda, self.name, a.dtype)
         y = np.matmul(a.astype(wide, copy=False), b.astype(wide, copy=False))
@@ -110,7 +116,7 @@ class NumpyBackend:
         pass
 
     def memory(self) -> tuple[int, int]:
-        """(free, total) bytes of the machine; zeros where the system does not say."""
+        """(free, total) bytes of the machine's memory; zeros if the system does not report them."""
         try:
             page = os.sysconf("SC_PAGE_SIZE")
             return page * os.sysconf("SC_AVPHYS_PAGES"), page * os.sysconf("SC_PHYS_PAGES")
@@ -119,7 +125,7 @@ class NumpyBackend:
 
 
 class CupyBackend:
-    """One NVIDIA GPU, through CuPy. As a context manager it makes its device the current one."""
+    """One NVIDIA GPU, through CuPy. As a context manager, it makes its device the current one."""
 
     is_cuda = True
     why_no_kernels = ""
@@ -129,13 +135,13 @@ class CupyBackend:
         self.device = cupy.cuda.Device(index)
         self.kernels: Launcher | None = Launcher(cupy, self.device)
         self._products = Cublas(cupy, self.device)
-        self.graphs: Any = None  # what functional/graphs.py keeps for this GPU
-        self.path_table: Any = None  # what functional/path_table.py has read for this GPU
+        self.graphs: Any = None  # functional/graphs.py stores its CUDA graphs here
+        self.path_table: Any = None  # functional/path_table.py stores its table here
         self.sides: Any = None  # the streams of functional/directions.py
 
     @functools.cached_property
     def gpu(self) -> str:
-        """The name of the GPU's model."""
+        """The name of the GPU model."""
         return self.xp.cuda.runtime.getDeviceProperties(self.index)["name"].decode(errors="replace")
 
     def __enter__(self) -> "CupyBackend":
@@ -149,14 +155,16 @@ class CupyBackend:
         return f"<backend {self.name}>"
 
     def asarray(self, x: Any, dtype: Any = None) -> Array:
-        """x as a CuPy array on this device: a list, an array of any library, or an object with DLPack or
-        ``__cuda_array_interface__``; no copy where x is there already."""
+        """Convert x to a CuPy array on this device; copies only if x is not there already.
+
+        x is a list, an array of any library, or an object with DLPack or ``__cuda_array_interface__``.
+        """
         check_plain(x)
         with self.device:
             if _is_cupy(x) and x.device.id != self.index:
                 x = x.copy()  # CuPy copies to the current device
             elif not isinstance(x, np.ndarray) and not _is_cupy(x) and hasattr(x, "__dlpack__"):
-                # Before __cuda_array_interface__, which has no name for bfloat16.
+                # DLPack first, because __cuda_array_interface__ has no bfloat16.
                 x = _from_dlpack(x) if x.__dlpack_device__()[0] == _DLPACK_CPU else self.xp.from_dlpack(x)
             return self.xp.asarray(native(x), dtype=dtype)
 
@@ -172,24 +180,26 @@ class CupyBackend:
             return self.xp.zeros(shape, dtype)
 
     def where(self, condition: Array, a: Array, b: Any) -> Array:
-        """a where the condition holds, else b, an array or a number, in the type of a.
+        """a where the condition is True, else b, in the dtype of a; b is an array or a number.
 
-        CuPy's own has no bfloat16 and gives float32 for it.
+        CuPy's own ``where`` returns float32 for bfloat16.
         """
         with self.device:
             return self.xp.where(condition, a, b).astype(a.dtype, copy=False)
 
     def multiply(self, a: Array, b: Array, out: Array) -> None:
-        """out (M, N) = a (M, K) @ b (K, N); half types are summed in float32."""
+        """out (M, N) = a (M, K) @ b (K, N); float16 and bfloat16 are summed in float32."""
         self._products.multiply(a, b, out)
 
     def multiply_rows(self, a: Array, b: Array, out: Array, add: bool = False) -> Callable[[int], None]:
-        """What computes out = a[t] @ b for t, a of (T, M, K), on the stream that is current now; with ``add``
-        out += a[t] @ b. out may be (T, M, N)."""
+        """As ``NumpyBackend.multiply_rows``; the function runs on the stream that is current now."""
         return self._products.by_row(a, b, out, add)
 
     def matmul(self, a: Array, b: Array) -> Array:
-        """a (..., M, K) @ b (..., K, N) for stacks of matrices, which broadcast; half types are summed in float32."""
+        """a (..., M, K) @ b (..., K, N) for stacks of matrices, which broadcast.
+
+        float16 and bfloat16 are summed in float32.
+        """
         M, N, stack = a.shape[-2], b.shape[-1], np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         with self.device:
             out, S = self.xp.empty((*stack, M, N), a.dtype), math.prod(stack)
@@ -198,7 +208,7 @@ class CupyBackend:
         return out
 
     def lend_products(self, stream: Any) -> None:
-        """Before a stream is captured: its products take what those of the current stream have."""
+        """Let products on ``stream``, which will be captured, use the workspace of the current stream."""
         with self.device:
             self._products.lend(stream.ptr)
 
@@ -219,17 +229,17 @@ def _is_cupy(x: Any) -> bool:
 
 
 def _backend_of_one(x: Any) -> Backend | None:
-    """None for what is no array."""
+    """The backend of x, or None if x is not an array."""
     if isinstance(x, np.ndarray):
         return CPU
     return _cuda_backend(x.device.id) if _is_cupy(x) else None
 
 
 def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> Backend:
-    """The backend that all the arrays belong to; None and numbers belong to any.
+    """Return the common backend of the arrays; None and numbers fit any backend.
 
-    Raises DTypeError for what is no array and DeviceError for an array that is not where the first one is; both name
-    an array that was given by keyword. Without any array the answer is the processor.
+    Raises DTypeError for anything but an array, and DeviceError for an array on another device than the first one. Both
+    name an array that is passed by keyword. Without arrays the result is the processor.
     """
     given = (*arrays, *named.values()) if named else arrays
     for x in given:
@@ -239,7 +249,7 @@ def backend_of(*arrays: Array | float | None, **named: Array | float | None) -> 
 
 
 def _common(given: tuple, arrays: tuple, named: dict[str, Any]) -> Backend:
-    """``backend_of`` for what is not NumPy's plain arrays alone."""
+    """``backend_of`` if not all arrays are plain NumPy arrays."""
     found: Backend | None = None
     for k, x in enumerate(given):
         if x is None or isinstance(x, _SCALARS):
@@ -267,10 +277,10 @@ def _name(k: int, arrays: tuple, named: dict[str, Any]) -> str:
 
 def _way_to_an_array(x: Any) -> str:
     if type_name(x) in ("Tensor", "Parameter"):
-        return "; give its .data, or call the function through gl.apply"
+        return "; pass its .data, or call the function through gl.apply"
     if hasattr(x, "__dlpack__"):
-        return "; gl.tensor(x).data is one"
-    return "; make one with np.asarray" if isinstance(x, list | tuple) or hasattr(x, "__array__") else ""
+        return "; convert it with gl.tensor(x).data"
+    return "; convert it with np.asarray" if isinstance(x, list | tuple) or hasattr(x, "__array__") else ""
 
 
 def _on_another_device(name: str, backend: Backend, first: str, found: Backend) -> str:
@@ -289,13 +299,13 @@ def _cuda_backend(index: int) -> CupyBackend:
 
 @functools.cache
 def why_no_cuda() -> str:
-    """The empty string when CuPy, a driver, a device and NVRTC work together; otherwise what is missing."""
+    """Why no GPU can be used, in words; an empty string if CuPy, the driver, a device and NVRTC work."""
     try:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
             return f"CuPy is not installed ({_INSTALL_CUPY[13]}; for a driver older than CUDA 13: {_INSTALL_CUPY[12]})"
-        return f"CuPy is installed but does not import: {_first_line(error)}"
+        return f"CuPy is installed but cannot be imported: {_first_line(error)}"
     try:
         runtime = cupy.cuda.runtime
         driver, built_for = runtime.driverGetVersion(), runtime.runtimeGetVersion()
@@ -304,21 +314,21 @@ def why_no_cuda() -> str:
         if driver // 1000 < built_for // 1000:
             fitting = _INSTALL_CUPY.get(driver // 1000)
             return (
-                f"CuPy was built for CUDA {built_for // 1000} and the driver serves up to CUDA {driver // 1000}; "
-                f"{f'{fitting} in place of it' if fitting else 'update the driver'}"
+                f"CuPy was built for CUDA {built_for // 1000}, but the driver supports CUDA up to {driver // 1000}; "
+                f"{f'install another CuPy: {fitting}' if fitting else 'update the driver'}"
             )
         if runtime.getDeviceCount() == 0:
             return "no NVIDIA GPU was found"
-    except Exception as error:  # whatever a broken driver raises is the reason
+    except Exception as error:  # a broken driver may raise anything
         return f"CUDA does not start: {_first_line(error)}"
     try:
         cupy.RawModule(code='extern "C" __global__ void probe() {}').compile()
-    except Exception as error:  # a missing NVRTC shows as one of several exceptions
+    except Exception as error:  # a missing NVRTC raises one of several exceptions
         return f"CuPy cannot compile a kernel (is NVRTC installed? {_install(built_for)}): {_first_line(error)}"
     try:
         square = cupy.ones((2, 2), "float32")
         cupy.matmul(square, square)
-    except Exception as error:  # found at the first product, not before
+    except Exception as error:  # CuPy loads cuBLAS at the first product
         return f"CuPy cannot multiply matrices (is cuBLAS installed? {_install(built_for)}): {_first_line(error)}"
     return ""
 
@@ -332,7 +342,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _forget_devices() -> None:
-    """Forget what was found out about CUDA, for tests that exchange cupy."""
+    """Clear what is known about CUDA, for tests that replace cupy."""
     _cuda_backend.cache_clear()
     why_no_cuda.cache_clear()
 
@@ -341,7 +351,7 @@ def _forget_devices() -> None:
 class Device:
     """The place where arrays are stored, as ``gl.device`` returns it.
 
-    ``name`` is "cpu" or "cuda:N". ``reason`` says why "auto" did not take a GPU; it is empty otherwise. Raises nothing.
+    ``name`` is "cpu" or "cuda:N". ``reason`` says why "auto" chose no GPU; otherwise it is empty. Raises nothing.
 
     >>> str(gl.device("cpu"))
     'cpu'
@@ -356,9 +366,9 @@ class Device:
 
 
 def device(name: "str | Device" = "auto") -> Device:
-    """The device of that name: "auto" (a GPU if one works, else the processor), "cpu", "cuda", "cuda:1".
+    """Return the device with this name: "auto" (a GPU if one works, else the processor), "cpu", "cuda" or "cuda:1".
 
-    Raises DeviceError when CUDA is asked for and cannot be used, with the reason, and for any other name.
+    Raises DeviceError for any other name and, with the reason, if you ask for CUDA and it cannot be used.
 
     >>> gl.device("cpu").name
     'cpu'
@@ -379,5 +389,5 @@ def device(name: "str | Device" = "auto") -> Device:
     index = int(number) if number else cupy.cuda.runtime.getDevice()
     count = cupy.cuda.runtime.getDeviceCount()
     if index >= count:
-        raise DeviceError(f"device {name!r}: expected a number below {count}, the GPUs found, got {index}")
+        raise DeviceError(f"device {name!r}: expected a number below {count}, the number of GPUs, got {index}")
     return Device(f"cuda:{index}", _cuda_backend(index))

@@ -1,8 +1,8 @@
-"""How an install compiles the engine: two of setuptools' commands, which pyproject.toml names.
+"""Compiles the engine during an install: two setuptools commands, which pyproject.toml names.
 
-Where the engine cannot be compiled the package is installed without it: everything works by NumPy, the build says what
-is missing, and the wheel is one for every platform (py3-none-any). Setuptools loads this file by itself, so it loads
-building.py in the same way: the package imports NumPy, which a build does not have.
+If the engine cannot be compiled, the package is installed without it. Then everything runs on NumPy, the build says
+what is missing, and the wheel works on every platform (py3-none-any). Setuptools loads this file without the package,
+and this file loads building.py in the same way, because the package imports NumPy, which a build does not have.
 """
 
 import importlib.util
@@ -28,17 +28,17 @@ building = _load_building()
 
 
 class build_ext(_build_ext):
-    """Compiles the module gpulstm._engine by building.py, or leaves it out."""
+    """Compiles the module gpulstm._engine with building.py, or leaves it out."""
 
     def run(self) -> None:
         if self.editable_mode:
-            self._leave_out("the checkout's own text is compiled at first use")
+            self._leave_out("an editable install compiles its sources at first use")
         else:
             super().run()
 
     def build_extension(self, ext: Any) -> None:
         target = Path(self.get_ext_fullpath(ext.name))
-        target.unlink(missing_ok=True)  # one of an earlier build, of other text
+        target.unlink(missing_ok=True)  # from an earlier build of other sources
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with tempfile.TemporaryDirectory() as folder:
@@ -55,10 +55,10 @@ class build_ext(_build_ext):
 
 
 class bdist_wheel(_bdist_wheel):
-    """Tags the wheel after the engine was compiled, or was not."""
+    """Chooses the tag of the wheel after it is known whether the engine was compiled."""
 
     def finalize_options(self) -> None:
-        if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # which has no stable ABI
+        if not sysconfig.get_config_var("Py_GIL_DISABLED"):  # free-threaded Python has no stable ABI
             self.py_limited_api = "cp311"
         super().finalize_options()
 

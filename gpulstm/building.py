@@ -1,7 +1,7 @@
-"""How the C++ text of kernels/ becomes the processor's engine: which files, which flags, for which instruction sets.
+"""Compiles the C++ sources of kernels/ into the processor's engine: which files, flags and instruction sets.
 
-It needs the standard library alone: an install loads this file by itself, where NumPy may be missing (see
-build_command.py), and engine.py uses it to compile at first use.
+This file imports the standard library only: an install loads it without the package, when NumPy may be missing (see
+build_command.py). engine.py uses it to compile at first use.
 
 Files of kernels/host are compiled once for each instruction set and each element type, with
 
@@ -9,7 +9,8 @@ Files of kernels/host are compiled once for each instruction set and each elemen
     REAL          float or double
     REAL_NAME     f32 or f64
 
-except those in ONCE. Two headers are generated: cells.inc, which lists the cells, and text.inc, which names the text.
+except those in ONCE. Two headers are generated: cells.inc, which lists the cells, and text.inc, which holds the hash of
+the sources.
 """
 
 import hashlib
@@ -35,46 +36,49 @@ FLAGS = (
 ISA_FLAGS = {
     "baseline": (),  # SSE2, or NEON on ARM
     "avx2": ("-mavx2", "-mfma"),
-    # Without GCC's own vectors: GCC 12 stores a constant such as {1, 1, 0, 0, 0, 0, 0, 0} that its SLP pass has made as
-    # eight 1s. The engine writes its vectors itself.
+    # Without GCC's SLP vectoriser: in GCC 12 it stores a constant such as {1, 1, 0, 0, 0, 0, 0, 0} as eight 1s. The
+    # engine has explicit vector code and does not need it.
     "avx512": (
         "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma", "-mprefer-vector-width=512",
         "-fno-tree-slp-vectorize",
     ),
 }  # fmt: skip
 TYPES = {"f32": "float", "f64": "double"}
-ONCE = ("pool.cpp", "processor.cpp")  # what knows no vectors
-MODULE, BORROWED = "module.cpp", "borrowed_pool.cpp"  # only in the package's module; only beside a cell of the user's
+ONCE = ("pool.cpp", "processor.cpp")  # files without vector code
+MODULE, BORROWED = "module.cpp", "borrowed_pool.cpp"  # for the package's module; for your own cell
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 _CELL = re.compile(r"^struct (\w+) : Cell\b", re.MULTILINE)
 
 
 class CannotCompile(Exception):
-    """There is no library, for the reason that the message gives in plain words."""
+    """Raised when a library cannot be compiled; the message gives the reason in plain words."""
 
 
 class Object(NamedTuple):
-    """One file to compile, and the flags that are its own."""
+    """One file to compile, and its extra flags."""
 
     source: Path
     flags: tuple[str, ...] = ()
 
 
 def kernel_folder() -> Path:
-    """The folder of the C++ and CUDA text that belongs to this package: inside it where it is installed, beside it in a
-    checkout. Another installed gpulstm never serves its kernels to a checkout."""
+    """The folder of the C++ and CUDA sources of this package.
+
+    It is inside an installed package, and beside the package in a checkout. A checkout never uses the kernels of
+    another installed gpulstm.
+    """
     inside = Path(__file__).with_name("kernels")
     return inside if inside.is_dir() else Path(__file__).parents[1] / "kernels"
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Those that this kind of processor may have, the most capable last."""
+    """The instruction sets that this kind of processor may have, the most capable last."""
     return tuple(ISA_FLAGS) if platform.machine().lower() in ("x86_64", "amd64") else ("baseline",)
 
 
-# -- what is compiled ---------------------------------------------------------------------------------------
+# -- the files to compile -----------------------------------------------------------------------------------
 def engine_objects(isas: Sequence[str]) -> list[Object]:
-    """The whole engine for some instruction sets."""
+    """The files of the whole engine for these instruction sets."""
     host = kernel_folder() / "host"
     several = sorted(path for path in host.glob("*.cpp") if path.name not in (*ONCE, MODULE, BORROWED))
     objects = [Object(path, _specific(isa, real)) for path in several for isa in isas for real in TYPES]
@@ -82,21 +86,21 @@ def engine_objects(isas: Sequence[str]) -> list[Object]:
 
 
 def module_objects() -> list[Object]:
-    """The package's module: the engine for every instruction set, and what lets Python import it."""
+    """The files of the package's module: the engine for every instruction set, and the code that Python imports."""
     include = (f"-I{sysconfig.get_path('include')}",)
     limited = () if sysconfig.get_config_var("Py_GIL_DISABLED") else ("-DPy_LIMITED_API=0x030b0000",)
     return [*engine_objects(instruction_sets()), Object(kernel_folder() / "host" / MODULE, include + limited)]
 
 
 def own_objects(isa: str) -> list[Object]:
-    """The engine of a cell of the user's own. It borrows the threads of the whole engine."""
+    """The files of the engine for your own cell. It uses the threads of the whole engine."""
     host = kernel_folder() / "host"
     engine = [Object(host / "engine.cpp", _specific(isa, real)) for real in TYPES]
     return [*engine, Object(host / BORROWED), Object(host / "processor.cpp")]
 
 
 def processor_objects() -> list[Object]:
-    """What says which instruction sets this processor has, alone."""
+    """The file that tells which instruction sets this processor has."""
     return [Object(kernel_folder() / "host" / "processor.cpp")]
 
 
@@ -105,7 +109,7 @@ def _specific(isa: str, real: str) -> tuple[str, ...]:
 
 
 def cell_files() -> list[Path]:
-    """The cells' text."""
+    """The source files of the cells."""
     return sorted((kernel_folder() / "cells").glob("*.cuh"))
 
 
@@ -115,14 +119,14 @@ def structs(file: Path) -> list[str]:
 
 
 def cells_header(cells: Sequence[tuple[Path, str]]) -> str:
-    """cells.inc for these (file, struct): a CELL(X) for each where CELL is defined, else what has their text."""
+    """cells.inc for these (file, struct): a line CELL(X) for each if CELL is defined, else includes of their files."""
     files = dict.fromkeys(file for file, _ in cells)
     calls = "".join(f"CELL({struct})\n" for _, struct in cells)
     return f"#ifdef CELL\n{calls}#else\n" + "".join(f'#include "{f.as_posix()}"\n' for f in files) + "#endif\n"
 
 
 def text_hash(files: Sequence[Path]) -> str:
-    """Names all text that the engine of the cells in ``files`` is compiled from, headers and flags included."""
+    """A hash of all sources of the engine for the cells in ``files``, including headers and flags."""
     digest = hashlib.sha256(repr((FLAGS, ISA_FLAGS)).encode())
     queue, seen = [*sorted((kernel_folder() / "host").glob("*.cpp")), *files], set()
     while queue:
@@ -139,20 +143,20 @@ def text_hash(files: Sequence[Path]) -> str:
 
 
 def _folders() -> tuple[Path, Path]:
-    """Where headers are looked for."""
+    """The folders to search for headers."""
     return kernel_folder(), kernel_folder() / "host"
 
 
-# -- with what ----------------------------------------------------------------------------------------------
+# -- the compiler -------------------------------------------------------------------------------------------
 def compiler() -> list[str]:
-    """The C++ compiler's command: that which GPULSTM_CXX or CXX names, options behind it included, else g++ or clang++.
+    """The command of the C++ compiler: GPULSTM_CXX or CXX, which may contain options, else g++ or clang++.
 
-    Raises CannotCompile where there is none. The engine's text needs GCC's vector extensions: on Windows, clang++.
+    Raises CannotCompile if there is none. The engine's sources need GCC's vector extensions; on Windows use clang++.
     """
     for variable in ("GPULSTM_CXX", "CXX"):
         if words := shlex.split(os.environ.get(variable, ""), posix=not WINDOWS):
             if not shutil.which(words[0]):
-                raise CannotCompile(f"no compiler was found: {variable} names {words[0]!r}, which is not there")
+                raise CannotCompile(f"no compiler was found: {variable} names {words[0]!r}, which does not exist")
             return words
     names = ("clang++",) if WINDOWS else ("g++", "clang++", "c++")
     for name in names:
@@ -164,12 +168,12 @@ def compiler() -> list[str]:
 
 
 def compiler_version(command: Sequence[str]) -> str:
-    """What the compiler says of itself."""
+    """The output of the compiler's --version."""
     return _run([*command, "--version"])
 
 
 def build(output: Path, objects: Sequence[Object], cells: Sequence[tuple[Path, str]], text: str) -> None:
-    """Compile and link ``output``; CannotCompile says why where that fails."""
+    """Compile and link ``output``; raises CannotCompile, with the reason, if that fails."""
     command, general = compiler(), (*FLAGS, *(() if WINDOWS else ("-fPIC",)))
     with tempfile.TemporaryDirectory(prefix="gpulstm-") as name:
         folder = Path(name)
@@ -180,7 +184,7 @@ def build(output: Path, objects: Sequence[Object], cells: Sequence[tuple[Path, s
         def compiled(number: int) -> str:
             source, flags = objects[number]
             result = str(folder / f"{number}.o")
-            # The user's options, which follow the compiler's name, come last: they have the last word.
+            # The user's options, which follow the compiler's name, come last, so that they override the others.
             _run([command[0], *general, *flags, *include, "-c", str(source), "-o", result, *command[1:]])
             return result
 
@@ -188,7 +192,7 @@ def build(output: Path, objects: Sequence[Object], cells: Sequence[tuple[Path, s
             try:
                 results = list(pool.map(compiled, range(len(objects))))
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # one failure is enough
+                pool.shutdown(wait=False, cancel_futures=True)  # stop at the first failure
                 raise
         _run([command[0], "-shared", *results, *_link_flags(), "-o", str(output), *command[1:]])
 
@@ -201,7 +205,7 @@ def default_cells() -> list[tuple[Path, str]]:
 def _link_flags() -> list[str]:
     if WINDOWS:
         return [f"-L{Path(sys.base_prefix) / 'libs'}"]
-    # Without symbols that only a debugger reads. macOS: Python's own names are found when it imports the module.
+    # Strip debug symbols. On macOS, Python's own symbols are resolved when it imports the module.
     return ["-Wl,-x", "-undefined", "dynamic_lookup"] if MACOS else ["-s", "-pthread"]
 
 
@@ -210,8 +214,8 @@ def _processors() -> int:
 
 
 def _run(command: Sequence[str]) -> str:
-    """The command's output; raises CannotCompile with the line that says what went wrong."""
-    # In C's language, so that the line can be found; the user's own variables otherwise.
+    """Run the command and return its output; raises CannotCompile with the line that says what went wrong."""
+    # English messages, so that the line can be found; all other variables are the user's.
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
@@ -220,11 +224,11 @@ def _run(command: Sequence[str]) -> str:
     if done.returncode < 0:
         raise CannotCompile(f"the compiler failed: {command[0]} was killed by signal {-done.returncode}")
     if done.returncode:
-        raise CannotCompile(f"the compiler failed: {first_error(done.stderr) or f'{command[0]} says nothing'}")
+        raise CannotCompile(f"the compiler failed: {first_error(done.stderr) or f'{command[0]} printed no message'}")
     return done.stdout
 
 
 def first_error(log: str) -> str:
-    """The line of a compiler's words that says what went wrong: the first error, else the first line."""
+    """The line of a compiler's output that says what went wrong: the first error, else the first line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")

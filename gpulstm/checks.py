@@ -1,7 +1,7 @@
-"""Checks of plain arguments: counts, numbers, flags, choices. Each returns Python's own value, or names the argument.
+"""Checks of plain arguments: counts, numbers, flags, choices. Errors name the argument.
 
-NumPy's numbers are taken as Python's: the results of the checks never are NumPy's, whose arithmetic would widen or
-wrap what it meets.
+Each check accepts NumPy scalars but returns a Python value, because NumPy scalars in later arithmetic could overflow or
+change the dtype of the result.
 """
 
 import math
@@ -25,7 +25,7 @@ def _whole(value: Any) -> int | None:
 
 
 def count(name: str, value: Any, least: int = 0) -> int:
-    """An integer of Python or NumPy from ``least`` up. Raises ShapeError for others, booleans among them."""
+    """An integer of Python or NumPy, ``value >= least``; raises ShapeError for anything else, also for booleans."""
     whole = _whole(value)
     if whole is None or whole < least:
         raise ShapeError(f"{name}: expected a whole number from {least} up, got {value!r}")
@@ -33,7 +33,7 @@ def count(name: str, value: Any, least: int = 0) -> int:
 
 
 def integer(name: str, value: Any, least: int, below: int, words: str = "") -> int:
-    """An integer of Python or NumPy, ``least <= value < below``. Raises ShapeError for others, booleans among them."""
+    """An integer of Python or NumPy, ``least <= value < below``; raises ShapeError for anything else, also booleans."""
     whole = _whole(value)
     if whole is None or not least <= whole < below:
         raise ShapeError(f"{name}: expected {words or f'{least} <= {name} < {below}'}, got {value!r}")
@@ -43,7 +43,7 @@ def integer(name: str, value: Any, least: int, below: int, words: str = "") -> i
 def number(
     name: str, value: Any, least: float = 0, most: float = math.inf, words: str = "", finite: bool = True
 ) -> float:
-    """A real number, ``least <= value <= most``. Raises ShapeError for others, with ``words`` for what is wanted."""
+    """A real number, ``least <= value <= most``; else raises ShapeError, in which ``words`` say what is valid."""
     real = isinstance(value, numbers.Real | np.floating | np.integer) and not isinstance(value, bool | np.bool_)
     if not (real and least <= value <= most and (math.isfinite(value) or not finite)):
         upper = "up" if most == math.inf else f"to {most:g}"
@@ -52,14 +52,14 @@ def number(
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, NumPy's too. Raises DTypeError for others."""
+    """True or False, also NumPy's; raises DTypeError for anything else."""
     if not isinstance(value, bool | np.bool_):
         raise DTypeError(f"{name}: expected True or False, got {value!r}")
     return bool(value)
 
 
 def choice(name: str, value: Any, choices: Sequence[str]) -> str:
-    """One of the words. Raises ShapeError for others."""
+    """One of the choices; raises ShapeError for anything else."""
     if not isinstance(value, str) or value not in choices:
         raise ShapeError(f"{name}: expected {' or '.join(map(repr, choices))}, got {value!r}")
     return value

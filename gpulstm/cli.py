@@ -1,4 +1,4 @@
-"""The commands. Bad input ends in one line on standard error and exit code 2, never in a traceback."""
+"""The command line. Bad input prints one line to standard error and exits with code 2, without a traceback."""
 
 import io
 import os
@@ -27,14 +27,14 @@ COMPLETE = "_GPULSTM_COMPLETE"  # the variable by which a shell asks for complet
 def cli() -> None:
     """LSTM networks on NumPy and CuPy arrays, with fused CUDA kernels.
 
-    For completion in bash, put this into ~/.bashrc (zsh and fish likewise):
+    For completion in bash, add this line to ~/.bashrc (for zsh and fish, replace bash by the name of the shell):
     eval "$(_GPULSTM_COMPLETE=bash_source gpulstm)"
     """
 
 
 @cli.command()
 def info() -> None:
-    """Versions, devices, memory, which kernels compile, and why there is no GPU."""
+    """Show versions, devices, memory and which kernels compile; if there is no GPU, show why."""
     from gpulstm.info import lines
 
     for line in lines():
@@ -49,7 +49,7 @@ cli.add_command(translate_lab)
 
 
 def main() -> None:
-    """Run the command line and exit with its code. Several processes work together to train; else one does."""
+    """Run the command line and exit with its code. Under mpiexec, all processes run ``train``, rank 0 the rest."""
     arguments = sys.argv[1:]
     if arguments[1:2] != ["train"] or {"-h", "--help"} & set(arguments):
         sys.exit(0 if rank_asked() > 0 else _run(arguments))
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def _run_together(group: parallel.Group, arguments: list[str]) -> int:
-    """The first process speaks; where one fails all end, and it says why."""
+    """Run a command in several processes; only rank 0 prints. If one fails, all end, with that one's message."""
     told = io.StringIO()
     with ExitStack() as quiet:
         if not group.is_root:
@@ -74,16 +74,16 @@ def _run_together(group: parallel.Group, arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    """0: done. 1: training failed. 2: bad input. 130: stopped by Ctrl-C. 141: nobody reads on. 143: SIGTERM."""
+    """Return the exit code; 1: training failed, 2: bad input, 130: Ctrl-C, 141: the output was closed, 143: SIGTERM."""
     if instruction := os.environ.get(COMPLETE):
         return shell_complete(cli, {}, "gpulstm", COMPLETE, instruction)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows another
+            stream.reconfigure(errors="replace")  # for characters that the terminal cannot show
     try:
         with cli.make_context("gpulstm", arguments) as context:
             cli.invoke(context)
-        if sys.stdout is not None:  # None where the shell has closed it
+        if sys.stdout is not None:  # None if the shell has closed it
             sys.stdout.flush()
         return 0
     except click.exceptions.Exit as done:
@@ -95,7 +95,7 @@ def _run(arguments: list[str]) -> int:
         place = error.ctx.command_path if error.ctx else "gpulstm"
         return _fail(f"{error.format_message()} (see {place} --help)", 2)
     except BrokenPipeError:
-        # Python may flush the stream once more at exit: give that somewhere to go, as its documentation advises.
+        # Python may flush the stream again at exit. Its documentation advises to redirect it to devnull.
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

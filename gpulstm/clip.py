@@ -1,4 +1,4 @@
-"""Clipping gradients, by their norm over all parameters and by value."""
+"""Gradient clipping, by the norm over all parameters and by value."""
 
 import functools
 import math
@@ -16,11 +16,11 @@ from gpulstm.optim.optimizer import contiguous
 from gpulstm.optim.table import CHUNK, address, first_chunks, to_device
 from gpulstm.tape import Tensor
 
-SMALL = 1e-6  # beside the norm in the quotient, as in PyTorch
-# Elements in one product of NumPy's: below OpenBLAS's limit for using threads, so that the sum does not
-# depend on how many there are, and few enough that float32 sums are good to the last places.
+SMALL = 1e-6  # added to the norm in the denominator, as in PyTorch
+# Elements in one NumPy dot product. This is below OpenBLAS's limit for using threads, so that the sum does not depend
+# on the number of threads, and small enough for accurate float32 sums.
 DOT = 1 << 13
-THREADS = 256  # of a block that sums; kernels/norm.cu has the same number
+THREADS = 256  # threads per block of the sums; the same number as in kernels/norm.cu
 
 
 def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, error_if_nonfinite: bool = False) -> Array:
@@ -29,9 +29,9 @@ def clip_grad_norm(parameters: Tensor | Iterable[Tensor], max_norm: float, error
     g becomes g * min(1, max_norm / (norm + 1e-6)). ``parameters`` are Tensors (...) or one Tensor.
 
     Returns the norm before scaling, float64 of shape () on the parameters' device; ``float(norm)`` copies it to the
-    host. Unless ``error_if_nonfinite``, the host does not wait for a GPU. Sums have a fixed order: two runs agree bit
-    for bit. As in PyTorch, an infinite norm sets finite gradients to 0, and a norm that is not a number makes all
-    gradients not a number; with ``error_if_nonfinite`` both raise NotFinite and leave the gradients unchanged.
+    host. The host does not wait for a GPU unless ``error_if_nonfinite`` is True. Two runs give the same bits, because
+    sums have a fixed order. As in PyTorch, an infinite norm sets finite gradients to 0, and a NaN norm makes all
+    gradients NaN. With ``error_if_nonfinite``, both raise NotFinite and leave the gradients unchanged.
 
     Raises ShapeError for a max_norm below 0, DTypeError for a gradient that is not a writable floating array, and
     DeviceError for gradients on several devices.
@@ -74,12 +74,12 @@ def clip_grad_value(parameters: Tensor | Iterable[Tensor], clip_value: float) ->
 
 
 def _limit(name: str, value: float) -> float:
-    """A number from 0 up, which may be infinite: then the gradients stay as they are."""
+    """Check a limit, which is at least 0; an infinite one leaves the gradients unchanged."""
     return checks.number(name, value, finite=False)
 
 
 def _gradients(parameters: Tensor | Iterable[Tensor]) -> dict[str, Array]:
-    """The gradients that are there, by the names that errors give them."""
+    """The gradients that are not None, by their names in errors."""
     grads = {}
     for k, p in enumerate(parameters_of("parameters", parameters)):
         if not isinstance(p, Tensor):
@@ -102,11 +102,11 @@ def _check_norm(norm: Array) -> None:
 
 
 def _clip_norm_host(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> np.ndarray:
-    """By the engine (kernels/host/norm.cpp) where it serves the types of all gradients, else by NumPy."""
+    """With the engine (kernels/host/norm.cpp) if it supports the dtypes of all gradients, else with NumPy."""
     compiled = all(engine.function("norm_partial", grad.dtype) for grad in grads)
     copies = [contiguous(np, grad) for grad in grads]
     tables = _tables(backend, copies) if compiled else {}
-    with np.errstate(all="ignore"):  # what is not finite shows in the norm
+    with np.errstate(all="ignore"):  # infinities and NaN show in the norm
         norm = np.sqrt(np.float64(_squares(tables) if compiled else _squares_numpy(grads)))
         coefficient = max_norm / (norm + SMALL)
         if error_if_nonfinite:
@@ -117,7 +117,7 @@ def _clip_norm_host(backend: Backend, grads: list[Array], max_norm: float, error
             _function("norm_scale", dtype)(starts, arrays, float(coefficient), count, CHUNK)
         for grad, copy in zip(grads, copies, strict=True):
             if not compiled:
-                # Half types times a float32 scalar: the product is rounded once, to the gradient's type.
+                # float16 or bfloat16 times a float32 scalar: the product is rounded only once.
                 np.multiply(grad, accumulator(grad.dtype).type(coefficient), out=grad, casting="unsafe")
             elif copy is not grad:
                 grad[...] = copy
@@ -125,7 +125,7 @@ def _clip_norm_host(backend: Backend, grads: list[Array], max_norm: float, error
 
 
 def _function(name: str, dtype: np.dtype) -> Callable[..., None]:
-    """A compiled function that is there."""
+    """A compiled function that is known to exist."""
     function = engine.function(name, dtype)
     assert function is not None
     return function
@@ -151,7 +151,7 @@ def _squares_numpy(grads: list[Array]) -> float:
 
 
 def _tables(backend: Backend, grads: list[Array]) -> dict[np.dtype, tuple[Array, Array, int, int]]:
-    """By dtype the tables first_chunk and arrays of kernels/norm.cu, their length, and the number of chunks."""
+    """For each dtype: the tables first_chunk and arrays of kernels/norm.cu, their length, and the number of chunks."""
     by_dtype: dict[np.dtype, list[Array]] = {}
     for grad in grads:
         by_dtype.setdefault(grad.dtype, []).append(grad)
@@ -164,7 +164,7 @@ def _tables(backend: Backend, grads: list[Array]) -> dict[np.dtype, tuple[Array,
 
 
 def _clip_norm_kernel(backend: Backend, grads: list[Array], max_norm: float, error_if_nonfinite: bool) -> Array:
-    """Two launches for the norm (one more for every further dtype), one for each dtype to scale."""
+    """Two launches for the norm (one more for each further dtype), and one launch for each dtype to scale."""
     assert backend.kernels is not None
     launch = functools.partial(backend.kernels, "norm", threads=THREADS)
     copies = [contiguous(backend.xp, grad) for grad in grads]

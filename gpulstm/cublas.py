@@ -1,7 +1,7 @@
-"""Products of matrices on a GPU, by cuBLAS itself on a handle and a workspace of our own, in the precision in force.
+"""Matrix products on a GPU: direct calls of cuBLAS, with its own handle and workspace, in the current ``gl.precision``.
 
-CuPy's products go to the same library, but take the host twice as long, cannot be captured in a CUDA graph, write whole
-arrays alone, and sum half types in the half type where the result is a single number.
+CuPy's products call the same library, but they take twice the host time, cannot be captured in a CUDA graph, can only
+write whole arrays, and sum float16 and bfloat16 in 16 bits if the result is a single number.
 """
 
 import ctypes
@@ -20,29 +20,29 @@ _TYPES = {
     "float16": (2, 68, ctypes.c_float),
     "bfloat16": (14, 68, ctypes.c_float),
 }
-# What stands in place of CUBLAS_COMPUTE_32F for float32: CUBLAS_COMPUTE_32F_FAST_TF32, _16BF and _16F.
+# For float32, other precisions replace CUBLAS_COMPUTE_32F by CUBLAS_COMPUTE_32F_FAST_TF32, _16BF and _16F.
 _COMPUTE = {"ieee": 68, "tf32": 77, "bf16": 75, "fp16": 74}
 _AS_IS, _TRANSPOSED, _DEFAULT_ALGORITHM = 0, 1, -1
-WORKSPACE = 32 << 20  # bytes; what cuBLAS takes for itself on the largest GPUs
-_MOST_STREAMS = 8  # with a workspace each: products of two streams may run at the same time
+WORKSPACE = 32 << 20  # bytes; cuBLAS allocates as much by default on the largest GPUs
+_MOST_STREAMS = 8  # each with its own workspace, because products of two streams may run at once
 
 
 @functools.cache
 def _library() -> Any:
-    """The libcublas that CuPy takes, which keeps the GIL: a call lasts no longer than a launch."""
+    """The libcublas that CuPy uses. Calls keep the GIL, because they take no longer than a kernel launch."""
     found = importlib.import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublas")
     return ctypes.PyDLL(found.abs_path)
 
 
 class _Laid(NamedTuple):
-    """How a matrix lies in memory: row by row, or column by column; and how far the next row or column is."""
+    """The memory layout of a matrix: rows, or columns if ``transposed``, and the distance to the next one."""
 
     transposed: bool
     step: int
 
 
 def _laid(matrix: Any) -> _Laid | None:
-    """None for a matrix whose rows and columns both have gaps."""
+    """The layout of a matrix; None if both its rows and its columns have gaps."""
     (rows, columns), (down, right) = matrix.shape, (stride // matrix.itemsize for stride in matrix.strides)
     if right == 1 or columns == 1:
         step = columns if rows == 1 else down
@@ -56,21 +56,21 @@ def _laid(matrix: Any) -> _Laid | None:
 
 
 def _type(array: Any) -> tuple[int, int, Any]:
-    """(cudaDataType, compute type, type of alpha and beta) for products of arrays like this one."""
+    """(cudaDataType, compute type, type of alpha and beta) for products of arrays of this dtype."""
     kind, compute, scalar = _TYPES[array.dtype.name]
     return kind, _COMPUTE[current()] if array.dtype.name == "float32" else compute, scalar
 
 
 class Cublas:
-    """The products of one device; each thread has a handle of its own, which lasts as long as the thread."""
+    """The products of one device; each thread has its own cuBLAS handle, which lives as long as the thread."""
 
     def __init__(self, cupy: Any, device: Any) -> None:
         self._cupy, self._device, self._mine = cupy, device, threading.local()
 
     def multiply(self, a: Any, b: Any, out: Any, add: bool = False) -> None:
-        """out (M, N) = a (M, K) @ b (K, N), or += with ``add``; sums in float32 at least.
+        """out (M, N) = a (M, K) @ b (K, N), or += with ``add``; sums are in float32 or float64.
 
-        All are of one type and on this device; rows of out have no gaps.
+        All arrays have the same dtype and are on this device. Rows of out have no gaps.
         """
         if out.size:
             with self._device:
@@ -78,7 +78,10 @@ class Cublas:
                 self._call(a, b, out, add)(a.data.ptr, out.data.ptr)
 
     def by_row(self, a: Any, b: Any, out: Any, add: bool = False) -> Callable[[int], None]:
-        """What computes out = a[t] @ b for t, a of (T, M, K), on the stream that is current now; out, or (T, M, N)."""
+        """Return a function of t that computes out = a[t] @ b (or out[t]), on the stream that is current now.
+
+        a is (T, M, K), b (K, N), and out (M, N) or (T, M, N).
+        """
         if not out.size or not len(a):
             return lambda t: None
         rows = out.ndim == 3
@@ -113,7 +116,7 @@ class Cublas:
             self._checked("cublasGemmStridedBatchedEx", *head, *factors, *operand(out, N), *end)
 
     def _call(self, a: Any, b: Any, out: Any, add: bool) -> Callable[[int, int], None]:
-        """What multiplies with the addresses of a and out, on the stream that is current now."""
+        """Return a function that multiplies, given the addresses of a and out, on the stream that is current now."""
         (M, K), N = a.shape, out.shape[1]
         if not K:
             return lambda first, to: None if add else out.fill(0)
@@ -123,7 +126,7 @@ class Cublas:
         kind, compute, scalar = _type(a)
         one, beta, whole, pointer = scalar(1), scalar(add), ctypes.c_int, ctypes.c_void_p
         handle, multiply = self._handle(), _library().cublasGemmEx
-        # cuBLAS reads columns where C has rows, so it is asked for out' (N, M) = b' a': the same memory.
+        # cuBLAS is column-major, so this computes out' (N, M) = b' a', which is the same memory.
         operations = [whole(_TRANSPOSED if each.transposed else _AS_IS) for each in (laid_b, laid)]
         head = (handle, *operations, *map(whole, (N, M, K)), ctypes.byref(one))
         right = (pointer(b.data.ptr), whole(kind), whole(laid_b.step))
@@ -138,9 +141,9 @@ class Cublas:
         return call
 
     def lend(self, stream: int) -> None:
-        """Let products on the stream, which is to be captured, use the workspace of the stream that is current now.
+        """Let products on ``stream``, which will be captured, use the workspace of the stream that is current now.
 
-        What is captured runs on the current stream later, in its order, and nothing may be allocated meanwhile.
+        The captured graph runs later on the current stream, in its order, and a capture must not allocate memory.
         """
         self._handle()
         self._mine.lent = (stream, self._cupy.cuda.get_current_stream().ptr)
@@ -153,7 +156,7 @@ class Cublas:
             self._checked("cublasCreate_v2", ctypes.byref(mine.handle))
         stream = self._cupy.cuda.get_current_stream().ptr
         if mine.stream != stream:
-            self._checked("cublasSetStream_v2", mine.handle, ctypes.c_void_p(stream))  # which forgets the workspace
+            self._checked("cublasSetStream_v2", mine.handle, ctypes.c_void_p(stream))  # this resets the workspace
             owner = mine.lent[1] if stream == mine.lent[0] else stream
             if owner not in mine.workspaces:
                 if len(mine.workspaces) >= _MOST_STREAMS:

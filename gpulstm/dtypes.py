@@ -1,4 +1,4 @@
-"""Element types: those that have gradients, their names, and the wider ones that sums are kept in."""
+"""Element types: those that support gradients, their names, and the wider types for sums."""
 
 import functools
 import importlib
@@ -13,9 +13,9 @@ FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 
 def as_dtype(dtype: Any) -> np.dtype:
-    """Return the floating NumPy dtype that a name, a NumPy dtype or a type stands for.
+    """Convert a name, a type or a NumPy dtype to a floating NumPy dtype.
 
-    Names are "float32", "float64", "float16" and "bfloat16" (with ml_dtypes). Raises DTypeError for anything else.
+    Names are "float32", "float64", "float16" and "bfloat16" (needs ml_dtypes). Raises DTypeError for anything else.
 
     >>> gl.as_dtype("float32")
     dtype('float32')
@@ -35,28 +35,28 @@ def as_dtype(dtype: Any) -> np.dtype:
 
 
 def to_dtype(dtype: Any) -> np.dtype:
-    """A NumPy dtype of any kind from a name, "bfloat16" too, or a type; raises DTypeError for anything else."""
+    """Convert a name, also "bfloat16", or a type to any NumPy dtype; raises DTypeError for anything else."""
     if isinstance(dtype, str) and dtype == "bfloat16":
         return as_dtype(dtype)
     try:
         result = np.dtype(dtype)
     except TypeError as error:
-        raise DTypeError(f"dtype: expected one of NumPy's, got {dtype!r}") from error
+        raise DTypeError(f"dtype: expected a NumPy dtype, got {dtype!r}") from error
     return result if result.isnative else result.newbyteorder("=")
 
 
 @functools.cache
-@functools.lru_cache(maxsize=64)  # the name of a type is slow to find
+@functools.lru_cache(maxsize=64)  # dtype.name is slow
 def is_floating(dtype: np.dtype) -> bool:
-    """Whether it is one of FLOATS, the types that have gradients."""
+    """Whether it is one of FLOATS, the types that support gradients."""
     return dtype.name in FLOATS
 
 
 def accumulator(dtype: Any) -> np.dtype:
-    """The dtype that sums and cell states are kept in: float64 for float64, float32 for everything else."""
+    """The dtype of sums and cell states: float64 for float64, float32 for everything else."""
     return np.dtype(np.float64 if np.dtype(dtype) == np.float64 else np.float32)
 
 
 def cast(arrays: Iterable[Any], dtype: Any) -> tuple:
-    """Arrays in another dtype, those that have it already as they are; None stays None."""
+    """Convert arrays to another dtype, without a copy if they already have it; None stays None."""
     return tuple(None if a is None else a.astype(dtype, copy=False) for a in arrays)

@@ -1,11 +1,12 @@
-"""Finds the processor's compiled engine and loads it, or says why there is none.
+"""Finds and loads the processor's compiled engine, or says why there is none.
 
-In this order: the module inside the package, where it was compiled from the text that lies beside it; a library
-compiled at first use, for this processor's instruction set alone, and kept in the user's cache; none.
+It first looks for the compiled module inside the package, which must come from the C++ sources of this package. Else it
+compiles a library at first use, for this processor's instruction set only, and keeps it in the user's cache.
+Environment variables:
 
-    GPULSTM_ISA    baseline, avx2 or avx512 in place of the best that the processor has; none turns the engine off
-    GPULSTM_CXX    the C++ compiler, options included
-    GPULSTM_CACHE  the folder for what is compiled at first use
+    GPULSTM_ISA    baseline, avx2 or avx512, in place of the best that the processor has; none turns the engine off
+    GPULSTM_CXX    the C++ compiler, with options if needed
+    GPULSTM_CACHE  the folder for libraries that are compiled at first use
 """
 
 import ctypes
@@ -24,26 +25,26 @@ from gpulstm.building import CannotCompile
 from gpulstm.errors import DeviceError, DTypeError, NoKernel
 
 _REALS = {"float32": "f32", "float64": "f64"}
-_lock = threading.RLock()  # two Python threads compile nothing twice
+_lock = threading.RLock()  # so that two Python threads do not compile the same
 
 
 class _Engine(NamedTuple):
     library: ctypes.CDLL | None
     isa: str  # the instruction set whose code is used
-    origin: str  # where the library lies
-    why: str  # there is none
+    origin: str  # the path of the library
+    why: str  # why there is no library
 
 
 def library() -> ctypes.CDLL | None:
-    """The engine's library, or None where there is none; found once.
+    """The engine's library, or None if there is none; the result is cached.
 
-    Raises DeviceError when GPULSTM_ISA names what there is not, or what this processor cannot run.
+    Raises DeviceError if GPULSTM_ISA is unknown, or if this processor cannot run it.
     """
     return _engine().library
 
 
 def why_none() -> str:
-    """Why there is no engine, in plain words; "" where there is one."""
+    """Why there is no engine, in plain words; "" if there is one."""
     return _engine().why
 
 
@@ -53,15 +54,15 @@ def origin() -> str:
 
 
 def isa() -> str:
-    """The instruction set whose code runs: baseline, avx2 or avx512. Raises NoKernel where there is no engine."""
+    """The instruction set in use: baseline, avx2 or avx512. Raises NoKernel if there is no engine."""
     return _there().isa
 
 
 def entry(dtype: Any, own: ctypes.CDLL | None = None) -> Any:
-    """The C function ``int f(const char* cell, int what, Args*)`` for float32 or float64, which ctypes calls without
-    Python's lock; of the library of ``own_cell`` where one is given.
+    """The C function ``int f(const char* cell, int what, Args*)`` for float32 or float64.
 
-    Raises NoKernel where there is no engine, DTypeError for another type.
+    ctypes releases the GIL during a call. ``own`` is the library of ``own_cell``, if any. Raises NoKernel if there is
+    no engine, DTypeError for another type.
     """
     name = np.dtype(dtype).name
     if name not in _REALS:
@@ -73,10 +74,10 @@ def entry(dtype: Any, own: ctypes.CDLL | None = None) -> Any:
 
 
 def function(name: str, dtype: Any) -> Callable[..., None] | None:
-    """The compiled function ``name`` of kernels/host for float32 or float64, or None.
+    """The compiled function ``name`` of kernels/host for float32 or float64, or None; then the caller uses NumPy.
 
-    It takes what the C function does: C-contiguous arrays, None for a null pointer, integers (64 bits) and floats (64
-    bits), as they come. Who has None uses NumPy.
+    Arguments are those of the C function: C-contiguous arrays, None for a null pointer, integers (64 bits) and floats
+    (64 bits).
     """
     real = _REALS.get(np.dtype(dtype).name)
     return None if real is None else _function(name, real)
@@ -100,9 +101,9 @@ def _as_c(x: Any) -> Any:
 
 
 def own_cell(file: str | Path, struct: str, stamp: Any = None) -> ctypes.CDLL:
-    """The library of a cell of the user's own: ``struct X : Cell`` in a .cuh file, compiled at first use.
+    """The library of your own cell, ``struct X : Cell`` in a .cuh file; compiles it at first use.
 
-    The file is read once for each ``stamp``. Raises NoKernel, with the reason, where it cannot be compiled.
+    The file is read once for each ``stamp``. Raises NoKernel, with the reason, if it cannot be compiled.
     """
     with _lock:
         found = _own(Path(file).absolute(), struct, stamp)
@@ -112,14 +113,14 @@ def own_cell(file: str | Path, struct: str, stamp: Any = None) -> ctypes.CDLL:
 
 
 def why_no_own(file: str | Path, struct: str, stamp: Any = None) -> str:
-    """Why ``own_cell`` has no library, or ""; compiles it if that was not done."""
+    """Why ``own_cell`` has no library, or ""; compiles the library if necessary."""
     with _lock:
         found = _own(Path(file).absolute(), struct, stamp)
     return found if isinstance(found, str) else ""
 
 
 def why_cannot_compile() -> str:
-    """Why no cell of the user's own can be compiled here, whatever its text says, or ""."""
+    """Why no cell of your own can be compiled on this machine, or ""; does not depend on the cell."""
     try:
         library_cache.check()
     except CannotCompile as reason:
@@ -129,12 +130,12 @@ def why_cannot_compile() -> str:
 
 @functools.cache
 def _own(file: Path, struct: str, stamp: Any) -> ctypes.CDLL | str:
-    """The library, or why there is none."""
+    """The library, or the reason why there is none."""
     engine = _engine()
     if engine.library is None:
         return f"{file.name}: the processor's engine is missing: {engine.why}"
     if not file.is_file():
-        return f"cell file: expected the path of a .cuh file, and there is none at {str(file)!r}"
+        return f"cell file: expected the path of a .cuh file, but there is no file at {str(file)!r}"
     try:
         if struct not in (there := building.structs(file)):
             return f"{file.name}: expected a line 'struct {struct} : Cell', got {', '.join(there) or 'no such struct'}"
@@ -143,7 +144,7 @@ def _own(file: Path, struct: str, stamp: Any) -> ctypes.CDLL | str:
     except CannotCompile as reason:
         return f"{file.name}: {reason}"
     except (OSError, UnicodeDecodeError) as error:
-        return f"{file.name}: expected text in UTF-8, which cannot be read here: {error}"
+        return f"{file.name}: expected a readable file in UTF-8, got: {error}"
     own.gpulstm_borrow(ctypes.cast(engine.library.gpulstm_parallel, ctypes.c_void_p))
     return own
 
@@ -184,7 +185,7 @@ def _found() -> _Engine:
 
 
 def _module(text: str) -> tuple[ctypes.CDLL | None, str, str]:
-    """The module inside the package and its path, or None and the reason; one of other text is never used."""
+    """The module inside the package and its path, or None and the reason; one from other sources is never used."""
     endings = (".so", ".pyd")
     for path in sorted(path for path in Path(__file__).parent.glob("_engine.*") if path.suffix in endings):
         try:
@@ -194,13 +195,13 @@ def _module(text: str) -> tuple[ctypes.CDLL | None, str, str]:
         except (OSError, AttributeError) as error:
             return None, "", f"{path.name} does not load ({error})"
         if built_from != text:
-            return None, "", f"{path.name} was compiled from other text than that of the kernels here"
+            return None, "", f"{path.name} was compiled from other sources than those of this package"
         return module, str(path), ""
     return None, "", "the package was installed without its compiled module"
 
 
 def _instruction_set(library: ctypes.CDLL) -> str:
-    """The most capable that this processor runs, or that which GPULSTM_ISA names."""
+    """The most capable instruction set of this processor, or the one that GPULSTM_ISA names."""
     runs = [isa for isa in building.instruction_sets() if library.gpulstm_supports(isa.encode())]
     wanted = os.environ.get("GPULSTM_ISA") or runs[-1]
     if wanted not in runs:

@@ -1,6 +1,6 @@
-"""The exceptions: every error gpulstm raises on purpose is a GpulstmError and the built-in that fits.
+"""The exceptions: every error that gpulstm raises on purpose is a GpulstmError and also a fitting built-in error.
 
-Messages name what was wrong, what was wanted and what came:
+Messages name the argument, what was expected and what was given:
 ``weight_hh: expected (16, 4) = (gates*hidden, hidden), got (16, 5)``.
 """
 
@@ -124,6 +124,6 @@ class FileExists(GpulstmError, FileExistsError):
 
 
 def type_name(x: object) -> str:
-    """The name of x's type, for messages; of another library's Tensor or Parameter, with the library's name."""
+    """The name of x's type for messages, with the library's name for another library's Tensor or Parameter."""
     name, library = type(x).__name__, type(x).__module__.partition(".")[0]
     return f"{library}.{name}" if name in ("Tensor", "Parameter") and library != "gpulstm" else name

@@ -1,4 +1,4 @@
-"""Says which path every sequence took, for which shape, why not a faster one, and what was done besides."""
+"""``gl.explain``: which path computed each sequence, why a faster one was not used, and which arrays were moved."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,8 +11,11 @@ from gpulstm.precision import current, stays_ieee
 
 @dataclass(frozen=True)
 class Run:
-    """One sequence computed: the path taken, its shape (T, B, D, H), why no faster one served it, or "", and what the
-    table of the paths measured on this GPU says of it, or "" where there is none."""
+    """One call of a recurrent layer and direction: the path that computed it, and its shape (T, B, D, H).
+
+    ``why_not_faster`` says why a faster path was not used, or is "". ``measured`` is what the table of paths measured
+    on this GPU says about it, or "" if there is no table.
+    """
 
     cell: str
     path: str
@@ -31,9 +34,9 @@ class Run:
 
 
 class Explanation(list[Run]):
-    """The runs in order; ``print`` shows a line for each, and for what stands in the two lists.
+    """The list of runs in order; ``print`` shows one line for each, and for each entry of the other two lists.
 
-    ``moved`` has what came from the host to a GPU, ``notes`` says where ``gl.precision`` had no effect.
+    ``moved`` lists arrays that were copied from the host to a GPU. ``notes`` says where ``gl.precision`` had no effect.
     """
 
     def __init__(self) -> None:
@@ -50,7 +53,10 @@ _collectors: ContextVar[tuple[Explanation, ...]] = ContextVar("gpulstm_explain",
 
 @contextlib.contextmanager
 def explain() -> Iterator[Explanation]:
-    """Collect which path computed every sequence inside the block, and why no faster one; raises nothing.
+    """Collect which path computes each sequence inside the block, and why a faster one is not used; raises nothing.
+
+    ``runs`` is a list with one entry per call, layer and direction; ``print`` shows it. ``runs.moved`` lists the arrays
+    that were copied from the host to a GPU. ``runs.notes`` says where ``gl.precision`` had no effect.
 
     >>> lstm = gl.LSTM(3, 4, path="reference")
     >>> with gl.explain() as runs:
@@ -70,7 +76,7 @@ def record(
     cell: str, path: str, device: str, dtype: Any, shape: tuple[int, int, int, int], reverse: bool, why: str,
     measured: str = "",
 ) -> None:  # fmt: skip
-    """Tell every collector that is listening; the arguments are the fields of a Run."""
+    """Add a Run with these fields to every open ``explain`` block."""
     if collectors := _collectors.get():
         note_precision(device != "cpu", device, dtype)
         run = Run(cell, path, device, dtype.name, shape, reverse, why, measured)
@@ -79,13 +85,13 @@ def record(
 
 
 def record_move(name: str, shape: tuple[int, ...], dtype: Any, device: str) -> None:
-    """Tell every collector that the argument of that name came from the host and was moved to the device."""
+    """Tell every open ``explain`` block that this argument was copied from the host to the device."""
     for runs in _collectors.get():
-        runs.moved.append(f"{name} {shape} {dtype.name} came from the host and was moved to {device}")
+        runs.moved.append(f"{name} {shape} {dtype.name} was copied from the host to {device}")
 
 
 def note_precision(is_cuda: bool, device: str, dtype: Any) -> None:
-    """Tell every collector, once, where products of this type are computed in IEEE float32 against ``gl.precision``."""
+    """Tell every open ``explain`` block, once, if products of this type stay IEEE float32 despite ``gl.precision``."""
     if (collectors := _collectors.get()) and stays_ieee(is_cuda, dtype):
         line = f"products of float32 on {device} are IEEE float32; precision {current()!r} takes effect on a GPU only"
         for runs in collectors:

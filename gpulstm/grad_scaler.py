@@ -1,4 +1,4 @@
-"""GradScaler: dynamic loss scaling, which keeps small gradients above what a product of float16 factors can hold."""
+"""GradScaler: dynamic loss scaling, so that small gradients do not become zero in float16."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,18 +12,18 @@ from gpulstm.optim.arguments import parameters_of
 from gpulstm.tape import Tensor
 
 FIELDS = ("scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker")  # PyTorch's names
-LEAST, MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # a scale that float32 holds
+LEAST, MOST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)  # the scales that float32 can hold
 
 
 class GradScaler:
     """Scales the loss before ``backward`` and unscales the gradients before the step, as ``torch.amp.GradScaler``.
 
     With ``gl.precision("fp16")`` the factors of every product are float16, which rounds gradients below 6e-8 to zero.
-    Scaling the loss by 65536 scales the gradients with it. If they overflow, the step is skipped and the scale halved;
-    after ``growth_interval`` steps in a row without overflow it is doubled (Micikevicius et al. 2018).
+    Scaling the loss by 65536 scales all gradients by the same factor. If they overflow, the step is skipped and the
+    scale halved. After ``growth_interval`` steps in a row without overflow, it is doubled (Micikevicius et al. 2018).
 
     init_scale
-        The first factor of the loss.
+        The initial scale of the loss.
     growth_factor, growth_interval
         The factor by which the scale grows, and after how many steps in a row without overflow.
     backoff_factor
@@ -31,8 +31,8 @@ class GradScaler:
     enabled
         False turns scaling off.
 
-    ``skipped_steps`` counts the skipped steps. On a GPU the host waits once a step, in ``step``. Raises ShapeError for
-    factors out of range.
+    ``skipped_steps`` is the number of skipped steps. On a GPU the host waits once per step, in ``step``. Raises
+    ShapeError for factors out of range.
 
     >>> model, scaler = gl.Linear(3, 1), gl.GradScaler()
     >>> optimizer = gl.SGD(model.parameters())
@@ -60,7 +60,7 @@ class GradScaler:
         self._growth_interval = checks.count("growth_interval", growth_interval, 1)
         self._enabled = checks.flag("enabled", enabled)
         self._tracker = 0  # steps without overflow since the scale last changed
-        self._unscaled: dict[int, list[Array]] = {}  # by optimiser: whether its gradients are finite, on each device
+        self._unscaled: dict[int, list[Array]] = {}  # id of an optimiser -> are its gradients finite, per device
         self._overflowed: list[bool] = []  # of the steps since the last update
         self.skipped_steps = 0
 
@@ -73,8 +73,8 @@ class GradScaler:
     def unscale_(self, optimizer: Any, others: Iterable[Tensor] = ()) -> None:
         """Divide the gradients of the optimiser's parameters, and of ``others``, by the scale, in place.
 
-        ``step`` calls it if you have not. Raises ShapeError for a second call before ``update``, and DTypeError for
-        float16 gradients, which would become zero without the scale.
+        ``step`` calls this if you have not. Raises ShapeError for a second call before ``update``, and DTypeError for
+        float16 gradients, because small ones would become zero without the scale.
         """
         parameters = {id(p): p for p in (*_parameters(optimizer), *parameters_of("others", others))}
         if not self._enabled:
@@ -84,12 +84,12 @@ class GradScaler:
         grads = [p.grad for p in parameters.values() if p.grad is not None]
         for grad in grads:
             if grad.dtype == np.float16:
-                want = "expected gradients of float32, which hold what the scale kept, got float16"
+                want = "expected float32 gradients, because float16 cannot hold small unscaled ones, got float16"
                 raise DTypeError(f"unscale_: {want}; keep the parameters in float32")
         self._unscaled[id(optimizer)] = [_divided(backend, alike, self._scale) for backend, alike in _by_device(grads)]
 
     def step(self, optimizer: Any) -> bool:
-        """Call ``optimizer.step()`` unless a gradient is not finite; return whether it was called."""
+        """Call ``optimizer.step()`` if all gradients are finite; return whether it was called."""
         if not self._enabled:
             optimizer.step()
             return True
@@ -104,10 +104,11 @@ class GradScaler:
         return finite
 
     def update(self, new_scale: float | None = None) -> None:
-        """Adjust the scale after the steps of all optimisers: lower it if one was skipped, else raise it now and then.
+        """Adjust the scale after the steps of all optimisers.
 
-        ``new_scale`` sets the scale instead. Raises ShapeError if there was no step, NotFinite if the scale is already
-        so low that it cannot be the cause of the overflow.
+        A skipped step lowers the scale; ``growth_interval`` steps in a row without overflow raise it. ``new_scale``
+        sets the scale instead. Raises ShapeError if there was no step, and NotFinite if the scale is already so low
+        that it cannot be the cause of the overflow.
         """
         if not self._enabled:
             return
@@ -119,7 +120,7 @@ class GradScaler:
             self._scale, self._tracker = self._scale * self._backoff_factor, 0
             if self._scale < LEAST:
                 raise NotFinite(
-                    f"gradients: expected finite numbers, got others at every scale down to {self._scale:g}"
+                    f"gradients: expected finite numbers, got infinity or NaN at every scale down to {self._scale:g}"
                 )
         else:
             self._tracker += 1
@@ -129,7 +130,7 @@ class GradScaler:
         self._unscaled, self._overflowed = {}, []
 
     def get_scale(self) -> float:
-        """Return the scale, 1.0 if not enabled."""
+        """Return the scale, or 1.0 if scaling is off."""
         return self._scale if self._enabled else 1.0
 
     def is_enabled(self) -> bool:
@@ -137,14 +138,14 @@ class GradScaler:
         return self._enabled
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, valid between an ``update`` and the next step; empty if not enabled."""
+        """Return the state to save, after an ``update`` and before the next step; it is empty if scaling is off."""
         if not self._enabled:
             return {}
         values = self._scale, self._growth_factor, self._backoff_factor, self._growth_interval, self._tracker
         return {**dict(zip(FIELDS, values, strict=True)), "skipped_steps": self.skipped_steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the result of ``state_dict``, also of PyTorch's scaler; raises FormatError for anything else."""
+        """Load the result of ``state_dict``, also that of PyTorch's scaler; raises FormatError for anything else."""
         if not self._enabled:
             return
         if not isinstance(state_dict, dict) or not set(FIELDS) <= state_dict.keys() <= {*FIELDS, "skipped_steps"}:
@@ -175,7 +176,7 @@ def _by_device(grads: list[Array]) -> list[tuple[Backend, list[Array]]]:
 
 
 def _divided(backend: Backend, grads: list[Array], scale: float) -> Array:
-    """Divide the gradients of one device in place; whether all are finite then, an array of one that stays there."""
+    """Divide the gradients of one device in place; return whether all are finite, as an array on the device."""
     with backend, np.errstate(all="ignore"):
         finite = backend.empty((len(grads),), np.bool_)
         for k, grad in enumerate(grads):

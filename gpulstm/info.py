@@ -18,12 +18,12 @@ from gpulstm.functional import fused_steps
 from gpulstm.launch import REALS, kernel_files, options, source
 from gpulstm.version import __version__
 
-_ARCHITECTURE = "sm_80"  # what kernels are compiled for where no device names its own
+_ARCHITECTURE = "sm_80"  # the target of the compiler if there is no GPU
 
 
 def lines() -> Iterator[str]:
-    """The report, line by line, as it is found out; what is missing or broken is a line, never an error."""
-    reason = _or_reason(why_no_cuda)  # has imported CuPy, if it can be
+    """Yield the report, line by line. If something is missing or broken, its line says so; there is no error."""
+    reason = _or_reason(why_no_cuda)  # imports CuPy, if possible
     cupy = sys.modules.get("cupy")
     for name, find in (
         ("gpulstm", lambda: __version__),
@@ -47,7 +47,7 @@ def lines() -> Iterator[str]:
 
 
 class _Text(NamedTuple):
-    """What is compiled: a kernel file, and for a step the cell."""
+    """Code to compile: a kernel file and, for the kernels of a step, the cell."""
 
     title: str
     file: str
@@ -56,7 +56,7 @@ class _Text(NamedTuple):
 
 
 def kernel_texts() -> Iterator[_Text]:
-    """Every kernel file; those of a step once for each cell, those of a sequence for the LSTM."""
+    """Yield every kernel file: those of a step once for each cell, those of a sequence for the LSTM only."""
     for file in kernel_files():
         cells = [(struct, cell) for struct, cell in STEPS.items() if _runs(cell, file)]
         for struct, cell in cells:
@@ -68,7 +68,7 @@ def kernel_texts() -> Iterator[_Text]:
 
 
 def _runs(cell: Cell, file: str) -> bool:
-    """Whether the report compiles the file with the cell."""
+    """Return whether the report compiles this file with this cell."""
     assert cell.kernel is not None
     return file == cell.kernel.program or (file in fused_steps.FILES and cell is lstm.CELL)
 
@@ -76,7 +76,7 @@ def _runs(cell: Cell, file: str) -> bool:
 def _or_reason(find: Callable[[], str]) -> str:
     try:
         return find()
-    except Exception as error:  # the report goes on, whatever a broken install raises
+    except Exception as error:  # a broken installation can raise anything; the report continues
         return f"unknown: {_one_line(error)}"
 
 
@@ -109,7 +109,7 @@ def _cuda(cupy: Any) -> str:
 
 
 def _version(number: int) -> str:
-    """CUDA's 12040 as 12.4."""
+    """Format CUDA's version number: 12040 becomes 12.4."""
     return f"{number // 1000}.{number % 1000 // 10}"
 
 
@@ -127,21 +127,21 @@ def _gpu(cupy: Any, index: int) -> str:
 def _compiled(compile_kernel: Callable[[_Text, str], None], text: _Text, real: str) -> str:
     try:
         compile_kernel(text, real)
-    except Exception as error:  # a compiler's complaint comes as one of several exceptions
+    except Exception as error:  # compilers raise several types of exceptions
         return f"{real} FAILS ({_one_line(error)})"
     return real
 
 
 def _compiler(cupy: Any, works: bool) -> tuple[Callable[[_Text, str], None] | None, str]:
-    """What compiles a text for a storage type here, or None, and the words that say so."""
+    """Return the function that compiles code for an element type, or None, and a description for the report."""
     if works:
         return functools.partial(compile_on_device, cupy), "compile on this device for"
     if cupy is None:
-        return None, "not compiled: that takes CuPy, and NVRTC beside it"
+        return None, "not compiled: this needs CuPy and NVRTC"
     try:
         nvrtc = cupy.cuda.nvrtc
         version = ".".join(map(str, nvrtc.getVersion()))
-    except Exception as error:  # another one in every release
+    except Exception as error:  # the type differs between releases of CuPy
         return None, f"not compiled: NVRTC does not load ({_one_line(error)})"
     how = f"compile without a device, by NVRTC {version} for {_ARCHITECTURE}, for"
     return functools.partial(_compile_by_nvrtc, nvrtc), how
@@ -164,7 +164,7 @@ def _compile_by_nvrtc(nvrtc: Any, text: _Text, real: str) -> None:
 
 
 def cuda_headers() -> list[Path]:
-    """The folders that may hold cuda_fp16.h: those of NVIDIA's wheels, and of a toolkit."""
+    """Return the folders that contain cuda_fp16.h, among those of NVIDIA's wheels and of a CUDA toolkit."""
     wheels = [Path(entry) / "nvidia" for entry in sys.path]
     folders = [wheel / part / "include" for wheel in wheels for part in ("cu13", "cuda_runtime")]
     folders.append(Path(os.environ.get("CUDA_PATH", "/usr/local/cuda")) / "include")

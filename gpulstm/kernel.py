@@ -1,4 +1,4 @@
-"""A compiled CUDA kernel: its arguments, held against its own list of parameters, and its launch."""
+"""A compiled CUDA kernel: checks its arguments against its parameters, and launches it."""
 
 import math
 import re
@@ -9,15 +9,15 @@ import numpy as np
 
 from gpulstm.errors import DeviceError, DTypeError, NoKernel, ShapeError, type_name
 
-_WAVES = 32  # blocks of a grid-stride kernel for each multiprocessor; more would only queue
+_WAVES = 32  # thread blocks of a grid-stride kernel per multiprocessor; more would only wait in a queue
 
 
 class Parameter(NamedTuple):
-    """What a kernel's text says of one of its parameters."""
+    """One parameter of a kernel, as its source declares it."""
 
     name: str
     pointer: bool
-    dtype: str  # NumPy's name for its type; "" for a type that is not known, which takes anything
+    dtype: str  # NumPy's name of its type; "" for an unknown type, which accepts anything
 
     def __str__(self) -> str:
         number = {"int64": "an integer", "float64": "a float"}.get(self.dtype, self.dtype)
@@ -33,10 +33,10 @@ _NUMPY = {
 
 
 def parameters(text: str, entry: str, real: Any) -> list[Parameter]:
-    """The parameters of the kernel ``entry`` of a text, for storage type ``real``."""
+    """The parameters of the kernel ``entry`` in a source, for storage type ``real``."""
     found = re.search(_ENTRY.format(re.escape(entry)), text)
     if found is None:
-        raise NoKernel(f"{entry}: expected a kernel of this name written out in the text, not by a macro")
+        raise NoKernel(f"{entry}: expected a kernel of this name in the source, not made by a macro; found none")
     name = np.dtype(real).name
     types = _NUMPY | {"REAL": name, "ACC": "float64" if name == "float64" else "float32"}
     answer = []
@@ -47,14 +47,14 @@ def parameters(text: str, entry: str, real: Any) -> list[Parameter]:
 
 
 class Rows(NamedTuple):
-    """An argument that is another at each step t: row t of ``array``, or null where ``given`` (T,) is False."""
+    """An argument that changes with the step t: row t of ``array``, or a null pointer if ``given[t]`` is False."""
 
     array: Any
     given: np.ndarray | None = None
 
 
 class Kernel:
-    """One compiled entry point on one device."""
+    """One compiled kernel on one device."""
 
     def __init__(self, name: str, function: Any, parameters: list[Parameter], cupy: Any, device: Any) -> None:
         self.name, self.function, self.parameters = name, function, parameters
@@ -66,17 +66,17 @@ class Kernel:
         self._wave_blocks = _WAVES * attributes["MultiProcessorCount"]
 
     def __call__(self, size: int, *args: Any, threads: int = 256, blocks: int | None = None, shared: int = 0) -> None:
-        """Launch with ``size`` elements for a grid-stride loop, or with an exact number of ``blocks``.
+        """Launch with ``size`` elements for a grid-stride loop, or with an exact number of thread ``blocks``.
 
-        Arrays pass their pointer, integers a ``long long``, floats a ``double``, None a null pointer. Raises NoKernel
-        when the launch is over a limit of the device, ShapeError when an array is not contiguous, and DTypeError or
-        DeviceError when one does not fit the kernel's own parameter.
+        Arrays are passed as pointers, integers as ``long long``, floats as ``double``, None as a null pointer. Raises
+        NoKernel if the launch exceeds a limit of the device, ShapeError if an array is not contiguous, and DTypeError
+        or DeviceError if an argument does not fit the kernel's parameter.
         """
         grid = self._grid(size, threads) if blocks is None else blocks
         self.bound(*args, threads=threads, blocks=grid, shared=shared)()
 
     def bound(self, *args: Any, threads: int, blocks: int, shared: int = 0) -> Callable[..., None]:
-        """What launches with ``args``, checked and packed once, and the integers it is given after them."""
+        """Return a function that launches with ``args``, which are checked once; it takes further integer arguments."""
         self._check_limits(threads, blocks, shared)
         count = len(args)
         packed = tuple(self._packed(arg, place) for place, arg in enumerate(args))
@@ -84,7 +84,7 @@ class Kernel:
         def launch(*more: int) -> None:
             if count + len(more) != len(self.parameters):
                 raise ShapeError(f"{self.name}: expected {len(self.parameters)} arguments, got {count + len(more)}")
-            if blocks:  # else there is nothing to do, and CUDA refuses an empty grid
+            if blocks:  # CUDA does not accept an empty grid
                 with self._device:
                     self.function((blocks,), (threads,), (*packed, *map(np.int64, more)), shared_mem=shared)
 
@@ -93,9 +93,9 @@ class Kernel:
     def over(
         self, steps: int, size: int, *args: Any, threads: int = 256, blocks: int | None = None, shared: int = 0
     ) -> Callable[[int], None]:
-        """What launches for step t, on the stream and the device that are current now; ``args`` may be Rows.
+        """Return a function of t that launches step t, on the stream and device that are current now.
 
-        All steps' arguments are packed at once, as addresses: a launch then costs the host a single call.
+        ``args`` may be Rows. The arguments of all steps are packed in advance, so a launch takes the host one call.
         """
         grid = self._grid(size, threads) if blocks is None else blocks
         self._check_limits(threads, grid, shared)
@@ -106,7 +106,7 @@ class Kernel:
         values = np.empty((steps, len(args)), np.int64)
         for place, arg in enumerate(args):
             values[:, place] = self._addresses(arg, place, steps)
-        # CUDA takes a pointer to each argument's value.
+        # CUDA expects a pointer to the value of each argument.
         pointers = values.ctypes.data + 8 * np.arange(values.size)
         first, width, function = pointers.ctypes.data, 8 * len(args), self.function.kernel.ptr
         stream, launch = self._cupy.cuda.get_current_stream().ptr, self._cupy.cuda.driver.launchKernel
@@ -117,7 +117,7 @@ class Kernel:
         return call
 
     def _grid(self, size: int, threads: int) -> int:
-        """The blocks of a grid-stride loop over ``size`` elements."""
+        """The number of thread blocks of a grid-stride loop over ``size`` elements."""
         return min(math.ceil(size / threads), self._wave_blocks)
 
     def _check_limits(self, threads: int, blocks: int, shared: int) -> None:
@@ -130,7 +130,7 @@ class Kernel:
                 raise NoKernel(f"{self.name}: expected at most {want} {what} on this device, got {got}")
 
     def _addresses(self, arg: Any, place: int, steps: int) -> Any:
-        """The 64 bits that the kernel gets for the argument, for each step."""
+        """The 64-bit value of the argument for each step."""
         if isinstance(arg, Rows):
             rows, first = arg.array, self._packed(arg.array[0], place).data.ptr
             addresses = first + rows.strides[0] * np.arange(steps)
@@ -139,7 +139,7 @@ class Kernel:
         return packed.view(np.int64) if isinstance(packed, np.generic) else packed.data.ptr
 
     def _packed(self, arg: Any, place: int) -> Any:
-        """The argument as CuPy takes it, a number of NumPy or an array; raises what ``__call__`` says."""
+        """The argument as CuPy expects it, a NumPy scalar or an array; raises the errors of ``__call__``."""
         if place >= len(self.parameters):
             raise ShapeError(f"{self.name}: expected {len(self.parameters)} arguments, got more")
         want = self.parameters[place]

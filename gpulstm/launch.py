@@ -11,7 +11,7 @@ from gpulstm.building import first_error, kernel_folder
 from gpulstm.errors import DTypeError, NoKernel
 from gpulstm.kernel import Kernel, parameters
 
-# dtype name -> what a kernel's REAL (storage) and ACC (accumulation) are.
+# dtype name -> the compiler options that set a kernel's types REAL (storage) and ACC (accumulation).
 _TYPES = {
     "float32": ("-DREAL=float", "-DACC=float"),
     "float64": ("-DREAL=double", "-DACC=double", "-DREAL_IS_DOUBLE"),
@@ -29,18 +29,18 @@ def kernel_files() -> list[str]:
 
 
 def cell_files() -> dict[str, str]:
-    """The file of kernels/cells/ for every struct of a cell: what stands as ``struct <name> : Cell`` in one."""
+    """Cell struct -> its file in kernels/cells/; a struct is declared as ``struct <name> : Cell``."""
     files = sorted(entry.name.removesuffix(".cuh") for entry in (kernel_folder() / "cells").iterdir())
     return {struct: file for file in files for struct in _STRUCT.findall(_text(file, "cell"))}
 
 
 @functools.cache
 def source(file: str, cell: str = "", stamp: Any = None) -> str:
-    """The text of kernels/<file>.cu; where that says ``#include CELL_FILE`` stands kernels/cells/<cell>.cuh.
+    """The source of kernels/<file>.cu, in which kernels/cells/<cell>.cuh replaces ``#include CELL_FILE``.
 
-    A file of the user's own is named by its path, which ends in .cu or .cuh. Each ``#include "x.cuh"`` of the kernels'
-    folder, or of the folder of a user's cell, is replaced by its text, where it stands first, so that nothing is looked
-    up on disk. A file of the user's own is read once for each ``stamp``. Raises NoKernel for a file that is not there.
+    You name your own file by its path, which ends in .cu or .cuh. The first ``#include "x.cuh"`` of each file in the
+    kernels' folder, or in the folder of your cell, is replaced by its content, so that the compiler need not search for
+    files. Your own file is read once for each ``stamp``. Raises NoKernel if a file does not exist.
     """
     return _included(_text(file, "kernel"), cell, set(), kernel_folder())
 
@@ -49,16 +49,16 @@ _PLACES = {"kernel": ("", ".cu"), "cell": ("cells", ".cuh")}
 
 
 def _text(name: str, kind: str) -> str:
-    """The text of a "kernel" file or a "cell" file, of the kernels' folder or of the user's own."""
+    """The content of a "kernel" or "cell" file, from the kernels' folder or from the user."""
     within, ending = _PLACES[kind]
     folder, own = kernel_folder() / within, Path(name)
     if own.suffix == ending:
         if not own.is_file():
-            raise NoKernel(f"{kind} file: expected the path of a {ending} file, and there is none at {name!r}")
+            raise NoKernel(f"{kind} file: expected the path of a {ending} file, but there is no file at {name!r}")
         try:
             return own.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise NoKernel(f"{own.name}: expected text in UTF-8, which cannot be read here: {error}") from None
+            raise NoKernel(f"{own.name}: expected a readable file in UTF-8, got: {error}") from None
     if not (folder / f"{name}{ending}").is_file():
         names = ", ".join(sorted({e.name.removesuffix(ending) for e in folder.iterdir() if e.name.endswith(ending)}))
         raise NoKernel(f"{kind} file: expected one of {names}, or the path of a {ending} file, got {name!r}")
@@ -66,7 +66,7 @@ def _text(name: str, kind: str) -> str:
 
 
 def _included(text: str, cell: str, seen: set[Path], folder: Path) -> str:
-    """``text``, which lies in ``folder``, with headers and the cell's file in it; ``seen`` are those it has already."""
+    """Insert headers and the cell's file into ``text``, a file of ``folder``; ``seen`` are headers already inserted."""
 
     def header(match: re.Match) -> str:
         if match[1] is None:
@@ -74,7 +74,7 @@ def _included(text: str, cell: str, seen: set[Path], folder: Path) -> str:
             return _included(_text(cell, "cell"), cell, seen, beside)
         file = next((place / match[1] for place in (folder, kernel_folder()) if (place / match[1]).is_file()), None)
         if file is None:
-            return match[0]  # no file of ours: the compiler's to find, or to name
+            return match[0]  # not our file: the compiler finds it, or reports it missing
         if file in seen:
             return ""
         seen.add(file)
@@ -84,7 +84,7 @@ def _included(text: str, cell: str, seen: set[Path], folder: Path) -> str:
 
 
 def options(real: Any, defines: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The compiler's options for storage type ``real``; raises DTypeError for a type the kernels do not know."""
+    """The compiler's options for storage type ``real``; raises DTypeError for a type that kernels do not support."""
     name = np.dtype(real).name
     if name not in _TYPES:
         raise DTypeError(f"kernel storage type: expected one of {', '.join(_TYPES)}, got {name}")
@@ -92,7 +92,7 @@ def options(real: Any, defines: tuple[str, ...] = ()) -> tuple[str, ...]:
 
 
 class Launcher:
-    """The kernels of one device: ``launcher(file, entry, size, *args, real=dtype)`` looks up and launches."""
+    """The kernels of one device: ``launcher(file, entry, size, *args, real=dtype)`` finds one and launches it."""
 
     def __init__(self, cupy: Any, device: Any) -> None:
         self._cupy, self._device = cupy, device
@@ -101,21 +101,21 @@ class Launcher:
 
     @functools.cached_property
     def multiprocessors(self) -> int:
-        """How many blocks, be they as large as they may, run at once on this device."""
+        """The number of multiprocessors: so many thread blocks of any size run at once on this device."""
         return self._device.attributes["MultiProcessorCount"]
 
     @functools.cached_property
     def capability(self) -> int:
-        """The compute capability of this device, 8.6 as 86."""
+        """The compute capability of this device, for example 86 for 8.6."""
         return int(self._device.compute_capability)
 
     def kernel(
         self, file: str, entry: str, real: Any, defines: tuple[str, ...] = (), cell: str = "", stamp: Any = None,
         cooperative: bool = False,
     ) -> Kernel:  # fmt: skip
-        """The compiled kernel; compiles at the first call, CuPy keeps the result on disk.
+        """Return the kernel; the first call compiles it, and CuPy caches the result on disk.
 
-        The blocks of a ``cooperative`` one are all on the device at once, or the launch fails.
+        The thread blocks of a ``cooperative`` kernel must all fit on the device at once, or the launch fails.
 
         Raises NoKernel, with the compiler's first error, for a cell that cannot be compiled.
         """
@@ -148,5 +148,5 @@ class Launcher:
         defines: tuple[str, ...] = (),
         **limits: Any,
     ) -> None:
-        """Look up and launch; ``limits`` are Kernel's threads=, blocks=, shared=."""
+        """Find the kernel and launch it; ``limits`` are Kernel's threads=, blocks= and shared=."""
         self.kernel(file, entry, real, defines)(size, *args, **limits)

@@ -1,8 +1,8 @@
-"""Keeps the libraries that were compiled at first use in a folder of the user's own.
+"""A cache of the libraries that were compiled at first use, in a folder of the user.
 
-What lies there is loaded and run, so nobody else may be able to write to it, or to a folder above it. A file's name
-ends in the hash of its bytes: one that is cut short or changed is compiled anew, and processes that compile the same
-at once do not disturb each other.
+gpulstm loads and runs these libraries, so no other user may be able to write to the folder or to a folder above it. A
+file's name ends in the hash of its bytes. A truncated or changed file is compiled again, and processes that compile the
+same library at the same time do not disturb each other.
 """
 
 import contextlib
@@ -18,12 +18,12 @@ from pathlib import Path
 from gpulstm import building
 from gpulstm.building import CannotCompile
 
-_KEPT = 40  # libraries; those used longest ago go
+_KEPT = 40  # libraries; the least recently used ones are deleted
 _ENDING = ".dll" if building.WINDOWS else ".so"
 
 
 def cache_folder() -> Path:
-    """Where compiled libraries are kept: what GPULSTM_CACHE names, else the system's place for such files."""
+    """The folder for compiled libraries: GPULSTM_CACHE, else the usual cache folder of the system."""
     if own := os.environ.get("GPULSTM_CACHE"):
         return Path(own).expanduser()
     if building.WINDOWS:
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 
 
 def check() -> None:
-    """Raises CannotCompile, with the reason, where there is no compiler or no safe folder."""
+    """Raise CannotCompile, with the reason, if there is no compiler or no safe folder."""
     building.compiler()
     _safe_folder()
 
@@ -45,10 +45,10 @@ def load(
     text: str,
     beforehand: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[ctypes.CDLL, Path]:
-    """The library of these objects, compiled where it never was before, and its path.
+    """Load the library of these objects and return it with its path; compile it if it is not in the cache.
 
-    ``beforehand`` is called with the folder before a compilation. Raises CannotCompile with the reason where there is
-    no compiler or it fails, where the folder is not safe, or where the system does not load the library.
+    Before a compilation, ``beforehand(folder)`` is called. Raises CannotCompile, with the reason, if there is no
+    compiler, if it fails, if the folder is not safe, or if the system cannot load the library.
     """
     folder, name = _safe_folder(), _name(objects, cells, text)
     path = _kept(folder, name)
@@ -57,12 +57,12 @@ def load(
         path = _compile(folder, name, objects, cells, text)
     try:
         return ctypes.CDLL(str(path)), path
-    except OSError as error:  # a folder that nothing may be run from, for one
+    except OSError as error:  # e.g. a folder mounted noexec
         raise CannotCompile(f"the compiled library does not load: {error}") from None
 
 
 def _name(objects: Sequence[building.Object], cells: Sequence[tuple[Path, str]], text: str) -> str:
-    """Names all that goes into a library: text, files, flags, compiler. The flags name the instruction set."""
+    """A hash of all that determines a library: sources, files, compiler, and flags, which name the instruction set."""
     command = building.compiler()
     parts = [text, *command, building.compiler_version(command[:1])]
     parts += [repr((source.name, flags)) for source, flags in objects] + [struct for _, struct in cells]
@@ -70,7 +70,7 @@ def _name(objects: Sequence[building.Object], cells: Sequence[tuple[Path, str]],
 
 
 def _kept(folder: Path, name: str) -> Path | None:
-    """The library that was compiled before, if its bytes are those that were written."""
+    """The path of the cached library, if its bytes still match its hash."""
     for path in sorted(folder.glob(f"{name}-*{_ENDING}")):
         if path.stem == f"{name}-{_hash(path)}":
             path.touch()
@@ -86,7 +86,7 @@ def _compile(
         made = Path(own) / f"made{_ENDING}"
         building.build(made, objects, cells, text)
         path = folder / f"{name}-{_hash(made)}{_ENDING}"
-        made.replace(path)  # whole, or not at all
+        made.replace(path)  # atomic
     _forget(folder)
     return path
 
@@ -96,8 +96,8 @@ def _hash(path: Path) -> str:
 
 
 def _forget(folder: Path) -> None:
-    """Delete the libraries that were used longest ago."""
-    with contextlib.suppress(OSError):  # another process deletes too; Windows keeps what is loaded
+    """Delete the least recently used libraries."""
+    with contextlib.suppress(OSError):  # another process may delete it first; Windows cannot delete a loaded one
         newest_first = sorted(folder.glob(f"*{_ENDING}"), key=lambda path: -path.stat().st_mtime)
         for path in newest_first[_KEPT:]:
             path.unlink()
@@ -105,7 +105,7 @@ def _forget(folder: Path) -> None:
 
 # -- is the folder safe? ------------------------------------------------------------------------------------
 def _safe_folder() -> Path:
-    """The cache's folder, made where it is missing; raises CannotCompile unless only this user can write there."""
+    """The cache folder, created if missing; raises CannotCompile unless only this user can write to it."""
     folder = cache_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,19 +116,19 @@ def _safe_folder() -> Path:
     except OSError as error:
         fault = f"{folder}: {error.strerror or error}"
     if fault:
-        raise CannotCompile(f"there is no safe folder for compiled libraries: {fault}; GPULSTM_CACHE names another")
+        raise CannotCompile(f"there is no safe folder for compiled libraries: {fault}; set GPULSTM_CACHE to another")
     return folder
 
 
 def _fault(folder: Path) -> str:
-    """Why others could put a file there, or "". Windows gives each user folders of their own."""
+    """Why other users could put a file into the folder, or "". On Windows each user has private folders."""
     if sys.platform == "win32":
         return ""
     for place in (folder, *folder.parents):
         facts = place.stat()
         if facts.st_uid != os.geteuid() and (place == folder or facts.st_uid != 0):
             return f"{place} belongs to another user"
-        # Above the folder, a sticky one (/tmp) is safe: what lies in it can be renamed by its owner alone.
+        # A sticky folder (/tmp) above it is safe: only the owner of an entry can rename it.
         sticky = place != folder and facts.st_mode & stat.S_ISVTX
         if facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
             return f"others can write to {place} ({stat.filemode(facts.st_mode)})"

@@ -1,4 +1,4 @@
-"""What a NumPy array must be to be taken as its numbers alone, and how one in another byte order is read."""
+"""Checks that a NumPy array is nothing but its numbers, and converts arrays in another byte order."""
 
 from typing import Any
 
@@ -8,8 +8,10 @@ from gpulstm.errors import DTypeError
 
 
 def check_plain(x: Any, name: str = "array") -> None:
-    """Raises DTypeError for an array of NumPy that means more than its numbers: masked, structured, a matrix, a
-    quantity with a unit. What it means besides would be lost in silence."""
+    """Raise DTypeError for a NumPy array that is more than its numbers: masked, structured, a matrix, with a unit.
+
+    The other information, such as the mask, would be lost silently.
+    """
     if not isinstance(x, np.ndarray):
         if isinstance(x, list | tuple) and x and isinstance(x[0], np.ndarray):
             for item in x:
@@ -18,7 +20,7 @@ def check_plain(x: Any, name: str = "array") -> None:
     if isinstance(x, np.ma.MaskedArray):
         way = "fill it with x.filled(value), or split it into x.data and x.mask"
     elif type(x) not in (np.ndarray, np.memmap):
-        way = "np.asarray(x) gives its numbers alone"
+        way = "np.asarray(x) keeps only its numbers"
     elif x.dtype.names is not None:
         raise DTypeError(f"{name}: expected one type of number, got {x.dtype}; choose a field, x[{x.dtype.names[0]!r}]")
     else:
@@ -27,9 +29,9 @@ def check_plain(x: Any, name: str = "array") -> None:
 
 
 def native(x: Any) -> Any:
-    """An array of NumPy in this machine's byte order, with the same numbers; all else as it is.
+    """Convert a NumPy array to this machine's byte order, with the same numbers; anything else is unchanged.
 
-    Arrays from FITS, netCDF and other files are often in the other order, which no product or kernel takes.
+    Arrays from FITS, netCDF and other files often have the other byte order, which kernels cannot read.
     """
     foreign = isinstance(x, np.ndarray) and not x.dtype.isnative
     return x.astype(x.dtype.newbyteorder("=")) if foreign else x

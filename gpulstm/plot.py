@@ -1,10 +1,10 @@
-"""The figures of the labs, each drawn on matplotlib's axes; ``save`` makes a picture of one. They need matplotlib.
+"""Plots of losses, forecasts and gates, drawn on matplotlib axes; ``save`` writes one to a file. Needs matplotlib.
 
 >>> figure, axes = plt.subplots()
 >>> gl.plot.confusion_matrix(axes, [[8, 2], [1, 9]], labels=["no", "yes"])
 >>> gl.plot.save("matrix.png", lambda axes: gl.plot.confusion_matrix(axes, [[8, 2], [1, 9]]))
 
-Arrays are NumPy's, CuPy's, Tensors or lists.
+Arrays may be NumPy arrays, CuPy arrays, Tensors or lists.
 """
 
 import importlib.util
@@ -18,17 +18,17 @@ from gpulstm.backend import backend_of
 from gpulstm.errors import FormatError, ShapeError
 from gpulstm.tape import Tensor
 
-FEW = 40  # words or labels on an axis, above which they are left out
-SELDOM = 0.05  # a class that is never more probable than that has no row in an alignment
+FEW = 40  # an axis with more words or labels than this shows none
+SELDOM = 0.05  # an alignment has no row for a class whose probability never exceeds this
 
 
 def check_plot(path: str | Path) -> None:
-    """Raise FormatError if ``save`` could not write this picture: matplotlib is missing, or the ending is unknown.
+    """Raise FormatError if ``save`` cannot write this picture: matplotlib is missing, or the file ending is unknown.
 
     >>> gl.plot.check_plot("losses.png")
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise FormatError("plot: expected matplotlib, which is not installed: pip install matplotlib")
+        raise FormatError("plot: expected matplotlib, which is not installed; pip install matplotlib")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     ending = Path(path).suffix.removeprefix(".").lower()
@@ -45,7 +45,7 @@ def save(path: str | Path, draw: Callable[[Any], None], size: tuple[float, float
     >>> gl.plot.save("line.png", lambda axes: axes.plot([0, 1]))
     """
     check_plot(path)
-    # A figure without pyplot: no window system is asked for and no global state is left behind.
+    # A figure without pyplot needs no window system and leaves no global state.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -81,8 +81,8 @@ def forecast(
 ) -> None:
     """Plot a series, its forecast and prediction intervals.
 
-    times and observed (N,), predicted_times and predicted (M,): numbers or dates, and the series. ``intervals`` maps
-    coverages, 0.8 for 80 %, to (lower, upper), each (M,). Raises ShapeError for arrays that do not fit.
+    times and observed are (N,), predicted_times and predicted (M,); times are numbers or dates. ``intervals`` maps a
+    coverage, such as 0.8 for 80 %, to (lower, upper), each (M,). Raises ShapeError for arrays that do not fit.
 
     >>> data = [0, 1, 2], [5.0, 6.0, 7.0], [3, 4], [7.5, 8.0], {0.8: ([7.0, 7.0], [8.0, 9.0])}
     >>> gl.plot.save("forecast.png", lambda axes: gl.plot.forecast(axes, *data))
@@ -103,9 +103,9 @@ def forecast(
 
 
 def confusion_matrix(axes: Any, counts: Any, labels: Sequence[str] | None = None) -> None:
-    """Plot a confusion matrix: counts (K, K), a row per true and a column per predicted class, coloured by row share.
+    """Plot a confusion matrix: counts (K, K) with a row per true class and a column per predicted class.
 
-    Raises ShapeError for another shape and for another number of labels.
+    The colours show the share of each count in its row. Raises ShapeError for another shape or number of labels.
 
     >>> gl.plot.save("c.png", lambda axes: gl.plot.confusion_matrix(axes, [[8, 2], [1, 9]], ["bad", "good"]))
     """
@@ -127,9 +127,9 @@ def confusion_matrix(axes: Any, counts: Any, labels: Sequence[str] | None = None
 def attention(
     axes: Any, weights: Any, sources: Sequence[str] | None = None, targets: Sequence[str] | None = None
 ) -> None:
-    """Plot attention weights (targets, sources) from 0 to 1, a row per target, labelled with the words if given.
+    """Plot attention weights (targets, sources) from 0 to 1, with a row per target.
 
-    Raises ShapeError for another shape and for another number of words.
+    ``sources`` and ``targets`` are the words at the axes. Raises ShapeError for another shape or number of words.
 
     >>> gl.plot.save("a.png", lambda axes: gl.plot.attention(axes, [[0.9, 0.1]], ["un", "chat"], ["cat"]))
     """
@@ -146,9 +146,9 @@ def attention(
 def gates(axes: Any, values: Any, steps: Sequence[str] | None = None, name: str = "") -> None:
     """Plot a gate or a state over time: values (T, units) or (T, 1, units) of one sequence.
 
-    ``layer.trace`` returns such values. Non-negative values, such as gates, range from white to black, others from blue
-    over white to red. ``steps`` are the words or characters of the steps. Raises ShapeError for another shape or number
-    of steps.
+    ``layer.trace`` returns such values. Non-negative values, such as gates, are shown from white to black, others from
+    blue over white to red. ``steps`` are the words or characters of the steps. Raises ShapeError for another shape or
+    number of steps.
 
     >>> gates = gl.LSTM(3, 4).trace(np.ones((5, 1, 3), np.float32))
     >>> gl.plot.save("f.png", lambda axes: gl.plot.gates(axes, gates["f_l0"], name="forget gate"))
@@ -171,8 +171,8 @@ def alignment(
 ) -> None:
     """Plot when a model trained with ``gl.ctc_loss`` recognises which class: log_probs (T, C), a row per class.
 
-    Classes that are never probable are left out; the blank stays, at the bottom. ``seconds_a_step`` puts seconds on the
-    time axis. Raises ShapeError for another shape or number of labels.
+    Classes that never become probable are left out; the blank is the bottom row. ``seconds_a_step`` labels the time
+    axis in seconds. Raises ShapeError for another shape or number of labels.
 
     >>> log_probs = np.log([[0.1, 0.9], [0.8, 0.2]])
     >>> gl.plot.save("b.png", lambda axes: gl.plot.alignment(axes, log_probs, ["blank", "a"]))
@@ -203,7 +203,7 @@ def plot_losses(records: list[dict[str, Any]], path: str | Path, unit: str = "na
 
 
 def _host(name: str, x: Any) -> np.ndarray:
-    """The numbers as NumPy's; raises ShapeError for lists of different lengths."""
+    """Convert x to a NumPy array; raises ShapeError for rows of different lengths."""
     if isinstance(x, Tensor):
         x = x.data
     try:
@@ -213,7 +213,7 @@ def _host(name: str, x: Any) -> np.ndarray:
 
 
 def _array(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-    """Numbers, or dates, of that shape; None stands for any size."""
+    """Convert x to an array and check its shape, in which None stands for any size."""
     array = _host(name, x)
     if len(shape) != array.ndim or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True)):
         want = ", ".join("any" if n is None else str(n) for n in shape)
@@ -233,14 +233,14 @@ def _labels(name: str, words: Sequence[str], count: int) -> list[str]:
 
 
 def _shown(word: str) -> str:
-    """The word with what cannot be seen at its ends made visible, and with no dollar, which would begin mathematics."""
+    """The word with visible spaces at its ends, and with escaped dollar signs, which would start a formula."""
     if word.strip() != word:
         word = repr(word)[1:-1].replace(" ", "␣")
     return word.replace("$", r"\$")
 
 
 def _ticks(axis: Any, words: list[str] | None, count: int, rotation: float = 0) -> None:
-    """A word for each of a few places; whole numbers where there are none or many."""
+    """Label the ticks with words, or with whole numbers if there are no words or too many."""
     from matplotlib.ticker import MaxNLocator
 
     if words is None or count > FEW:

@@ -1,8 +1,8 @@
-"""A memory pool for large NumPy arrays, so that a training step does not pay for fresh pages every time.
+"""A memory pool for large NumPy arrays, so that a training step need not allocate new pages each time.
 
-NumPy gives large arrays back to the system at once and the next step faults every page in again; CuPy
-keeps them in a pool. This is that pool for NumPy: ``empty`` returns an ordinary array whose memory goes
-back to a free list when the last view of it dies.
+NumPy returns the memory of large arrays to the system at once, and the next step pays for new page faults. CuPy avoids
+this with a pool; this file does the same for NumPy. ``empty`` returns an ordinary array. When its last view is deleted,
+its memory goes to a list of free blocks.
 """
 
 import math
@@ -12,13 +12,13 @@ import threading
 import numpy as np
 from numpy.typing import DTypeLike
 
-SMALLEST = 1 << 18  # bytes; below this malloc keeps the memory itself
+SMALLEST = 1 << 18  # bytes; malloc reuses smaller blocks itself
 LARGEST_SHARE = 8  # free blocks may hold at most 1/8 of the machine's memory
 ALIGNMENT = 64  # one cache line, one AVX-512 register
 
 
 class Pool:
-    """Free blocks by size. Sizes are rounded up to an eighth of a power of two, so that near sizes share."""
+    """Free blocks by size; sizes are rounded up to an eighth of a power of two, so that similar sizes share blocks."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -42,14 +42,14 @@ class Pool:
                 self._free.setdefault(size, []).append(memory)
 
     def clear(self) -> None:
-        """Give every free block back to the system."""
+        """Return every free block to the system."""
         with self._lock:
             self._free.clear()
             self.held = 0
 
 
 class _Block:
-    """The owner of one block: arrays keep it alive as their base, and it returns the memory when it dies."""
+    """The owner of one block: it is the base of arrays, and returns the memory to the pool when it is deleted."""
 
     def __init__(self, size: int) -> None:
         self._size, self._memory = size, POOL.take(size)
@@ -77,13 +77,13 @@ POOL = Pool(_machine_memory() // LARGEST_SHARE)
 
 
 def rounded(size: int) -> int:
-    """The block size that serves ``size`` bytes: the next multiple of an eighth of a power of two."""
+    """The block size for ``size`` bytes: the next multiple of an eighth of a power of two."""
     step = 1 << max(size.bit_length() - 4, 12)
     return -(-size // step) * step
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """An uninitialised C-contiguous array like ``np.empty``, from the pool when it is large."""
+    """An uninitialised C-contiguous array, as from ``np.empty``; a large one comes from the pool."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < SMALLEST:

@@ -1,6 +1,6 @@
-"""``gl.precision``: how many bits of its factors a product of float32 arrays takes on a GPU.
+"""``gl.precision``: to how many bits a GPU rounds the factors in matrix products of float32 arrays.
 
-Arrays stay float32, and so do the sums: only the factors are rounded on their way into the tensor cores.
+Arrays and sums stay float32. Only the factors are rounded, as inputs of the tensor cores.
 """
 
 import functools
@@ -18,18 +18,19 @@ IEEE = "ieee"
 PRECISIONS = (IEEE, "tf32", "bf16", "fp16")
 Function = TypeVar("Function", bound=Callable)
 
-# The precisions of the blocks that this thread or task is in, the innermost last. A tuple, not a token for each block:
-# a block may be left in another context than it was entered in, as by a generator that is closed late.
+# The precisions of the blocks that this thread or task is in, the innermost last. This is a tuple and not one token per
+# block, because a block may be left in another context than it was entered in, for example by a generator that is
+# closed late.
 _blocks: ContextVar[tuple[str, ...]] = ContextVar("gpulstm_precision", default=(IEEE,))
 
 
 def current() -> str:
-    """The precision in force here, one of PRECISIONS."""
+    """The current precision, one of PRECISIONS."""
     return _blocks.get()[-1]
 
 
 def checked(name: Any, argument: str = "precision") -> str:
-    """The name of a precision; raises DTypeError or ShapeError for anything else."""
+    """Check the name of a precision; raises DTypeError or ShapeError for anything else."""
     if not isinstance(name, str):
         raise DTypeError(f"{argument}: expected one of {', '.join(PRECISIONS)}, got {name!r:.80}")
     if name not in PRECISIONS:
@@ -38,7 +39,7 @@ def checked(name: Any, argument: str = "precision") -> str:
 
 
 class precision(ContextDecorator):
-    """Sets the precision of float32 matrix products on a GPU, in a block or in a decorated function.
+    """Sets the precision of float32 matrix products on a GPU, in a ``with`` block or a decorated function.
 
     ======== ================= ================================================================================
     name     bits of a factor  what it is
@@ -51,11 +52,11 @@ class precision(ContextDecorator):
 
     Weights, states, gradients and sums stay float32. Products of float64, float16 and bfloat16 arrays do not change.
     cuBLAS may keep more bits than required, for instance on a device without such tensor cores. On the processor every
-    product is IEEE float32, and ``gl.explain()`` says so.
+    product stays IEEE float32, and ``gl.explain()`` says so.
 
-    ``backward`` computes in the precision of the forward call. Blocks nest; they do not affect other threads and tasks.
-    The environment variable CUPY_TF32 has no effect on gpulstm, only on your own CuPy products. The paths "fused" and
-    "persistent" of ``functional.recurrent`` raise NoKernel for float32 arrays in bf16 and fp16.
+    ``backward`` uses the precision of the forward call. Blocks may be nested; they do not affect other threads and
+    tasks. The environment variable CUPY_TF32 has no effect on gpulstm, only on your own CuPy products. The paths
+    "fused" and "persistent" of ``functional.recurrent`` raise NoKernel for float32 arrays in bf16 and fp16.
 
     Raises ShapeError for an unknown name, DTypeError for anything but a string.
 
@@ -87,17 +88,18 @@ class precision(ContextDecorator):
 
 
 def run_in(name: str, function: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Call the function in a precision."""
-    if current() == name:  # most often: nothing to set and to put back
+    """Call the function with a precision."""
+    if current() == name:  # the usual case: nothing to set and restore
         return function(*args, **kwargs)
     with precision(name):
         return function(*args, **kwargs)
 
 
 def keeps_precision(function: Function) -> Function:
-    """Decorates a function that returns (value, pullback): its pullback runs in the precision of the call.
+    """Decorate a function that returns (value, pullback), so that its pullback uses the precision of the call.
 
-    Half types that a function computes in float32 arrays are computed in IEEE float32.
+    If the first argument is float16 or bfloat16, the precision is "ieee": functions convert such arrays to float32
+    inside, and these float32 products must not be rounded.
     """
 
     @functools.wraps(function)
@@ -112,5 +114,5 @@ def keeps_precision(function: Function) -> Function:
 
 
 def stays_ieee(is_cuda: bool, dtype: Any) -> bool:
-    """Whether products of this type are IEEE float32 here, although another precision is in force."""
+    """Whether products of this type are IEEE float32 although another precision is set."""
     return not is_cuda and current() != IEEE and dtype == np.float32

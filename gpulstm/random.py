@@ -1,7 +1,8 @@
-"""Where randomness comes from: NumPy generators on the host, a default among them, and states to be saved.
+"""Random numbers: NumPy generators on the host, the default generator, and generator states to save.
 
-Everything random takes a ``generator``; without one it uses the default. Devices never draw: they are given
-numbers, or a 64-bit seed (see functional/dropout.py), so the same seed gives the same bits on each of them.
+Everything random takes a ``generator``; without one it uses the default generator. Devices draw no random numbers of
+their own. They get numbers, or a 64-bit seed (see functional/dropout.py), so the same seed gives the same bits on every
+device.
 """
 
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ _default: np.random.Generator | None = None
 
 
 def manual_seed(seed: int) -> np.random.Generator:
-    """Replace the default generator by one with this seed, and return it, as ``torch.manual_seed``.
+    """Seed the default generator, as ``torch.manual_seed``, and return the new generator.
 
-    Raises ShapeError unless the seed is an integer from 0 up.
+    It draws initial parameters, dropout, and everything else random that is given no generator of its own. Raises
+    ShapeError unless the seed is an integer of at least 0.
 
     >>> float(gl.manual_seed(0).random())
     0.6369616873214543
@@ -30,7 +32,7 @@ def manual_seed(seed: int) -> np.random.Generator:
 
 
 def default_generator() -> np.random.Generator:
-    """The generator of all that is given none; seeded by the system until ``manual_seed`` is called."""
+    """The generator for everything without a ``generator``; the system seeds it until ``manual_seed`` is called."""
     global _default
     if _default is None:
         _default = np.random.Generator(np.random.PCG64())
@@ -39,7 +41,7 @@ def default_generator() -> np.random.Generator:
 
 @contextmanager
 def using(generator: np.random.Generator) -> Iterator[np.random.Generator]:
-    """A block in which this is the default generator; afterwards it is the one from before."""
+    """Make this the default generator inside the block, and restore the previous one at its end."""
     global _default
     before, _default = _default, as_generator(generator)
     try:
@@ -49,7 +51,7 @@ def using(generator: np.random.Generator) -> Iterator[np.random.Generator]:
 
 
 def as_generator(generator: Any) -> np.random.Generator:
-    """The generator, the default one for None; raises DTypeError for what is none."""
+    """Return the generator, or the default one for None; raises DTypeError for anything else."""
     if generator is None:
         return default_generator()
     if not isinstance(generator, np.random.Generator):
@@ -60,19 +62,20 @@ def as_generator(generator: Any) -> np.random.Generator:
 
 
 def draw_seed(generator: np.random.Generator | None = None) -> int:
-    """A seed, 0 <= seed < 2^64, drawn from the generator (None: the default one)."""
+    """Draw a seed, 0 <= seed < 2^64, from the generator, or from the default one for None."""
     return int(as_generator(generator).integers(2**64, dtype=np.uint64))
 
 
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:
-    """Where the generator stands, in values that JSON can hold (integers of up to 128 bits among them)."""
+    """The state of the generator, in values that JSON can hold (with integers of up to 128 bits)."""
     return _plain(generator.bit_generator.state)
 
 
 def set_generator_state(generator: np.random.Generator, state: dict[str, Any]) -> None:
-    """Put the generator where ``generator_state`` found it or another of its kind.
+    """Set the state of the generator to the result of ``generator_state``.
 
-    Raises FormatError, with the generator as it was, for a state of another kind and for what is no state.
+    Raises FormatError for the state of another kind of generator and for anything else; the generator then stays
+    unchanged.
     """
     bits = generator.bit_generator
     kind = state.get("bit_generator") if isinstance(state, dict) else None
@@ -84,7 +87,7 @@ def set_generator_state(generator: np.random.Generator, state: dict[str, Any]) -
         bits.state = _arrays(state)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
         bits.state = before
-        raise FormatError(f"generator state: expected what generator_state gave, got others: {error}") from error
+        raise FormatError(f"generator state: expected a result of generator_state, got others: {error}") from error
 
 
 def _plain(state: Any) -> Any:
@@ -94,7 +97,7 @@ def _plain(state: Any) -> Any:
 
 
 def _arrays(state: Any) -> Any:
-    """``_plain`` undone: some kinds of generators (Philox, MT19937) keep arrays of unsigned integers."""
+    """The inverse of ``_plain``: some generators (Philox, MT19937) have arrays of unsigned integers in their state."""
     if isinstance(state, dict):
         return {name: _arrays(value) for name, value in state.items()}
     return np.array(state, np.uint64) if isinstance(state, list) else state

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: they change ``lr`` in an optimiser's groups, with PyTorch's names and numbers."""
+"""Learning-rate schedules: they set ``lr`` in an optimiser's groups, with PyTorch's names and numbers."""
 
 import math
 from abc import ABC, abstractmethod
@@ -15,14 +15,14 @@ BELOW_1 = math.nextafter(1, 0)
 class Schedule(ABC):
     """The base class of schedules that set ``lr = rate(base_lr, k)`` in every group; a subclass defines ``rate``.
 
-    ``base_lr`` is the group's rate when the schedule is made, k the number of calls of ``step()``: one after each step
-    of the optimiser. Raises DTypeError for anything but an optimiser.
+    ``base_lr`` is the learning rate of the group when you make the schedule. k is the number of calls of ``step()``:
+    call it once after each step of the optimiser. Raises DTypeError for anything but an optimiser.
 
     >>> isinstance(gl.StepLR(gl.SGD([gl.Parameter(np.zeros(1))]), 30), gl.schedules.Schedule)
     True
     """
 
-    needs_metric = False  # step() takes no metric: it belongs after each step of the optimiser
+    needs_metric = False  # step() takes no metric; call it after each step of the optimiser
     _shown: ClassVar[tuple[str, ...]] = ()  # the options in ``repr``
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -33,23 +33,23 @@ class Schedule(ABC):
 
     @abstractmethod
     def rate(self, base_lr: float, k: int) -> float:
-        """The learning rate at step k."""
+        """Return the learning rate at step k."""
 
     def step(self) -> None:
-        """Set the rate of the next step."""
+        """Set the learning rate of the next step."""
         self.k += 1
         self._apply()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps and the initial rates."""
+        """Return the number of steps and the initial learning rates."""
         return {"k": self.k, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load the result of ``state_dict``; raises FormatError for another schedule's or other groups' state."""
+        """Load the result of ``state_dict``; raises FormatError for a state of another schedule or of other groups."""
         k, base_lrs = _values(state_dict, self.state_dict(), k=checks.count, base_lrs=_rates)
         if len(base_lrs) != len(self.base_lrs):
             raise FormatError(
-                f"schedule state: expected {len(self.base_lrs)} base_lrs, one a group, got {len(base_lrs)}"
+                f"schedule state: expected {len(self.base_lrs)} base_lrs, one per group, got {len(base_lrs)}"
             )
         self.k, self.base_lrs = k, base_lrs
         self._apply()
@@ -61,7 +61,7 @@ class Schedule(ABC):
     def _apply(self) -> None:
         groups = self.optimizer.param_groups
         if len(groups) != len(self.base_lrs):
-            raise ShapeError(f"groups: expected {len(self.base_lrs)}, as when the schedule was made, got {len(groups)}")
+            raise ShapeError(f"groups: expected {len(self.base_lrs)}, as at the schedule's start, got {len(groups)}")
         for group, base_lr in zip(groups, self.base_lrs, strict=True):
             group["lr"] = self.rate(base_lr, self.k)
 
@@ -109,8 +109,9 @@ class CosineWarmup(Schedule):
         W <= k < N:   lr = min_lr + (base_lr - min_lr) * (1 + cos(pi * (k - W) / (N - W))) / 2
         k >= N:       lr = min_lr
 
-    with N = ``total_steps`` (Loshchilov & Hutter 2017; warmup: Goyal et al. 2017). Step 0 has a rate above 0, step W
-    the full base_lr. Raises ShapeError unless 0 <= warmup_steps < total_steps and 0 <= min_lr <= lr of every group.
+    with N = ``total_steps`` (Loshchilov & Hutter 2017; warmup: Goyal et al. 2017). The rate at step 0 is above 0, and
+    that at step W is base_lr. Raises ShapeError unless 0 <= warmup_steps < total_steps and 0 <= min_lr <= lr of every
+    group.
 
     >>> gl.CosineWarmup(gl.SGD([gl.Parameter(np.zeros(1))], lr=0.1), warmup_steps=1, total_steps=10)
     CosineWarmup(warmup_steps=1, total_steps=10, min_lr=0.0, k=0, lr=0.05)
@@ -139,15 +140,16 @@ class CosineWarmup(Schedule):
 class ReduceLROnPlateau:
     """Multiplies lr by ``factor`` after more than ``patience`` bad metrics in a row, as in PyTorch.
 
-    A metric is bad if it is not better than the best. Better is below ``best * (1 - threshold)`` with mode "min", above
-    ``best * (1 + threshold)`` with "max"; with threshold_mode "abs", below ``best - threshold`` or above ``best +
-    threshold``. NaN is never better. After a reduction the next ``cooldown`` metrics do not count as bad. No rate falls
-    below ``min_lr``, and a change of ``eps`` or less is skipped. Raises ShapeError for options out of range.
+    Call ``step(metric)`` after each validation. A metric is bad if it is not better than the best one so far. With mode
+    "min", better means below ``best * (1 - threshold)``; with "max", above ``best * (1 + threshold)``. With
+    threshold_mode "abs", it means below ``best - threshold`` or above ``best + threshold``. NaN is never better. After
+    a reduction, the next ``cooldown`` metrics do not count as bad. The rate never falls below ``min_lr``, and a change
+    of ``eps`` or less is skipped. Raises ShapeError for options out of range.
 
     >>> gl.ReduceLROnPlateau(gl.SGD([gl.Parameter(np.zeros(1))]), patience=2).step(metric=0.5)
     """
 
-    needs_metric = True  # step() wants one, usually the validation loss: it belongs after each validation
+    needs_metric = True  # call step() after each validation, with a metric such as the validation loss
 
     def __init__(
         self,
@@ -172,7 +174,7 @@ class ReduceLROnPlateau:
         self.bad, self.cooldown_left = 0, 0
 
     def step(self, metric: SupportsFloat) -> None:
-        """Use the next metric, a number or an array or Tensor with one element; raises DTypeError for others."""
+        """Process the next metric: a number, or an array or Tensor with one element; raises DTypeError for others."""
         try:
             value = float(metric.item() if hasattr(metric, "item") else metric)
         except (TypeError, ValueError) as error:
@@ -188,7 +190,7 @@ class ReduceLROnPlateau:
             self.cooldown_left, self.bad = self._cooldown, 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best metric and the counts; the optimiser's state holds the rates."""
+        """Return the best metric and the counters; the learning rates are in the optimiser's state."""
         return {"best": self.best, "bad": self.bad, "cooldown_left": self.cooldown_left}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -216,7 +218,7 @@ class ReduceLROnPlateau:
 
 
 def _checked(optimizer: Any) -> Optimizer:
-    """The optimiser. Raises DTypeError for another thing."""
+    """Return the optimiser; raises DTypeError for anything else."""
     if not isinstance(optimizer, Optimizer):
         raise DTypeError(f"optimizer: expected an optimiser, e.g. gl.Adam(model.parameters()), got {optimizer!r:.60}")
     return optimizer
@@ -229,7 +231,7 @@ def _line(schedule: Any, options: dict[str, Any]) -> str:
 
 
 def _values(state_dict: Any, mine: dict[str, Any], **kinds: Callable[[str, Any], Any]) -> list[Any]:
-    """The values of a state with the names of ``mine``, each of its kind; raises FormatError for others."""
+    """Check a state and return its values; it must have the names of ``mine``, and ``kinds`` check each value."""
     got = sorted(state_dict, key=str) if isinstance(state_dict, dict) else type(state_dict).__name__
     if got != sorted(mine):
         raise FormatError(f"schedule state: expected {sorted(mine)}, got {got}")

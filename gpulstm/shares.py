@@ -1,7 +1,8 @@
-"""The share of a batch that this process computes, and the numbers of the random draws of an array.
+"""The share of a batch that this process computes, and the numbers of an array's random draws.
 
 Several processes that train on one batch together (gpulstm/parallel) drop the same elements as one process with the
-whole batch: an element's draw is numbered by its place in the whole batch, wherever it is computed.
+whole batch. For this, each element has the number of its position in the whole batch, on whichever process it is, and
+its random draw depends on that number.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ class Draws(NamedTuple):
     step: int
 
     def runs(self, size: int, most: int) -> Iterator[tuple[int, int, int]]:
-        """(k, number, length): the elements k, k + 1, ... have number, number + 1, ...; no run is longer than most."""
+        """Yield (k, number, length): elements k, k + 1, ... have number, number + 1, ...; length <= ``most``."""
         k = 0
         while k < size:
             row, within = divmod(k, self.run)
@@ -31,13 +32,13 @@ class Draws(NamedTuple):
 
 
 def plain_draws(size: int, first: int = 0) -> Draws:
-    """The draws of an array of that size: first, first + 1, ..."""
+    """The draws of an array of this size, numbered first, first + 1, ..."""
     return Draws(first, max(size, 1), max(size, 1))
 
 
 @dataclass(frozen=True)
 class Share:
-    """The sequences first, ..., first + count - 1 of a batch of ``whole``; ``batch_first`` as its data set says."""
+    """The sequences first, ..., first + count - 1 of a batch of ``whole``; the data set sets ``batch_first``."""
 
     first: int
     count: int
@@ -45,9 +46,9 @@ class Share:
     batch_first: bool = False
 
     def draws(self, shape: tuple[int, ...], axis: int, before: int = 0) -> Draws:
-        """The draws of an array whose ``axis`` has this share of the batch; ``before`` rows came before it.
+        """The draws of an array whose ``axis`` is this share of the batch; ``before`` rows precede the array.
 
-        Raises ShapeError for an array of another number of sequences.
+        Raises ShapeError if the array has another number of sequences.
         """
         if shape[axis] != self.count:
             raise ShapeError(f"batch: expected {self.count}, this process's share of {self.whole}, got {shape[axis]}")
@@ -58,11 +59,11 @@ class Share:
         return Draws(before * step + self.first * rest, max(shape[axis] * rest, 1), max(step, 1))
 
     def axis_of(self, shape: tuple[int, ...], known: int | None = None) -> int:
-        """The axis of the batch in an array of the model's, by its size; where two have it, the ``known`` one.
+        """Find the batch axis of an array in the model by its size; if two axes have that size, use the ``known`` one.
 
-        Axis 0 may also hold the rows of whole batches, (T * B, ...). Of data (T, B, ...) an array of three dimensions
-        or more is taken for (T, B, ...) where both axes fit. Raises ShapeError where no axis fits, and where two do and
-        none is known.
+        Axis 0 may also hold the rows of whole batches, (T * B, ...). If both axes fit, and the data are (T, B, ...), an
+        array of three dimensions or more is assumed to be (T, B, ...). Raises ShapeError if no axis fits, or if two fit
+        and none is known.
         """
         fits = [axis for axis in (0, 1) if shape[axis : axis + 1] == (self.count,)]
         if len(shape) < 3 and 0 not in fits and self._steps_of(shape):
@@ -72,17 +73,19 @@ class Share:
         if len(fits) > 1 and known in fits:
             fits = [known]
         if len(fits) != 1:
-            what = "tell which axis is the batch's" if fits else "find the batch's axis"
+            what = "tell which axis is the batch axis" if fits else "find the batch axis"
             raise ShapeError(
-                f"Dropout in one of several processes: cannot {what} in shape {shape}, of which this process has "
-                f"{self.count} of {self.whole} sequences; give gl.Dropout(..., batch_axis=1) for (T, B, ...), 0 for "
-                "(B, ...), or None for what has no batch"
+                f"Dropout in one of several processes: cannot {what} in shape {shape}; this process has "
+                f"{self.count} of {self.whole} sequences; use gl.Dropout(..., batch_axis=1) for (T, B, ...), 0 for "
+                "(B, ...), or None for an array without a batch axis"
             )
         return fits[0]
 
     def draws_of(self, shape: tuple[int, ...], axis: int) -> Draws:
-        """The draws of an array of the model's; with axis 0 also of rows (T * B, ...), or (B * T, ...) of a model that
-        is ``batch_first``."""
+        """The draws of an array in the model.
+
+        With axis 0 the array may also have rows (T * B, ...), or (B * T, ...) with ``batch_first``.
+        """
         if not -len(shape) <= axis < len(shape):
             raise ShapeError(f"batch_axis: expected an axis of an array {shape}, got {axis}")
         axis %= len(shape)
@@ -92,7 +95,7 @@ class Share:
         return self.draws(shape, axis)
 
     def _steps_of(self, shape: tuple[int, ...]) -> int:
-        """How many whole batches the first axis has rows of."""
+        """The number of whole batches in the rows of axis 0, or 0 if they do not fit."""
         return shape[0] // self.count if shape and self.count and shape[0] % self.count == 0 else 0
 
 
@@ -100,13 +103,13 @@ _share: ContextVar[Share | None] = ContextVar("gpulstm_share", default=None)
 
 
 def current() -> Share | None:
-    """The share in force here; None where a process computes whole batches."""
+    """The current share; None if this process computes whole batches."""
     return _share.get()
 
 
 @contextmanager
 def computing(share: Share | None) -> Iterator[None]:
-    """A block that computes this share of a batch; None for all of it."""
+    """In this block, the model computes this share of a batch; None means the whole batch."""
     before = _share.set(share)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How many threads the compiled code for the processor uses: all that the process may, until a number is set."""
+"""The number of threads of the compiled code for the processor; by default one per core that the process may use."""
 
 import ctypes
 import os
@@ -12,9 +12,9 @@ _library: ctypes.CDLL | None = None
 
 
 def set_num_threads(n: int) -> None:
-    """Let compiled code use at most ``n`` threads, 1 to 256; the number does not change the bits of any result.
+    """Let compiled code use at most ``n`` threads, 1 to 256; the number does not change any result.
 
-    NumPy's own threads (OPENBLAS_NUM_THREADS) are separate. Raises ShapeError for another number.
+    It does not change NumPy's own threads, which OPENBLAS_NUM_THREADS sets. Raises ShapeError for another number.
 
     >>> gl.set_num_threads(2)
     """
@@ -27,7 +27,7 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """Return how many threads compiled code may use; raises nothing.
 
-    This is the number given to ``set_num_threads``, else OMP_NUM_THREADS, else the number of cores.
+    This is the number from ``set_num_threads``, else OMP_NUM_THREADS, else the number of cores.
 
     >>> gl.set_num_threads(2)
     >>> gl.get_num_threads()
@@ -40,20 +40,20 @@ def get_num_threads() -> int:
 
 
 def connect(library: ctypes.CDLL) -> None:
-    """Give ``library``, which has kernels/host/pool.cpp in it, the number of threads, now and when it is set anew."""
+    """Set the number of threads of ``library``, which contains kernels/host/pool.cpp, now and at each change."""
     global _library
     _library = library
     library.gpulstm_set_num_threads(get_num_threads())
 
 
 def _number_asked_for() -> int:
-    """The first number of OMP_NUM_THREADS ("4" or "4,2"); 0 where there is none."""
+    """The first number of OMP_NUM_THREADS ("4" or "4,2"), or 0 if there is none."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     return int(first) if first.isdecimal() else 0
 
 
 def _number_of_cores() -> int:
-    """The cores that this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,3 +1,3 @@
-"""The version, at the bottom of the package so that every part of it can import it."""
+"""The version, in a file without imports so that every part of the package can import it."""
 
 __version__ = "0.1.0"

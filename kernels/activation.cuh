@@ -1,4 +1,4 @@
-// The activations a cell can be given, and their slopes: those of gpulstm/cells/activation.py under the same names.
+// The activations that a cell can use, and their slopes, with the names of gpulstm/cells/activation.py.
 
 #pragma once
 
@@ -8,8 +8,9 @@ enum ActivationKind {
     RELU, TANH, SIGMOID, AFFINE, LEAKY_RELU, THRESHOLDED_RELU, SCALED_TANH, HARD_SIGMOID, ELU, SOFTSIGN, SOFTPLUS
 };
 
-// One activation, from four numbers that Activation.numbers makes in Python: the kind, alpha, beta, and the clip, 0 for
-// none. The kind is the same for all elements of a vector. On a GPU the numbers are constants and no switch is left.
+// One activation, given by four numbers (Activation.numbers in Python): the kind, alpha, beta, and the clip, 0 for
+// none. The kind is the same for all elements of a vector. On a GPU the numbers are compile-time constants, so that no
+// switch remains.
 struct Activation {
     static constexpr int options = 4;
     ActivationKind kind;
@@ -24,7 +25,7 @@ struct Activation {
         return of(clipped(z));
     }
 
-    // Its derivative at z: where the function bends that of the left side, zero where z was clipped.
+    // Its derivative at z: at a kink the one from the left, zero where z was clipped.
     template <class V> FN V slope(V z) const {
         if (clip == 0) return slope_of(z);
         V limit = number<V>(clip);

@@ -1,14 +1,14 @@
-// Adam, AdamW and AMSGrad: one step of every parameter of an optimiser in one launch; adam.cuh has the arithmetic. m and
-// v are stored as ACC, so that half precision parameters are updated in float32 too.
+// Adam, AdamW and AMSGrad: one launch updates every parameter of an optimiser; adam.cuh has the arithmetic. m and v are
+// stored as ACC, so that half precision parameters are updated in float32 too.
 
 #include "adam.cuh"
 #include "common.cuh"
 
-// first_chunk (count + 1)  number of each array's first chunk of chunk_size elements; at the end that of all chunks
+// first_chunk (count + 1)  number of each array's first chunk of chunk_size elements; last, the number of all chunks
 // arrays      (count, 6)   addresses of p and g (REAL), m, v and the largest v (ACC; 0 without AMSGrad), and the
 //                          size; no two arrays may overlap
 // numbers     (count, 6)   keep, l2, beta1, beta2, step_size, eps
-// One block serves one chunk. Moves 7 values an element: p, m, v in and out, g in; 9 for AMSGrad.
+// One block updates one chunk. Moves 7 values an element: p, m, v in and out, g in; 9 for AMSGrad.
 extern "C" __global__ void adam(
     const long long* __restrict__ first_chunk, const long long* __restrict__ arrays,
     const double* __restrict__ numbers, long long count, long long chunk_size)

@@ -1,5 +1,5 @@
 // The arithmetic of one step of Adam (Kingma & Ba 2015), AdamW (Loshchilov & Hutter 2019) and AMSGrad (Reddi et al.
-// 2018), for one number or a vector of them; that of gpulstm/optim/adam.py under the same names.
+// 2018), for one number or a vector of them, with the names of gpulstm/optim/adam.py.
 //
 //     p = keep p                              keep = 1 - lr * weight_decay for AdamW, else 1
 //     g = g + l2 p                            l2 = weight_decay for Adam, else 0
@@ -7,7 +7,7 @@
 //     v = beta2 v + (1 - beta2) g^2
 //     p = p - step_size m / (sqrt(v) + eps)   for AMSGrad with the largest v so far in place of v
 //
-// The corrections of the bias are inside step_size and eps: the caller makes them, in float64, with
+// step_size and eps contain the bias corrections. The caller computes them in float64:
 //     step_size = lr sqrt(1 - beta2^step) / (1 - beta1^step),  eps = given eps * sqrt(1 - beta2^step).
 #ifndef GPULSTM_ADAM
 #define GPULSTM_ADAM
@@ -27,7 +27,7 @@ template <class V> struct Adam {
           beta2(number<V>(numbers[3])), new_share1(number<V>(1 - numbers[2])), new_share2(number<V>(1 - numbers[3])),
           step_size(number<V>(numbers[4])), eps(number<V>(numbers[5])) {}
 
-    // The parameter after the step. `largest` is AMSGrad's alone; a v that is not a number stays one there.
+    // Returns the parameter after the step. Only AMSGrad uses `largest`, in which NaN stays NaN.
     FN V step(V p, V g, V& m, V& v, V& largest, bool amsgrad) const {
         p = keep * p;
         g = g + l2 * p;

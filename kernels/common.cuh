@@ -1,8 +1,8 @@
 // What every kernel shares: storage and accumulation types, the grid-stride loop, elementary functions and block-wide
 // reductions.
 //
-// REAL is the type arrays are stored in, ACC the type sums are made in: float for float, __half and
-// __nv_bfloat16; double for double. Both come as macros from launch.py.
+// REAL is the type that arrays are stored in. ACC is the type that sums are computed in: float for float, __half and
+// __nv_bfloat16; double for double. launch.py defines both as macros.
 
 #include "math.cuh"
 #include "table.cuh"
@@ -24,8 +24,8 @@ __device__ inline ACC load(REAL x) { return x; }
 __device__ inline REAL store(ACC x) { return x; }
 #endif
 
-// The sum of v over the block, in a fixed order, given to every thread. blockDim.x must be a power of two;
-// scratch is shared memory of blockDim.x values. Every thread of the block must call it.
+// Returns the sum of v over the block, in a fixed order, to every thread. blockDim.x must be a power of two; scratch is
+// shared memory of blockDim.x values. Every thread of the block must call it.
 __device__ inline ACC block_sum(ACC v, ACC* scratch) {
     scratch[threadIdx.x] = v;
     __syncthreads();
@@ -38,7 +38,7 @@ __device__ inline ACC block_sum(ACC v, ACC* scratch) {
     return total;
 }
 
-// The largest v of the block, likewise.
+// Returns the largest v of the block in the same way.
 __device__ inline ACC block_max(ACC v, ACC* scratch) {
     scratch[threadIdx.x] = v;
     __syncthreads();

@@ -4,9 +4,9 @@
 //                                               smooth = sum_c w_c (nll + x_y - x_c) = -sum_c w_c log p_c
 //     dx_c = (1 - s) w_y (p_c - [c = y]) + s / C * (p_c * sum_w - w_c)
 //
-// The arithmetic is that of gpulstm/functional/cross_entropy.py under the same names. LANES threads serve a row
-// and take every LANES-th class each; a block of THREADS threads serves THREADS / LANES rows at a time. Both are powers
-// of two and known when compiling, so that rows of two classes and rows of fifty thousand are served alike.
+// The arithmetic and the names are those of gpulstm/functional/cross_entropy.py. LANES threads share a row, and each
+// takes every LANES-th class; a block of THREADS threads computes THREADS / LANES rows at a time. Both are powers of
+// two and compile-time constants, so that the kernel suits rows of two classes and rows of fifty thousand.
 
 #include "common.cuh"
 
@@ -16,17 +16,17 @@
 #ifndef LANES
 #define LANES 32
 #endif
-// IN_PLACE: dx is x. Otherwise the compiler may read far ahead of what is written.
+// IN_PLACE: dx is x. Otherwise the compiler may read far ahead of the writes.
 #ifdef IN_PLACE
 #define APART
 #else
 #define APART __restrict__
 #endif
 #define ROWS (THREADS / LANES)
-// Below every finite logit, and finite itself: a logit of minus infinity is then a class of probability 0.
+// The lowest finite number. Since it is finite, a logit of minus infinity gives a class of probability 0.
 #define LOWEST ((ACC)(sizeof(ACC) == 4 ? -3.4028234e38 : -1.7976931348623157e308))
 
-// The sum of v over the threads of a row, in a fixed order, given to each of them. Every thread of the block must
+// Returns the sum of v over the threads of a row, in a fixed order, to each of them. Every thread of the block must
 // call it; scratch is shared memory of THREADS values.
 __device__ inline ACC row_sum(ACC v, ACC* scratch) {
     int lane = threadIdx.x % LANES;
@@ -41,7 +41,7 @@ __device__ inline ACC row_sum(ACC v, ACC* scratch) {
     return total;
 }
 
-// The largest v of a row, likewise.
+// Returns the largest v of a row in the same way.
 __device__ inline ACC row_max(ACC v, ACC* scratch) {
     int lane = threadIdx.x % LANES;
     scratch[threadIdx.x] = v;
@@ -57,14 +57,14 @@ __device__ inline ACC row_max(ACC v, ACC* scratch) {
 }
 
 // x          (rows, C)  logits
-// target     (rows)     class of each row, 0 <= target < C, or ignore_index; the caller has checked
-// weight     (C)        weight of each class, or null for one
+// target     (rows)     class of each row, 0 <= target < C, or ignore_index; the caller has checked it
+// weight     (C)        weight of each class, or null for ones
 // loss       (rows)     out: 0 for an ignored row
 // row_weight (rows)     out: weight of the row's class, 0 for an ignored row
-// dx         (rows, C)  out: gradient of loss; 0 for an ignored row, whatever its logits are
-// No two may overlap, but for x and dx with IN_PLACE: a thread reads each logit for the last time just before it writes
-// there, and x[y] is read before the sums that all threads of the row wait for.
-// Moves 3 values an element: x in twice (the second time from the cache while the rows at work fit there), dx out.
+// dx         (rows, C)  out: gradient of loss; 0 for an ignored row, even if its logits are NaN
+// No two may overlap, except x and dx with IN_PLACE: a thread reads each logit for the last time just before it writes
+// there, and x[y] is read before the sums that synchronise all threads of the row.
+// Moves 3 values an element: x in twice (the second time from the cache if the current rows fit there), dx out.
 extern "C" __global__ void cross_entropy(
     const REAL* APART x, const long long* __restrict__ target, const REAL* __restrict__ weight,
     ACC* __restrict__ loss, ACC* __restrict__ row_weight, REAL* APART dx,
@@ -74,7 +74,7 @@ extern "C" __global__ void cross_entropy(
     int lane = threadIdx.x % LANES;
     bool smooth = label_smoothing > 0;
     ACC smoothing = (ACC)label_smoothing, spread = smoothing / (ACC)C;
-    // Every thread of the block goes round equally often, since the sums wait for all of them.
+    // Every thread of the block runs the same number of iterations, since the sums synchronise all of them.
     for (long long first = (long long)blockIdx.x * ROWS; first < rows; first += (long long)gridDim.x * ROWS) {
         long long row = first + threadIdx.x / LANES;
         long long y = row < rows ? target[row] : ignore_index;
@@ -84,8 +84,8 @@ extern "C" __global__ void cross_entropy(
         ACC x_y = kept ? load(x_row[y]) : 0;
         ACC w_y = !kept ? 0 : weight ? load(weight[y]) : 1;
 
-        // One pass for the largest logit and the sum of exp(x - largest): the sum so far shrinks whenever a
-        // larger logit comes (Milakov & Gimelshein 2018).
+        // One pass computes the largest logit and the sum of exp(x - largest): whenever a larger logit is found, the
+        // sum so far is rescaled (Milakov & Gimelshein 2018).
         ACC largest = LOWEST, total = 0, sum_w = 0, sum_wx = 0;
         for (long long c = lane; kept && c < C; c += LANES) {
             ACC x_c = load(x_row[c]);

@@ -1,17 +1,17 @@
 // Connectionist temporal classification: the loss of each sequence, and the gradient of its logits.
 //
-// alpha_t(s) is the logarithm of the probability of all beginnings of paths that are at position s after step t,
-// beta_t(s) that of all ends of paths from s on, without step t:
+// alpha_t(s) is the log probability of all beginnings of paths that are at position s after step t. beta_t(s) is the
+// log probability of all ends of paths from s on, without step t:
 //
 //     alpha_t(s) = log p_t(s) + log_sum(alpha_{t-1}(s), alpha_{t-1}(s - 1), alpha_{t-1}(s - 2) where s skips)
 //     beta_t(s)  = log_sum(over the positions r that s leads to: beta_{t+1}(r) + log p_{t+1}(r))
 //     loss       = -log_sum(alpha of the last two positions after the last step)
 //     dlogits_tc = scale (p_tc - sum over the positions s of class c: softmax over s of alpha_t(s) + beta_t(s))
 //
-// Every row is kept less the largest of the row before it, and their sum, in double, is put back in the loss: so a row
-// stays near zero, and thousands of steps cost few digits. Half types are widened by the caller.
+// The largest value of the row before is subtracted from every row, and the sum of these values, in double, is added
+// again in the loss. So rows stay near zero, and thousands of steps lose few digits. The caller widens half types.
 //
-// A block serves a sequence; its threads take the positions, and meet after every step.
+// One block computes one sequence. Its threads share the positions, and synchronise after every step.
 
 #include "common.cuh"
 #include "ctc.cuh"
@@ -28,7 +28,7 @@ __device__ inline void prepare(const Sequence<ACC>& q) {
 }
 
 // The arrays are described in ctc.cuh.
-// loss (B)  out: infinite where no path fits into the steps
+// loss (B)  out: infinite if no path fits into the steps
 extern "C" __global__ void ctc_alpha(
     const ACC* __restrict__ log_probs, const long long* __restrict__ targets, const long long* __restrict__ lengths,
     ACC* alpha, ACC* rows, long long* classes, ACC* __restrict__ loss, long long T, long long B, long long C,
@@ -52,14 +52,14 @@ extern "C" __global__ void ctc_alpha(
                 largest = maximum(largest, sum);
             }
             taken += most;
-            most = finite_or_0(block_max(largest, scratch));  // and all threads have met
+            most = finite_or_0(block_max(largest, scratch));  // this also synchronises the threads
         }
         const ACC* end = q.row(q.T - 1) + q.L;
         if (threadIdx.x == 0) loss[b] = q.T ? -(log_sum(end[-1], end[-2], nothing) + taken) : q.L > 1 ? -nothing : 0;
     }
 }
 
-// scale    (B)        the gradient of each loss; 0 for one whose loss is infinite
+// scale    (B)        the gradient of each loss; 0 if the loss is infinite
 // dlogits  (T, B, C)  out; 0 after a sequence's end
 extern "C" __global__ void ctc_gradient(
     const ACC* __restrict__ log_probs, const long long* __restrict__ targets, const long long* __restrict__ lengths,
@@ -78,7 +78,7 @@ extern "C" __global__ void ctc_gradient(
                 for EACH (c, C) gradient[c] = 0;
                 continue;
             }
-            const ACC* behind = q.row(t + 1);  // beta + log p of the step behind
+            const ACC* behind = q.row(t + 1);  // beta + log p of the next step
             ACC largest = nothing, share_largest = nothing, sum = 0, blanks = 0;
             for EACH (s, q.L) {
                 ACC beta = s + 2 < q.L ? nothing : 0;
@@ -97,9 +97,9 @@ extern "C" __global__ void ctc_gradient(
             }
             const ACC part = scale[b] / block_sum(sum, scratch);
             for EACH (c, C) gradient[c] = scale[b] * exp_(q.log_probs[t * q.stride + c]);
-            blanks = block_sum(blanks, scratch);  // and all threads have met
+            blanks = block_sum(blanks, scratch);  // this also synchronises the threads
             if (threadIdx.x == 0) gradient[blank] -= part * blanks;
-            for EACH (s, q.L) {  // the first position of a target takes those of all others with it
+            for EACH (s, q.L) {  // the first position of a class adds up those of all its positions
                 if (s % 2 == 0) continue;
                 bool first = true;
                 for (long long other = 1; other < s; other += 2) first = first && q.classes[other] != q.classes[s];

@@ -1,31 +1,31 @@
-// Everything in the kernels that is not portable C++: small functions, each with a body for the processor too, so that
+// Everything in the kernels that is not portable C++: small functions, each with a version for the processor, so that
 // the tests run every line without a GPU.
 //
-// On the processor the threads of a warp meet by emulated::... (tests/emulated_cuda/include/warps.h).
+// On the processor emulated::... synchronises the threads of a warp (tests/emulated_cuda/include/warps.h).
 //
-//     lane() warp()               of this thread, in blocks of one dimension
-//     load_constant(at)           a granule that nothing writes while the kernel runs
-//     load_exchanged(at)          a granule that another block of this launch may have written
-//     as_factor(x)                a number as products take it
-//     shuffle_xor(x, mask)        x of lane ^ mask
-//     multiply_fragment(c, a, x)  one instruction of the tensor cores; multiply_tile is made of it
-//     arrive(count) look(count)   one more, and how many: what was written before the one is seen after the other
-//     pause()                     between two looks
+//     lane() warp()               the numbers of this thread's lane and warp, in blocks of one dimension
+//     load_constant(at)           loads a granule that nothing writes while the kernel runs
+//     load_exchanged(at)          loads a granule that another block of this launch may have written
+//     as_factor(x)                x rounded to the precision of products
+//     shuffle_xor(x, mask)        the x of lane ^ mask
+//     multiply_fragment(c, a, x)  one instruction of the tensor cores; multiply_tile uses it
+//     arrive(count) look(count)   adds one to a counter (release); reads it (acquire)
+//     pause()                     to be called between two looks
 
 #pragma once
 
 #include "common.cuh"
 
-// Sixteen bytes that lie along a row.
+// Sixteen consecutive bytes of a row.
 union alignas(16) Granule {
     unsigned words[4];
     REAL numbers[16 / sizeof(REAL)];
 };
 
-// Whether products run on tensor cores: of half types, and of float where TF32 says that ten bits of it do. The first
-// ones, of sm_75, know __half alone, in fragments of half the size.
+// Whether products run on tensor cores: those of half types, and those of float if TF32 is defined, with ten bits of
+// mantissa. The tensor cores of sm_75 support only __half, in fragments of half the size.
 #if defined(REAL_IS_HALF) && (defined(SMALL_FRAGMENTS) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800))
-constexpr int FRAGMENT = 2;  // words of the left operand that a lane has
+constexpr int FRAGMENT = 2;  // words of the left operand in one lane
 #else
 constexpr int FRAGMENT = 4;
 #endif
@@ -49,7 +49,7 @@ __device__ inline Granule load_constant(const Granule* at) {
     return g;
 }
 
-__device__ inline Granule load_exchanged(const Granule* at) {  // past the L1 cache, which other blocks do not write to
+__device__ inline Granule load_exchanged(const Granule* at) {  // bypasses the L1 cache, which may be out of date
     Granule g;
     asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(g.words[0]), "=r"(g.words[1]), "=r"(g.words[2]), "=r"(g.words[3]) : "l"(at) : "memory");
@@ -100,8 +100,8 @@ inline REAL as_factor(ACC x) { return isfinite(x) ? __uint_as_float((__float_as_
 __device__ inline REAL as_factor(ACC x) { return store(x); }
 #endif
 
-// One instruction of the tensor cores: c (16, 8) += a (16, K) x (8, K)', of which a lane has FRAGMENT words of a, half
-// as many of x, 4 numbers of c. Only where there are tensor cores.
+// One instruction of the tensor cores: c (16, 8) += a (16, K) x (8, K)'. A lane has FRAGMENT words of a, half as many
+// of x, and 4 numbers of c. It works only where there are tensor cores.
 #if defined(__CUDACC__)
 
 #if defined(REAL_IS_HALF)
@@ -135,10 +135,10 @@ inline void multiply_fragment(float* c, const unsigned* a, const unsigned* x) {
 
 #endif
 
-// The same for whole granules: a lane has those of rows g and g + 8 of a (`upper`, `lower`) and of row g of x, where g
-// = lane / 4, and of c the elements (g, 2 q), (g, 2 q + 1), (g + 8, 2 q), (g + 8, 2 q + 1), where q = lane % 4. The
-// q-th lane of four has the q-th granule of each row. An instruction takes its columns of K in another order than they
-// lie in: a word or two of each granule. Both operands are permuted alike, which no sum notices.
+// The same for whole granules. With g = lane / 4 and q = lane % 4, a lane has granule q of rows g and g + 8 of a
+// (`upper`, `lower`), granule q of row g of x, and of c the elements (g, 2 q), (g, 2 q + 1), (g + 8, 2 q) and
+// (g + 8, 2 q + 1). One instruction takes one or two words of each granule, so it reads the columns along K in another
+// order than they have in memory. Both operands are permuted in the same way, so the sums are the same.
 __device__ inline void multiply_tile(float* c, const Granule& upper, const Granule& lower, const Granule& x) {
 #pragma unroll
     for (int k = 0; k < 4; k += FRAGMENT / 2) {

@@ -3,18 +3,18 @@
 //
 //     dtable[v] = sum of dy[n] over the tokens n with ids[n] == v
 //
-// The tokens come sorted by id (order, stable), so that the tokens of a row lie side by side. One thread would be
-// slow on a frequent id. Therefore the sorted tokens are cut into pieces of equal length; a piece that belongs
-// to a single row is summed first, by embedding_pieces, and embedding_backward adds such a piece as one number.
-// Every gradient is read once, by one of the two. Consecutive threads serve consecutive columns.
+// The tokens are sorted by id (order, stable), so that the tokens of a row are next to each other. One thread would be
+// slow on a frequent id. Therefore the sorted tokens are cut into pieces of equal length. embedding_pieces sums every
+// piece that belongs to a single row, and embedding_backward adds such a piece as one number. Every gradient is read
+// once, by one of the two. Consecutive threads take consecutive columns.
 
 #include "common.cuh"
 
 // dy        (N, D)           gradient of each token's row
 // order     (N)              token numbers sorted by id
 // ids       (N)              the ids in that order
-// piece_sum (N / piece, D)   out: sum of the tokens piece * p ... piece * p + piece - 1 of the order; not written
-//                            where these belong to several rows
+// piece_sum (N / piece, D)   out: sum of the tokens piece * p ... piece * p + piece - 1 of the order; not written if
+//                            these belong to several rows
 // Moves at most 1 + 2 / D values an element of dy: dy, order and ids in.
 extern "C" __global__ void embedding_pieces(
     const REAL* __restrict__ dy, const long long* __restrict__ order, const long long* __restrict__ ids,
@@ -33,7 +33,7 @@ extern "C" __global__ void embedding_pieces(
 // starts    (V + 1)           the tokens of row v are order[starts[v]] ... order[starts[v + 1] - 1]
 // dtable    (V, D)            out: every element is written, 0 for a row without tokens and for row padding_idx
 // padding_idx                 the row that gets no gradient; -1 for none
-// Moves 1 value an element of dtable, and the part of dy that embedding_pieces left.
+// Moves 1 value an element of dtable, and the part of dy that embedding_pieces has not read.
 extern "C" __global__ void embedding_backward(
     const REAL* __restrict__ dy, const long long* __restrict__ order, const long long* __restrict__ starts,
     const ACC* __restrict__ piece_sum, REAL* __restrict__ dtable, long long V, long long D, long long piece,

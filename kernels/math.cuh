@@ -1,16 +1,16 @@
 // The elementary functions of the cells, for every type V that a cell's arithmetic is compiled for.
 //
 // V is float or double (CUDA: one unit of a layer), and on the processor also a vector of them (units side by side;
-// host/vector.h). An object for the processor is compiled with -DGPULSTM_ISA=<instruction set>, the namespace in which
-// everything stands, since objects for several instruction sets must not share an inline function.
+// host/vector.h). An object for the processor is compiled with -DGPULSTM_ISA=<instruction set>. Everything is in a
+// namespace of that name, since objects for several instruction sets must not share an inline function.
 //
 // exp_ expm1_ log1p_ tanh_ sigmoid sqrt_ absolute (v), minimum maximum (a, b)
 // where(condition, a, b)  condition is a comparison of V, or several joined by & and |; a and b are of type V
-// number<V>(x)            the constant x as a V; only small integers may stand beside a V without it: 1 - v
-// stored(v)               v as it comes back from an array: rounded where arrays are of a half type
+// number<V>(x)            the constant x as a V; only small integers need no number<V> beside a V: 1 - v
+// stored(v)               v as an array would store it: rounded if the arrays are of a half type, else unchanged
 // Scalar<V>               V's element type
-// FN marks a function, RARE one that is large and called seldom.
-// NaN stays NaN, in minimum and maximum too; infinities give limits, and so do arguments that are large.
+// FN marks a function, RARE one that is large and rarely called.
+// NaN stays NaN, in minimum and maximum too. Infinite and very large arguments give the limits of a function.
 #pragma once
 
 #ifdef GPULSTM_ISA
@@ -40,7 +40,7 @@ template <> struct Traits<double> {
 };
 template <class V> using Scalar = typename Traits<V>::Scalar;
 
-// The subtraction makes a vector of it, and changes no number, not even -0.
+// The subtraction turns the number into a vector and changes no value, not even -0.
 template <class V> FN V number(double x) { return (Scalar<V>)x - V{}; }
 
 template <class Condition, class V> FN V where(Condition condition, V a, V b) { return condition ? a : b; }

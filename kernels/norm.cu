@@ -1,21 +1,21 @@
-// The 2-norm over all gradients of a model, and their scaling, without atomics: sums are made in one order, so
-// that two runs agree bit for bit, and the norm stays on the device.
+// The 2-norm over all gradients of a model, and their scaling, without atomics: sums have a fixed order, so that two
+// runs agree bit for bit, and the norm stays on the device.
 //
 //     norm = sqrt(sum of g^2 over all arrays)
 //     coefficient = min(1, max_norm / (norm + 1e-6))
 //     g = coefficient g
 //
-// norm_partial sums chunks, one block each; norm_total, one block, adds them up; norm_scale multiplies. The small
-// number beside the norm is PyTorch's (clip_grad_norm_). Sums within a chunk are in ACC, across chunks in float64.
+// norm_partial sums chunks, one block for each; norm_total, a single block, adds them up; norm_scale multiplies. The
+// 1e-6 is PyTorch's (clip_grad_norm_). Sums within a chunk are in ACC, across chunks in float64.
 
 #include "common.cuh"
 
 #define THREADS 256
 
-// first_chunk (count + 1)  number of each array's first chunk of chunk_size elements; at the end that of all chunks
+// first_chunk (count + 1)  number of each array's first chunk of chunk_size elements; last, the number of all chunks
 // arrays      (count, 2)   address (REAL) and size
 // partial     (chunks)     out: the sum of squares of each chunk
-// One block of THREADS threads serves one chunk. Moves 1 value an element.
+// One block of THREADS threads sums one chunk. Moves 1 value an element.
 extern "C" __global__ void norm_partial(
     const long long* __restrict__ first_chunk, const long long* __restrict__ arrays,
     double* __restrict__ partial, long long count, long long chunk_size)
@@ -34,7 +34,7 @@ extern "C" __global__ void norm_partial(
 }
 
 // partial (chunks)  as above
-// result  (2)       out: the norm and the coefficient; not a number where the norm is none
+// result  (2)       out: the norm and the coefficient, both NaN if the norm is NaN
 // One block of THREADS threads, compiled with double for ACC.
 extern "C" __global__ void norm_total(
     const double* __restrict__ partial, double* __restrict__ result, long long chunks, double max_norm)
@@ -52,7 +52,7 @@ extern "C" __global__ void norm_total(
 
 // first_chunk, arrays  as above; every array is multiplied in place
 // result (2)           of norm_total
-// One block serves one chunk. Moves 2 values an element, none where the coefficient is 1.
+// One block scales one chunk. Moves 2 values an element, none if the coefficient is 1.
 extern "C" __global__ void norm_scale(
     const long long* __restrict__ first_chunk, const long long* __restrict__ arrays,
     const double* __restrict__ result, long long count, long long chunk_size)

@@ -150,3 +150,10 @@ template <int OUTPUTS> struct Product {
         return sum;
     }
 };
+
+// No product.
+template <> struct Product<0> {
+    __device__ inline Product(const REAL* packed, long long unit_block, long long K) {}
+    __device__ inline void run(const REAL* first, ACC* shared) {}
+    __device__ inline static ACC total(const ACC* shared, int row, int unit, int output) { return 0; }
+};

@@ -1,27 +1,28 @@
-// The minimal LSTM and GRU over a whole sequence, forward and backward: gates and scan in one, without the products.
+// The minimal LSTM and GRU over a whole sequence, forward and backward: gates and scan fused, without the products.
 //
 //     h = keep * h_prev + take * n,  keep + take = 1                              Feng et al. 2024, sections 3.1, 3.2
 //     minLSTM: keep = f / (f + i), take = i / (f + i);  f, i = sigmoid(z_f), sigmoid(z_i);  n = z_n;  z = x W_ih' + b
 //     minGRU:  keep = 1 - z, take = z;  z = sigmoid(z_z);  n = z_n
 //
-// The arithmetic stands in kernels/cells/minlstm.cuh and mingru.cuh. One thread serves one unit of one sequence over
-// one chunk of the steps. With a single chunk <cell>_forward does it all. With C of them
-// 1. <cell>_ends computes, for every chunk but the last, what it makes of any state: h -> product * h + end,
-// 2. scan_carries goes through the chunks, one thread a unit: the state after each,
-// 3. <cell>_forward computes every chunk from the state after the one before;
-// and <cell>_backward_ends, scan_carries, <cell>_backward likewise in the opposite direction, since
+// The arithmetic is in kernels/cells/minlstm.cuh and mingru.cuh. One thread computes one unit of one sequence over one
+// chunk of the steps. With a single chunk, <cell>_forward does everything. With C chunks,
+// 1. <cell>_ends computes how every chunk but the last maps a state: h -> product * h + end,
+// 2. scan_carries goes through the chunks, one thread for each unit, and computes the state after each chunk,
+// 3. <cell>_forward computes every chunk, beginning with the state after the chunk before it.
+// <cell>_backward_ends, scan_carries and <cell>_backward do the same in the opposite direction, since
 //     dh_t = dy_t + keep_{t+1} dh_{t+1}
-// is a scan too. Gates are computed again in every pass: reading z costs less than keeping them.
+// is a scan too. Gates are computed again in every pass: reading z costs less than storing them.
 //
-// What the entries share:
-// zx       (T, B, G*H)  pre-activations from the input, without biases; gates f, i, n or z, n. Numbers everywhere
+// Parameters that the kernels share:
+// zx       (T, B, G*H)  pre-activations from the input, without biases; gates f, i, n or z, n; never NaN
 // b_ih     (G*H)        or null for zero
-// alive    (T, B)       or null where every step counts; at one that does not, h stays, y and gradients are zero
+// alive    (T, B)       or null if every step is valid; at an invalid step h does not change, y and gradients are zero
 // clear    (T, B)       or null; where true, h_prev of the step is zero
-// chunk                 steps in a chunk, the last may have fewer; reverse: whether time runs from T-1 down to 0
+// chunk                 steps in a chunk; the last chunk may have fewer
+// reverse               whether time runs from T-1 down to 0
 // hs       (T+1, B, H)  states; step t reads row t and writes row t + 1, in reverse reads t + 1 and writes t
-// products, ends, carries (C-1, B, H)  of the chunks but the last, in the order in which they are scanned
-// Sums and products are ACC whatever REAL is. No pointer may alias another, except where said.
+// products, ends, carries (C-1, B, H)  for every chunk but the last, in the order of the scan
+// Sums and products are ACC whatever REAL is. No pointer may alias another, except where stated.
 
 #include "common.cuh"
 #include "cells/mingru.cuh"
@@ -36,13 +37,13 @@ __device__ Coefficients<ACC> coefficients_at(const REAL* z, const REAL* b, long 
     return Cell::coefficients(sum);
 }
 
-// The row of (T, B) arrays that step s of a scan stands in.
+// The row, in arrays (T, B), of step s of a scan.
 __device__ inline long long row_of(long long s, long long b, long long T, long long B, long long backwards)
 {
     return (backwards ? T - 1 - s : s) * B + b;
 }
 
-// A mask's value, and what holds without a mask.
+// The value of a mask, or `otherwise` if the mask is null.
 __device__ inline bool is_set(const bool* mask, long long row, bool otherwise) { return mask ? mask[row] : otherwise; }
 
 // products, ends: out.
@@ -71,9 +72,9 @@ __device__ void forward_ends(
     }
 }
 
-// carries: what scan_carries left, or null with a single chunk
+// carries: the `ends` that scan_carries wrote, or null with a single chunk
 // hs:      in: the row that the first step reads; out: all others
-// y        (T, B, H)  out: h, zero at steps that do not count; or null, as where every step does
+// y        (T, B, H)  out: h, zero at invalid steps; or null, for example if every step is valid
 // Moves G + 1 values a unit and step, one more with y.
 template <class Cell>
 __device__ void forward(
@@ -98,8 +99,8 @@ __device__ void forward(
     }
 }
 
-// dy       (T, B, H)  gradient of y, or null for zero; not used at steps that do not count
-// products, ends: out, of what a chunk makes of the gradient that comes to its state from later steps.
+// dy       (T, B, H)  gradient of y, or null for zero; not used at invalid steps
+// products, ends: out, how a chunk maps the gradient that its last state gets from later steps.
 // Moves G + 1 values a unit and step of the chunks but the last.
 template <class Cell>
 __device__ void backward_ends(
@@ -128,9 +129,9 @@ __device__ void backward_ends(
 // hs:      as forward left them
 // dy       (T, B, H)    as backward_ends
 // dh_n     (B, H)       gradient of the last state, or null for zero
-// carries: what scan_carries left, or null with a single chunk
+// carries: the `ends` that scan_carries wrote, or null with a single chunk
 // dzx      (T, B, G*H)  out: gradient of the pre-activations
-// dh0      (B, H)       out: gradient of the first state
+// dh0      (B, H)       out: gradient of the initial state
 // Moves 2 G + 2 values a unit and step.
 template <class Cell>
 __device__ void backward(
@@ -161,7 +162,7 @@ __device__ void backward(
 }
 
 // first  (units)     the state before the first chunk, or null for zero
-// ends   (C, units)  in: what the chunks make of a state of zero; out: the state after each; C = chunks
+// ends   (C, units)  in: the state after each chunk if it began with zero; out: the state after it; C = chunks
 // Moves 3 values a unit and chunk.
 extern "C" __global__ void scan_carries(
     const ACC* __restrict__ products, const REAL* __restrict__ first, long long chunks, long long units,
@@ -171,7 +172,7 @@ extern "C" __global__ void scan_carries(
         ACC h = first ? load(first[unit]) : 0;
         #pragma unroll 4
         for (long long k = unit; k < chunks * units; k += units) {
-            ACC product = products[k];  // 0 where h is cleared, which a 0 * inf would not do
+            ACC product = products[k];  // 0 if h is cleared; 0 * inf would give NaN instead
             ends[k] = h = (product == 0 ? 0 : product * h) + ends[k];
         }
     }

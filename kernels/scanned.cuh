@@ -1,7 +1,7 @@
-// What a cell is whose gates see the input alone, so that its recurrence is linear in h and a scan computes it.
+// A cell whose gates depend on the input alone: its recurrence is linear in h, so that a scan can compute it.
 //
-// Such a cell is a struct derived from Scanned in a file of its own, kernels/cells/<cell>.cuh, written once for any type
-// V of its values, as those of cell.cuh are; scan.cu and host/scan.cpp run whole sequences of it.
+// Such a cell is a struct derived from Scanned in a file of its own, kernels/cells/<cell>.cuh. As in cell.cuh, its
+// functions are templates over the type V of the values. scan.cu and host/scan.cpp run whole sequences of it.
 //
 //     static constexpr int gates;
 //     template <class V> FN static Coefficients<V> coefficients(const V* z);
@@ -16,7 +16,7 @@
 // h = keep * h_prev + take * n, keep + take = 1
 template <class V> struct Coefficients {
     V keep, take, n;
-    V u, v;  // what the cell's gradients need besides
+    V u, v;  // further values that the cell's gradients need
 };
 
 struct Scanned {};

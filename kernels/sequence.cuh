@@ -1,8 +1,12 @@
 // What both directions of a sequence's kernel share: its arrays, its clock, the tile of a block, the turns it takes.
 //
-// A turn is what lies between two products: a time step, and in the backward direction one more for the gradient of the
-// first h. Between turns x, what the next product takes, goes from block to block through `exchange`: it has two
-// places, one to read and one to write, each of whole tiles with zeros beyond B and K.
+// A turn is one product and the arithmetic that follows it. A step has one turn, that of an `inner` cell two; the
+// backward direction has one more at its end, for the gradients of the first states. What the product of a turn
+// multiplies goes from block to block through `exchange`: it has two places, that of the even turns and that of the odd
+// ones. While one is read the other is written. Each holds whole tiles, with zeros beyond B and K.
+//
+// The outer product of a step gives the first OUTER gates. It multiplies the states SOURCES, side by side. The inner
+// product, in the second turn, gives the INNER gates from INNER_FIRST on.
 
 #pragma once
 
@@ -18,6 +22,21 @@
 #ifndef RESIDENT
 #define RESIDENT 0  // k-steps of a warp whose weights stay in registers: all that it has, or 0
 #endif
+#ifndef OUTER
+#define OUTER GATES
+#endif
+#ifndef SOURCES
+#define SOURCES 0  // the numbers of the states, h first
+#endif
+#ifndef INNER
+#define INNER 0
+#endif
+#ifndef INNER_FIRST
+#define INNER_FIRST 0
+#endif
+#ifndef INNER_DROPPED
+#define INNER_DROPPED 0  // 1: dropout of the recurrent path acts on the inner product, as on all with W_hh
+#endif
 #ifndef LOOKS
 #define LOOKS (1 << 22)  // how often a block looks whether the others have arrived: some seconds
 #endif
@@ -25,7 +44,18 @@
 #include "product.cuh"
 #include "step.cuh"
 
-static_assert(!CELL::inner && !CELL::normed, "expected a cell whose step is one product with h");
+static_assert(!CELL::normed, "expected a cell without norms");
+static_assert(CELL::inner == (INNER > 0), "expected an inner product for an inner cell, and for no other");
+
+constexpr int TURNS = CELL::inner ? 2 : 1;  // of a step
+constexpr int ALL_SOURCES[] = {SOURCES};
+constexpr int MULTIPLIED = sizeof ALL_SOURCES / sizeof ALL_SOURCES[0];  // states
+
+// The state that the outer product multiplies in the n-th place.
+__device__ inline int source(int n) {
+    constexpr int states[] = {SOURCES};
+    return states[n];
+}
 
 constexpr int ITEMS = (ROWS * UNITS + THREADS - 1) / THREADS;  // units of sequences that a thread serves
 // Whether a thread has registers to load what its units need before the product is known.
@@ -51,20 +81,20 @@ struct Sequence {
     __device__ inline long long unit_block() const { return blockIdx.x % unit_blocks(); }
     __device__ inline long long slice() const { return blockIdx.x / unit_blocks(); }  // of the batch
 
-    // The place that the product of a turn reads; it writes to that of the next turn. K is a sequence's numbers there.
-    __device__ inline REAL* place(long long turn, long long K) const {
-        long long rows = (B + ROWS - 1) / ROWS * ROWS;
-        return exchange + (turn & 1) * rows * k_steps_of(K) * DEPTH;
-    }
-    __device__ inline REAL* place(long long turn, long long K, long long b) const {
-        return place(turn, K) + b * k_steps_of(K) * DEPTH;
+    // Where the product of a turn finds sequence b; the turn before it writes there. A sequence has EVEN*H numbers in the
+    // place of the even turns, ODD*H in that of the odd ones.
+    template <int EVEN, int ODD> __device__ inline REAL* place(long long turn, long long b) const {
+        long long rows = (B + ROWS - 1) / ROWS * ROWS, even = k_steps_of(EVEN * H);
+        long long width = EVEN == ODD || !(turn & 1) ? even : k_steps_of(ODD * H);
+        return exchange + ((turn & 1) * rows * even + b * width) * DEPTH;
     }
 
     // Whether what was left to sequence b enters the n-th step: not where a new sequence begins with it.
     __device__ inline bool enters(long long n, long long b) const { return !stays || stays[row(n) * B + b]; }
 
-    // The factor of h in its product.
+    // The factor of unit k of h in the outer product, and of what the inner one multiplies.
     __device__ inline ACC factor(long long k) const { return dropped ? load(dropped[k]) : 1; }
+    __device__ inline ACC inner_factor(long long k) const { return INNER_DROPPED ? factor(k) : 1; }
 
     __device__ inline ACC share_of_h(long long n, long long b, long long k) const {
         return share(keep_h, steady_h, row(n), b, k);
@@ -102,22 +132,20 @@ struct Item {
     }
 };
 
-// The weights of a direction in the order of product.cuh.
-// w       (G*H, H)  W_hh
-// back    0: the product is h W_hh', 1: it is dz W_hh
+// The weights of a product in the order of product.cuh.
+// w       (outputs*H, K), or (K, outputs*H) where it is `turned`
 // packed  (unit blocks, k-steps, m tiles, 2, 32, 16 bytes)  out
-template <int OUTPUTS>
-__device__ inline void pack(const REAL* w, long long H, bool back, REAL* packed) {
-    constexpr int M = Product<OUTPUTS>::M;
-    long long K = back ? GATES * H : H, steps = k_steps_of(K), unit_blocks = (H + UNITS - 1) / UNITS;
+__device__ inline void pack(const REAL* w, long long H, long long K, int outputs, bool turned, REAL* packed) {
+    long long M = (outputs * UNITS + 15) / 16, steps = k_steps_of(K), unit_blocks = (H + UNITS - 1) / UNITS;
     FOR_EACH(at, unit_blocks * steps * M * 64 * PER_GRANULE) {
         int within = at % (64 * PER_GRANULE), half = within / (32 * PER_GRANULE), lane = within / PER_GRANULE % 32;
         long long tile = at / (64 * PER_GRANULE);  // (unit block, k-step, m tile)
         long long line = tile % M * 16 + 8 * half + lane / 4, output = line / UNITS;
         long long unit = tile / M / steps * UNITS + line % UNITS;
         long long k = tile / M % steps * DEPTH + lane % 4 * PER_GRANULE + within % PER_GRANULE;
-        bool inside = output < OUTPUTS && unit < H && k < K;
-        packed[at] = inside ? as_factor(load(w[back ? k * H + unit : (output * H + unit) * H + k])) : store(0);
+        bool inside = output < outputs && unit < H && k < K;
+        long long row = output * H + unit;
+        packed[at] = inside ? as_factor(load(w[turned ? k * outputs * H + row : row * K + k])) : store(0);
     }
 }
 

@@ -1,5 +1,5 @@
-// The random words of dropout: SplitMix64 (Steele, Lea & Flood 2014), any word of a sequence at once. The integers are
-// those of gpulstm/functional/dropout.py, so that a seed means the same mask on every device.
+// The random words of dropout: SplitMix64 (Steele, Lea & Flood 2014). Any word of a sequence can be computed directly.
+// The integers are those of gpulstm/functional/dropout.py, so that a seed gives the same mask on every device.
 #ifndef GPULSTM_SPLIT_MIX
 #define GPULSTM_SPLIT_MIX
 

@@ -1,29 +1,30 @@
-// One time step of a cell (cell.cuh), forward and backward: everything of a step that is not a matrix product.
+// One time step of a cell (cell.cuh), forward and backward: everything but the matrix products.
 //
-// One thread serves one unit of one sequence. This file has what is the same for every cell: where its numbers lie,
-// the biases, sequences that are not alive, zoneout. States but h, and the gradients of the states but h and of the
-// vectors, are ACC, everything else is stored as REAL. G, S, V and K are the cell's gates, states, vectors and kept.
-// Of a cell that is not `inner` nothing calls step_inner and step_inner_backward. step_rows.cu has the entries of a
-// cell with norms.
+// One thread computes one unit of one sequence. This file has what is the same for every cell: the layout of the
+// arrays, the biases, sequences that are not alive, and zoneout. The states other than h, their gradients, and the
+// gradients of the vectors are stored as ACC, everything else as REAL. G, S, V and K are the cell's numbers of gates,
+// states, vectors and kept values. step_inner and step_inner_backward are launched only for an `inner` cell.
+// step_rows.cu has the kernels of cells with norms.
 
 #include "step.cuh"
 
 // zx      (B, G*H)  pre-activations from the input, x_t W_ih', without biases
-// zr      (B, G*H)  pre-activations from the states, h_prev W_hh' and what the cell has besides, without biases
+// zr      (B, G*H)  pre-activations from the states, h_prev W_hh' and the cell's other products, without biases
 // b_ih    (G*H)     bias of the input part, or null for zero
 // b_hh    (G*H)     bias of the recurrent part, or null for zero
-// h_prev  (B, H)    null where the caller keeps h itself (projection)
-// before  (S-1, B, H)  the other states before the step; null where there is none
-// vectors (V*H)     the cell's parameters that are vectors; null where there is none
-// alive   (B)       or null where every sequence is; one that is not keeps its states
-// keep_h  (B, H)    share of h that every unit keeps (zoneout), or null for none
+// h_prev  (B, H)    h before the step; null if the caller itself keeps shares of h (projection)
+// before  (S-1, B, H)  the other states before the step; null if there are none
+// vectors (V*H)     the cell's parameters that are vectors; null if there are none
+// alive   (B)       null if every sequence is alive; a sequence that is not alive keeps its states
+// keep_h  (B, H)    share of the old h that every unit keeps (zoneout), or null for none
 // keep_c  (B, H)    the same for the other states
 // gates   (B, G*H)  out: the first G numbers kept for the backward pass; may be zx itself
-// kept    (B, (K-G)*H)  out: the others; null where there is none
+// kept    (B, (K-G)*H)  out: the other kept numbers; null if there are none
 // h       (B, H)    out
-// after   (S-1, B, H)  out: the other states; null where there is none
-// Moves 2 G + S - 1 + K + S values a unit: both pre-activations and the states but h in, what is kept and the states
-// out; h_prev where the cell reads it or something is kept of it. Vectors and biases come from the cache.
+// after   (S-1, B, H)  out: the other states; null if there are none
+// Moves 2 G + S - 1 + K + S values a unit: it reads both pre-activations and the states but h, and writes the kept
+// values and the states. It also reads h_prev if the cell does or if a share of it is kept. Vectors and biases come
+// from the cache.
 extern "C" __global__ void step_forward(
     const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, const REAL* h_prev, const ACC* before,
     const REAL* vectors, const bool* alive, const REAL* keep_h, const REAL* keep_c, long long B, long long H,
@@ -49,13 +50,13 @@ extern "C" __global__ void step_forward(
 // h_prev, before, vectors, alive, keep_h, keep_c  as forward
 // dy      (B, H)    gradient of this step's output, or null for zero
 // dh      (B, H)    gradient of this step's h through the product of the step after it
-// direct  (B, H)    in: gradient of this step's h besides that product; out: that of h_prev; null for zero, which is
-//                   enough where nothing is kept and the cell is not `direct`
-// dzx     (B, G*H)  out: gradient of zx; may be gates itself, but not of an `inner` cell
-// dzr     (B, G*H)  out: gradient of zr; null where the cell is not `split`
-// ds      (S-1, B, H)  in: gradients of the other states from the step after it; out: those of the states before
-// dvectors (B, V*H) in and out: sums of each sequence over its steps; null where there is none
-// Moves K + S + 1 + G + S values a unit, G more where the cell is `split`, 2 V for the sums.
+// direct  (B, H)    in: the rest of the gradient of this step's h; out: the gradient of h_prev without its product. It
+//                   may be null for zero if nothing is kept and the cell is not `direct`
+// dzx     (B, G*H)  out: gradient of zx; may be gates itself unless the cell is `inner`
+// dzr     (B, G*H)  out: gradient of zr; null if the cell is not `split`
+// ds      (S-1, B, H)  in: gradients of the other states after this step; out: those of the states before it
+// dvectors (B, V*H) in and out: sums for each sequence over its steps; null if there are no vectors
+// Moves K + S + 1 + G + S values a unit, G more if the cell is `split`, 2 V for the sums.
 extern "C" __global__ void step_backward(
     const REAL* gates, const REAL* kept, const REAL* h_prev, const ACC* before, const REAL* vectors,
     const bool* alive, const REAL* keep_h, const REAL* keep_c, const REAL* dy, const REAL* dh, REAL* direct,
@@ -84,9 +85,9 @@ extern "C" __global__ void step_backward(
     }
 }
 
-// v       (B, H)    out: what is multiplied; zx and zr stay as they are
-// The rest as step_forward; the columns of zr that wait for the product may hold anything. Moves at most 2 G + S + 1
-// values a unit: of zx, zr and the states those that the cell uses.
+// v       (B, H)    out: the factor of the inner product; zx and zr do not change
+// The other parameters are those of step_forward. The columns of zr that the inner product will fill may hold anything.
+// Moves at most 2 G + S + 1 values a unit: the parts of zx, zr and the states that the cell uses.
 extern "C" __global__ void step_inner(
     const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, const REAL* h_prev, const ACC* before,
     const REAL* vectors, long long B, long long H, REAL* v)
@@ -103,10 +104,10 @@ extern "C" __global__ void step_inner(
     }
 }
 
-// gates, kept, h_prev, before, vectors  as step_backward; gates is not dz
-// dv      (B, H)    gradient of v; zero where the sequence is not alive, as the gradient of its product is
+// gates, kept, h_prev, before, vectors  as step_backward; gates must not be dz
+// dv      (B, H)    gradient of v; zero where the sequence is not alive, since the gradient of its product is zero
 // dz      (B, G*H)  in: as step_backward left it; out: the gradient of the pre-activations
-// direct, ds        in and out, as step_backward left them; direct is read where the cell is `direct` alone
+// direct, ds        in and out, as step_backward left them; direct is used only if the cell is `direct`
 // Moves at most K + S + 1 + 2 G + 2 S values a unit.
 extern "C" __global__ void step_inner_backward(
     const REAL* gates, const REAL* kept, const REAL* h_prev, const ACC* before, const REAL* vectors, const REAL* dv,

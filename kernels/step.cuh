@@ -1,8 +1,8 @@
-// What the kernels of a step share, whatever the cell: the cell itself, and the numbers of one unit of one sequence.
+// What all kernels of a step share: the cell, and access to the numbers of one unit of one sequence.
 //
-// Macros say which cell it is: CELL is the struct, CELL_FILE the file it stands in (put here by launch.py), OPTIONS its
-// numbers, ROW what its row in Python says of it (Cell.row). Arrays of B sequences of H units have one row a sequence; in
-// a row of several numbers a unit, the units stand side by side: first all their first numbers.
+// Macros select the cell: CELL is the struct, CELL_FILE its file (launch.py puts the text here), OPTIONS its numbers,
+// and ROW what its row in Python says (Cell.row). Arrays for B sequences of H units have one row for each sequence. If
+// a unit has several numbers, the row holds the first numbers of all units, then the second numbers, and so on.
 
 #include "common.cuh"
 #include CELL_FILE
@@ -25,7 +25,7 @@ static_assert(CELL::normed == WANTED[7], "normed: the struct and the row in Pyth
 static_assert(CELL::options == WANTED[8], "options: the struct and the row in Python have different numbers of them");
 #endif
 
-// The cell. Its options are constants, so that nothing is left of them but what they choose.
+// The cell. Its options are compile-time constants, so that the code holds only what they select.
 __device__ inline CELL make_cell() {
 #ifdef OPTIONS
     constexpr double options[] = {OPTIONS};
@@ -36,7 +36,7 @@ __device__ inline CELL make_cell() {
     return CELL(options);
 }
 
-// The numbers of unit j of sequence b, `count` of them, out of an array (B, count * H).
+// Loads the `count` numbers of unit j of sequence b from an array (B, count * H).
 __device__ inline void load_unit(const REAL* array, int count, long long b, long long j, long long H, ACC* numbers) {
     for (int n = 0; n < count; ++n) numbers[n] = load(array[(b * count + n) * H + j]);
 }
@@ -45,14 +45,14 @@ __device__ inline void store_unit(const ACC* numbers, int count, long long b, lo
     for (int n = 0; n < count; ++n) array[(b * count + n) * H + j] = store(numbers[n]);
 }
 
-// The unit's states before the step: h_prev (B, H), null for none, and the others in `before` (STATES - 1, B, H).
+// Loads the unit's states before the step: h_prev (B, H), zero if null, and the others in `before` (STATES - 1, B, H).
 __device__ inline void load_states(const REAL* h_prev, const ACC* before, long long k, long long size, ACC* states) {
     states[0] = h_prev ? load(h_prev[k]) : 0;
     for (int s = 1; s < STATES; ++s) states[s] = before[(s - 1) * size + k];
 }
 
-// The share of its old state that unit k of sequence b keeps in a step: all of it where the sequence is not alive
-// (it has ended, or has not begun), else what `keep` (B, H) says (zoneout; null for nothing).
+// The share of its old state that unit k of sequence b keeps in a step: all of it if the sequence is not alive (it has
+// ended, or has not begun), otherwise its share in `keep` (B, H) (zoneout; null for none).
 __device__ inline ACC share_kept(const bool* alive, const REAL* keep, long long b, long long k) {
     if (alive && !alive[b]) return 1;
     return keep ? load(keep[k]) : 0;
@@ -61,12 +61,12 @@ __device__ inline ACC share_kept(const bool* alive, const REAL* keep, long long 
 // A state after the step.
 __device__ inline ACC mixed(ACC kept, ACC before, ACC after) { return kept * before + (1 - kept) * after; }
 
-// The gradient of the unit's h after the step: what comes by way of the next step's product, the output, and besides.
+// The gradient of the unit's h after the step: through the next step's product, through the output, and the rest.
 __device__ inline ACC gradient_of_h(const REAL* dh, const REAL* dy, const REAL* direct, long long k) {
     return load(dh[k]) + (dy ? load(dy[k]) : 0) + (direct ? load(direct[k]) : 0);
 }
 
-// What a step keeps: its first G numbers in `gates` (B, G*H), the rest in `kept` (B, (K-G)*H).
+// A step keeps K numbers for each unit: the first G in `gates` (B, G*H), the rest in `kept` (B, (K-G)*H).
 constexpr int IN_GATES = KEPT < GATES ? KEPT : GATES, BESIDES = KEPT - IN_GATES;
 
 __device__ inline void load_kept(
@@ -83,7 +83,7 @@ __device__ inline void store_kept(
     store_unit(keep + IN_GATES, BESIDES, b, j, H, kept);
 }
 
-// The unit's pre-activations: zx and zr of the bias there is.
+// Loads the unit's pre-activations, zx or zr, and adds the bias unless it is null.
 __device__ inline void load_pre_activations(
     const REAL* z, const REAL* bias, long long b, long long j, long long H, ACC* gates)
 {

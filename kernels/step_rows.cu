@@ -1,15 +1,15 @@
-// One time step of a cell with norms (cell.cuh), forward and backward: everything that is not a matrix product.
+// One time step of a cell with norms (cell.cuh), forward and backward: everything but the matrix products.
 //
-// One block serves one sequence, with a power of two of threads and a value of shared memory for each; a thread takes
-// every blockDim.x-th unit, the same ones in every pass. Norms go over the sequence's row, so every thread takes part
-// in every sum, also where the sequence is not alive. c and the gradients of c and of the vectors are ACC, everything
-// else is stored as REAL. G and V are the cell's gates and vectors; its states are h and c.
+// One block computes one sequence. Its number of threads is a power of two, with a value of shared memory for each. A
+// thread takes every blockDim.x-th unit, the same ones in every pass. A norm goes over the sequence's row, so every
+// thread takes part in every sum, even if the sequence is not alive. c and the gradients of c and of the vectors are
+// stored as ACC, everything else as REAL. G and V are the cell's numbers of gates and vectors; its states are h and c.
 
 #include "step.cuh"
 
 static_assert(CELL::normed && STATES == 2 && KEPT == 2 * GATES, "expected a cell with norms");
 
-// The most threads of a block, so that each has the registers it needs: 64 or 256.
+// The most threads of a block, so that each has the registers that it needs: 64 or 256.
 #if defined(REAL_IS_DOUBLE) || __CUDA_ARCH__ >= 1000
 #define THREADS 256
 #else
@@ -18,7 +18,7 @@ static_assert(CELL::normed && STATES == 2 && KEPT == 2 * GATES, "expected a cell
 
 #define FOR_EACH_UNIT(j, H) for (long long j = threadIdx.x; j < (H); j += blockDim.x)
 
-// What normalises a row.
+// The mean of a row, and the scale that normalises it.
 struct Norm {
     ACC mean, scale;
     __device__ ACC hat(ACC x) const { return (x - mean) * scale; }
@@ -37,7 +37,7 @@ __device__ inline Norm norm_of_row(const REAL* x, long long n, ACC* scratch) {
     return norm_of(mean, block_sum(squares, scratch), n);
 }
 
-// The gradient of a row x (G*H) from that of its normalised values: dx comes in as the one and leaves as the other.
+// Differentiates the norm of a row x (G*H). dx: in: the gradient of the normalised values; out: that of x.
 __device__ inline void norm_backward(const Norm& norm, const REAL* x, long long H, ACC* scratch, REAL* dx) {
     ACC sum = 0, sum_hat = 0;
     FOR_EACH_UNIT(j, H)
@@ -51,12 +51,12 @@ __device__ inline void norm_backward(const Norm& norm, const REAL* x, long long 
             dx[k] = store(norm.scale * (load(dx[k]) - mean - norm.hat(load(x[k])) * mean_hat));
 }
 
-// The normalised products of unit j, out of a row x (G*H).
+// Loads the products of unit j from a row x (G*H) and normalises them.
 __device__ inline void load_hats(const Norm& norm, const REAL* x, long long j, long long H, ACC* hats) {
     for (int g = 0; g < GATES; ++g) hats[g] = norm.hat(load(x[g * H + j]));
 }
 
-// The gates of unit j from the rows of both products.
+// Computes the gates of unit j from the rows of both products.
 __device__ inline void gates_of(
     const CELL& cell, const Norm& x_norm, const Norm& r_norm, const REAL* x, const REAL* r, const REAL* vectors,
     long long j, long long H, ACC* gates)
@@ -68,7 +68,7 @@ __device__ inline void gates_of(
     cell.gates_of(x_hat, r_hat, e, gates);
 }
 
-// c of unit j before some of the old one is kept, from a row of gates (G*H).
+// Computes c of unit j from a row of gates (G*H), before a share of the old c is kept.
 __device__ inline ACC new_c(const CELL& cell, const REAL* row, long long j, long long H, ACC c_prev) {
     ACC g[GATES], old[STATES] = {0, c_prev};
     load_unit(row, GATES, 0, j, H, g);
@@ -78,17 +78,17 @@ __device__ inline ACC new_c(const CELL& cell, const REAL* row, long long j, long
 // zx      (B, G*H)  the product x_t W_ih'
 // zr      (B, G*H)  the product h_prev W_hh'
 // b_ih, b_hh        not read: a cell with norms has no biases besides its vectors
-// h_prev  (B, H)    null where the caller keeps h itself (projection)
+// h_prev  (B, H)    h before the step; null if the caller itself keeps shares of h (projection)
 // before  (1, B, H) c before the step
 // vectors (V*H)     the cell's parameters that are vectors
-// alive   (B)       or null where every sequence is; one that is not keeps its states
-// keep_h  (B, H)    share of h that every unit keeps (zoneout), or null for none
+// alive   (B)       null if every sequence is alive; a sequence that is not alive keeps its states
+// keep_h  (B, H)    share of the old h that every unit keeps (zoneout), or null for none
 // keep_c  (B, H)    the same for c
-// gates   (B, G*H)  is zx and stays as it is: the backward pass takes the products, not the gates
+// gates   (B, G*H)  is zx and does not change: the backward pass reads the products, not the gates
 // kept    (B, G*H)  out: zr for the backward pass
 // h       (B, H)    out
 // after   (1, B, H) out: c
-// Moves 2 G + 1 + G + 2 values a unit, the products again for each pass over a row from the cache.
+// Moves 2 G + 1 + G + 2 values a unit. Each further pass over a row reads the products from the cache.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) step_forward(
     const REAL* zx, const REAL* zr, const REAL* b_ih, const REAL* b_hh, const REAL* h_prev, const ACC* before,
     const REAL* vectors, const bool* alive, const REAL* keep_h, const REAL* keep_c, long long B, long long H,
@@ -106,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) step_forward(
         ACC g[GATES], old[STATES] = {0, before[first + j]};
         gates_of(cell, x_norm, r_norm, x, r, vectors, j, H, g);
         ACC c = cell.state(g, old);
-        after[first + j] = c;  // read by this thread alone until it is mixed with the old one
+        after[first + j] = c;  // only this thread reads it until a share of the old c is mixed in
         sum += c;
     }
     ACC mean = block_sum(sum, scratch) / H;
@@ -128,12 +128,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) step_forward(
 // before, vectors, alive, keep_h, keep_c  as forward
 // dy      (B, H)    gradient of this step's output, or null for zero
 // dh      (B, H)    gradient of this step's h through the product of the step after it
-// direct  (B, H)    in: gradient of this step's h besides that product; out: that of h_prev; null for zero,
-//                   which is enough where nothing is kept
-// dzx     (B, G*H)  out: gradient of x_t W_ih'; holds the gates on the way
-// dzr     (B, G*H)  out: gradient of h_prev W_hh'; holds what of the gradient of h passes through the step on the way
-// ds      (1, B, H) in: gradient of c from the step after it; out: gradient of c before the step
-// dvectors (B, V*H) in and out: sums of each sequence over its steps
+// direct  (B, H)    in: the rest of the gradient of this step's h; out: the gradient of h_prev without its product. It
+//                   may be null for zero if nothing is kept
+// dzx     (B, G*H)  out: gradient of x_t W_ih'; meanwhile it holds the gates
+// dzr     (B, G*H)  out: gradient of h_prev W_hh'; meanwhile it holds the gradient of h that passes through the step
+// ds      (1, B, H) in: gradient of c after this step; out: gradient of c before it
+// dvectors (B, V*H) in and out: sums for each sequence over its steps
 // No two may overlap. Moves 2 G + 1 + 3 + 2 G + 2 values a unit and 2 V for the sums.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) step_backward(
     const REAL* gates, const REAL* kept, const REAL* h_prev, const ACC* before, const REAL* vectors,
@@ -141,7 +141,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) step_backward(
     long long B, long long H, REAL* dzx, REAL* dzr, ACC* ds, ACC* dvectors)
 {
     extern __shared__ ACC scratch[];
-    __shared__ Norm x_norm, r_norm;  // needed first and last: between the two they would fill registers
+    __shared__ Norm x_norm, r_norm;  // needed first and last; in between they would take registers
     const CELL cell = make_cell();
     long long b = blockIdx.x, first = b * H;
     const REAL *x = gates + GATES * first, *r = kept + GATES * first;
@@ -153,7 +153,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) step_backward(
     __syncthreads();
     REAL *row = dzx + GATES * first, *row_r = dzr + GATES * first;
 
-    // The gates, the gradient of h, and the norm of c.
+    // Compute the gates, the gradient of h, and the norm of c.
     ACC sum = 0, squares = 0, sum_d = 0, sum_d_hat = 0;
     FOR_EACH_UNIT(j, H) {
         long long k = first + j;

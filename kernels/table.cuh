@@ -9,8 +9,8 @@
 namespace GPULSTM_ISA {
 #endif
 
-// The array that a chunk belongs to: the last one that begins no later. first_chunk (count + 1) is sorted; an
-// array without elements has no chunk and is passed over.
+// The array that a chunk belongs to: the last one whose first chunk is not after it. first_chunk (count + 1) is sorted;
+// an array without elements has no chunk and is skipped.
 FN long long array_of(const long long* first_chunk, long long count, long long chunk) {
     long long low = 0, high = count;
     while (high - low > 1) {

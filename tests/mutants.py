@@ -152,7 +152,7 @@ _UNROLL = "how often a loop is unrolled changes no result"
 HARMLESS: dict[str, dict[tuple[str, str], str]] = {
     "gpulstm/cells/cell.py": {
         (
-            "kept: int = 0  # numbers that a unit keeps for the backward pass, besides one for each gate",
+            "kept: int = 0  # numbers that a unit stores for the backward pass, besides one per gate",
             "0 -> 1",
         ): _REFUSED,
     },

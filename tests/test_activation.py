@@ -196,8 +196,8 @@ def test_an_activation_is_told_in_three_ways():
         ("swish", "activation: expected one of relu, tanh, .*, softplus, got 'swish'"),
         ("Tanh", "expected one of .* got 'Tanh'"),
         (("swish", 1.0), "expected one of .* got 'swish'"),
-        (("tanh", 0.5), "alpha of tanh: this function has none, got 0.5"),
-        (("elu", 1.0, 0.5), "beta of elu: this function has none, got 0.5"),
+        (("tanh", 0.5), "alpha of tanh: expected None, because this function has no such parameter, got 0.5"),
+        (("elu", 1.0, 0.5), "beta of elu: expected None, because this function has no such parameter, got 0.5"),
         (("elu", float("nan")), "alpha of elu: expected a finite number, got nan"),
         (("affine", 1.0, "2"), "beta of affine: expected a finite number, got '2'"),
         (("elu", 1, None, 4), r"expected a name or \(name, alpha, beta\), with relu, .*; got \('elu', 1, None, 4\)"),
@@ -241,13 +241,13 @@ def test_a_cells_file_of_ones_own_stands_in_the_step(tmp_path):
 
 
 def test_a_path_without_a_file_is_named(tmp_path):
-    with pytest.raises(NoKernel, match=r"expected the path of a \.cu file, and there is none at '.*absent\.cu'"):
+    with pytest.raises(NoKernel, match=r"expected the path of a \.cu file, but there is no file at '.*absent\.cu'"):
         launch.source(str(tmp_path / "absent.cu"))
     with pytest.raises(
         NoKernel, match=r"kernel file: expected one of .*scan.*, or the path of a \.cu file, got 'absent'"
     ):
         launch.source("absent")
-    with pytest.raises(NoKernel, match=r"expected the path of a \.cuh file, and there is none at '.*absent\.cuh'"):
+    with pytest.raises(NoKernel, match=r"expected the path of a \.cuh file, but there is no file at '.*absent\.cuh'"):
         launch.source("step", str(tmp_path / "absent.cuh"))
     with pytest.raises(
         NoKernel, match=r"cell file: expected one of .*gru.*, or the path of a \.cuh file, got 'absent'"

@@ -98,7 +98,7 @@ def test_an_array_that_is_not_shared_says_why(device, error):
         def __dlpack__(self, **options):
             raise error
 
-    with pytest.raises(DTypeError, match=f"array: expected one that NumPy can share, got a Unshared: {error}"):
+    with pytest.raises(DTypeError, match=f"array: expected one whose memory NumPy can share, got a Unshared: {error}"):
         device.asarray(Unshared())
 
 
@@ -210,7 +210,7 @@ def test_other_names_are_refused(emulated, name):
 
 
 def test_a_device_that_is_not_there_is_refused(emulated):
-    with pytest.raises(DeviceError, match="'cuda:2': expected a number below 2, the GPUs found, got 2"):
+    with pytest.raises(DeviceError, match="'cuda:2': expected a number below 2, the number of GPUs, got 2"):
         backend.device("cuda:2")
 
 
@@ -257,11 +257,11 @@ BROKEN = {
     "no GPU": (lambda: _changed(getDeviceCount=lambda: 0), "no NVIDIA GPU was found"),
     "wrong major": (
         lambda: _changed(driverGetVersion=lambda: 12080),
-        r'built for CUDA 13 and the driver serves up to CUDA 12; pip install "cupy-cuda12x\[ctk\]" in place of it',
+        r'CUDA 13, but the driver supports CUDA up to 12; install another CuPy: pip install "cupy-cuda12x\[ctk\]"',
     ),
     "old driver": (
         lambda: _changed(driverGetVersion=lambda: 11080),
-        "built for CUDA 13 and the driver serves up to CUDA 11; update the driver",
+        "built for CUDA 13, but the driver supports CUDA up to 11; update the driver",
     ),
     "no NVRTC": (
         _without_nvrtc,
@@ -303,7 +303,7 @@ def test_a_cupy_that_does_not_import_is_reported_not_swallowed(tmp_path, monkeyp
         patch.delitem(sys.modules, "cupy", raising=False)
         patch.syspath_prepend(tmp_path)
         backend._forget_devices()
-        words = "CuPy is installed but does not import: .*(cannot open|no_such_dependency)"
+        words = "CuPy is installed but cannot be imported: .*(cannot open|no_such_dependency)"
         with pytest.raises(DeviceError, match=words):
             backend.device("cuda")
         assert backend.device().name == "cpu" and backend.device().reason

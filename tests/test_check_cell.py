@@ -51,7 +51,7 @@ def test_on_a_gpu_too(device, make, tmp_path, monkeypatch):
 
 
 def test_without_a_kernel_there_is_less_to_check(tmp_path):
-    assert gl.check_cell(rich(tmp_path, kernel=None))[1:] == ["rich: no kernel to check: the row has none"]
+    assert gl.check_cell(rich(tmp_path, kernel=None))[1:] == ["rich: no kernel to check: the Cell has none"]
 
 
 def test_without_an_engine_the_report_says_why(tmp_path, monkeypatch):
@@ -63,7 +63,7 @@ def test_without_an_engine_the_report_says_why(tmp_path, monkeypatch):
 
 
 def test_a_cell_with_a_scan_is_refused():
-    with pytest.raises(errors.ShapeError, match="cell: expected one with a product of h, got minlstm"):
+    with pytest.raises(errors.ShapeError, match="cell: expected one with a recurrent product, got minlstm"):
         gl.check_cell("minlstm")
 
 
@@ -81,10 +81,10 @@ EQUATIONS = {
     ),
     "a forgotten direct term": (
         [("(0.5 * dh, 0.75 * dc", "(None, 0.75 * dc")], {},
-        r"dstates_prev\[h\]: expected the gradient of h_prev besides its product, got None",
+        r"dstates_prev\[h\]: expected the gradient of h_prev outside its product, got None",
     ),
     "a direct term of zeros": ([("(0.5 * dh, 0.75", "(0 * dh, 0.75")], {}, r"dstates_prev\[h\] is not the derivative"),
-    "direct not declared": ([], {"direct": False}, "direct: h_prev enters .* set direct=True"),
+    "direct not declared": ([], {"direct": False}, "direct: forward uses h_prev .* set direct=True"),
     "split not declared": ([], {"split": False}, "split: .* zx and zr of gate a .* set split=True"),
     "a wrong gradient of another state": ([("dm * b)", "dm)")], {}, r"dstates_prev\[m\] is not the derivative"),
     "a wrong gradient of a vector": (
@@ -98,9 +98,9 @@ EQUATIONS = {
     "a wrong shape of a state": ([("return (0.5 * h + t,", "return ((0.5 * h + t)[:1],")], {},
                                  r"of the equations: state h: expected an array \(2, 3\), got an array \(1, 3\)"),
     "too little saved": ([(", (a, b, r_a, t, m, m_new)\n\n", ", (a,)\n\n")], {}, "expected saved to begin with the 2"),
-    "a changed input": ([("c_new, m_new = ", "c += 1; c_new, m_new = ")], {}, "forward .* changes an array"),
-    "a changed gradient": ([("dt = dh *", "dh *= 2; dt = dh *")], {}, "backward .* changes an array"),
-    "a part of zr saved": ([("r_a = r_a.copy()", "pass")], {}, "what it saves is a part of zr"),
+    "a changed input": ([("c_new, m_new = ", "c += 1; c_new, m_new = ")], {}, "forward .* modifies an argument"),
+    "a changed gradient": ([("dt = dh *", "dh *= 2; dt = dh *")], {}, "backward .* modifies an argument"),
+    "a part of zr saved": ([("r_a = r_a.copy()", "pass")], {}, "it saves a view of zr"),
     "a constant of NumPy": (
         [("0.75 * c + 0.25", "np.float64(0.75) * c + 0.25")], {},
         "state h: expected float32, .*, got float64; write constants",
@@ -125,7 +125,7 @@ INNER = {
     "the product's columns read": ([("(x_r, _), (r_r, _) =", "(x_r, _), (_, r_r) =")], "inner.forward.*finite"),
     "a wrong part through the product": (
         [("(dstates[0] + dv * r,)", "(dstates[0] + dv,)")],
-        r"inner.backward of the equations: dstates_prev\[h\] is not .* \(what is multiplied\)",
+        r"inner.backward of the equations: dstates_prev\[h\] is not .* \(factor of the inner product\)",
     ),
     "what backward had is lost": (
         [("(dstates[0] + dv * r,)", "(dv * r,)")], r"backward of the equations: dstates_prev\[h\] .* \(state h\)",
@@ -188,7 +188,7 @@ def test_a_file_that_changed_is_not_checked_in_its_old_form(tmp_path):
     changed = (tmp_path / "rich.cuh").read_text() + "\n"
     (tmp_path / "rich.cuh").write_text(changed)
     with pytest.raises(
-        errors.CellError, match=r"rich\.cuh was written or deleted after the cell was made; make the Cell"
+        errors.CellError, match=r"rich\.cuh was changed or deleted after the cell was made; make a new Cell"
     ):
         gl.check_cell(cell)
     again = dataclasses.replace(cell, kernel=Kernels(os.fspath(tmp_path / "rich.cuh"), "Rich", (0.75,), kept=2))
@@ -206,7 +206,7 @@ def test_nan_for_large_pre_activations_is_a_remark():
         return dz, dz, (None,), ()
 
     report = gl.check_cell(Cell("naive", ("s",), ("h",), forward, backward))
-    assert report[1] == "naive: take care: h is NaN in float32 where pre-activations are 100 or -100"
+    assert report[1] == "naive: warning: h is NaN in float32 if pre-activations are 100 or -100"
 
 
 @pytest.mark.parametrize("seed", range(1, 5))

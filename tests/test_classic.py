@@ -156,7 +156,7 @@ def test_a_node_alone_keeps_what_it_was_given(device, rng):
     assert node.xc is None and all(
         (device.to_numpy(v) == 0).all() and v.shape == (5,) for v in vars(node.state).values()
     )
-    with pytest.raises(TapeError, match="top_diff_is: expected a step that was computed, call bottom_data_is first"):
+    with pytest.raises(TapeError, match="top_diff_is: expected a computed step, got one without x; call"):
         node.top_diff_is(np.zeros(5), np.zeros(5))
     node.bottom_data_is(list(x), s_prev=list(s), h_prev=list(h))
     assert (device.to_numpy(node.xc) == np.concatenate([x, h])).all()
@@ -270,8 +270,8 @@ def test_the_small_rnn_on_every_device(device):
 @pytest.mark.parametrize(
     ("inputs", "targets", "error", "message"),
     [
-        ([0, 1], [1], ShapeError, "targets: expected 2 of them, as inputs, and at least one, got 1"),
-        ([], [], ShapeError, "targets: expected 0 of them"),
+        ([0, 1], [1], ShapeError, "targets: expected 2, as many as inputs, and at least one, got 1"),
+        ([], [], ShapeError, "targets: expected 0, as many"),
         ([0, 6], [1, 2], ShapeError, "inputs: expected integers from 0 to 5, got 0..6"),
         ([0.5], [1], DTypeError, "inputs: expected a list of integers, got float64"),
     ],

@@ -102,7 +102,7 @@ def test_info_tells_what_is_here():
     ("source", "reason"),
     [
         ("raise ModuleNotFoundError(\"No module named 'cupy'\", name='cupy')", "CuPy is not installed"),
-        ("raise ImportError('libcuda is cut\\nin two')", "does not import: ImportError: libcuda is cut"),
+        ("raise ImportError('libcuda is cut\\nin two')", "cannot be imported: ImportError: libcuda is cut"),
         (
             "__version__ = '14.0'",
             "GPU +none: unknown: AttributeError|GPU +none: CUDA does not start|GPU +none: CuPy",
@@ -137,7 +137,7 @@ def test_train_tells_what_it_does_and_leaves_a_model(trained):
         "device: cpu",
         "lstm",
         "validation loss",
-        "nats a char",
+        "nats per char",
     ):
         assert words in done.stdout, words
     assert "sample from it: gpulstm text sample m.safetensors" in done.stdout
@@ -182,7 +182,7 @@ def test_words_of_a_prompt_that_are_unknown_are_named(corpus, tmp_path):
     assert done.returncode == 0 and "perplexity" in done.stdout, done.stderr
     done = run("text", "sample", model, "--prompt", "It isn't zyxw", "--length", "3", "--device", "cpu")
     assert done.returncode == 0 and done.stdout.startswith("It isn't zyxw")
-    assert done.stderr == "gpulstm: never seen, so read as <unk>: ' zyxw'\n"
+    assert done.stderr == "gpulstm: not in the vocabulary, read as <unk>: ' zyxw'\n"
 
 
 def test_a_prompt_and_a_sample_that_the_terminal_cannot_show(trained):
@@ -232,7 +232,7 @@ def test_a_signal_saves_says_how_to_go_on_and_exits_with_its_number(trained, cor
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "m.checkpoint.safetensors"]
     with start_training(corpus, tmp_path, "--resume") as process:
         shown, progress = process.communicate()
-    assert process.returncode == 0 and "going on from m.checkpoint.safetensors" in shown
+    assert process.returncode == 0 and "resuming from m.checkpoint.safetensors" in shown
     assert "60/60" in progress and "15/60" not in progress  # it was seen before the key was pressed
     assert (tmp_path / "m.safetensors").read_bytes() == trained[0].read_bytes()
 
@@ -240,7 +240,7 @@ def test_a_signal_saves_says_how_to_go_on_and_exits_with_its_number(trained, cor
 def test_resuming_with_other_options_or_another_text_is_refused(corpus, tmp_path):
     assert interrupt_training(corpus, tmp_path)[0] == 130
     args = ["text", "train", corpus, *TINY, "--out", "m.safetensors", "--resume"]
-    refused(run(*args, "--hidden", "13", cwd=tmp_path), "hidden: expected 12, as it began, got 13")
+    refused(run(*args, "--hidden", "13", cwd=tmp_path), "hidden: expected 12, as at the start, got 13")
     other = tmp_path / "other.txt"
     other.write_text(PROSE + "More.")
     args[2] = other
@@ -316,8 +316,8 @@ def test_texts_that_cannot_be_read(tmp_path):
         (["--log", "no/such/log"], ["no/such/log"]),
         (["--plot", "no/such/loss.png"], ["no/such/loss.png"]),
         (["--plot", "loss.doc"], ["loss.doc: expected a picture"]),
-        (["--out", "prose.txt"], ["--out", "prose.txt: is a FILE to read already"]),
-        (["--log", "text.safetensors"], ["--log", "is --out already"]),
+        (["--out", "prose.txt"], ["--out", "prose.txt is already an input FILE"]),
+        (["--log", "text.safetensors"], ["--log", "is already --out"]),
         (["--nonsense"], ["--nonsense"]),
     ],
 )
@@ -338,7 +338,7 @@ def test_cuda_without_a_gpu_gives_the_reason(trained, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--prompt", "It ßX漢"], ["prompt: expected characters the model has seen, got 'X', 'ß', '漢'"]),
+        (["--prompt", "It ßX漢"], ["prompt: expected characters in the model's vocabulary, got 'X', 'ß', '漢'"]),
         (["--temperature", "-1"], ["temperature: expected a number from 0 up"]),
         (["--top-k", "0"], ["top_k: expected 1 or more"]),
         (["--top-p", "2"], ["top_p: expected a share above 0"]),

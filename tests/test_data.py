@@ -97,7 +97,7 @@ def test_a_single_column_and_drop_last(examples):
 
 def test_batches_refuse():
     with pytest.raises(
-        ShapeError, match=r"columns: expected at least one, and all of one length, got lengths \[3, 2\]"
+        ShapeError, match=r"columns: expected at least one, and all of the same length, got lengths \[3, 2\]"
     ):
         Batches(np.ones(3), np.ones(2), batch_size=1)
     with pytest.raises(ShapeError, match=r"got lengths \[\]"):
@@ -328,7 +328,7 @@ def test_series_refused(kind, emulated):
         make(np.arange(1))
     with pytest.raises(ShapeError, match="series: expected at least 6 steps, got 5"):
         make(np.arange(5), ahead=5)
-    with pytest.raises(ShapeError, match="targets: expected 5 steps, those of the series, got 4"):
+    with pytest.raises(ShapeError, match="targets: expected 5 steps, as many as the series, got 4"):
         make(np.arange(5), targets=np.arange(4))
     with pytest.raises(ShapeError, match="ahead: expected a whole number from 0 up, got -1"):
         make(np.arange(5), ahead=-1)
@@ -496,7 +496,7 @@ def test_states_that_do_not_fit():
     batches = Batches(np.arange(10), batch_size=2, generator=np.random.default_rng(0))
     good = batches.state_dict()
     faults = [
-        ({"batches": 6}, "expected one of 5 batches, got 6"),
+        ({"batches": 6}, "expected a state of 5 batches, got one of 6"),
         ({"position": 6}, "expected a position from 0 to 5, got 6"),
         ({"position": -1}, "expected a position from 0 to 5, got -1"),
         ({"position": "3"}, "expected a position from 0 to 5, got 3"),

@@ -60,7 +60,7 @@ def test_every_data_set_says_its_axes():
         with pytest.raises(DTypeError, match="batch_first: expected True or False, got 1"):
             make(batch_first=1)
     assert Batches(np.ones((3, 4, 2)), batch_size=2).batch_first is True  # rows of arrays
-    with pytest.raises(ShapeError, match="batch_first: expected True or None, as of arrays a batch has rows"):
+    with pytest.raises(ShapeError, match="batch_first: expected True or None, as a batch holds rows"):
         Batches(np.ones((3, 4, 2)), batch_size=2, batch_first=False)
 
 
@@ -216,11 +216,11 @@ def test_a_value_for_every_column():
     np.testing.assert_array_equal(x, [[1, 2], [3, 0]])
     np.testing.assert_array_equal(y, [[4, 5], [6, -100]])
     np.testing.assert_array_equal(labels, [7, 8])
-    with pytest.raises(ShapeError, match=r"value: expected one number, or 3, one a column, got 2"):
+    with pytest.raises(ShapeError, match=r"value: expected one number, or 3, one per column, got 2"):
         Batches(ids, targets, [7, 8], batch_size=2, value=[0, -100])
     with pytest.raises(ShapeError, match=r"value\[1\]: expected None, as columns\[1\] is an array"):
         Batches(ids, [7, 8], batch_size=2, value=[0, -100])
-    with pytest.raises(ShapeError, match="value: expected 0, as there is no column of sequences to fill up, got -1"):
+    with pytest.raises(ShapeError, match="value: expected 0, as there is no column of sequences to pad, got -1"):
         Batches([7, 8], batch_size=2, value=-1)
 
 
@@ -292,9 +292,9 @@ def test_series_that_are_refused(kind, name):
 
 def test_sequences_on_two_devices(emulated):
     there = gl.tensor([1, 2], device="cuda").data
-    with pytest.raises(DeviceError, match=r"^sequences\[1\]: expected cpu as the others, got cuda:0"):
+    with pytest.raises(DeviceError, match=r"^sequences\[1\]: expected cpu, the device of the others, got cuda:0"):
         pad_sequences([[1], there])
-    with pytest.raises(DeviceError, match=r"^columns\[0\]\[1\]: expected cuda:0 as the others, got cpu"):
+    with pytest.raises(DeviceError, match=r"^columns\[0\]\[1\]: expected cuda:0, the device of the others, got cpu"):
         Batches([there, [1]], batch_size=2)
 
 
@@ -302,5 +302,5 @@ def test_faults_of_a_sequence_name_it():
     masked = np.ma.array([1, 2], mask=[False, True])
     with pytest.raises(DTypeError, match=r"sequences\[1\]: expected a plain array, got a MaskedArray"):
         pad_sequences([[1], masked])
-    with pytest.raises(DTypeError, match=r"sequences\[0\]: expected numbers that float64, the one type .*, got int64"):
+    with pytest.raises(DTypeError, match=r"sequences\[0\]: expected numbers that float64, the common type .* int64"):
         pad_sequences([np.array([2**60 + 1]), np.array([0.5])])

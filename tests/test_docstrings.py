@@ -24,6 +24,9 @@ MODULES = (
     ".torch", ".train",
 )  # fmt: skip
 NEEDS = {"gl.io.onnx": "onnx", "gl.plot": "matplotlib", "gl.torch": "torch"}  # what a module's examples need
+MODULE_EXAMPLES = (  # modules whose own docstring has examples
+    "gl", "gl.classic", "gl.data", "gl.io", "gl.io.keras", "gl.io.onnx", "gl.io.torch", "gl.parallel", "gl.torch",
+)  # fmt: skip
 
 # (T, B, D), (B,), (...), (3H, H), (L*K, B, P), (B, P|H); or "shapes and errors as for gl.Recurrent"
 SIZE = r"[^\s(),]+(?: or [^\s(),]+)?"
@@ -138,7 +141,7 @@ def test_the_examples_of_a_docstring(name, tmp_path, monkeypatch):
     assert not said, "".join(said)
 
 
-@pytest.mark.parametrize("name", ["gl", "gl.io.onnx", "gl.io.torch", "gl.torch"])
+@pytest.mark.parametrize("name", MODULE_EXAMPLES)
 def test_the_examples_of_a_module(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     needed = NEEDS.get(name, "")

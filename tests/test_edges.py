@@ -608,7 +608,7 @@ def test_functions_on_arrays_take_no_tensors(name):
     row = TABLE[f"functional.{name}"]
     for argument in arrays_of(row):
         with pytest.raises(
-            DTypeError, match=f"^{argument}: expected a NumPy or CuPy array, got Tensor; give its .data"
+            DTypeError, match=f"^{argument}: expected a NumPy or CuPy array, got Tensor; pass its .data"
         ):
             row.call(**{**row.good, argument: gl.tensor(row.good[argument])})
 

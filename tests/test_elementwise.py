@@ -198,7 +198,7 @@ def test_casts_by_name(device):
     assert x.to(dtype="float32").dtype == x.to(np.float32).dtype == np.float32
     assert x.to(gl.device(device.name), "bfloat16").dtype.name == "bfloat16"
     for wrong in ("float31", "gpu"):
-        with pytest.raises(DTypeError, match=f"dtype: expected one of NumPy's, got '{wrong}'"):
+        with pytest.raises(DTypeError, match=f"dtype: expected a NumPy dtype, got '{wrong}'"):
             x.to(wrong)
     with pytest.raises(DTypeError, match="to: expected a device, a dtype or both, got none"):
         x.to()
@@ -254,12 +254,16 @@ def test_what_does_not_fit_is_named(device):
         with pytest.raises(error, match=message):
             function(*args, **static)
 
-    refused(DTypeError, "condition: expected an array of bool, got float32; compare", elementwise.where, x, x, x)
-    refused(DTypeError, "condition: expected an array of bool, got bool; compare", elementwise.where, True, x, x)
+    refused(
+        DTypeError, "condition: expected an array of bool, got float32; use a comparison", elementwise.where, x, x, x
+    )
+    refused(
+        DTypeError, "condition: expected an array of bool, got bool; use a comparison", elementwise.where, True, x, x
+    )
     refused(DTypeError, "where: expected one dtype", elementwise.where, x > 0, x, x.astype(np.float64))
     refused(ShapeError, "where: expected shapes that broadcast", elementwise.where, x > 0, x, x[:, :2])
     refused(DTypeError, "min: expected a number or None, got ndarray; use gl.maximum", elementwise.clip, x, min=x)
-    refused(DTypeError, "clip: expected min, max or both, got none", elementwise.clip, x)
+    refused(DTypeError, "clip: expected min, max or both, got neither", elementwise.clip, x)
     refused(DTypeError, "maximum: expected one dtype", elementwise.maximum, x, x.astype(np.float64))
     refused(DTypeError, "x: expected float32, .* got int64", elementwise.sqrt, x.astype(np.int64))
     refused(DTypeError, "bitwise_and: expected booleans or integers, got float32", comparisons.bitwise_and, x > 0, x)

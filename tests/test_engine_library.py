@@ -136,8 +136,11 @@ def test_the_engine_can_be_turned_off(checkout):
             {"PATH": "/nowhere"},
             "no compiler was found: expected g++ or clang++ on the PATH, or its name in GPULSTM_CXX",
         ),
-        ({"CXX": "none -O2"}, "no compiler was found: CXX names 'none', which is not there"),
-        ({"CXX": "g++", "GPULSTM_CXX": "none"}, "no compiler was found: GPULSTM_CXX names 'none', which is not there"),
+        ({"CXX": "none -O2"}, "no compiler was found: CXX names 'none', which does not exist"),
+        (
+            {"CXX": "g++", "GPULSTM_CXX": "none"},
+            "no compiler was found: GPULSTM_CXX names 'none', which does not exist",
+        ),
     ],
 )
 def test_without_a_compiler_there_is_a_reason(checkout, variables, words):
@@ -153,7 +156,7 @@ def test_without_a_compiler_there_is_a_reason(checkout, variables, words):
             "echo 'In file' >&2; echo 'a.cpp:3: error: no luck' >&2; exit 1",
             "the compiler failed: a.cpp:3: error: no luck",
         ),
-        ("exit 3", "says nothing"),
+        ("exit 3", "printed no message"),
         ("kill -9 $$", "was killed by signal 9"),
         ('case "$*" in *engine.cpp*) kill -9 $$;; *) exec g++ "$@";; esac', "was killed by signal 9"),
         ('case "$*" in *-shared*) echo no disk >&2; exit 1;; *) exec g++ "$@";; esac', "the compiler failed: no disk"),
@@ -194,7 +197,7 @@ def test_a_folder_that_others_can_write_to_is_refused(monkeypatch, tmp_path, mod
     if mode == 0o1777 and place == "cache/below":  # as below /tmp: only its owner can rename what lies there
         assert library_cache._safe_folder().stat().st_mode & 0o777 == 0o700
         return
-    with pytest.raises(CannotCompile, match=rf"others can write to {cache} \(drw.*GPULSTM_CACHE names another"):
+    with pytest.raises(CannotCompile, match=rf"others can write to {cache} \(drw.*set GPULSTM_CACHE to another"):
         library_cache._safe_folder()
 
 
@@ -272,7 +275,7 @@ def test_a_module_of_other_text_is_never_used(checkout, file):
     path = checkout / "kernels" / file
     path.write_text(path.read_text() + "\n// changed\n")
     printed, _ = run(checkout, PATH="/nowhere")
-    assert printed.startswith("False|") and "_engine.abi3.so was compiled from other text than" in printed
+    assert printed.startswith("False|") and "_engine.abi3.so was compiled from other sources than" in printed
     printed, said = run(checkout)
     assert str(checkout / "cache") in printed and "compiling" in said
 
@@ -321,7 +324,7 @@ def test_it_borrows_the_engines_threads(own):
 
 def test_one_that_cannot_be_compiled_has_a_reason(own):
     assert run(own, FAILS.format("Other"))[0] == "own.cuh: expected a line 'struct Other : Cell', got Mine"
-    no_file = "cell file: expected the path of a .cuh file, and there is none at "
+    no_file = "cell file: expected the path of a .cuh file, but there is no file at "
     assert run(own, FAILS.format("Mine").replace("own.cuh", "no.cuh"))[0].startswith(no_file)
     (own / "constant.cuh").write_text("")
     assert run(own, FAILS.format("Mine"))[0].startswith("own.cuh: the compiler failed: ")

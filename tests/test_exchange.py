@@ -162,7 +162,7 @@ def test_where_a_gradient_would_be_lost_detach_is_asked_for(tmp_path):
         for read in (np.asarray, np.array, np.from_dlpack, np.exp, np.sum, np.mean, np.linalg.norm, array.__iadd__,
                      lambda t: np.save(tmp_path / "x.npy", t), lambda t: np.concatenate([array, t]),
                      lambda t: np.add(array, t, out=array)):  # fmt: skip
-            with pytest.raises(TapeError, match=r"without a gradient, got one that requires it; detach\(\)"):
+            with pytest.raises(TapeError, match=r"without a gradient, got one that requires one; call detach\(\)"):
                 read(x)
             read(x.detach())
     with pytest.raises(TapeError, match=r"np.exp: .* detach\(\) first, or use a function of gpulstm"):
@@ -282,7 +282,9 @@ def test_what_is_no_number_is_no_tensor(values):
     with pytest.raises(DTypeError, match="x: expected booleans, integers or floating numbers, got"):
         gl.tensor(values)
     for wrong in (None, 3.0):
-        with pytest.raises(DTypeError, match=r"data: expected an array, got (NoneType|float); gl.tensor makes one"):
+        with pytest.raises(
+            DTypeError, match=r"data: expected an array, got (NoneType|float); make a tensor with gl.tensor"
+        ):
             gl.Tensor(wrong)
 
 
@@ -321,14 +323,14 @@ def test_what_hangs_on_the_tape_says_detach(leaf, name):
     layer, x = gl.Linear(2, 2, device="cpu"), leaf([1.0, 2.0])
     y = x.exp()
     word = "pickle" if "pickle" in name else "copy"
-    with pytest.raises(TapeError, match=rf"{word}: expected a leaf, got a result of exp; detach\(\) first"):
+    with pytest.raises(TapeError, match=rf"{word}: expected a leaf, got a result of exp; call detach\(\) first"):
         COPIES[name](y)
     assert not COPIES[name](y.detach()).requires_grad
     with gl.no_grad():
         assert (COPIES[name](x.exp()) == y).all()
     layer.kept = layer(np.ones((1, 2), np.float32))
     if name != "copy":
-        with pytest.raises(TapeError, match=r"a result of linear; detach\(\) first"):
+        with pytest.raises(TapeError, match=r"a result of linear; call detach\(\) first"):
             COPIES[name]({"model": layer})
 
 
@@ -402,19 +404,24 @@ class Tensor:
     ],
 )
 def test_memory_that_is_not_shared_is_named(name, call):
-    with pytest.raises(DTypeError, match=f"^{name}: expected one that NumPy can share, got a tests.Tensor: detach it"):
+    with pytest.raises(
+        DTypeError, match=f"^{name}: expected one whose memory NumPy can share, got a tests.Tensor: detach it"
+    ):
         call(Tensor())
 
 
 def test_parameters_of_what_is_no_array_say_what_to_give():
     with pytest.raises(
-        DTypeError, match=r"data: expected a NumPy or CuPy array, got tests\.Tensor; gl\.tensor\(x\)\.data"
+        DTypeError,
+        match=r"data: expected a NumPy or CuPy array, got tests\.Tensor; convert it with gl\.tensor\(x\)\.data",
     ):
         gl.Parameter(Tensor())
-    with pytest.raises(DTypeError, match=r"got Tensor; give its \.data"):
+    with pytest.raises(DTypeError, match=r"got Tensor; pass its \.data"):
         gl.Parameter(gl.tensor([1.0]))
     layer = gl.Linear(2, 2, device="cpu")
-    with pytest.raises(DTypeError, match=r"weight: expected a Parameter, as it is learnt, got a tests\.Tensor"):
+    with pytest.raises(
+        DTypeError, match=r"weight: expected a Parameter, because this attribute is trained, got a tests\.Tensor"
+    ):
         layer.weight = Tensor()
     assert gl.Parameter(np.float32(3)).shape == ()
 

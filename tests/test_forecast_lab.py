@@ -167,9 +167,9 @@ def test_the_loss_is_squared_error_and_pinball():
         ({"dropout": 1.0}, "dropout"),
         ({"learning_rate": 0}, "learning_rate: expected a number above 0"),
         ({"validation_fraction": -0.1}, "validation_fraction"),
-        ({"known": [2]}, "known: expected columns of X"),
+        ({"known": [2]}, "known: expected a column of X"),
         ({"known": "a"}, "known: expected a list of columns"),
-        ({"known": ["a"]}, "known: expected names of X's columns"),
+        ({"known": ["a"]}, "known: expected one of the columns of X"),
         ({"noise": -1}, "noise"),
         ({"random_state": -1}, "random_state"),
         ({"dtype": "float16"}, "dtype"),
@@ -202,7 +202,7 @@ def test_wrong_data_are_named(X, y, words):
 def test_wrong_calls_are_named(plain):
     with pytest.raises(NotFitted, match="Forecaster: expected a fitted one"):
         Forecaster().predict()
-    with pytest.raises(ShapeError, match="X: expected None, as fit had no covariates"):
+    with pytest.raises(ShapeError, match="X: expected None, as in fit, which had no covariates"):
         plain.predict(np.zeros((3, 1)))
     with pytest.raises(ShapeError, match=r"coverage: expected one of coverages"):
         plain.predict_interval(coverage=0.5)
@@ -252,7 +252,7 @@ def test_what_the_model_is_made_of_cannot_be_set_afterwards(tmp_path, changed):
         lambda: forecaster.score(WAVE),
         lambda: forecaster.save(tmp_path / "f.safetensors"),
     ):
-        with pytest.raises(ShapeError, match=f"{next(iter(changed))}: expected .*, which fit.. had, got"):
+        with pytest.raises(ShapeError, match=f"{next(iter(changed))}: expected .*, as in fit.., got"):
             call()
     forecaster.set_params(**{name: SMALL.get(name, getattr(Forecaster(), name)) for name in changed})
     assert forecaster.predict().shape == (3,)
@@ -417,9 +417,9 @@ def test_a_run_of_other_data_or_parameters_is_not_gone_on_with(tmp_path):
     Forecaster(**SMALL).fit(WAVE, run=Run(**run))
     with pytest.raises(FileExists, match=r"a\.safetensors"):
         Forecaster(**SMALL).fit(WAVE, run=Run(**run))
-    with pytest.raises(FormatError, match="data is the training data"):
+    with pytest.raises(FormatError, match="the training data differ"):
         Forecaster(**SMALL).fit(WAVE * 2, run=Run(**run, resume=True))
-    with pytest.raises(FormatError, match="window: expected 12, as it began, got 6"):
+    with pytest.raises(FormatError, match="window: expected 12, as at the start, got 6"):
         Forecaster(**{**SMALL, "window": 6}).fit(WAVE, run=Run(**run, resume=True))
     more = Forecaster(**{**SMALL, "epochs": 4}).fit(WAVE, run=Run(**run, resume=True))
     assert more.n_iter_ == 4
@@ -565,9 +565,9 @@ def test_gaps_and_missing_values_are_filled_when_asked(tmp_path):
     ("text", "options", "words"),
     [
         ("", {}, "expected a table, got an empty file"),
-        ("a,b\n", {}, "got a header alone"),
-        ("a,a\n1,2\n", {}, "expected different names of columns, got a"),
-        ("date\n2024-01-01\n", {}, "expected a column of numbers beside date"),
+        ("a,b\n", {}, "expected rows of numbers after the header, got none"),
+        ("a,a\n1,2\n", {}, "expected different column names, got a"),
+        ("date\n2024-01-01\n", {}, "expected a column of numbers besides date"),
         ("a,b\n1,2\n3\n", {}, "line 3: expected 2 cells, got 1"),
         ("a\n1\nx\n", {}, "line 3: a: expected a number, got 'x'"),
         ("a\n1\ninf\n", {}, "line 3: a: expected a finite number"),
@@ -577,7 +577,7 @@ def test_gaps_and_missing_values_are_filled_when_asked(tmp_path):
             {},
             "line 4: expected a later time than in line 3, got 2024",
         ),
-        ("date,a\n2024-01-02,1\n2024-01-01,2\n", {}, "line 3: expected rows in the order of time"),
+        ("date,a\n2024-01-02,1\n2024-01-01,2\n", {}, "line 3: expected rows in order of time"),
         ("date,a\n2024-01-01,1\n2024-01-02,2\n2024-01-05,3\n", {}, r"between lines 3 and 4 \(2024-01-02 to 2024-01-05"),
         ("date,a\n2024-01-01,1\n7,2\n", {}, "line 3: expected a time like 2024-01-01, got 7"),
         ("date,a\n2024-13-01,1\n", {}, "line 2: date: expected a date like 2024-01-31"),
@@ -587,7 +587,7 @@ def test_gaps_and_missing_values_are_filled_when_asked(tmp_path):
         ("a\n1\n", {"encoding": "klingon"}, "encoding: expected e.g. utf-8"),
         ("a\n1_000\n", {}, "line 2: a: expected a number, got '1_000'"),
         ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t"}, r"between lines 4 and 5 .2 to 1e.13."),
-        ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t", "fill": True}, "expected gaps that rows can fill"),
+        ("t,a\n0,1\n1,1\n2,1\n10000000000000,1\n", {"date": "t", "fill": True}, "expected gaps small enough to fill"),
         (b"a\n1\n\xff\n", {}, "t.csv: expected UTF-8 text, got byte 0xff"),
         (b"a\n1\n\0\n", {}, "binary data .a zero byte in line 3"),
         (gzip.compress(b"a\n" + b"1\n" * 9999, mtime=0)[:-20], {}, "expected a whole gzip file"),
@@ -623,7 +623,7 @@ def forecast(*args):
 def test_the_default_command_and_what_it_leaves(here, capsys):
     assert forecast("train", "--epochs", "3", "--window", "24", "--device", "cpu") == 0
     said = capsys.readouterr().out
-    for words in ("series: sunspots, 309 rows", "LSTM", "last value", "value 11 rows ago", "linear, of 24 rows", "80%"):
+    for words in ("series: sunspots, 309 rows", "LSTM", "last value", "value 11 rows ago", "linear on 24 rows", "80%"):
         assert words in said
     assert {path.name for path in here.iterdir()} == {
         "s.csv", "forecast.safetensors", "forecast.checkpoint.safetensors", "forecast.png"
@@ -662,7 +662,7 @@ def test_predictions_refuse_what_they_cannot_use(here, capsys):
     (here / "other.csv").write_text("a\n1\n2\n")
     Forecaster(**SMALL).fit(WAVE).save("own.safetensors")
     for args, words in (
-        (["forecast.safetensors", "--future", "future.csv"], "future: expected None"),
+        (["forecast.safetensors", "--future", "future.csv"], "future: expected no file"),
         (["forecast.safetensors", "--steps", "0"], "steps: expected a whole number from 1"),
         (["forecast.safetensors", "short.csv"], "after: expected at least 12 rows"),
         (["forecast.safetensors", "other.csv"], "expected one of the columns a"),
@@ -693,7 +693,7 @@ def test_force_never_overwrites_what_is_read(here, option, capsys):
     (here / "s.csv").rename(here / "s.png")
     before = (here / "s.png").read_bytes()
     assert forecast("train", "s.png", "--target", "level", *QUICK, option, "s.png", "--force") == 2
-    assert "is a FILE to read already" in capsys.readouterr().err and (here / "s.png").read_bytes() == before
+    assert "is already an input FILE" in capsys.readouterr().err and (here / "s.png").read_bytes() == before
 
 
 def test_the_future_is_held_against_the_clock(here, capsys):
@@ -701,10 +701,10 @@ def test_the_future_is_held_against_the_clock(here, capsys):
     assert forecast("train", "s.csv", *names, *QUICK, "--out", "m.safetensors", "-q") == 0
     (here / "future.csv").write_text("date,weekday\n1999-01-01,1\n1999-01-02,2\n")
     assert forecast("predict", "m.safetensors", "--future", "future.csv") == 2
-    assert "expected rows from 2024-06-09 on, which follow the data, got 1999-01-01" in capsys.readouterr().err
+    assert "expected the first row at 2024-06-09, the step after the data, got 1999-01-01" in capsys.readouterr().err
     (here / "future.csv").write_text("date,weekday\n2024-06-09,1\n2024-06-10,2\n")
     assert forecast("predict", "m.safetensors", "--future", "future.csv", "--steps", "9") == 2
-    assert "steps: expected 2, the rows of future.csv" in capsys.readouterr().err
+    assert "steps: expected 2, the number of rows in future.csv" in capsys.readouterr().err
     assert forecast("predict", "m.safetensors", "--future", "future.csv") == 0
     assert forecast("predict", "m.checkpoint.safetensors", "--future", "future.csv") == 0
 
@@ -731,7 +731,7 @@ def test_returns_stand_beside_the_random_walk(here, capsys):
     (here / "p.csv").write_text("close\n" + "\n".join(f"{price:.6f}" for price in prices))
     assert forecast("train", "p.csv", "--returns", *QUICK) == 0
     said = capsys.readouterr().out
-    assert "random walk (no change)" in said and "the random walk is not beaten" in said
+    assert "random walk (no change)" in said and "the LSTM does not beat the random walk" in said
     (here / "p.csv").write_text("close\n1\n0\n2\n")
     assert forecast("train", "p.csv", "--returns", *QUICK, "--force") == 2
     assert "returns: expected at least 2 values, all above 0" in capsys.readouterr().err
@@ -754,7 +754,7 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
         (["none.csv"], "none.csv"),
         (["."], "."),
         (["s.csv", "--target", "nothing"], "expected one of the columns"),
-        (["s.csv", "--target", "level", "--known", "level"], "columns: expected different ones, got level, level"),
+        (["s.csv", "--target", "level", "--known", "level"], "columns: expected different columns, got level, level"),
         (["s.csv", "--target", "1"], "date: expected a number"),
         (["s.csv", "--horizon", "0"], "horizon"),
         (["s.csv", "--window", "500"], "y: expected at least"),

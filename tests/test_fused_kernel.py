@@ -20,7 +20,8 @@ from tests.conftest import GPUS
 from tests.tolerances import assert_close, assert_ratio
 
 pytestmark = pytest.mark.parametrize("device", GPUS, indirect=True)
-SERVED = [case for case in CELL_CASES if not fused_steps.not_one_product(case.cell)]
+BEFORE, FULL = gru.cell("before"), peephole.cell("full")  # their steps have a second product
+SERVED = [case for case in CELL_CASES if not fused_steps.why_no_turns(case.cell)]
 TYPES = ("float32", "float64", "float16", "bfloat16", "tf32")
 MODES = {
     "lengths": {"lengths": [0, 5, 3, 1, 4]},
@@ -41,7 +42,8 @@ def sequence(cell, T, B, H, D=3, seed=0, biases=2):
         states[cell.states.index("n")] = 1 + rng.random((B, H))
     weights = [make((G * H, D)), make((G * H, H)) / np.sqrt(H), *(make(G * H) for _ in range(biases))]
     weights += [None] * (2 - biases)
-    extra = [make(form.blocks * H) for form in cell.extra]
+    shapes = [(form.blocks * H, H) if form.matrix else (form.blocks * H,) for form in cell.extra]
+    extra = [make(shape) / np.sqrt(H) ** (len(shape) - 1) for shape in shapes]
     cotangents = [make((T, B, H)), *(make((B, H)) for _ in cell.states)]
     return [make((T, B, D)), *states, *weights, None, *extra], cotangents
 
@@ -93,7 +95,16 @@ def test_every_cell_equals_its_equations(device, case):
 
 @pytest.mark.parametrize(
     ("kind", "cell"),
-    [*((kind, lstm.CELL) for kind in TYPES), ("float16", gru.CELL), ("bfloat16", peephole.CELL), ("tf32", rnn.CELL)],
+    [
+        *((kind, lstm.CELL) for kind in TYPES),
+        ("float16", gru.CELL),
+        ("bfloat16", peephole.CELL),
+        ("tf32", rnn.CELL),
+        ("float16", BEFORE),
+        ("bfloat16", FULL),
+        ("tf32", FULL),
+        ("float64", FULL),
+    ],
 )
 def test_every_type_equals_the_equations(device, kind, cell):
     for T, B, H in ((1, 1, 1), (3, 1, 33), (3, 9, 20)):
@@ -101,7 +112,7 @@ def test_every_type_equals_the_equations(device, kind, cell):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("cell", [lstm.CELL, gru.CELL], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [lstm.CELL, gru.CELL, BEFORE, FULL], ids=lambda cell: cell.kernel.struct)
 def test_every_mode_equals_the_equations(device, cell, mode):
     modes = dict(MODES[mode])
     if len(cell.states) == 1 and "zoneout" in modes:
@@ -115,15 +126,17 @@ def test_gradients_arrive_from_any_output(device, through):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cell", [lstm.CELL, FULL], ids=lambda cell: cell.kernel.struct)
 @pytest.mark.parametrize("kind", ["float32", "float64", "tensor"])
-def test_every_tile_equals_the_equations(device, monkeypatch, kind):
-    ways = [fused_steps._TILES[kind, way] for way in ("forward", "backward")]
+def test_every_tile_equals_the_equations(device, monkeypatch, kind, cell):
+    ways = [fused_steps.tiles_of(cell, way, np.dtype("f8" if kind == "float64" else "f4"), kind == "tensor")
+            for way in ("forward", "backward")]  # fmt: skip
     for forward, backward in itertools.zip_longest(*ways, fillvalue=ways[1][0]):
         tiles = {"forward": forward, "backward": backward}
-        monkeypatch.setattr(fused_steps, "tile_of", lambda B, H, way, *rest, tiles=tiles: tiles[way])
+        monkeypatch.setattr(fused_steps, "tile_of", lambda cell, B, H, way, *rest, tiles=tiles: tiles[way])
         for dtype in ("float16", "tf32") if kind == "tensor" else (kind,):
             for T, B, H in ((2, 35, 67), (2, 32, 9)):  # parts of a tile, and whole ones
-                check(device, dtype, lstm.CELL, T, B, H)
+                check(device, dtype, cell, T, B, H)
 
 
 @pytest.mark.parametrize("kind", ["float16", "bfloat16"])
@@ -185,7 +198,7 @@ def many(device):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("cell", [lstm.CELL, gru.CELL], ids=lambda cell: cell.name)
+@pytest.mark.parametrize("cell", [lstm.CELL, gru.CELL, BEFORE, FULL], ids=lambda cell: cell.kernel.struct)
 def test_both_forms_and_any_order_of_threads_give_the_same_bits(many, kind, cell):
     """Also where the form with the loop inside has its weights in registers."""
     for T, B, H, modes in ((4, 8, 20, {}), (5, 5, 33, MODES["resets"])):
@@ -198,13 +211,11 @@ def test_both_forms_and_any_order_of_threads_give_the_same_bits(many, kind, cell
 
 # -- what it refuses ----------------------------------------
 @pytest.mark.parametrize(("cell", "message"), [
-    (gru.cell("before"), "the step of this gru has more than one product"),
-    (peephole.cell("full"), "the step of this peephole has more than one product"),
     (layer_norm.CELL, "the layer_norm has norms over whole rows"),
     (dataclasses.replace(lstm.CELL, kernel=None), "the lstm has no kernel"),
 ])  # fmt: skip
 def test_a_cell_that_it_does_not_serve_is_refused(device, cell, message):
-    assert message in fused_steps.not_one_product(cell)
+    assert message in fused_steps.why_no_turns(cell)
     H, G = 4, len(cell.gates)
     arrays = {"w_ih": np.ones((G * H, 2)), "w_hh": np.ones((G * H, H))}
     arrays |= {form.name: np.ones((form.blocks * H, H) if form.matrix else form.blocks * H) for form in cell.extra}
@@ -215,7 +226,7 @@ def test_a_cell_that_it_does_not_serve_is_refused(device, cell, message):
 
 
 def test_a_scan_and_a_projection_are_refused(device):
-    assert "no product in its step" in fused_steps.not_one_product(mingru.CELL)
+    assert "no product in its step" in fused_steps.why_no_turns(mingru.CELL)
     x, w_ih, w_hh, w_hr = (device.asarray(np.ones(s)) for s in ((2, 1, 2), (16, 2), (16, 3), (3, 4)))
     with pytest.raises(NoKernel, match="h is projected"):
         recurrent(x, None, None, w_ih, w_hh, None, None, w_hr, path="fused")
@@ -224,7 +235,7 @@ def test_a_scan_and_a_projection_are_refused(device):
 def test_more_blocks_than_run_at_once_are_refused(device):
     device.kernels.__dict__["multiprocessors"] = 2
     given, cotangents = sequence(lstm.CELL, 2, 3, 80)
-    with pytest.raises(NoKernel, match="wants at most 2 blocks, which run at once on this device, got"):
+    with pytest.raises(NoKernel, match="takes at most 2 blocks, which run at once on this device, got"):
         run(device, np.dtype(float), "persistent", lstm.CELL, given, cotangents)
     del device.kernels.__dict__["multiprocessors"]
 
@@ -257,10 +268,10 @@ def test_the_processor_has_no_such_kernel(device):
 
 def test_a_small_grid_gets_small_tiles_and_a_large_one_large(device):
     half = as_dtype("float16")
-    assert fused_steps.tile_of(1, 128, "forward", half, True, 132) == Tile(8, 1)
-    assert fused_steps.tile_of(64, 512, "forward", half, True, 132) == Tile(8, 4)
-    assert fused_steps.tile_of(4096, 4096, "backward", half, True, 132) == Tile(32, 4, 128)
-    assert fused_steps.tile_of(4096, 4096, "backward", half, False, 132) == Tile(32, 1)
+    assert fused_steps.tile_of(lstm.CELL, 1, 128, "forward", half, True, 132) == Tile(8, 1)
+    assert fused_steps.tile_of(lstm.CELL, 64, 512, "forward", half, True, 132) == Tile(8, 4)
+    assert fused_steps.tile_of(lstm.CELL, 4096, 4096, "backward", half, True, 132) == Tile(32, 4, 128)
+    assert fused_steps.tile_of(lstm.CELL, 4096, 4096, "backward", half, False, 132) == Tile(32, 1)
 
 
 def test_tensor_cores_are_used_where_there_are_some(device, monkeypatch):

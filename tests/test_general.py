@@ -218,7 +218,7 @@ def test_it_is_onnxruntimes(arrays, cotangents, name, clip, coupled):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"activations": ("sigmoid", "tanh")}, "activations: expected three, of the gates"),
+        ({"activations": ("sigmoid", "tanh")}, "activations: expected three, for the gates"),
         ({"activations": ("sigmoid", "tanh", "tan")}, "activation: expected one of .*, got 'tan'"),
         ({"clip": 0.0}, "clip: expected a number above 0, or None, got 0.0"),
         ({"clip": float("nan")}, "clip: expected a number above 0, or None, got nan"),

@@ -203,9 +203,11 @@ def test_the_path_may_be_named(device):
     x = np.ones((T, B, D), np.float32)
     for path, taken in (("graph", ["graph"] * 3), ("kernel", ["kernel"] * 3), ("auto", ["kernel", "graph", "graph"])):
         assert [run.path for run in paths(gl.LSTM(D, H, path=path, device=device.name), x, 3)] == taken
-    with pytest.raises(NoKernel, match="path 'graph' keeps a whole sequence, which recompute=True is not to"):
+    with pytest.raises(NoKernel, match="path 'graph' keeps the whole sequence, which recompute=True avoids"):
         gl.LSTM(D, H, path="graph", recompute=True, device=device.name)(x)
-    with pytest.raises(NoKernel, match="path 'graph' cannot serve this mingru: the mingru has no steps, it is a scan"):
+    with pytest.raises(
+        NoKernel, match="path 'graph' cannot serve this mingru: a mingru is computed by a scan, not in steps"
+    ):
         gl.MinGRU(D, H, path="graph", device=device.name)(x)
 
 

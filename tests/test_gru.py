@@ -97,7 +97,7 @@ def test_the_kernel_is_told_each_gates_activation():
     [
         ({"reset": "between"}, "reset: expected after or before, got 'between'"),
         ({"update": "keras"}, "update: expected torch or cho, got 'keras'"),
-        ({"activations": ("tanh",)}, "activations: expected two, that of r and z and that of n, got .'tanh',."),
+        ({"activations": ("tanh",)}, "activations: expected two, one for r and z and one for n, got .'tanh',."),
         ({"activations": "tanh"}, "activations: expected two, .* got 'tanh'"),
         ({"activations": ("sigmoid", "sinus")}, "activation: expected one of .* got 'sinus'"),
         ({"clip": 0}, "clip: expected a number above 0, or None, got 0"),
@@ -109,5 +109,5 @@ def test_what_is_no_option_is_named(options, message):
 
 
 def test_a_gru_has_no_projection(rng):
-    with pytest.raises(ShapeError, match=r"w_hr: a gru has no projection, got one of \(2, 5\)"):
+    with pytest.raises(ShapeError, match=r"w_hr: expected None, as a gru has no projection, got \(2, 5\)"):
         run(CPU, [*arguments(rng), np.ones((2, H))], cotangents(rng), gru.CELL)

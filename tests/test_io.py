@@ -373,13 +373,13 @@ def test_a_pipe_is_never_replaced(tmp_path):
 @pytest.mark.parametrize("load", [gl.io.load_arrays, gl.io.torch.load, gl.io.keras.load], ids=["own", "torch", "keras"])
 @pytest.mark.parametrize("path", [3, b"x", None], ids=str)
 def test_what_is_no_path_is_named(load, path):
-    with pytest.raises(DTypeError, match=r"^path: expected a text or a pathlib\.Path, got"):
+    with pytest.raises(DTypeError, match=r"^path: expected a string or a pathlib\.Path, got"):
         load(path)
 
 
 def test_a_configuration_that_is_no_path_is_named(tmp_path):
     (tmp_path / "x.h5").write_bytes(b"")
-    with pytest.raises(DTypeError, match=r"^config: expected a text or a pathlib\.Path, got dict"):
+    with pytest.raises(DTypeError, match=r"^config: expected a string or a pathlib\.Path, got dict"):
         gl.io.keras.load(tmp_path / "x.h5", {})
 
 

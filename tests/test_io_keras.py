@@ -145,7 +145,7 @@ def test_what_a_file_shows_of_itself():
     assert "norm: LayerNormalization gamma (3,), beta (3,)" in text and "input" not in text
     assert text.splitlines()[0].endswith("nested.keras of Keras 3.15.1")
     text = repr(keras.load(FOLDER / "layers.weights.h5"))
-    assert "weights alone; layer() takes their options, or assumes Keras' defaults" in text
+    assert "only weights; layer() takes the options, or assumes Keras' defaults" in text
 
 
 def test_layers_that_gpulstm_has_not_are_refused():
@@ -153,16 +153,16 @@ def test_layers_that_gpulstm_has_not_are_refused():
     for names, message in (
         (("norm",), "layers/layer_normalization: expected one of LSTM, GRU, .*, got LayerNormalization"),
         (("none",), "expected one of the layers encoder/lstm_1, lstm, .*, got 'none'"),
-        (("lstm", "cells/stacked_rnn_cells/gru_cell"), "bias_ih_l1|expected layers alike"),
+        (("lstm", "cells/stacked_rnn_cells/gru_cell"), "bias_ih_l1|expected layers with the same options"),
     ):
         with pytest.raises(FormatError, match=message):
             file.layer(*names)
     assert file.state_dict("lstm").keys() == gl.LSTM(2, 2).state_dict().keys()
     assert file.layers["cells/stacked_rnn_cells/lstm_cell"].options["recurrent_activation"] == "sigmoid"
     layers = keras.load(FOLDER / "layers.keras")
-    with pytest.raises(FormatError, match="expected layers alike as levels of one, got after, before"):
+    with pytest.raises(FormatError, match="expected layers with the same options to stack, got after, before"):
         layers.layer("after", "before")
-    with pytest.raises(FormatError, match="expected recurrent layers as levels of one, got Dense"):
+    with pytest.raises(FormatError, match="expected recurrent layers to stack, got Dense"):
         layers.state_dict("first", "narrow")
     with pytest.raises(ShapeError, match=r"weight_ih_l1: expected \(16, 4\), got \(12, 4\)|bias"):
         layers.layer("first", "no_bias")

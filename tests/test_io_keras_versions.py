@@ -144,7 +144,7 @@ def test_weights_of_a_version_with_two_defaults_are_refused(tmp_path, version):
     options = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
     assert_close(quietly(file, "lstm", **options)(X)[0].numpy(), lstm())
     if version != "2.2.4-tf":
-        with pytest.raises(FormatError, match="expected the version of Keras, whose hard_sigmoid it is"):
+        with pytest.raises(FormatError, match="expected a known version of Keras, as hard_sigmoid depends on it"):
             file.layer("lstm", **{**options, "recurrent_activation": "hard_sigmoid"})
         layer = quietly(file, "lstm", **{**options, "recurrent_activation": FLAT})
         assert_close(layer(X)[0].numpy(), lstm(FLAT))
@@ -227,7 +227,7 @@ def test_groups_written_on_windows(tmp_path):
     assert_close(quietly(file, "lstm_7")(X)[0].numpy(), lstm(activation="relu"))
     assert_close(quietly(file, "lstm")(X)[0].numpy(), lstm(activation="softsign"))
     assert_close(quietly(file, "layers/lstm_1")(X)[0].numpy(), lstm(activation="softsign"))
-    with pytest.raises(FormatError, match=r"whose hard_sigmoid it is, got 2\.12 to 3\.5; give"):
+    with pytest.raises(FormatError, match=r"as hard_sigmoid depends on it, got 2\.12 to 3\.5; give"):
         file.layer("lstm", recurrent_activation="hard_sigmoid")
 
 
@@ -243,7 +243,7 @@ def test_layers_that_are_not_surely_their_own_are_refused(tmp_path):
         FormatError, match=r"lstm: expected the layer in the file's configuration, got none .*activation="
     ):
         file.layer("lstm")
-    with pytest.raises(FormatError, match="a: expected the layer's weights, got none that are surely its own"):
+    with pytest.raises(FormatError, match="a: expected the layer's weights, got none that match for certain"):
         file.model()
     options = {"activation": "tanh", "recurrent_activation": "sigmoid", "go_backwards": False}
     assert_close(quietly(file, "lstm", **options)(X)[0].numpy(), lstm())
@@ -278,7 +278,7 @@ def test_directions_that_are_unlike(tmp_path):
     (want, last), (got, after) = alike(X, states, lengths=[6, 3]), made(X, states, lengths=[6, 3])
     for a, b in ((want, got), *zip(last, after, strict=True)):
         assert_close(b.numpy(), a.numpy())
-    with pytest.raises(FormatError, match="directions alike, as levels of one"):
+    with pytest.raises(FormatError, match="same options in both directions for layers to stack, got b, b"):
         file.layer("b", "b")
 
 
@@ -325,13 +325,13 @@ def test_functional_models_in_a_row_and_others(tmp_path):
             "add: expected a layer used once, with one input",
         ),
         (functional(("LSTM", "l", [["in"], ["l"]], {}), dense), "l: expected a layer used once, with one input"),
-        (functional(lstm_layer, dense, inputs=("in", "more")), "expected one input, and layers in a row, got branches"),
+        (functional(lstm_layer, dense, inputs=("in", "more")), "expected one input and a chain of layers"),
         (
             functional(lstm_layer, dense, ("Dense", "b", [["l"]], {})),
-            "expected one input, and layers in a row, got branches",
+            "expected one input and a chain of layers, got branches",
         ),
-        (functional(lstm_layer, dense, outputs=("l", "out")), "expected the last layer's output alone, got l, out"),
-        (functional(("LSTM", "l", [["x"]], {}), ("Dense", "x", [["l"]], {})), "expected the last layer's output alone"),
+        (functional(lstm_layer, dense, outputs=("l", "out")), "expected only the last layer's output, got l, out"),
+        (functional(("LSTM", "l", [["x"]], {}), ("Dense", "x", [["l"]], {})), "expected only the last layer's output"),
         ({"class_name": "Mine", "module": "mine", "config": {"layers": []}}, "expected a Sequential .*got mine.Mine"),
     ):
         file = keras.load(legacy(tmp_path / "m.h5", "2.9.0", weights, config))
@@ -411,7 +411,7 @@ def test_weights_with_their_configuration_in_a_file_beside(tmp_path):
     whole = legacy(tmp_path / "m.h5", "2.9.0", {"l": three("l")}, [layer_config("l")])
     (tmp_path / "m.keras").write_bytes(b"PK")
     for other in (whole, tmp_path / "m.keras"):
-        with pytest.raises(FormatError, match=r"config: expected None, as .* holds its own, got .*m\.json"):
+        with pytest.raises(FormatError, match=r"config: expected None, as .* has its own, got .*m\.json"):
             keras.load(other, config=tmp_path / "m.json")
     (tmp_path / "m.json").write_text("{")
     with pytest.raises(FormatError, match=r"m\.json: expected JSON"):
@@ -420,14 +420,14 @@ def test_weights_with_their_configuration_in_a_file_beside(tmp_path):
 
 def test_models_that_a_row_of_layers_is_not(tmp_path):
     file = keras.load(legacy(tmp_path / "w.h5", "2.9.0", {"l": three("l")}))
-    with pytest.raises(FormatError, match="expected a whole model, got weights alone"):
+    with pytest.raises(FormatError, match="expected a whole model, got only weights"):
         file.model()
     for option in ({"return_state": True}, {"time_major": True}):
         file = keras.load(legacy(tmp_path / "m.h5", "2.9.0", {"l": three("l")}, [layer_config("l", **option)]))
         with pytest.raises(FormatError, match=f"l: {next(iter(option))}: expected False or None, got 'True'"):
             file.model()
     file = keras.load(legacy(tmp_path / "m.h5", "2.9.0", {"l": three("l")}, [layer_config("l", stateful=True)]))
-    with pytest.warns(UserWarning, match="l: stateful: this model begins each call with states of 0"):
+    with pytest.warns(UserWarning, match="l: stateful: this model starts every call from zero states"):
         assert_close(file.model()(X).numpy(), lstm()[:, -1])
 
 

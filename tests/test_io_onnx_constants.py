@@ -234,26 +234,26 @@ WRONG = {
     "axes: expected a value in the field ints, got i": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=1),
     "expected the attributes .* got 'speed'": lambda: graph_of("Squeeze", {"x": X}, 11, speed=1),
     "expected axes, got none": lambda: graph_of("Unsqueeze", {"x": X}, 13),
-    "expected an axis of 5, got 7": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=[0, 7]),
+    "expected an axis from -5 to 4, got 7": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=[0, 7]),
     "expected inputs that fit": lambda: graph_of("Reshape", {"x": X, "s": ints(5, 5)}, 13),
     "expected inputs that fit, got others: index": lambda: graph_of("Gather", {"x": X, "n": ints(9)}, 13),
     "steps that are not 0": lambda: graph_of(
         "Slice", {"x": X, "a": ints(0), "b": ints(1), "n": ints(0), "s": ints(0)}, 13
     ),
     "expected each axis once": lambda: graph_of("Slice", {"x": X}, 9, starts=[0, 0], ends=[1, 1], axes=[0, -3]),
-    "expected arrays of one type": lambda: graph_of("Add", {"x": X, "y": ints(1)}, 13),
-    "of one shape, as before version 7": lambda: graph_of("Add", {"x": X, "y": X[:1]}, 6),
+    "expected arrays of the same type": lambda: graph_of("Add", {"x": X, "y": ints(1)}, 13),
+    "of the same shape, as before version 7": lambda: graph_of("Add", {"x": X, "y": X[:1]}, 6),
     "expected one scale": lambda: graph_of("DequantizeLinear", {"x": BYTES, "s": X[0]}, 21, block_size=2),
     "expected integers, a scale": lambda: graph_of("DequantizeLinear", {"x": X, "s": X}, 21),
     "a divisor is 0": lambda: graph_of("Div", {"x": ints(1), "y": ints(0)}, 13),
-    "expected 3 parts of an axis of 4": lambda: graph_of("Split", {"x": X, "n": ints(1, 1, 1)}, 13, outputs=3),
-    "expected an axis that 3 parts share": lambda: graph_of("Split", {"x": X}, 13, outputs=3),
+    "expected 3 parts of an axis of size 4": lambda: graph_of("Split", {"x": X, "n": ints(1, 1, 1)}, 13, outputs=3),
+    "expected an axis of 3 equal parts": lambda: graph_of("Split", {"x": X}, 13, outputs=3),
     "expected 1 outputs, got 2": lambda: graph_of("Identity", {"x": X}, 13, outputs=2),
     "element type 17 .FLOAT8E4M3FN.": lambda: graph_of("Cast", {"x": X}, 19, to=TYPES.FLOAT8E4M3FN),
     "expected at most 8 axes, got more": lambda: graph_of("Unsqueeze", {"x": X}, 11, axes=[0, 1, 2, 3, 4, 5]),
     "repeats for each axis": lambda: graph_of("Tile", {"x": X, "n": ints(2)}, 13),
     "expected at most 4096 integers": lambda: graph_of("Reshape", {"x": X, "s": X}, 13),
-    "got 'n', made of 'm', which a NonZero computes": lambda: None,
+    "got 'n', made from 'm', which a NonZero computes": lambda: None,
 }
 
 
@@ -295,10 +295,10 @@ def test_zeros_of_any_batch_are_what_an_operator_starts_from():
     operator = gl.io.onnx.load(model).operators["layer"]
     assert operator.open_inputs == operator.any_batch == operator.held == ("initial_h",)
     assert "holds initial_h for any batch" in repr(operator)
-    with pytest.raises(FormatError, match=r"expected no first states and lengths, .* got initial_h in the file"):
+    with pytest.raises(FormatError, match=r"expected no initial states and lengths, .* got initial_h in the file"):
         operator.layer()
     assert operator.layer(ignore_states=True)
-    with pytest.raises(ShapeError, match="initial_h: expected an array, as the file makes one for any batch, got None"):
+    with pytest.raises(ShapeError, match="initial_h: expected an array, as the file computes one for any batch size"):
         operator.run(np.zeros((4, 2, 3), np.float32))
     assert operator.run(np.zeros((4, 2, 3), np.float32), initial_h=np.ones((1, 2, 2), np.float32))
 

@@ -183,9 +183,9 @@ REFUSED = {
     r"got Called;": lambda: gl.Sequential(Called(4, 2, device="cpu")),
     r"got ufunc absolute;": lambda: gl.Sequential(np.abs),
     r"^0\.1\.: .*, got function <lambda>;": lambda: gl.Sequential(gl.Sequential(gl.tanh, lambda x: x)),
-    r"^0\.: expected a layer as its class has it, got one with hooks": lambda: gl.Sequential(hooked("hook")),
-    r"^Linear: expected a layer as its class has it, got one with hooks": lambda: hooked("pre_hook"),
-    r"^Linear: expected a layer as its class has it, got one with a forward of its own": replaced,
+    r"^0\.: expected a layer without changes of its own, got one with hooks": lambda: gl.Sequential(hooked("hook")),
+    r"^Linear: expected a layer without changes of its own, got one with hooks": lambda: hooked("pre_hook"),
+    r"^Linear: expected a layer without changes of its own, got one with a forward of its own": replaced,
 }
 
 
@@ -215,13 +215,13 @@ def test_shapes_that_do_not_fit_are_named():
             gl.io.onnx.export(layer, Input("x", ("time", "batch", 5), "float16"))
     with pytest.raises(DTypeError, match=r"^1\.: expected float16, got float32"):
         gl.io.onnx.export(gl.Sequential(gl.Linear(4, 3, device="cpu"), gl.Linear(3, 2, device="cpu", dtype="float16")))
-    with pytest.raises(FormatError, match="expected layers that fit each other, got a model that onnx refuses"):
+    with pytest.raises(FormatError, match="expected layers that fit each other, got a model that onnx rejects"):
         gl.io.onnx.export(lambda graph, x, y: graph.concatenate([x, y], 1), [Input("x", (2, 3)), Input("y", (3, 3))])
     with pytest.raises(ShapeError, match="expected last axes of"):
         gl.io.onnx.export(gl.nn.LayerNorm(5, device="cpu"), Input("x", ("batch", 4)))
     with pytest.raises(ShapeError, match="expected axes 2 to -1"):
         gl.io.onnx.export(gl.nn.Flatten(2), Input("x", ("batch", 4)))
-    with pytest.raises(FormatError, match="expected sizes of the axes behind those that are flattened"):
+    with pytest.raises(FormatError, match="expected known sizes for the axes after the flattened ones"):
         gl.io.onnx.export(gl.nn.Flatten(0, 1), Input("x", ("a", "b", "c")))
     with pytest.raises(FormatError, match="inputs: expected those of a"):
         gl.io.onnx.export(gl.Sequential(gl.nn.Tanh()))

@@ -274,7 +274,7 @@ def test_bad_arguments_are_named():
         gl.io.onnx.export(lambda graph, x: x)
     with pytest.raises(ShapeError, match="three axes"):
         gl.io.onnx.export(lstm, gl.io.onnx.Input("x", ("batch", 3)))
-    with pytest.raises(FormatError, match="a name for each recurrent layer"):
+    with pytest.raises(FormatError, match="different names for recurrent layers"):
         twice = lambda graph, x: {"a": graph.apply(lstm, x)[0], "b": graph.apply(lstm, x)[0]}  # noqa: E731
         gl.io.onnx.export(twice, gl.io.onnx.Input("x", ("time", "batch", 3)), states=True)
     with pytest.raises(FormatError, match="output 'x'"):
@@ -294,7 +294,7 @@ def test_bad_arguments_are_named():
     with pytest.raises(DTypeError, match=r"source: expected a path, bytes or an onnx\.ModelProto, got int"):
         gl.io.onnx.load(5)
     gru_operator = gl.io.onnx.load(stranger("GRU")).operators["layer"]
-    with pytest.raises(ShapeError, match="initial_c: a GRU has none"):
+    with pytest.raises(ShapeError, match="initial_c: expected None, as a GRU has none"):
         gru_operator.run(np.zeros((4, 2, 3), np.float32), initial_c=np.zeros((1, 2, 2), np.float32))
 
 
@@ -311,7 +311,7 @@ def test_levels_of_a_layer_must_fit():
         file.layer()
     wide = gl.io.onnx.load(gl.io.onnx.export(gl.Sequential(gl.LSTM(2, 3, **made), gl.LSTM(3, 3, **made))))
     assert wide.layer(*wide.operators).num_layers == 2
-    with pytest.raises(FormatError, match="expected an input of 3, the level below's, got 2"):
+    with pytest.raises(FormatError, match="expected input size 3, from the level below, got 2"):
         wide.layer(*reversed(wide.operators))
 
 

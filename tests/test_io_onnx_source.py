@@ -206,7 +206,7 @@ def test_arrays_in_other_files(tmp_path):
     for name, array in want.weights[0].items():
         assert np.array_equal(got.weights[0][name], array), name
     assert np.array_equal(got.sequence_lens, want.sequence_lens)
-    with pytest.raises(FormatError, match="expected the path of the model, beside which its arrays stand"):
+    with pytest.raises(FormatError, match="expected the path of the model, as its arrays are in other files"):
         gl.io.onnx.load(path.read_bytes())
     (tmp_path / "inner").mkdir()
     (tmp_path / "model.onnx.data").rename(tmp_path / "inner" / "arrays")
@@ -235,7 +235,7 @@ def test_many_arrays_out_of_the_same_bytes_are_refused(tmp_path):
         path.write_bytes(part.SerializeToString())
         if refused:
             with pytest.raises(
-                FormatError, match=r"expected each part of 'model\.onnx\.data' for one array, got it for many"
+                FormatError, match=r"expected each part of 'model\.onnx\.data' in one array, got it in many"
             ):
                 gl.io.onnx.load(path)
         else:

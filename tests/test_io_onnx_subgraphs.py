@@ -249,7 +249,7 @@ def test_functions_that_multiply_or_call_themselves_are_refused_soon(monkeypatch
         graph = helper.make_graph([node], "outer", [info("X", [T, B, D])], [info("Y", None)])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], functions=functions)
         with pytest.raises(
-            FormatError, match="expected at most 20000 nodes, those of functions at each call, 30 calls"
+            FormatError, match="expected at most 20000 nodes, those of functions at each call, and 30 nested"
         ):
             gl.io.onnx.load(model)
 

@@ -109,15 +109,15 @@ def test_what_cannot_be_saved(tmp_path):
     for value, kind, message in (
         ({"a": np.array(["x"])}, DTypeError, "a: expected one of .*, got str"),
         ({"a": {"b": np.ones(1, np.longdouble)}}, DTypeError, "a.b: expected one of .*, got (longdouble|float128)"),
-        ({"a": [1, frozenset([2])]}, DTypeError, "a.1: expected arrays, numbers, texts, .*, got frozenset"),
+        ({"a": [1, frozenset([2])]}, DTypeError, "a.1: expected arrays, numbers, strings, .*, got frozenset"),
         ({"a": argparse.Namespace(lr=1)}, DTypeError, "a: expected arrays, numbers, .*, got Namespace"),
         ({"a": Unread("some.Class")}, DTypeError, r"a: expected data, got Unread\('some.Class'\), .*leave it out"),
         ({"a": np.dtype("U3")}, DTypeError, "a: expected one of .*, got str96"),
         ({"a": {"b": np.ma.masked_array([1.0], [True])}}, DTypeError, "a.b: expected a plain array, got a MaskedArray"),
         ({"a": 2**5000}, DTypeError, "a: expected integers of at most 255 bytes"),
         (gl.Linear(2, 2), DTypeError, r"^state_dict: expected arrays, .* got Linear; give its state_dict\(\)"),
-        ({frozenset([1]): 3}, FormatError, r"expected texts, numbers or tuples of them as keys, got frozenset"),
-        ({(1, (2, 1j)): 3}, FormatError, r"expected texts, numbers or tuples of them as keys, got 1j"),
+        ({frozenset([1]): 3}, FormatError, r"expected strings, numbers or tuples of them as keys, got frozenset"),
+        ({(1, (2, 1j)): 3}, FormatError, r"expected strings, numbers or tuples of them as keys, got 1j"),
         (circle, FormatError, "at most 100 deep"),
     ):
         with pytest.raises(kind, match=message):
@@ -268,11 +268,11 @@ def test_state_dicts_of_something_else_are_refused():
             "expected rnn.weight_ih_l0, got recurrent layers under the prefixes '_orig_mod.'",
         ),
         ({"cell.weight_ih": 1, "my_weight_ih": 2}, {}, "got recurrent layers under the prefixes 'cell.'$"),
-        (kept("weight_hh_l0_g", "weight_hh_l0_v"), {}, "weight_hh_l0_g: PyTorch kept it with weight normalization; .*"),
-        (kept("parametrizations.weight_hh_l0.original0"), {}, "kept it by a parametrization; .*remove_parametri"),
-        (kept("weight_hh_l0_orig"), {}, "kept it with spectral normalization or pruning"),
-        (kept("weight_hh_l0_raw"), {}, "kept it with a weight drop"),
-        ({"_all_weight_values.0.param": 1}, {}, "kept it quantized; save the model before"),
+        (kept("weight_hh_l0_g", "weight_hh_l0_v"), {}, "weight_hh_l0_g: PyTorch stored it with weight normalization"),
+        (kept("parametrizations.weight_hh_l0.original0"), {}, "stored it by a parametrization; .*remove_parametri"),
+        (kept("weight_hh_l0_orig"), {}, "stored it with spectral normalization or pruning"),
+        (kept("weight_hh_l0_raw"), {}, "stored it with a weight drop"),
+        ({"_all_weight_values.0.param": 1}, {}, "stored it quantized; save the model before"),
         ({k: v for k, v in state.items() if k != "bias_hh_l1"}, {}, "missing bias_hh_l1"),
         ({**state, "weight_ih_l1": np.ones((12, 4))}, {}, r"weight_ih_l1: expected \(12, 3\), got \(12, 4\)"),
     )
@@ -281,7 +281,7 @@ def test_state_dicts_of_something_else_are_refused():
             from_state_dict(given, **options)
     for given, options, message in (
         ([1], {}, "state_dict: expected a dict of arrays by name, got list"),
-        (state, {"prefix": 3}, "prefix: expected a text, got int"),
+        (state, {"prefix": 3}, "prefix: expected a string, got int"),
         (
             {**state, "bias_ih_l0": Unread("some.Class")},
             {},

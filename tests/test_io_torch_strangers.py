@@ -134,7 +134,7 @@ def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
     for name in ("os.system", "posix.system", "nt.system", "subprocess.Popen", "builtins.eval", "__builtin__.exec"):
         archive(tmp_path / "a.pt", members(program(b"}" + text("x") + named(name) + b"s")))
         refused(
-            tmp_path / "a.pt", f"expected data alone, got '{name}': the file was made to run a command; it was not run"
+            tmp_path / "a.pt", f"expected only data, got '{name}': the file was made to run a command; it was not run"
         )
     for name in (
         "this.s",
@@ -182,13 +182,13 @@ ODICT, LIST = named("collections.OrderedDict"), named("torch._utils._rebuild_par
 NESTED = b"]" * 60_000 + b"a" * 59_999
 TWICE = b"".join(b"](h" + bytes([n]) + b"h" + bytes([n]) + b"eq" + bytes([n + 1]) for n in range(60))
 PROGRAMS = {
-    "empty": (b"", "byte 0: expected data alone, got the end"),
-    "no end": (b"\x80\x02]", "byte 3: expected data alone, got the end"),
-    "more behind the end": (program(b"]") + b"x", "byte 4: expected the end, got 1 bytes more"),
-    "unknown instruction": (b"\x80\x02\xff.", r"byte 3: expected data alone, got the instruction b'\\xff'"),
-    "text beyond the end": (b"\x80\x02X\xff\xff\xff\x7fabc.", "byte 7: expected 2147483647 bytes more, got the end"),
-    "no text": (program(b"X\2\0\0\0\xff\xff"), "byte 9: expected a text in UTF-8"),
-    "huge number": (program(b"\x8b" + struct.pack("<I", 2**31 - 1)), "expected data alone, got the instruction"),
+    "empty": (b"", "byte 0: expected only data, got the end"),
+    "no end": (b"\x80\x02]", "byte 3: expected only data, got the end"),
+    "more behind the end": (program(b"]") + b"x", "byte 4: expected the end, got 1 more bytes"),
+    "unknown instruction": (b"\x80\x02\xff.", r"byte 3: expected only data, got the instruction b'\\xff'"),
+    "text beyond the end": (b"\x80\x02X\xff\xff\xff\x7fabc.", "byte 7: expected 2147483647 more bytes, got the end"),
+    "no text": (program(b"X\2\0\0\0\xff\xff"), "byte 9: expected a string in UTF-8"),
+    "huge number": (program(b"\x8b" + struct.pack("<I", 2**31 - 1)), "expected only data, got the instruction"),
     "empty stack": (program(b""), "expected 1 entries on the stack, got 0"),
     "two values": (program(b"]]"), "expected one value, got more on the stack"),
     "open mark": (program(b"(]"), "expected one value, got more on the stack"),
@@ -196,21 +196,21 @@ PROGRAMS = {
     "append to a text": (program(text("a") + b"Na"), "expected a list on the stack, got str"),
     "items of a list": (program(b"]" + text("a") + b"Ns"), "expected a dict on the stack, got list"),
     "a key alone": (program(b"}(Nu"), "expected keys and values in pairs"),
-    "a list as key": (program(b"}]Ns"), "expected texts, numbers or tuples of them as keys, got list"),
-    "a list in a key": (program(b"}]\x85Ns"), "expected texts, numbers or tuples of them as keys, got list"),
+    "a list as key": (program(b"}]Ns"), "expected strings, numbers or tuples of them as keys, got list"),
+    "a list in a key": (program(b"}]\x85Ns"), "expected strings, numbers or tuples of them as keys, got list"),
     "a large key": (program(b"}(" + b"N" * 300 + b"tNs"), "expected keys of at most 256 parts"),
     "an endless key": (program(b"}N\x85\x940" + DOUBLED + b"h\x28Ns"), "expected keys of at most 256 parts"),
     "keys that collide": (program(b"}(" + COLLIDING + b"u"), "expected keys whose hashes differ, got many with"),
-    "a set of lists": (program(named("builtins.set") + b"](]e\x85R"), "expected texts, numbers or tuples of them as"),
+    "a set of lists": (program(named("builtins.set") + b"](]e\x85R"), "expected strings, numbers or tuples of them as"),
     "bytes in no known encoding": (program(named("_codecs.encode") + tup(text("a"), text("rot13")) + b"R"), "argument"),
     "a complex of texts": (program(named("builtins.complex") + tup(text("1"), text("2")) + b"R"), "arguments"),
     "a dtype of an unknown order": (program(dtype("f4", "?")), "expected the byte order of a dtype"),
-    "an array larger than its bytes": (program(ndarray(dtype(), (2**40,))), "expected 4 bytes an element, got 8"),
-    "an array of no end": (program(ndarray(dtype(), (0, 2**62, 2**62), b"")), "expected 4 bytes an element, got 0"),
-    "characters that are none": (program(ndarray(dtype("U2"), (1,), b"\xff" * 8)), "expected characters of Unicode"),
-    "places of the memo skipped": (program(b"Nr\xff\xff\xff\xff"), "expected places noted in turn, got place 4294967"),
-    "nothing noted": (program(b"h\7"), "expected a place noted before, got place 7"),
-    "note of nothing": (program(b"q\0"), "expected an entry on the stack to note"),
+    "an array larger than its bytes": (program(ndarray(dtype(), (2**40,))), "expected 4 bytes per element, got 8"),
+    "an array of no end": (program(ndarray(dtype(), (0, 2**62, 2**62), b"")), "expected 4 bytes per element, got 0"),
+    "characters that are none": (program(ndarray(dtype("U2"), (1,), b"\xff" * 8)), "expected Unicode characters"),
+    "places of the memo skipped": (program(b"Nr\xff\xff\xff\xff"), "expected places of the memo in order, got place"),
+    "nothing noted": (program(b"h\7"), "expected a filled place of the memo, got place 7"),
+    "note of nothing": (program(b"q\0"), "expected an entry on the stack for the memo"),
     "a call of a text": (program(text("os.system") + b")R"), "expected a name and its arguments on the stack"),
     "a call with a list": (program(ODICT + b"]R"), "expected a name and its arguments on the stack"),
     "a dict of pairs": (program(ODICT + tup(b"](Ne") + b"R"), "expected the arguments that torch.save writes for coll"),
@@ -226,8 +226,8 @@ PROGRAMS = {
         program(named("a.b") + b")\x81}" + text("_modules") + b"}s" + text("_parameters") + b"}sb"),
         r"expected a state dict, got a whole module of the class a.b; .*torch.save\(model.state_dict",
     ),
-    "an extension": (program(b"\x82\1"), "expected data alone, got the instruction b'.x82'"),
-    "an instance": (program(b"(ios\nsystem\n"), "expected data alone, got the instruction b'i'"),
+    "an extension": (program(b"\x82\1"), "expected only data, got the instruction b'.x82'"),
+    "an instance": (program(b"(ios\nsystem\n"), "expected only data, got the instruction b'i'"),
     "a name as value": (program(named("torch.FloatStorage")), "got an object of the class torch.FloatStorage"),
     "a sparse tensor": (sparse(), "x.y: expected a tensor that an array can hold, got a sparse tensor .in PyTorch:"),
     "a circle": (program(b"]q\0h\0a"), "expected lists and dicts at most 100 deep"),
@@ -281,7 +281,7 @@ PROGRAMS = {
         program(named("numpy.dtype") + tup(text("f4")) + b"R" + tup(*[ndarray(dtype())] * 5) + b"b"),
         "expected the arguments that torch.save writes for numpy.dtype",
     ),
-    "endless notes": (program(tensor(more=b"}" + NESTED + b"Ns")), "expected texts, numbers"),
+    "endless notes": (program(tensor(more=b"}" + NESTED + b"Ns")), "expected strings, numbers"),
     "deep notes": (program(tensor(more=NESTED)), "expected the notes conj and neg of a"),
     "notes of no tensor": (program(tensor(more=b"}" + text("x") + b"\x88s")), "expected the notes conj and neg of a"),
     "a class in a class": (
@@ -303,7 +303,7 @@ def test_bad_archives(tmp_path):
     for spoiled, message in (
         ({**good, "b/data.pkl": b""}, "expected one member NAME/data.pkl, as torch.save writes it, got 2"),
         ({"data": b""}, "expected a file of torch.save, got a zip archive of something else"),
-        ({"a/b/data.pkl": b""}, "a/b/data.pkl, byte 0: expected data alone, got the end"),
+        ({"a/b/data.pkl": b""}, "a/b/data.pkl, byte 0: expected only data, got the end"),
         ({**good, "a/constants.pkl": b"", "a/code/x.py": b""}, "got a TorchScript program; in PyTorch: torch.save"),
         ({**good, "a/.data/extern_modules": b""}, "got an archive of torch.package"),
         ({**good, "a/byteorder": b"middle"}, "expected 'little' or 'big'"),
@@ -320,7 +320,7 @@ def test_bad_archives(tmp_path):
     archive(path, members(program(tensor(held=storage(count=2**22))), bytes(2**24)), zipfile.ZIP_DEFLATED)
     refused(path, "expected members of at most .* bytes, 8 times the file's size, got 16777")
     archive(path, good, zipfile.ZIP_BZIP2)
-    refused(path, "a/data.pkl: expected bytes stored or deflated, got them compressed in another way")
+    refused(path, "a/data.pkl: expected stored or deflated bytes, got another kind of compression")
 
 
 def test_archives_packed_anew_are_read(tmp_path):
@@ -369,8 +369,8 @@ def test_sizes_that_the_file_has_not(tmp_path):
     large = struct.pack("<II", 2**31, 2**31)
     for place, value, message in (
         (20, large, "expected 2147483648 bytes from byte 0, got a file of"),
-        (24, struct.pack("<I", 2**31), "expected 2147483648 bytes as they are, got"),
-        (8, struct.pack("<H", 1), "got them encrypted"),
+        (24, struct.pack("<I", 2**31), "expected 2147483648 stored bytes, got"),
+        (8, struct.pack("<H", 1), "got encrypted ones"),
         (10, struct.pack("<H", zipfile.ZIP_DEFLATED), "data.pkl: damaged: "),
         (42, struct.pack("<I", 2**31), "from byte 2147483648, got a file of"),
     ):
@@ -523,7 +523,7 @@ def test_bad_files_of_before_1_6(tmp_path):
         ),
         (legacy(program(old_storage(view=tup(text("v"), number(-1), number(2))))), "expected a part of a storage"),
         (good.replace(b"M\xe9\3", b"M\xe9\4"), "expected the number 1001 at the beginning, got another or none"),
-        (MAGIC, "byte 15: expected data alone, got the end"),
+        (MAGIC, "byte 15: expected only data, got the end"),
         (
             legacy(program(tup(text("module"), named("my.Net"), text("net.py"), text("class Net")) + b"Q)\x81}b"), []),
             "expected a state dict, got an object of the class my.Net",
@@ -532,7 +532,7 @@ def test_bad_files_of_before_1_6(tmp_path):
         path.write_bytes(spoiled)
         refused(path, message)
     path.write_bytes(good + b"abc")
-    with pytest.warns(UserWarning, match="not all was read; 3 bytes follow the value, perhaps another one"):
+    with pytest.warns(UserWarning, match="not everything was read; 3 bytes follow the value, perhaps another value"):
         load(path)
 
 

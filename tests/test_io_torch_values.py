@@ -191,7 +191,7 @@ def test_harmless_things_beside_the_weights_are_named_and_do_no_harm(there):
 def test_what_is_not_made_keeps_its_data(there):
     torch = require("torch")
     layer = torch.nn.Linear(2, 3)
-    with pytest.warns(UserWarning, match="not all was read") as caught:
+    with pytest.warns(UserWarning, match="not everything was read") as caught:
         got = gl.io.torch.load(
             there([Settings(), Attributes(a=1), Marked([1]), Colour.RED, layer, functools.partial(schedule, 1)])
         )
@@ -236,7 +236,7 @@ def test_tensors_that_no_array_can_hold_are_refused_by_the_name_of_their_entry(t
             (nested, "a nested tensor"),
             (torch.ones(2, device="meta"), "a tensor of the device 'meta', which has no values"),
             (torch.ones(2).as_subclass(Own), "a tensor of the class .*Own .in PyTorch: save x.as_subclass"),
-            (torch.zeros(2, dtype=torch.complex32), "a tensor of the type torch.complex32, which NumPy has not"),
+            (torch.zeros(2, dtype=torch.complex32), "a tensor of the type torch.complex32, which NumPy lacks"),
         ):
             path = there({"model": {"w": value}, "b": torch.ones(2)})
             with pytest.raises(FormatError, match=f"model.w: expected a tensor that an array can hold, got {message}"):

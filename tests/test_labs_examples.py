@@ -42,7 +42,7 @@ def test_what_a_command_writes_is_never_what_it_reads(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("read.png", "old.png"):
         (tmp_path / name).write_bytes(b"something")
-    with pytest.raises(click.BadParameter, match="is a FILE to read already"):
+    with pytest.raises(click.BadParameter, match="is already an input FILE"):
         check_output("picture", "read.png", ("-", "read.png"), force=True)
     with pytest.raises(FileExists, match=r"old\.png: exists already; replace it with --force.*--picture"):
         check_output("picture", "old.png", ("read.png",), force=False)

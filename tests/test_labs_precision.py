@@ -78,13 +78,13 @@ def test_a_run_goes_on_in_its_own_precision_alone(tmp_path, monkeypatch, capsys,
     assert made == ["tf32", "tf32"]
     capsys.readouterr()
     assert _run([*begin, "--device", "cpu", "-q", "--resume", "--steps", "7", "--precision", "bf16"]) == 2
-    assert "precision: expected tf32, as it began, got bf16" in capsys.readouterr().err
+    assert "precision: expected tf32, as at the start, got bf16" in capsys.readouterr().err
     assert _run(["text", "info", "m.safetensors"]) == 0
     assert "precision: tf32" in capsys.readouterr().out
 
     files = {"files": RunFiles.of(tmp_path / "f.safetensors")}
     forecaster(precision="bf16").fit(WAVE, run=Run(**files))
-    with pytest.raises(FormatError, match="precision: expected bf16, as it began, got ieee"):
+    with pytest.raises(FormatError, match="precision: expected bf16, as at the start, got ieee"):
         forecaster().fit(WAVE, run=Run(**files, resume=True))
     forecaster(precision="bf16", epochs=3).fit(WAVE, run=Run(**files, resume=True))
 
@@ -114,9 +114,9 @@ def test_runs_from_before_there_were_precisions_go_on(tmp_path):
     text.save_model(out, model, made)
     without_precision(checkpoint_path(out))
     assert text.kept_settings(out) == TINY
-    with pytest.raises(FormatError, match="precision: expected ieee, as it began, got fp16"):
+    with pytest.raises(FormatError, match="precision: expected ieee, as at the start, got fp16"):
         text.train(PROSE, replace(TINY, precision="fp16"), device="cpu", out=out, resume=True, progress=False)
     text.train(PROSE, replace(TINY, steps=5), device="cpu", out=out, resume=True, progress=False)
     text.save_model(out, model, {**made, "precision": "bf16"})
-    with pytest.raises(FileExists, match="is of another run than"):
+    with pytest.raises(FileExists, match="belongs to another run than"):
         text.train(PROSE, replace(TINY, steps=6), device="cpu", out=out, resume=True, progress=False)

@@ -82,7 +82,7 @@ def test_wrong_calls_are_named(fitted):
         LanguageModel(**SMALL).fit([1, 2])
     with pytest.raises(ShapeError, match="X: expected a text of at least 2 tokens"):
         fitted.score("a")
-    with pytest.raises(FormatError, match="expected characters of the vocabulary"):
+    with pytest.raises(FormatError, match="expected characters in the vocabulary"):
         fitted.score("ΩΩ")
     with pytest.raises(ShapeError, match="hidden_size: expected at least 1"):
         LanguageModel(**{**SMALL, "hidden_size": 0}).fit(PROSE)

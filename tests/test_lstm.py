@@ -327,7 +327,7 @@ def test_what_a_layer_says_of_bad_input(device, rng):
         x,
         (zeros((1, 4)),) * 2,
     )
-    refused(ShapeError, r"h_0: expected \(1, 4\).*one sequence, got \(1, 1, 4\)", x[:, 0], (zeros((1, 1, 4)),) * 2)
+    refused(ShapeError, r"h_0: expected \(1, 4\).*a single sequence, got \(1, 1, 4\)", x[:, 0], (zeros((1, 1, 4)),) * 2)
     refused(ShapeError, "hx: expected a pair of states h and c, got", x, zeros((1, 2, 4)))
     refused(ShapeError, "lengths: expected 0 <= length <= 5, the steps of x, got 1..6", x, lengths=[1, 6])
     refused(ShapeError, "lengths: expected None with a single sequence", x[:, 0], lengths=[5])

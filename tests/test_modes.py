@@ -52,7 +52,7 @@ def test_directions_are_merged(device, rng, merge, join):
 def test_a_merge_that_does_not_exist_is_named():
     with pytest.raises(ShapeError, match="merge: expected concat, sum, mean, mul, got 'add'"):
         gl.LSTM(D, H, bidirectional=True, merge="add")
-    with pytest.raises(ShapeError, match="merge: expected concat, as the layer has one direction, got 'sum'"):
+    with pytest.raises(ShapeError, match="merge: expected concat, because the layer has one direction, got 'sum'"):
         gl.LSTM(D, H, merge="sum")
 
 

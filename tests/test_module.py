@@ -148,7 +148,7 @@ def object_array(x):
         (lambda x: [1, {x}], "it.1 of Holder: .* in a set"),
         (lambda x: {"a": {(x, 1)}}, "it.a of Holder: .* in a set"),
         (lambda x: collections.deque([x]), "in a deque"),
-        (lambda x: {3: x}, "it of Holder: .* dicts with strings without a dot as keys, got a .* in a dict"),
+        (lambda x: {3: x}, "it of Holder: .* dicts whose keys are strings without a dot, got a .* in a dict"),
         (lambda x: {"a.b": x}, "in a dict"),
         (lambda x: {"": [x]}, "in a dict"),
         (lambda x: {x: 3}, "in a dict"),
@@ -246,7 +246,7 @@ def test_what_holds_itself_is_refused():
     parent[0].it = parent
     for walk in (parent.state_dict, lambda: list(parent.parameters()), parent.eval, parent.summary):
         with pytest.raises(
-            DTypeError, match="expected layers that do not hold themselves, got the Sequential that it is in"
+            DTypeError, match="expected layers that do not contain themselves, got the Sequential that it is in"
         ):
             walk()
     assert "..." in repr(parent)
@@ -258,7 +258,7 @@ def test_what_holds_itself_is_refused():
 
 def test_parameters_of_the_class_and_slots_are_refused():
     with pytest.raises(
-        DTypeError, match=r"Net\.layer: expected a Linear as self\.layer in __init__, got it in the class"
+        DTypeError, match=r"Net\.layer: expected a Linear as self\.layer in __init__, got one in the class body"
     ):
         type("Net", (gl.Module,), {"layer": linear()})
     with pytest.raises(DTypeError, match=r"Net\.layers: expected a Dropout as self\.layers in __init__"):
@@ -286,7 +286,7 @@ def _seconds(model):
 
 
 def test_pytorchs_containers_are_said_to_be_plain():
-    with pytest.raises(AttributeError, match="no attribute 'ModuleList'; a plain list or dict"):
+    with pytest.raises(AttributeError, match="no attribute 'ModuleList'; use a plain list or dict"):
         gl.ModuleList([])
 
 
@@ -356,7 +356,7 @@ def test_a_tensor_to_be_learnt_is_no_plain_attribute():
     "name", ["children", "parameters", "train", "float", "apply", "buffers", "to", "state_dict", "summary"]
 )
 def test_names_of_methods_are_refused(name):
-    with pytest.raises(DTypeError, match=f"{name}: expected another name, as {name} is a method of gpulstm's"):
+    with pytest.raises(DTypeError, match=f"{name}: expected another name, because {name} is a method of gpulstm's"):
         setattr(Holder(None), name, [])
     assert callable(getattr(Holder(None), name))
 
@@ -373,7 +373,7 @@ def test_names_that_models_use():
     net.forward = lambda x: x + 1
     assert net(1) == 2
     with pytest.raises(
-        DTypeError, match="output_size: expected another name, as output_size is a property of gpulstm's Linear"
+        DTypeError, match="output_size: expected another name, because output_size is a property of gpulstm's Linear"
     ):
         linear().output_size = 3
 
@@ -405,7 +405,7 @@ def test_buffers_are_saved_moved_and_not_learnt(device):
     model.load_state_dict({**model.state_dict(), "mean": np.full(2, 5), "it.count": np.array(9)})
     assert model.mean is mean and (mean.numpy() == 5).all() and model.it.count.item() == 9
     for wrong in (np.array(2.5), np.array(2**70, np.float64)):
-        with pytest.raises(ShapeError, match=r"it\.count: expected numbers that int64 holds"):
+        with pytest.raises(ShapeError, match=r"it\.count: expected numbers that int64 can hold"):
             model.load_state_dict({**model.state_dict(), "it.count": wrong})
 
 
@@ -413,8 +413,8 @@ def test_the_summary_tells_of_buffers_and_functions():
     model = gl.Sequential({"net": Both(), "last": gl.relu, "cut": lambda h: h[-1], "norm": gl.LayerNorm(3, **MADE)})
     lines = table(model).splitlines()
     rows = [line.split("  ")[0] for line in lines[4:-5]]
-    assert rows[-3:] == ["last (relu)", "cut (<lambda>)", "norm (LayerNorm)"] and "as its input" in lines[-6]
-    assert lines[-1] == "Not learnt, in buffers: 3 (12.00 B)"
+    assert rows[-3:] == ["last (relu)", "cut (<lambda>)", "norm (LayerNorm)"] and "same as input" in lines[-6]
+    assert lines[-1] == "Not trained, in buffers: 3 (12.00 B)"
 
 
 def test_what_is_assigned_to_a_buffer_is_the_buffer():
@@ -423,7 +423,7 @@ def test_what_is_assigned_to_a_buffer_is_the_buffer():
     model.mean = model.mean * 0.5
     model.mean = np.zeros(3, np.float32)
     assert isinstance(model.mean, gl.Tensor) and model.state_dict()["mean"].shape == (3,)
-    with pytest.raises(TapeError, match=r"mean: expected a Tensor without a gradient .*; detach\(\) it"):
+    with pytest.raises(TapeError, match=r"mean: expected a Tensor that requires no gradient .*; call detach\(\) first"):
         model.mean = gl.Parameter(np.ones(2, np.float32)) * 2
     for value in (3, [1.0], linear()):
         with pytest.raises(DTypeError, match="mean: expected a Tensor"):
@@ -453,12 +453,12 @@ def test_numbers_that_a_type_cannot_hold_are_refused():
     layer = gl.Linear(1, 1, device="cpu", dtype="float16")
     bias = np.zeros(1)
     for weight in (np.array([[1e5]]), np.array([[70_000]]), np.array([[1j]])):
-        with pytest.raises(ShapeError, match=r"weight: expected (numbers that float16 holds|real numbers)"):
+        with pytest.raises(ShapeError, match=r"weight: expected (numbers that float16 can hold|real numbers)"):
             layer.load_state_dict({"weight": weight, "bias": bias})
     for weight in (np.inf, np.nan, 1e-9, True, 3):
         layer.load_state_dict({"weight": np.array([[weight]]), "bias": bias})
     wide = gl.Linear(1, 1, device="cpu")
-    with pytest.raises(ShapeError, match="weight: expected numbers that float32 holds, got others in float64"):
+    with pytest.raises(ShapeError, match="weight: expected numbers that float32 can hold, got float64 numbers that"):
         wide.load_state_dict({"weight": np.array([[1e300]]), "bias": bias})
 
 
@@ -467,7 +467,7 @@ def test_a_shared_parameter_takes_one_value():
     model.again = model.it[0]
     state = {"it.0.weight": np.ones((2, 2)), "again.weight": np.zeros((2, 2))}
     with pytest.raises(
-        ShapeError, match=r"again\.weight: expected the values of it\.0\.weight, as both are one tensor"
+        ShapeError, match=r"again\.weight: expected the values of it\.0\.weight, because both share one tensor"
     ):
         model.load_state_dict(state)
     state["again.weight"] = state["it.0.weight"] = np.full((2, 2), np.nan)
@@ -483,7 +483,7 @@ def test_states_of_other_things_and_read_only_arrays_are_named():
     model = Holder(linear())
     model.register_buffer("w", fixed)
     before = model.it.weight.numpy().copy()
-    with pytest.raises(ShapeError, match="w: expected an array that can be written to"):
+    with pytest.raises(ShapeError, match="w: expected a writable array in the module"):
         model.load_state_dict({"w": np.zeros(3), "it.weight": np.zeros((3, 2)), "it.bias": np.zeros(3)})
     assert (model.it.weight.numpy() == before).all()
 
@@ -519,7 +519,7 @@ def test_an_optimiser_made_before_a_move_goes_on_or_says_so(device):
     adam.step()
     layer.double().zero_grad()
     layer(x.astype("float64")).sum().backward()
-    with pytest.raises(DTypeError, match="convert a module before its optimiser is made"):
+    with pytest.raises(DTypeError, match="convert the module before you make its optimiser"):
         adam.step()
 
 

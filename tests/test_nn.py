@@ -209,7 +209,7 @@ def test_arrays_of_the_host_are_moved_to_a_layers_gpu(emulated):
     assert y.device == h.device == "cuda:0"
     wanted = ["x", "h_0", "b", "target", "x", "x", "ids", "x", "keys"]
     assert [line.split(" ")[0] for line in runs.moved] == wanted
-    assert str(runs).splitlines()[-1] == "keys (5, 2, 3) float32 came from the host and was moved to cuda:0"
+    assert str(runs).splitlines()[-1] == "keys (5, 2, 3) float32 was copied from the host to cuda:0"
 
 
 def test_modes_reach_every_layer():
@@ -285,7 +285,7 @@ def test_the_summary_counts_every_parameter_once(capsys):
         "Trainable params: 76 (304.00 B)",
         "Non-trainable params: 4 (16.00 B)",
     ]
-    assert "embedding (Embedding)  (..., 4)" in text and "as its input" in text
+    assert "embedding (Embedding)  (..., 4)" in text and "same as input" in text
 
 
 def test_the_summary_of_one_layer_and_of_much():

@@ -10,7 +10,7 @@ import pytest
 import gpulstm as gl
 from gpulstm import info, launch
 from gpulstm.cells import STEPS, general, gru, lstm, rnn
-from gpulstm.dtypes import accumulator, as_dtype
+from gpulstm.dtypes import as_dtype
 from gpulstm.functional import fused_steps
 from tests.conftest import require, skip
 
@@ -32,7 +32,7 @@ CELLS = [
     gru.cell("before", activations=("hard_sigmoid", "thresholded_relu"), clip=0.5),
     *(rnn.cell(name, clip) for name, clip in (("relu", None), ("softplus", 0.5), ("elu", 2.0))),
 ]
-SERVED = [cell for cell in (*STEPS.values(), *CELLS) if not fused_steps.not_one_product(cell)]
+SERVED = [cell for cell in (*STEPS.values(), *CELLS) if not fused_steps.why_no_turns(cell)]
 _FUNCTION = re.compile(r"Compiling entry function '(\w+)'")
 _LOCAL = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
@@ -130,15 +130,14 @@ def fused(nvrtc, architecture, kind, cell, direction, H, persistent):
     real, capability = as_dtype("float32" if kind == "tf32" else kind), int(architecture)
     with precision:
         tensor = fused_steps.tensor_cores(real, capability)
-    outputs, K = (len(cell.gates), H) if direction == "forward" else (1, len(cell.gates) * H)
+    turns = fused_steps.Turns(cell)
     code = launch.source(f"sequence_{direction}", cell.kernel.file)
-    for tile in fused_steps._TILES["tensor" if tensor else accumulator(real).name, direction]:
+    for tile in fused_steps.tiles_of(cell, direction, real, tensor):
         with precision:
-            macros = tile.macros(outputs, -(-K * real.itemsize // 64) if persistent else 0, real, tensor)
-        if persistent and "RESIDENT=0" in macros:
+            defines = turns.compiled_with(direction, tile, H, persistent, real, tensor)
+        if persistent and "RESIDENT=0" in defines:
             continue  # as if it were not
-        options = launch.options(real, (*cell.defines, *macros))
-        cubin, log = compile_for(nvrtc, architecture, code, options)
+        cubin, log = compile_for(nvrtc, architecture, code, launch.options(real, defines))
         yield tile, tensor, local_bytes(log), cubin
 
 

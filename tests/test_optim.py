@@ -484,7 +484,7 @@ def test_parameters_that_are_none(device):
         optim.Adam([{"params": [p]}, {"params": [p]}])
     with pytest.raises(DTypeError, match="parameter 0: expected a Parameter, got ndarray"):
         optim.Adam([p.data])
-    with pytest.raises(TapeError, match="parameter 1: expected a Parameter, got a tensor that a function made"):
+    with pytest.raises(TapeError, match="parameter 1: expected a Parameter, got the result of an operation"):
         optim.Adam([p, p * 2])
     for given in (p, object()):
         with pytest.raises(DTypeError, match=r"parameters: expected a list of Parameters or of groups, e.g. .*, got"):

@@ -260,7 +260,7 @@ def test_what_is_no_file_of_ones_own_and_no_cell_of_the_library(device, tmp_path
 def test_a_file_that_is_no_text_is_a_reason(device, tmp_path):
     (tmp_path / "image.cuh").write_bytes(b"\xff\xfe\x00")
     path, why = run(device, rich(tmp_path, kernel=Kernels(tmp_path / "image.cuh", "Rich", (0.75,), kept=2)))
-    assert path == "reference" and why.startswith("image.cuh: expected text in UTF-8")
+    assert path == "reference" and why.startswith("image.cuh: expected a readable file in UTF-8")
 
 
 def test_a_file_with_a_header_of_its_own(device, tmp_path, monkeypatch):
@@ -332,5 +332,5 @@ def test_a_row_that_contradicts_itself_is_refused(tmp_path, row, words):
 
 
 def test_an_inner_product_is_not_split(tmp_path):
-    with pytest.raises(ShapeError, match="split of middle: expected False where there is an inner product"):
+    with pytest.raises(ShapeError, match="split of middle: expected False for a cell with an inner product"):
         middle(tmp_path, split=True)

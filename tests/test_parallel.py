@@ -92,7 +92,7 @@ def test_lists_of_batches_and_parameters_that_some_processes_do_not_use(tmp_path
 
 def test_fewer_sequences_than_processes(tmp_path):
     three, one = (results(n, "too_few", tmp_path) for n in (3, 1))
-    words = "batch: expected at least 3 sequences, one for each process, where a state is carried on, got 2"
+    words = "batch: expected at least 3 sequences, one for each process, as the state is carried on, got 2"
     assert three.pop("error") == words
     assert_same(three["losses"], one["losses"], 1e-12)
 
@@ -106,11 +106,11 @@ def test_several_fits_and_data_sets_that_stand_anywhere(tmp_path):
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("data", "place in the data, learning rate, shapes and first batch: expected the same in all processes"),
-        ("rate", "place in the data, learning rate, shapes and first batch: expected the same in all processes"),
+        ("data", "position in the data, learning rate, shapes and first batch: expected the same in all processes"),
+        ("rate", "position in the data, learning rate, shapes and first batch: expected the same in all processes"),
         ("frozen", "parameters: expected the same ones with requires_grad in all processes"),
-        ("parameters", "parameters: expected the same in all processes, got others than rank 0's in rank 1 of 2"),
-        ("draws", "random generator: expected the same in all processes, got others than rank 0's in rank 1 of 2"),
+        ("parameters", "parameters: expected the same in all processes, got other values than rank 0's in rank 1 of 2"),
+        ("draws", "random generator: expected the same in all processes, got other values than rank 0's in rank 1 of"),
     ],
 )
 def test_processes_that_are_not_alike_are_told(tmp_path, what, words):
@@ -233,9 +233,9 @@ def test_parts_of_streams_are_read_apart():
 def test_a_batch_that_says_nothing_of_its_axes_is_refused():
     with pytest.raises(ShapeError, match=r"batch_axes: expected the axis .* got None"):
         parts([(np.ones((3, 4)), np.ones((3, 4)))], 2)
-    with pytest.raises(ShapeError, match=r"one number of sequences in all arrays, at least 1, got \[4, 5\]"):
+    with pytest.raises(ShapeError, match=r"the same number of sequences in all arrays, at least 1, got \[4, 5\]"):
         parts([(np.ones((3, 4)), np.ones((3, 5)))], 2, 1)
-    with pytest.raises(ShapeError, match="batch_axes: expected 2, one for each part of a batch, got 1"):
+    with pytest.raises(ShapeError, match="batch_axes: expected 2 axes, one per part of a batch, got 1"):
         parts([(np.ones((3, 4)), np.ones((3, 5)))], 2, [1])
 
 
@@ -295,10 +295,10 @@ def test_the_batch_is_found_in_the_arrays_of_a_model():
     assert first.draws_of((15, 4), 0) == first.draws((1, 3, 20), 1)
     assert share.axis_of((3, 3, 4)) == 1
     for one, shape in ((first, (3, 3, 4)), (share, (3, 3)), (share, (6, 3))):  # two readings: neither is taken ...
-        with pytest.raises(ShapeError, match=r"cannot tell which axis is the batch's .* batch_axis=1"):
+        with pytest.raises(ShapeError, match=r"cannot tell which axis is the batch axis .* batch_axis=1"):
             one.axis_of(shape)
         assert one.axis_of(shape, known=1) == 1  # ... unless one has been met before
-    with pytest.raises(ShapeError, match=r"cannot find the batch's axis in shape \(4, 5\), .* 3 of 9 sequences"):
+    with pytest.raises(ShapeError, match=r"cannot find the batch axis in shape \(4, 5\); .* 3 of 9 sequences"):
         share.axis_of((4, 5))
     with shares.computing(share), pytest.raises(ShapeError, match="expected 3, this process's share of 9, got 2"):
         gl.LSTM(2, 4, num_layers=2, dropout=0.5)(np.ones((5, 2, 2), np.float32))
@@ -336,7 +336,8 @@ def test_processes_that_mpi_does_not_know_are_refused():
         done = subprocess.run(
             [sys.executable, "-c", code], env=os.environ | {name: "4"}, capture_output=True, text=True, cwd=ROOT
         )
-        assert done.returncode == 1 and f"{name}=4 tells of several processes" in done.stderr and want in done.stderr
+        words = f"{name}=4 says that there are several processes"
+        assert done.returncode == 1 and words in done.stderr and want in done.stderr
 
 
 def test_alone_nothing_changes():

@@ -21,7 +21,7 @@ WORDS = {
     "raise": r"gpulstm: error: rank {rank} of {n} \(.*, process \d+\): ValueError: planted",
     "sleep": r"gpulstm: error: rank \d of {n} .*: waited 5 s for .* from rank {rank} of {n} \(",
     "STOP": r"gpulstm: error: rank \d of {n} .*: waited 5 s for .* from rank {rank} of {n} \(",
-    "leave": r"rank \d of {n} .*: rank {rank} of {n} .* ended while this one waits for ",
+    "leave": r"rank \d of {n} .*: rank {rank} of {n} .* ended while this process waits for ",
     # The launcher tells of these, if it does: their processes are named at the beginning.
     "KILL": r"rank {rank} of {n} \([^)]*, process \d+\)",
     "exit": r"rank {rank} of {n} \([^)]*, process \d+\)",

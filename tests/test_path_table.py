@@ -10,7 +10,7 @@ import pytest
 import gpulstm as gl
 from gpulstm.backend import CPU
 from gpulstm.building import kernel_folder
-from gpulstm.cells import Kernels, gru, lstm
+from gpulstm.cells import Kernels, layer_norm, lstm
 from gpulstm.dtypes import as_dtype
 from gpulstm.errors import FormatError
 from gpulstm.functional import path_table, recurrent
@@ -41,6 +41,8 @@ def given(device, cell=lstm.CELL, dtype="float32", P=None):
     rng, G, number = np.random.default_rng(1), len(cell.gates), as_dtype(dtype)
     shapes = {"w_ih": (G * H, D), "w_hh": (G * H, P or H), "b_ih": (G * H,), "b_hh": (G * H,)}
     shapes |= {"w_hr": (P, H)} if P else {}
+    shapes = {name: shape for name, shape in shapes.items() if cell.biases or name not in ("b_ih", "b_hh")}
+    shapes |= {form.name: (form.blocks * H,) for form in cell.extra}
     drawn = {name: rng.standard_normal(shape) / 2 for name, shape in shapes.items()}
     x = rng.standard_normal((T, B, D))
     arrays = [x, *(drawn.get(name) for name in cell.arguments)]
@@ -122,16 +124,16 @@ def test_a_path_that_cannot_serve_leaves_the_case_to_the_next(device, write):
     del device.kernels.__dict__["multiprocessors"]
     assert got.path == "fused" and "fused 4" in got.measured
     assert got.why_not_faster.startswith(
-        "path 'persistent': it wants at most 0 blocks, which run at once on this device"
+        "path 'persistent': it takes at most 0 blocks, which run at once on this device"
     )
 
 
 @on_gpus
 def test_a_case_that_neither_serves_is_left_to_the_graph(device, write):
-    write(CASE, CASE._replace(cell="gru"))
-    before = gru.cell("before")
-    got, _ = run(device, times=2, cell=before, arguments=given(device, before))
-    assert got.path == "graph" and "the step of this gru has more than one product" in got.why_not_faster
+    write(CASE, CASE._replace(cell="layer_norm"))
+    normed = layer_norm.CELL
+    got, _ = run(device, times=2, cell=normed, arguments=given(device, normed))
+    assert got.path == "graph" and "the layer_norm has norms over whole rows" in got.why_not_faster
     got, _ = run(device, times=2, arguments=given(device, P=3))
     assert got.path == "graph" and "h is projected" in got.why_not_faster
 
@@ -224,16 +226,16 @@ def changed(**changes) -> dict:
 
 
 WRONG = {
-    "format 2": ({"format": 2}, "expected format 1, got 2; measure it again"),
+    "format 2": ({"format": 2}, "expected format 1, got 2; run benchmarks.tune"),
     "no format": ({"format": None}, "expected format 1, got None"),
     "another GPU": ({"gpu": "NVIDIA H200"}, "expected a table of {gpu}, got one of 'NVIDIA H200'"),
-    "no rows": ({"rows": None}, "expected a table of benchmarks.tune with rows"),
+    "no rows": ({"rows": None}, "expected a table with rows, as written by benchmarks.tune"),
     "a row that is none": ({"rows": [CASE._asdict(), 3]}, "row 1: expected an object, got 3"),
     "no cell": (changed(cell=None), "row 0: cell: expected a name, got None"),
     "B below 1": (changed(B=0), "row 0: B: expected a whole number above 0, got 0"),
     "H no whole number": (changed(H=2.5), "row 0: H: expected a whole number above 0, got 2.5"),
     "T true": (changed(T=True), "row 0: T: expected a whole number above 0, got True"),
-    "no graph": (changed(us_per_step={"fused": 1.0}), "row 0: us_per_step: expected a time above 0 of graph"),
+    "no graph": (changed(us_per_step={"fused": 1.0}), "row 0: us_per_step: expected a time above 0 for graph"),
     "a path of no table": (changed(us_per_step={"graph": 1.0, "reference": 0.5}), "row 0: us_per_step: expected"),
     "no time": (changed(us_per_step={"graph": 1.0, "fused": float("nan")}), "row 0: us_per_step: expected"),
     "a list of times": (changed(us_per_step=[1.0]), "row 0: us_per_step: expected"),
@@ -278,7 +280,7 @@ def test_what_is_no_file_is_ignored_and_explained(device, write, monkeypatch):
     file.unlink()
     os.mkfifo(file)  # which nobody writes to
     device.path_table = None
-    ignored(device, "is no file")
+    ignored(device, "is not a file")
     file.unlink()
 
     def homeless():

@@ -88,7 +88,7 @@ def test_only_what_stands_outside_the_step_is_projected(device, arrays, cotangen
     *arrays, weight_ch = arrays
     arrays[1], arrays[4] = arrays[1][:, :2], arrays[4][:, :2]
     w_hr = rng.standard_normal((2, H))
-    with pytest.raises(ShapeError, match="w_hr: a peephole has no projection"):
+    with pytest.raises(ShapeError, match="w_hr: expected None, as a peephole has no projection"):
         run(device, peephole.cell("full"), arrays, cotangents, [diagonal_matrices(weight_ch)], w_hr)
     narrow = [cotangents[0][..., :2], cotangents[1][:, :2], cotangents[2]]
     (y, _, _), _ = run(device, peephole.cell(), arrays, narrow, [weight_ch], w_hr)

@@ -47,7 +47,8 @@ def test_only_what_is_read_is_in_memory(tmp_path):
     found = reading.lines(file)
     assert [next(found) for _ in range(5)] == ["line"] * 5
     with pytest.raises(
-        FormatError, match=r"t\.txt: expected UTF-8 text, got byte 0xff, after line \d+; give --encoding"
+        FormatError,
+        match=r"t\.txt: expected UTF-8 text, got byte 0xff, after line \d+; for another encoding give --encoding",
     ):
         list(found)
 

@@ -13,7 +13,7 @@ from tests.conftest import require
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
-ELSEWHERE = "Weights and models from elsewhere, and back"
+ELSEWHERE = "Import and export"
 
 # What a newcomer wants to do -> the section that says how, and what must stand in an example or a command there.
 TASKS = {
@@ -40,10 +40,10 @@ TASKS = {
     "train with several processes": ("Several processes", "gl.parallel.init()"),
     "search for the best sizes": ("Many trainings at once", "GridSearchCV("),
     "take over PyTorch's weights": (
-        "Weights and models from elsewhere, and back",
+        "Import and export",
         "load_state_dict(torch_lstm.state_dict())",
     ),
-    "export to ONNX": ("Weights and models from elsewhere, and back", "gl.io.onnx.save("),
+    "export to ONNX": ("Import and export", "gl.io.onnx.save("),
     "use it inside PyTorch": ("Inside PyTorch", "from gpulstm.torch import LSTM"),
 }
 SWEEPS = "Many trainings at once"  # tests/test_sweeps.py runs its example

@@ -180,7 +180,7 @@ def test_gradients_that_do_not_fit_the_outputs_are_named(device, rng, cell, chan
         (
             {"zoneout": (None, Noise(0.1, 1)), "cell": "gru"},
             ShapeError,
-            "zoneout: expected None for what a gru has not",
+            "zoneout: expected None for the other states, as a gru has h alone",
         ),
         ({"zoneout": Noise(0.1, 1)}, DTypeError, "zoneout: expected a pair"),
         ({"zoneout": (0.1, None)}, DTypeError, "zoneout: expected Noise or None, got 0.1"),

@@ -561,11 +561,11 @@ def test_modes_of_a_layer(device, cell, rng):
     assert_close(output.numpy(), (want[0] + want[1]).transpose(1, 0, 2))
     for options, message in (
         ({"recompute": True}, "recompute: expected False"),
-        ({"regularize": gl.nn.regularize.Zoneout(0.1)}, "takes VariationalDropout of the input alone"),
-        ({"regularize": gl.nn.regularize.WeightDrop(0.1)}, "takes VariationalDropout of the input alone"),
+        ({"regularize": gl.nn.regularize.Zoneout(0.1)}, "expected only VariationalDropout.input=.... for a"),
+        ({"regularize": gl.nn.regularize.WeightDrop(0.1)}, "expected only VariationalDropout.input=.... for a"),
         (
             {"regularize": gl.nn.regularize.VariationalDropout(recurrent=0.1)},
-            "takes VariationalDropout of the input alone",
+            "expected only VariationalDropout.input=.... for a",
         ),
     ):
         with pytest.raises(ShapeError, match=message):
@@ -610,7 +610,7 @@ def test_dropout_acts_between_layers_in_training(device, rng):
     plain = MinGRU(3, 64, num_layers=2, device=device.name)
     plain.load_state_dict(layer.state_dict())
     assert (plain(x)[0].numpy() == calm).all()
-    with pytest.warns(UserWarning, match="this MinLSTM has one: it changes nothing"):
+    with pytest.warns(UserWarning, match="it has no effect, because this MinLSTM has one layer"):
         MinLSTM(3, 4, dropout=0.5, device="cpu")
 
 
@@ -625,7 +625,11 @@ def test_bad_arguments_of_layers_are_named(cell):
         (lambda: layer(x.astype(np.float64)), DTypeError, "x: expected float32, the type of the weights, got float64"),
         (lambda: layer([1.0]), DTypeError, "x: expected an array or a Tensor, got list"),
         (lambda: layer(x, np.zeros((2, 4), np.float32)), ShapeError, r"h_0: expected \(1, 2, 4\) = \(layers\*dir"),
-        (lambda: layer(x[:, 0], np.zeros((1, 1, 4), np.float32)), ShapeError, r"h_0: expected \(1, 4\) .* as x is one"),
+        (
+            lambda: layer(x[:, 0], np.zeros((1, 1, 4), np.float32)),
+            ShapeError,
+            r"h_0: expected \(1, 4\) .* for a single sequence",
+        ),
         (lambda: layer(x, lengths=[1, 6]), ShapeError, "lengths: expected 0 <= length <= 5"),
         (lambda: layer(x[:, 0], lengths=[5]), ShapeError, "lengths: expected None with a single sequence"),
         (lambda: LAYERS[cell](0, 4), ShapeError, "input_size: expected an integer above 0, got 0"),

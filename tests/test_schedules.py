@@ -170,7 +170,7 @@ def test_groups_added_after_the_schedule():
     opt = optimiser()
     schedule = StepLR(opt, 2)
     opt.add_param_group({"params": [Tensor(np.ones(1), requires_grad=True)]})
-    with pytest.raises(ShapeError, match="groups: expected 2, as when the schedule was made, got 3"):
+    with pytest.raises(ShapeError, match="groups: expected 2, as at the schedule's start, got 3"):
         schedule.step()
 
 
@@ -266,7 +266,7 @@ def test_states_of_other_schedules():
     for change in ({"best": "low"}, {"bad": 1.5}, {"cooldown_left": None}):
         with pytest.raises(FormatError, match=f"^schedule state: {next(iter(change))}: expected "):
             plateau.load_state_dict({**plateau.state_dict(), **change})
-    with pytest.raises(FormatError, match="expected 2 base_lrs, one a group, got 1"):
+    with pytest.raises(FormatError, match="expected 2 base_lrs, one per group, got 1"):
         step.load_state_dict({"k": 3, "base_lrs": [0.5]})
     assert step.k == 0
 

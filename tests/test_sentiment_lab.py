@@ -119,7 +119,7 @@ def test_the_weight_of_a_class_moves_the_answers():
         ({"pooling": "sum"}, "pooling: expected"),
         ({"label_smoothing": 2}, "label_smoothing"),
         ({"class_weight": "even"}, "class_weight: expected None, 'balanced' or a dict"),
-        ({"class_weight": {"none": 1.0}}, "class_weight: expected labels out of"),
+        ({"class_weight": {"none": 1.0}}, "class_weight: expected labels among"),
         ({"lowercase": "yes"}, "lowercase"),
         ({"hidden_size": 0}, "hidden_size"),
     ],
@@ -133,12 +133,12 @@ def test_wrong_parameters_are_named(options, words):
     ("X", "y", "words"),
     [
         (["a", "b"], [0], "y: expected 2 labels"),
-        (["a", 1], [0, 1], r"X\[1\]: expected a text, got 1"),
+        (["a", 1], [0, 1], r"X\[1\]: expected a string, got 1"),
         (["a", "b"], [0, np.nan], "y: expected finite labels"),
         (["a", "b"], [0.5, 1.0], "expected classes, got continuous numbers"),
         (["a", "b"], None, "y: expected labels"),
         ([], [], "y: expected .N,. labels"),
-        ([np.zeros((3, 1)), np.zeros((3, 2))], [0, 1], "X: expected sequences .T, D. of one D"),
+        ([np.zeros((3, 1)), np.zeros((3, 2))], [0, 1], "X: expected sequences .T, D. with the same D"),
         ([[1.0, np.nan]], [0], "got NaN in row 0, column 1"),
         ([np.zeros((0, 2))], [0], "at least one row"),
     ],
@@ -153,7 +153,7 @@ def test_wrong_calls_are_named(plain):
         SequenceClassifier().predict(["a"])
     with pytest.raises(DTypeError, match="X: expected a list of texts"):
         plain.predict("a text")
-    with pytest.raises(DTypeError, match="vectors: expected None, as X has numbers"):
+    with pytest.raises(DTypeError, match="vectors: expected None, because X holds numbers"):
         fitted(np.zeros((4, 3)) + np.arange(4)[:, None], [0, 1, 0, 1], vectors="x.txt")
 
 
@@ -379,7 +379,7 @@ def sentiment(*args):
 def test_the_default_command_and_predictions_line_by_line(here, capsys, monkeypatch):
     assert sentiment("train", *QUICK) == 0
     said = capsys.readouterr().out
-    for words in ("made from templates", "LSTM", "naive Bayes, words and pairs", "always "):
+    for words in ("generated from templates", "LSTM", "naive Bayes, words and pairs", "always "):
         assert words in said
     names = {"sentiment.safetensors", "sentiment.checkpoint.safetensors", "sentiment.png", "t.tsv"}
     assert {path.name for path in here.iterdir()} == names
@@ -410,7 +410,7 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
         (None, ["."], "."),
         ("", ["x.csv"], "expected a table, got an empty file"),
         ("text,label\n", ["x.csv"], "expected texts of at least two classes, got none"),
-        ("text,label\na,x\nb,x\n", ["x.csv"], "expected texts of at least two classes, got x alone"),
+        ("text,label\na,x\nb,x\n", ["x.csv"], "expected texts of at least two classes, got x"),
         ("text,label\na,x\nb,x\nc,y\n", ["x.csv"], "expected at least 2 texts of each class, got 1 of 'y'"),
         ("text,label\na,x\n,y\n", ["x.csv"], "line 3: text: expected a value, got a missing one"),
         ("text,label\na,x\nb,NA\n", ["x.csv"], "line 3: label: expected a value"),
@@ -422,8 +422,8 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
         (None, ["t.tsv", "--class", "a=b"], "class: expected either a table or --class"),
         (None, ["--class", "a"], "class: expected NAME=PATH, got 'a'"),
         (None, ["--class", "a=none.txt"], "none.txt"),
-        (None, ["--class", "a=t.tsv"], "expected texts of at least two classes, got a alone"),
-        (None, ["--class", "a=t.tsv", "--text", "x"], "expected None with --class"),
+        (None, ["--class", "a=t.tsv"], "expected texts of at least two classes, got a"),
+        (None, ["--class", "a=t.tsv", "--text", "x"], "expected none with --class"),
         (None, ["t.tsv", "--test", "0"], "test: expected a share"),
         (None, ["t.tsv", "--test", "1"], "test: expected a share"),
         (None, ["t.tsv", "--validation", "1"], "validation_fraction"),

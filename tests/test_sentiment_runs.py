@@ -147,7 +147,7 @@ def test_what_is_read_is_never_written_over_even_by_force(here, args, capsys):
         ("a,b,label\n1,2,3\n", ["x.tsv"], "expected --text, one of the columns a, b, label"),
         ("a,b,text\n1,2,3\n", ["x.tsv"], "expected --label, one of the columns a, b, text"),
         (None, ["t.tsv", "--text", "0"], "expected --text, one of the columns"),
-        (None, ["t.tsv", "--label", "text"], "label: expected another column than the text's"),
+        (None, ["t.tsv", "--label", "text"], "label: expected another column than that of the text"),
         (None, ["t.tsv", "--epochs", "0"], "epochs: expected a whole number from 1 up, got 0"),
         (None, ["t.tsv", "--batch", "0"], "batch_size"),
         (None, ["t.tsv", "--layers", "-1"], "num_layers"),
@@ -408,9 +408,9 @@ NAN = float("nan")
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        ([NAN, "a"] * 2, [0, 1] * 2, r"X\[0\]: expected a text, got nan"),
-        ([None, "a"] * 2, [0, 1] * 2, r"X\[0\]: expected a text, got None"),
-        (["a", None] * 2, [0, 1] * 2, r"X\[1\]: expected a text, got None"),
+        ([NAN, "a"] * 2, [0, 1] * 2, r"X\[0\]: expected a string, got nan"),
+        ([None, "a"] * 2, [0, 1] * 2, r"X\[0\]: expected a string, got None"),
+        (["a", None] * 2, [0, 1] * 2, r"X\[1\]: expected a string, got None"),
         ([b"a", b"b"], [0, 1], "X: expected sequences of numbers, or texts in a plain list, got texts or bytes"),
         (np.array([["a"], ["b"]]), [0, 1], r"got texts or bytes \(2, 1\)"),
         (np.array([["a"], ["b"]], object), [0, 1], r"got texts or bytes \(2, 1\)"),
@@ -418,12 +418,12 @@ NAN = float("nan")
         ([[[1, 2], [3]], [[1, 2], [3]]], [0, 1], "X: expected sequences .T,. or .T, D. of numbers"),
         ([[], [1.0]], [0, 1], r"X\[0\]: expected at least one row"),
         ([np.array([1.0]), np.array([1.0, NAN])], [0, 1], r"X\[1\]: expected finite numbers, got NaN in row 1"),
-        ([[1e308], [-1e308]] * 9, [0, 1] * 9, "X: expected numbers whose squares float64 holds"),
-        (["a", "b"], ["x", None], r"y\[1\]: expected a text, as other labels are, got None"),
-        (["a", "b"], [NAN, "x"], r"y\[0\]: expected a text, as other labels are, got nan"),
-        (["a", "b"], np.array(["x", NAN], object), r"y\[1\]: expected a text"),
-        (["a", "b"], ["x", 1], r"y\[1\]: expected a text, as other labels are, got 1"),
-        (["a", "b"], [None, None], "y: expected numbers or texts, got object"),
+        ([[1e308], [-1e308]] * 9, [0, 1] * 9, "X: expected numbers whose squares fit in float64"),
+        (["a", "b"], ["x", None], r"y\[1\]: expected a string, like the other labels, got None"),
+        (["a", "b"], [NAN, "x"], r"y\[0\]: expected a string, like the other labels, got nan"),
+        (["a", "b"], np.array(["x", NAN], object), r"y\[1\]: expected a string"),
+        (["a", "b"], ["x", 1], r"y\[1\]: expected a string, like the other labels, got 1"),
+        (["a", "b"], [None, None], "y: expected numbers or strings, got object"),
         (["a", "b"], [[1], [1, 2]], "y: expected .N,. labels, got lists of unequal lengths"),
     ],
 )
@@ -436,7 +436,7 @@ def test_wrong_calls_are_named(plain):
     numbers = fitted(np.array([[0.0], [1.0]] * 30), SIDES)
     with pytest.raises(DTypeError, match="X: expected sequences of numbers"):
         numbers.predict(["a", "b"])
-    with pytest.raises(ShapeError, match=r"X\[1\]: expected numbers that float32 holds when standardised"):
+    with pytest.raises(ShapeError, match=r"X\[1\]: expected numbers that fit in float32 after standardisation"):
         numbers.predict([[0.0], [1e300]])
     for labels in (DATA.labels[:1], DATA.labels[:5]):  # one label would be compared with each text
         with pytest.raises(ShapeError, match="y: expected 60 labels, one for each sequence of X"):

@@ -86,7 +86,9 @@ class Last(gl.Module):
 
 def test_what_no_layer_takes_is_refused():
     x, mask = np.ones((T, B, D)), np.ones((T, B), bool)
-    with pytest.raises(ShapeError, match=r"lengths: expected None, as none of the layers \(Linear, relu\) takes it"):
+    with pytest.raises(
+        ShapeError, match=r"lengths: expected None, because none of the layers \(Linear, relu\) takes it"
+    ):
         gl.Sequential(gl.Linear(D, H, **MADE), gl.relu)(x, lengths=[1, 2, 3])
     with pytest.raises(ShapeError, match="reset: expected None"):
         gl.Sequential(Recorder())(x, mask=mask, reset=mask)

@@ -22,13 +22,13 @@ HEADS = {
     b"\x08\x08:\x80\x89": "an ONNX model; read it with gl.io.onnx.load",
     b"\x08\x01\x12\x99": "a SavedModel of TensorFlow; in Keras: model.save",
     b"\x1c\0\0\0TFL3": "a TensorFlow Lite model",
-    b'{"class_name": "Sequential"}': "a text, perhaps in JSON",
+    b'{"class_name": "Sequential"}': "a text file, perhaps JSON",
     b"sys_info".ljust(257, b"\0") + b"ustar\0": "a tar archive of PyTorch 0.1; in PyTorch: load it with torch.load",
     b"model.pt".ljust(257, b"\0") + b"ustar\0": "a tar archive; unpack it first",
     b"PK\3\4 and no end": "a damaged zip archive; copy or download it again",
-    b"\x08": "bytes of no known kind, which begin with b'\\x08'",
-    b"\x80": "bytes of no known kind, which begin with b'\\x80'",
-    b"The quick brown fox": "bytes of no known kind, which begin with b'The quick brown '",
+    b"\x08": "bytes of an unknown format, which begin with b'\\x08'",
+    b"\x80": "bytes of an unknown format, which begin with b'\\x80'",
+    b"The quick brown fox": "bytes of an unknown format, which begin with b'The quick brown '",
 }
 MEMBERS = {
     ("a/data.pkl", "a/constants.pkl", "a/code/x.py"): "a TorchScript program; in PyTorch: torch.save",

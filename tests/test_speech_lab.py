@@ -167,12 +167,12 @@ def test_a_wave_too_short_for_its_text_is_named():
         ({"level": "syllable"}, "level: expected 'char' or 'word'"),
         ({"beam_width": 0}, "beam_width: expected a whole number from 1"),
         ({"bands": 0}, "bands"),
-        ({"bands": 500}, "bands: expected as many as there are frequencies for"),
+        ({"bands": 500}, "bands: expected few enough that each contains a frequency"),
         ({"low": 4000.0}, "low, high: expected 0 <= low < high"),
         ({"high": 4001.0}, "low, high"),
         ({"stack": 0}, "stack"),
         ({"noise": 3}, "noise: expected None or two levels"),
-        ({"noise": (0, -60)}, "noise: expected the least level, then the most"),
+        ({"noise": (0, -60)}, "noise: expected the lower level first"),
         ({"noise": (0, 1000)}, "noise"),
         ({"speed": 0.9}, "speed: expected a number from 0 to 0.5"),
         ({"warp": -0.1}, "warp"),
@@ -194,7 +194,7 @@ def test_wrong_parameters_are_named(options, words):
         (3, ["a"], "X: expected a list of waves"),
         ("wave", ["a"], "X: expected a list of waves"),
         ([np.zeros(0)], ["a"], r"X\[0\]: expected \(N,\) with N > 0 samples"),
-        (np.ones(500), ["a"] * 500, r"X\[0\]: expected .* for one wave give \[wave\]"),
+        (np.ones(500), ["a"] * 500, r"X\[0\]: expected .* for one wave pass \[wave\]"),
         ([np.ones(900), np.ones((2, 900))], ["a", "b"], r"X\[1\]: expected \(N,\) with N > 0 samples, one channel"),
         ([np.array([1, np.nan] * 500)], ["a"], r"X\[0\]: expected finite samples, got NaN or infinity at 1"),
         ([np.ones(900) * 1e300], ["a"], r"X\[0\]: expected finite samples"),
@@ -203,7 +203,7 @@ def test_wrong_parameters_are_named(options, words):
         ([np.ones(900)], ["a", "b"], "y: expected 1 texts, one for each wave"),
         ([np.ones(900)], None, "y: expected a list of texts"),
         ([np.ones(900)], "a", "y: expected a list of texts"),
-        ([np.ones(900)], [3], r"y\[0\]: expected a text, got 3"),
+        ([np.ones(900)], [3], r"y\[0\]: expected a string, got 3"),
         ([np.ones(900)], [" "], "y: expected texts with at least one char"),
     ],
 )
@@ -366,9 +366,9 @@ def test_a_run_of_other_data_or_parameters_is_not_gone_on_with(tmp_path):
     assert fit.n_iter_ == 2
     with pytest.raises(FileExists, match=r"a\.safetensors"):
         Transcriber(**SMALL).fit(WAVES, TEXTS, run=Run(**run))
-    with pytest.raises(FormatError, match="data is the training data"):
+    with pytest.raises(FormatError, match="the training data differ"):
         Transcriber(**SMALL).fit(WAVES, TEXTS[::-1][:24], run=Run(**run, resume=True))
-    with pytest.raises(FormatError, match=r"warp: expected 0\.1, as it began, got 0\.2"):
+    with pytest.raises(FormatError, match=r"warp: expected 0\.1, as at the start, got 0\.2"):
         Transcriber(**SMALL, warp=0.2).fit(WAVES, TEXTS, run=Run(**run, resume=True))
     more = Transcriber(**{**SMALL, "epochs": 3}).fit(WAVES, TEXTS, run=Run(**run, resume=True))
     assert more.n_iter_ == 3
@@ -506,7 +506,7 @@ def test_a_resumed_command_gives_the_same_bits(here, capsys):
         (["d", "--high", "5000"], "low, high"),
         (["d", "--stack", "0"], "stack"),
         (["d", "--noise", "3"], "noise"),
-        (["d", "--noise", "3", "1"], "noise: expected the least level"),
+        (["d", "--noise", "3", "1"], "noise: expected the lower level first"),
         (["d", "--speed", "2"], "speed"),
         (["d", "--beam", "0"], "beam_width"),
         (["d", "--test", "0"], "test: expected a share"),

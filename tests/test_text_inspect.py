@@ -63,7 +63,7 @@ def test_the_page_stands_alone_and_the_text_cannot_leave_its_place(model):
 def test_texts_that_cannot_be_shown_are_refused(model):
     with pytest.raises(FormatError, match="text: expected at least one token"):
         inspect(model, "")
-    with pytest.raises(FormatError, match="expected characters the model has seen"):
+    with pytest.raises(FormatError, match="expected characters in the model's vocabulary"):
         inspect(model, "Ω")
     with pytest.raises(FormatError, match="text: expected at most 55,555 tokens for a model of this size, got 60,000"):
         inspect(model, "a" * 60_000)

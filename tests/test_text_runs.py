@@ -128,7 +128,7 @@ def test_an_interrupted_run_is_finished_work_too(here, monkeypatch):
     with pytest.raises(Killed):
         train(out="m.safetensors")
     before = contents(here)
-    with pytest.raises(FileExists, match=r"m.checkpoint.safetensors: exists already; go on from it with --resume"):
+    with pytest.raises(FileExists, match=r"m.checkpoint.safetensors: exists already; continue the run with --resume"):
         train(out="m.safetensors")
     assert contents(here) == before
 
@@ -139,7 +139,7 @@ def test_one_file_under_two_names_is_refused(here, capsys):
             train(**files)
     assert command("prose.txt", "--out", "m.safetensors", "--log", "m.checkpoint.safetensors") == 2
     assert command("prose.txt", "--out", "m.safetensors", "--from", "x", "--log", "x") == 2
-    assert "x: is --from already" in capsys.readouterr().err
+    assert "x is already --from" in capsys.readouterr().err
 
 
 # -- going on ------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ def test_a_finished_run_goes_on_from_its_model_with_more_steps(finished, capsys)
     files = ("--out", "m.safetensors", "--log", "log.jsonl", "--plot", "loss.png", "--checkpoint-every", "3")
     assert command("prose.txt", *files, "--steps", "12", "--resume") == 0
     shown = capsys.readouterr().out
-    assert "going on from m.checkpoint.safetensors, after step 8 of 12" in shown
+    assert "resuming from m.checkpoint.safetensors, after step 8 of 12" in shown
     facts = model_facts("m.safetensors")
     assert facts["validation_loss"] <= before and facts["steps"] == 12
     log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
@@ -162,12 +162,10 @@ def test_a_finished_run_goes_on_from_its_model_with_more_steps(finished, capsys)
 def test_resuming_a_finished_run_with_nothing_left_to_do_changes_nothing(finished, capsys):
     before = contents(finished)
     assert command("prose.txt", "--out", "m.safetensors", "--log", "log.jsonl", "--resume") == 0
-    assert "nothing is left to do: give more --steps" in capsys.readouterr().out
+    assert "the run is finished: give more --steps" in capsys.readouterr().out
     assert contents(finished) == before
     assert command("prose.txt", "--out", "m.safetensors", "--steps", "7", "--resume") == 2
-    assert (
-        "steps: expected at least 8, which m.checkpoint.safetensors has done already, got 7" in capsys.readouterr().err
-    )
+    assert "steps: expected at least 8, as many as m.checkpoint.safetensors has done, got 7" in capsys.readouterr().err
     assert contents(finished) == before
 
 
@@ -202,13 +200,13 @@ def test_what_decides_the_result_is_refused_by_name(finished, capsys):
         train(OTHER, replace(TINY, hidden=9, lr=0.03), out="m.safetensors", resume=True)
     for words in (
         "corpus: expected",
-        "give the one it began with, or train a model on another with --from",
-        "hidden: expected 8, as it began, got 9",
-        "lr: expected 0.02, as it began, got 0.03",
+        "give the text that the run started with, or train on another text with --from",
+        "hidden: expected 8, as at the start, got 9",
+        "lr: expected 0.02, as at the start, got 0.03",
     ):
         assert words in str(error.value)
     assert command("prose.txt", "--out", "m.safetensors", "--resume", "--seed", "4") == 2
-    assert "seed: expected 0, as it began, got 4" in capsys.readouterr().err
+    assert "seed: expected 0, as at the start, got 4" in capsys.readouterr().err
     assert contents(finished) == before
 
 
@@ -226,10 +224,10 @@ def test_resuming_writes_over_its_own_files_alone(finished, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(lab, "new_model", None)  # it is found before any work
         for files in ({"log": "other.jsonl"}, {"plot": "other.png"}):
-            with pytest.raises(FileExists, match="exists already, and is not this run's"):
+            with pytest.raises(FileExists, match=r"exists already and is not (the log|a picture) of this run"):
                 train(out="m.safetensors", **files, **longer)
     (finished / "m.safetensors").write_bytes((finished / "other.safetensors").read_bytes())
-    with pytest.raises(FileExists, match="is of another run than"):
+    with pytest.raises(FileExists, match="belongs to another run than"):
         train(out="m.safetensors", **longer)
     (finished / "m.safetensors").write_bytes(model)
     train(out="m.safetensors", log="log.jsonl", plot="loss.png", **longer)
@@ -274,7 +272,7 @@ def test_a_run_whose_words_nobody_reads_is_finished_all_the_same(here, terminal)
     """What cannot be shown is not shown; and the model is written before anything is said of it."""
 
     def say(line):
-        if line.startswith("validation loss"):
+        if line.startswith("best validation loss"):
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError):
@@ -328,7 +326,8 @@ def test_resuming_needs_the_model_that_a_run_began_from_no_more(finished, monkey
     assert with_it.vocabulary.tokens == lab.load_model("m.safetensors", "cpu").vocabulary.tokens
     train(few, settings, model="m.safetensors", out="m.safetensors", force=True)
     with pytest.raises(
-        FormatError, match=r"from: expected .*; from is the model it began from: leave --from \(model=\) out"
+        FormatError,
+        match=r"from: expected .*; from is the model that the run started from: leave out --from \(model=\)",
     ):
         train(few, longer, model="m.safetensors", out="m.safetensors", resume=True)
     assert bits(train(few, longer, out="m.safetensors", resume=True)) == bits(with_it)
@@ -377,7 +376,7 @@ def test_options_that_contradict_the_model_are_refused(finished, options, words,
 
 
 def test_characters_that_the_model_does_not_know_are_named(finished):
-    with pytest.raises(FormatError, match="text: expected the characters that the model knows, got also 'X', 'ß'"):
+    with pytest.raises(FormatError, match="text: expected characters in the model's vocabulary, got also 'X', 'ß'"):
         train(OTHER + "Xß", None, model="m.safetensors")
 
 
@@ -387,7 +386,7 @@ def test_words_that_the_model_does_not_know_are_unknown_and_counted(here):
     more = replace(lab.settings_of(base), batch=2, window=8, steps=2)
     model = train(OTHER + "Entirely new words. " * 5, more, model=base, say=said.append)
     assert model.vocabulary.tokens == base.vocabulary.tokens
-    assert any("words to train on are unknown to the model: <unk>" in line for line in said)
+    assert any("words to train on; they become <unk>" in line for line in said)
 
 
 def test_a_model_with_nan_says_so(finished):
@@ -474,7 +473,7 @@ def test_an_early_stop_is_told(here, capsys):
     assert _run(["text", "train", "prose.txt", *OPTIONS, *files]) == 0
     out, err = capsys.readouterr()
     assert re.search(r"stopped early, after step \d of 8 steps: 1 validation without a better val_loss; the model", err)
-    assert re.search(r"validation loss: .*, the best, of step \d of \d", out)
+    assert re.search(r"best validation loss: .*, at step \d of \d", out)
 
 
 def test_an_option_without_use_is_refused(here, capsys):

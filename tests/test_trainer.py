@@ -216,7 +216,7 @@ def test_an_iterator_serves_one_pass_and_is_named_where_it_cannot():
     data = line_data()
     assert len(line_trainer().fit((data for _ in range(5)), 5, log_every=1, progress=False)) == 5
     assert line_trainer().evaluate(data for _ in range(2)) > 0
-    with pytest.raises(ShapeError, match="got none: an iterator gives its batches once"):
+    with pytest.raises(ShapeError, match="got none; an iterator gives its batches only once"):
         line_trainer().fit((data for _ in range(2)), 5, progress=False)
     with pytest.raises(DTypeError, match=r"batches: .*as epochs counts passes over them; got a generator"):
         line_trainer().fit((data for _ in range(2)), epochs=1, progress=False)
@@ -229,7 +229,7 @@ def test_a_len_that_is_too_small_is_named():
         def __len__(self):
             return 1
 
-    with pytest.raises(ShapeError, match=r"batches: expected 1 in a pass, as their len\(\) tells, got more"):
+    with pytest.raises(ShapeError, match=r"batches: expected 1 in a pass, as their len\(\) says, got more"):
         line_trainer().fit(Liar([line_data(), line_data()]), 5, progress=False)
 
 
@@ -248,8 +248,8 @@ def returning(make):
         (lambda loss, *_: 1.0, DTypeError, "got float"),
         (lambda loss, *_: None, DTypeError, "got None"),
         (lambda loss, *_: {"loss": loss}, DTypeError, "got dict"),
-        (lambda loss, *_: (loss,), DTypeError, r"got 1 things: \(Tensor\)"),
-        (lambda loss, *_: (loss, None, 3), DTypeError, r"got 3 things: \(Tensor, None, int\)"),
+        (lambda loss, *_: (loss,), DTypeError, r"got 1 values: \(Tensor\)"),
+        (lambda loss, *_: (loss, None, 3), DTypeError, r"got 3 values: \(Tensor, None, int\)"),
         (lambda loss, *_: (loss.item(), None), DTypeError, r"got float as the loss; do not call item\(\)"),
         (lambda loss, *_: (loss.numpy(), None), DTypeError, "got ndarray as the loss"),
         (lambda loss, model, batch: (model(batch[0]), None), ShapeError, r"a loss of shape \(12, 1\); take its mean"),
@@ -288,7 +288,7 @@ def test_a_failed_evaluation_leaves_every_mode_as_it_was():
 
 def test_evaluation_of_nothing_and_of_nan():
     trainer, (x, y) = line_trainer(), line_data()
-    with pytest.raises(ShapeError, match="expected at least one token, got none in 0 batches"):
+    with pytest.raises(ShapeError, match="expected at least one item to average over, got none in 0 batches"):
         trainer.evaluate([])
     with pytest.raises(NotFinite, match="loss: expected a finite number, got nan in batch 2"):
         trainer.evaluate([(x, y), (x, y * np.nan)])
@@ -303,7 +303,7 @@ def test_a_batch_whose_targets_are_all_ignored_does_not_spoil_the_mean():
     trainer, x = Trainer(model, gl.SGD(model.parameters()), loss), line_data(4)[0]
     good, none = (x, np.array([0, 1, 2, 1])), (x, np.full(4, -100))
     assert trainer.evaluate([good, none]) == trainer.evaluate([good])
-    with pytest.raises(ShapeError, match="expected at least one token, got none in 1 batches"):
+    with pytest.raises(ShapeError, match="expected at least one item to average over, got none in 1 batches"):
         trainer.evaluate([none])
 
 
@@ -472,9 +472,9 @@ def test_a_metric_that_is_nan_is_shown_and_cannot_decide():
         ({"mode": "best", "validation": PAIRS}, "mode: expected 'min' or 'max'"),
         ({"mode": "max"}, "mode: expected validation batches"),
         ({"resume": True}, "resume: expected checkpoint="),
-        ({"checkpoint": "a", "log": "./a"}, "log: expected a file of its own"),
-        ({"epochs": 2}, "steps, epochs: expected one of them, how long to train, got both"),
-        ({"steps": None}, "steps, epochs: expected one of them, how long to train, got neither"),
+        ({"checkpoint": "a", "log": "./a"}, "log: expected another file than the checkpoint"),
+        ({"epochs": 2}, "steps, epochs: expected one of them, to say how long to train, got both"),
+        ({"steps": None}, "steps, epochs: expected one of them, to say how long to train, got neither"),
         ({"steps": 2.5}, "steps: expected a whole number, got 2.5"),
         ({"steps": True}, "steps: expected a whole number, got True"),
         ({"progress": 3}, "progress: expected True, False or a text stream, got 3"),
@@ -778,9 +778,9 @@ def test_a_checkpoint_or_log_of_another_run_is_not_overwritten_unasked(tmp_path)
     file, log = tmp_path / "run", tmp_path / "log"
     line_run(4, file, log=log)
     before = file.read_bytes(), log.read_text()
-    with pytest.raises(FileExists, match="run: exists already; give resume=True to go on from it, force=True"):
+    with pytest.raises(FileExists, match="run: exists already; give resume=True to continue from it, force=True"):
         line_run(4, file)
-    with pytest.raises(FileExists, match="log: exists already, and is not this run's log"):
+    with pytest.raises(FileExists, match="log: exists already and is not the log of this run"):
         line_run(4, tmp_path / "other", log=log)
     with pytest.raises(FileExists, match="log: exists already"):
         line_run(4, None, log=log)
@@ -811,7 +811,7 @@ def test_a_finished_run_goes_on_to_more_steps_with_the_same_bits(tmp_path):
     file = tmp_path / "run"
     line_run(4, file)
     assert line_run(10, file, resume=True)[0] == line_run(10, tmp_path / "whole")[0]
-    with pytest.raises(ShapeError, match=r"steps: expected at least 10, which .*run has done already, got 9"):
+    with pytest.raises(ShapeError, match=r"steps: expected at least 10, as many as .*run has done, got 9"):
         line_run(9, file, resume=True)
 
 
@@ -837,19 +837,21 @@ def test_an_early_stop_ends_again_unless_more_is_asked_for(tmp_path):
 def test_what_decides_the_result_must_be_the_same_and_is_named(tmp_path):
     file = tmp_path / "run"
     line_run(2, file, notes={"a": 1, "b": 2, "c": 3})
-    words = "accumulate: expected 1, as it began, got 2; b: expected 2, as it began, got 5; clip_norm: .* got 1.0"
+    words = (
+        "accumulate: expected 1, as at the start, got 2; b: expected 2, as at the start, got 5; clip_norm: .* got 1.0"
+    )
     with pytest.raises(FormatError, match=words):
         line_run(4, file, notes={"a": 1, "b": 5, "c": 3}, accumulate=2, clip_norm=1.0, resume=True)
     model = gl.Linear(2, 1)
     for optimizer, schedule, metrics, words in (
-        (gl.SGD(model.parameters(), lr=0.2), None, {}, "optimizer lr: expected 0.1, as it began, got 0.2"),
-        (gl.SGD(model.parameters(), lr=0.1, momentum=0.5), None, {}, "optimizer momentum: expected 0.0, as it began"),
-        (gl.Adam(model.parameters()), None, {}, "optimizer: expected SGD, as it began, got Adam"),
+        (gl.SGD(model.parameters(), lr=0.2), None, {}, "optimizer lr: expected 0.1, as at the start, got 0.2"),
+        (gl.SGD(model.parameters(), lr=0.1, momentum=0.5), None, {}, "optimizer momentum: expected 0.0, as at the"),
+        (gl.Adam(model.parameters()), None, {}, "optimizer: expected SGD, as at the start, got Adam"),
         (
             gl.SGD(model.parameters(), lr=0.1),
             None,
             {"one": lambda *_: 1},
-            "metrics: expected None, as it began, got one",
+            "metrics: expected None, as at the start, got one",
         ),
         (o := gl.SGD(model.parameters(), lr=0.1), gl.StepLR(o, 9), {}, "it has no schedule"),
     ):

@@ -270,10 +270,13 @@ def test_byte_pairs_join_to_the_sentence():
 def test_without_tokenizers_and_sacrebleu_the_extra_is_named(plain, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        FormatError, match=r"level: expected the library tokenizers .* pip install tokenizers \(of the extra labs\)"
+        FormatError,
+        match=r"level: expected the library tokenizers .* pip install tokenizers \(it is in the extra labs\)",
     ):
         fitted(level="bpe")
-    with pytest.raises(FormatError, match=r"score: expected sacrebleu, .* pip install sacrebleu \(of the extra labs\)"):
+    with pytest.raises(
+        FormatError, match=r"score: expected sacrebleu, .* pip install sacrebleu \(it is in the extra labs\)"
+    ):
         plain.score(NUMBERS, FIGURES)
     assert "BLEU: sacrebleu is not installed" in Report.of(plain, NUMBERS[:3], FIGURES[:3]).lines()
 
@@ -423,7 +426,7 @@ def test_byte_pairs_in_the_estimator(tmp_path):
         ({"level": "letter"}, "level: expected 'word' or 'bpe', got 'letter'"),
         ({"vocabulary_size": 3}, "vocabulary_size: expected a whole number from 4"),
         ({"min_count": 0}, "min_count: expected a whole number from 1"),
-        ({"min_count": 999}, "min_count: expected one that a token of the sentences reaches, got 999"),
+        ({"min_count": 999}, "min_count: expected at most the count of the most common token, got 999"),
         ({"embedding_size": 0}, "embedding_size"),
         ({"beam_width": 0}, "beam_width"),
         ({"max_length": 0}, "max_length"),
@@ -449,10 +452,10 @@ def test_wrong_parameters_are_named(options, words):
         ("One", ["1"], r"X: expected a list of sentences, e.g. \[sentence\], got str"),
         (None, ["1"], "X: expected a list of sentences, got NoneType"),
         ([], [], "X: expected at least one sentence"),
-        (["One", " "], ["1", "2"], r"X\[1\]: expected a sentence, got an empty one"),
-        (["One"], [""], r"y\[0\]: expected a sentence, got an empty one"),
-        (["One", 2], ["1", "2"], r"X\[1\]: expected a sentence, a str, got 2"),
-        (["One", None], ["1", "2"], r"X\[1\]: expected a sentence, a str, got None"),
+        (["One", " "], ["1", "2"], r"X\[1\]: expected a sentence, got an empty string"),
+        (["One"], [""], r"y\[0\]: expected a sentence, got an empty string"),
+        (["One", 2], ["1", "2"], r"X\[1\]: expected a string, got 2"),
+        (["One", None], ["1", "2"], r"X\[1\]: expected a string, got None"),
         (["One"], ["1", "2"], "y: expected 1 sentences, one for each in X, got 2"),
         (np.array([["One"]]), ["1"], r"X: expected \(N,\)"),
         (["One"], None, "y: expected a list"),
@@ -468,7 +471,7 @@ def test_wrong_calls_are_named(plain):
         Translator().predict(["One"])
     with pytest.raises(ShapeError, match="beam_width"):
         plain.predict(["One"], beam_width=0)
-    with pytest.raises(ShapeError, match=r"source\[0\]: expected a sentence, got an empty one"):
+    with pytest.raises(ShapeError, match=r"source\[0\]: expected a sentence, got an empty string"):
         plain.attention(" ")
     with pytest.raises(ShapeError, match=r"validation\[1\]: expected 1 sentences"):
         Translator(**SMALL).fit(NUMBERS, FIGURES, validation=(["a"], ["b", "c"]))
@@ -515,17 +518,17 @@ def test_pairs_from_two_files_or_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        ("1\n2\n3\n", "x\n", "b: expected as many lines as .*a has, 3, a translation each, got 1"),
-        ("1\n", "x\ny\nz\n", "a: expected as many lines as .*b has, 3, a translation each, got 1"),
-        ("1\n\n3\n \n", "x\ny\n\nw\n", "got empty ones in .*a, line 2, .*b, line 3, .*a, line 4; --skip-empty"),
+        ("1\n2\n3\n", "x\n", "b: expected 3 lines, as many as .*a has, got 1"),
+        ("1\n", "x\ny\nz\n", "a: expected 3 lines, as many as .*b has, got 1"),
+        ("1\n\n3\n \n", "x\ny\n\nw\n", "got empty lines: .*a, line 2, .*b, line 3, .*a, line 4; --skip-empty"),
         ("\n" * 9, "\n" * 9, "line 5 and 4 more"),
         ("", "", "a: expected pairs of sentences, got none"),
-        ("1\tx\n2\n", None, "line 2: expected a sentence, a tab and its translation, got 1 cell; for two"),
+        ("1\tx\n2\n", None, "line 2: expected a sentence, a tab and its translation, got 1 cell; for parallel"),
         ("1\tx\ty\n", None, "line 1: expected a sentence, a tab and its translation, got 3 cells"),
-        ("1\tx\n2\t\n", None, "got empty ones in .*a, line 2"),
+        ("1\tx\n2\t\n", None, "got empty lines: .*a, line 2"),
         (b"1\n\xff\n", "x\ny\n", "a: expected UTF-8 text, got byte 0xff"),
         (b"1\n\0\n", "x\ny\n", "a zero byte in line 2"),
-        (gzip.compress(b"1\n" * 9999, mtime=0)[:-20], "x\n", "as many lines|whole gzip file"),
+        (gzip.compress(b"1\n" * 9999, mtime=0)[:-20], "x\n", "lines, as many as|whole gzip file"),
     ],
 )
 def test_faults_are_named_by_line(tmp_path, a, b, words):

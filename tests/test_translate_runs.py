@@ -120,11 +120,11 @@ def test_the_first_pairs_and_empty_ones(here, capsys):
         (["a.txt"], "a.txt, line 1: expected a sentence, a tab and its translation, got 1 cell"),
         (["a.txt", "a.txt"], "target: expected another file than source"),
         (["a.txt", "b.txt", "t.tsv.gz"], "files: expected SOURCE and TARGET, or one TSV, got 3 files"),
-        (["a.txt", "short.txt"], "short.txt: expected as many lines as a.txt has, 120, a translation each, got 2"),
-        (["short.txt", "b.txt"], "short.txt: expected as many lines as b.txt has, 120, a translation each, got 2"),
-        (["a.txt", "gaps.txt"], "got empty ones in gaps.txt, line 2, gaps.txt, line 4; --skip-empty"),
+        (["a.txt", "short.txt"], "short.txt: expected 120 lines, as many as a.txt has, got 2"),
+        (["short.txt", "b.txt"], "short.txt: expected 120 lines, as many as b.txt has, got 2"),
+        (["a.txt", "gaps.txt"], "got empty lines: gaps.txt, line 2, gaps.txt, line 4; --skip-empty"),
         (["empty.txt"], "empty.txt: expected pairs of sentences, got none"),
-        (["empty.txt", "b.txt"], "empty.txt: expected as many lines"),
+        (["empty.txt", "b.txt"], "empty.txt: expected 120 lines, as many as"),
         (["latin.txt", "b.txt"], "latin.txt: expected UTF-8 text, got byte 0xfc"),
         (["zero.txt", "b.txt"], "zero.txt: expected UTF-8 text, got binary data"),
         (["cut.tsv.gz"], "cut.tsv.gz: expected a whole gzip file"),
@@ -150,7 +150,7 @@ def test_the_first_pairs_and_empty_ones(here, capsys):
         (["a.txt", "b.txt", "--out", "no/such/m.safetensors"], "cannot be written"),
         (["a.txt", "b.txt", "--out", "a.txt"], "a.txt"),
         (["a.txt", "b.txt", "--log", "b.txt"], "b.txt"),
-        (["a.txt", "b.txt", "--out", "b.txt", "--force"], "b.txt: is a FILE to read already"),
+        (["a.txt", "b.txt", "--out", "b.txt", "--force"], "b.txt is already an input FILE"),
         (["a.txt", "b.txt", "--picture", "p.xyz"], "p.xyz"),
         (["a.txt", "b.txt", "--picture", "p.png", "--plot", "p.png"], "--picture"),
         (["a.txt", "b.txt", "--device", "cuda:99"], "cuda"),
@@ -236,9 +236,9 @@ def test_a_run_of_other_data_or_parameters_is_not_gone_on_with(tmp_path):
     Translator(**SMALL).fit(NUMBERS, FIGURES, run=Run(**run))
     with pytest.raises(FileExists, match=r"a\.safetensors"):
         Translator(**SMALL).fit(NUMBERS, FIGURES, run=Run(**run))
-    with pytest.raises(FormatError, match="data is the training data"):
+    with pytest.raises(FormatError, match="the training data differ"):
         Translator(**SMALL).fit(NUMBERS, FIGURES[::-1], run=Run(**run, resume=True))
-    with pytest.raises(FormatError, match=r"label_smoothing: expected 0\.1, as it began, got 0\.2"):
+    with pytest.raises(FormatError, match=r"label_smoothing: expected 0\.1, as at the start, got 0\.2"):
         Translator(**SMALL, label_smoothing=0.2).fit(NUMBERS, FIGURES, run=Run(**run, resume=True))
     assert Translator(**{**SMALL, "epochs": 4}).fit(NUMBERS, FIGURES, run=Run(**run, resume=True)).n_iter_ == 4
 
@@ -253,12 +253,12 @@ def test_a_stopped_command_goes_on_to_the_same_bits(here, monkeypatch, capsys):
     monkeypatch.chdir(here)
     assert not (here / "b.safetensors").exists() and not (here / "b.png").exists()
     assert translate(*args, "--out", "b.safetensors") == 2
-    assert "go on from it with --resume" in capsys.readouterr().err
+    assert "continue the run with --resume" in capsys.readouterr().err
     assert translate(*args, "--out", "b.safetensors", "--resume") == 0
-    assert "going on from b.checkpoint.safetensors, after step 8" in capsys.readouterr().out
+    assert "resuming from b.checkpoint.safetensors, after step 8" in capsys.readouterr().out
     assert (here / "a.safetensors").read_bytes() == (here / "b.safetensors").read_bytes()
     assert (here / "a.png").read_bytes() == (here / "b.png").read_bytes()
-    assert translate(*args, "--out", "a.safetensors", "--resume") == 0  # nothing is left to do: tested again
+    assert translate(*args, "--out", "a.safetensors", "--resume") == 0  # the run is finished: tested again
 
 
 def test_a_second_run_into_the_same_files_is_refused_before_any_work(here, capsys):

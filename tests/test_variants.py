@@ -104,16 +104,21 @@ def test_what_changes_the_equation_is_shown():
 
 
 def test_a_bias_that_cannot_be_left_out_is_named():
-    with pytest.raises(ShapeError, match="bias: expected True, as the bias of a layer_norm belongs to its equations"):
+    with pytest.raises(
+        ShapeError, match="bias: expected True, because the bias of a layer_norm is part of its equations"
+    ):
         gl.LayerNormLSTM(3, 4, bias=False)
-    with pytest.raises(ShapeError, match="proj_size: expected 0, as a gru has no projection, got 2"):
+    with pytest.raises(ShapeError, match="proj_size: expected 0, because a gru has no projection, got 2"):
         gl.Recurrent("gru", 3, 4, proj_size=2)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gl.LayerNormLSTMCell(4, 6, bias=False), "bias: expected True, as the bias of a layer_norm belongs"),
+        (
+            lambda: gl.LayerNormLSTMCell(4, 6, bias=False),
+            "bias: expected True, because the bias of a layer_norm is part",
+        ),
         (lambda: gl.GeneralLSTM(4, 6, activations="tanh"), "activations: expected three, .* got 'tanh'"),
         (lambda: gl.PeepholeLSTM(4, 6, peepholes=[1]), r"peepholes: expected diagonal or full, got \[1\]"),
         (lambda: gl.LSTM(4, 6, regularize="zoneout"), "regularize: expected Zoneout, .* got 'zoneout'"),

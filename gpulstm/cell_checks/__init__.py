@@ -1,4 +1,4 @@
-"""Holds a cell's equations, their derivative and its kernel against one another: ``gl.check_cell``."""
+"""``gl.check_cell``: compares a cell's equations, their derivative and its kernel with one another."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from gpulstm.functional import engine_loop, kernel_steps
 
 
 class Report(list[str]):
-    """What was held against what, and what could not be checked; ``print`` shows a line for each."""
+    """The comparisons that passed, and what could not be checked; ``print`` shows one line for each."""
 
     def __str__(self) -> str:
         return "\n".join(self)
@@ -23,20 +23,20 @@ class Report(list[str]):
 def check_cell(cell: str | Cell, seed: int = 0) -> Report:
     """Compare a cell's equations, their derivative and its kernel with one another, on every path that works here.
 
-    The derivative is compared with central differences of the equations in float64: for one step, and for random
-    sequences in every mode. The kernel is compared with the equations, in float64 and float32, on the processor's
-    engine and on a GPU. ``seed`` chooses the random numbers.
+    The derivative is compared with central differences of the equations in float64, for one step and for random
+    sequences with all options (lengths, masks, resets, zoneout, ...). The kernel is compared with the equations in
+    float64 and float32, on the processor's engine and on a GPU. ``seed`` chooses the random numbers.
 
     >>> print(gl.check_cell("coupled"))
     coupled: backward is the derivative of forward (one step, and ...
 
-    Raises CellError that names what does not agree, with what was expected and what came; ShapeError for a minimal
-    cell, which has a scan instead of steps; NoKernel for an unknown name.
+    Raises CellError with what does not agree, what was expected and what was found; ShapeError for a minimal cell,
+    which has a scan instead of steps; NoKernel for an unknown name.
     """
     row = cells.find(cell)
     checks.count("seed", seed)
     if not row.recurrent:
-        raise ShapeError(f"cell: expected one with a product of h, got {row.name}, which is computed by a scan")
+        raise ShapeError(f"cell: expected one with a recurrent product, got {row.name}, which a scan computes")
     rng = np.random.default_rng(seed)
     check_equations(row, rng)
     check_derivatives(row, rng)
@@ -45,7 +45,7 @@ def check_cell(cell: str | Cell, seed: int = 0) -> Report:
     )
     report += remarks(row, rng)
     if row.kernel is None:
-        report.append("no kernel to check: the row has none")
+        report.append("no kernel to check: the Cell has none")
     else:
         _check_text(row)
         report += [_on_processor(row, rng), _on_gpu(row, rng)]
@@ -53,11 +53,11 @@ def check_cell(cell: str | Cell, seed: int = 0) -> Report:
 
 
 def _check_text(cell: Cell) -> None:
-    """Whether the file that would be compiled is the one that lies there."""
+    """Raise CellError if the user's file changed after the cell was made."""
     assert cell.kernel is not None
     if cell.kernel.own and cell.kernel.stamp != cell.kernel.state():
         name = Path(cell.kernel.file).name
-        raise CellError(f"{cell.name}: {name} was written or deleted after the cell was made; make the Cell anew")
+        raise CellError(f"{cell.name}: {name} was changed or deleted after the cell was made; make a new Cell")
 
 
 def _on_processor(cell: Cell, rng: np.random.Generator) -> str:
@@ -81,7 +81,7 @@ def _on_gpu(cell: Cell, rng: np.random.Generator) -> str:
 
 
 def _held(cell: Cell, path: str, words: str, rng: np.random.Generator) -> str:
-    """The report's line once the kernel has been compared with the equations on a path."""
+    """Compare the kernel with the equations on a path; return the line of the report."""
     assert cell.kernel is not None
     there = backend.device("cuda" if path == "kernel" else "cpu").backend
     where = f"{cell.name}: {Path(cell.kernel.file).name} on {words}"

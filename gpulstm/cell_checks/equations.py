@@ -1,4 +1,4 @@
-"""One step of a cell's equations: what forward returns, and backward against central differences of it, in float64."""
+"""Checks one step of a cell's equations: the results of forward, and backward against central differences."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,11 +10,11 @@ from gpulstm.errors import CellError
 
 B, H = 2, 3  # sequences and units
 STEP = 1e-5  # of the differences, which are of fourth order
-TOLERANCE = 1e-6  # of a gradient, beside the largest of its array; the differences are good to 1e-10
+TOLERANCE = 1e-6  # of a gradient, relative to the largest in its array; the differences are accurate to 1e-10
 
 
 class Inputs(NamedTuple):
-    """What one step is given; a cell with an inner product takes zr with its columns filled."""
+    """The inputs of one step; for a cell with an inner product, zr has all columns filled."""
 
     zx: np.ndarray
     zr: np.ndarray
@@ -25,13 +25,13 @@ class Inputs(NamedTuple):
         return [self.zx, self.zr, *self.states, *self.extra]
 
     def astype(self, dtype: Any) -> "Inputs":
-        """A copy in another type, or in the same."""
+        """A copy in this dtype."""
         zx, zr, *rest = (array.astype(dtype) for array in self.arrays())
         return Inputs(zx, zr, rest[: len(self.states)], rest[len(self.states) :])
 
 
 def draw(cell: Cell, rng: np.random.Generator, units: int = H, rows: int = B) -> Inputs:
-    """Random inputs in float64. The states are near some that the cell itself has reached from zero."""
+    """Random inputs in float64; the states are close to states that the cell reaches from zero."""
     G, make = len(cell.gates), rng.standard_normal
     extra = [make(form.blocks * units) * 0.5 + (form.initial or 0.0) for form in cell.extra if not form.matrix]
     inputs = Inputs(
@@ -45,7 +45,7 @@ def draw(cell: Cell, rng: np.random.Generator, units: int = H, rows: int = B) ->
 
 
 def check_equations(cell: Cell, rng: np.random.Generator) -> None:
-    """Raises CellError that names the first thing that is not as it must be."""
+    """Raise CellError for the first problem in forward or backward."""
     inputs = draw(cell, rng)
     single = inputs.astype(np.float32)  # must stay float32, forward and backward
     outputs, _ = _forward(cell, single)
@@ -60,18 +60,18 @@ def check_equations(cell: Cell, rng: np.random.Generator) -> None:
 
 
 def remarks(cell: Cell, rng: np.random.Generator) -> list[str]:
-    """What is no mistake but may surprise: NaN for large pre-activations in float32."""
+    """Warnings that are not errors: NaN for large pre-activations in float32."""
     inputs = draw(cell, rng)
     large = inputs._replace(zx=100 * np.sign(inputs.zx), zr=0 * inputs.zr).astype(np.float32)
     with np.errstate(all="ignore"):
         states, _ = cell.forward(np, large.zx, large.zr, tuple(large.states), tuple(large.extra))
     names = [name for name, state in zip(cell.states, states, strict=True) if np.isnan(state).any()]
-    return [f"take care: {', '.join(names)} is NaN in float32 where pre-activations are 100 or -100"] if names else []
+    return [f"warning: {', '.join(names)} is NaN in float32 if pre-activations are 100 or -100"] if names else []
 
 
-# -- the equations, called and looked at ---------------------------------------------------------------------
+# -- calls of the equations, with checks ---------------------------------------------------------------------
 def _called(cell: Cell, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function returns; its arrays must be what they were afterwards."""
+    """Call the function and return its result; raises CellError if it fails or modifies an argument."""
     arrays = [a for argument in arguments for a in (argument if isinstance(argument, tuple) else (argument,))]
     before = [a.copy() if isinstance(a, np.ndarray) else a for a in arrays]
     try:
@@ -81,12 +81,12 @@ def _called(cell: Cell, what: str, function: Callable[..., Any], *arguments: Any
         raise CellError(f"{cell.name}: {what} of the equations fails: {type(error).__name__}: {error}") from error
     for old, new in zip(before, arrays, strict=True):
         if isinstance(old, np.ndarray) and not np.array_equal(old, new, equal_nan=True):
-            raise CellError(f"{cell.name}: {what} of the equations changes an array that it is given; make a new one")
+            raise CellError(f"{cell.name}: {what} of the equations modifies an argument in place; make a new array")
     return result
 
 
 def _forward(cell: Cell, inputs: Inputs) -> tuple[list[np.ndarray], tuple]:
-    """(the states after the step, and what is multiplied in its middle; what is saved)."""
+    """Return (the states after the step and the factor of the inner product, if any; the saved arrays)."""
     copy = inputs.astype(inputs.zx.dtype)
     middle = []
     if cell.inner is not None:
@@ -116,7 +116,7 @@ def _forward(cell: Cell, inputs: Inputs) -> tuple[list[np.ndarray], tuple]:
 
 
 def _backward(cell: Cell, inputs: Inputs, given: list[np.ndarray], spoil_zr: bool = False) -> list:
-    """[dzx, dzr, *dstates_prev, *dextra] from the gradients of the outputs, None where there is none."""
+    """[dzx, dzr, *dstates_prev, *dextra] from the gradients of the outputs; None stands for no gradient."""
     copy = inputs.astype(inputs.zx.dtype)
     with np.errstate(all="ignore"):
         _, saved = cell.forward(np, copy.zx, copy.zr, tuple(copy.states), tuple(copy.extra))
@@ -134,7 +134,7 @@ def _backward(cell: Cell, inputs: Inputs, given: list[np.ndarray], spoil_zr: boo
                 f"{cell.name}: backward of the equations: {name}: expected a tuple of {want}, got {_kind(list_)}"
             )
     if (dstates[0] is None) == cell.direct:
-        words = "the gradient of h_prev besides its product" if cell.direct else "None, since the cell is not direct"
+        words = "the gradient of h_prev outside its product" if cell.direct else "None, because the cell is not direct"
         raise CellError(
             f"{cell.name}: backward of the equations: dstates_prev[h]: expected {words}, got {_kind(dstates[0])}"
         )
@@ -154,14 +154,14 @@ def _check_array(cell: Cell, what: str, array: Any, shape: tuple, dtype: Any) ->
         raise CellError(f"{cell.name}: {what}: expected an array {shape}, got {_kind(array)}")
     if array.dtype != dtype:
         raise CellError(f"{cell.name}: {what}: expected {dtype}, the type of the inputs, got {array.dtype}; "
-                        "write constants as Python's numbers, not NumPy's")  # fmt: skip
+                        "write constants as Python numbers, not NumPy's")  # fmt: skip
     if not np.isfinite(array).all():
         inner = " (columns of zr that wait for the inner product are NaN)" if "inner" in what else ""
         raise CellError(f"{cell.name}: {what}: expected finite numbers, got NaN or infinity{inner}")
 
 
 def _check_memory(cell: Cell, inputs: Inputs, given: list[np.ndarray]) -> None:
-    """zr is used again by the next step, so nothing that is saved may be a part of it."""
+    """Check that no saved array is a view of zr, because the next step overwrites zr."""
     with np.errstate(all="ignore"):
         try:
             pairs = zip(_backward(cell, inputs, given), _backward(cell, inputs, given, spoil_zr=True), strict=True)
@@ -169,13 +169,13 @@ def _check_memory(cell: Cell, inputs: Inputs, given: list[np.ndarray]) -> None:
         except CellError:
             same = False
     if not same:
-        raise CellError(f"{cell.name}: forward of the equations: what it saves is a part of zr, which the next step "
-                        "writes to; save a copy")  # fmt: skip
+        raise CellError(f"{cell.name}: forward of the equations: it saves a view of zr, which the next step "
+                        "overwrites; save a copy")  # fmt: skip
 
 
 # -- the derivative ------------------------------------------------------------------------------------------
 def _slopes(cell: Cell, inputs: Inputs) -> list[np.ndarray]:
-    """By central differences: for each input array (*its shape, outputs, B, H), the slope of every output."""
+    """The slope of every output by central differences: for each input array, (*its shape, outputs, B, H)."""
 
     def moved(number: int, k: tuple, step: float) -> np.ndarray:
         other = inputs.astype(np.float64)
@@ -194,16 +194,16 @@ def _slopes(cell: Cell, inputs: Inputs) -> list[np.ndarray]:
 
 
 def _check_flags(cell: Cell, slopes: list[np.ndarray]) -> None:
-    """Whether what the row says of the equations is so: split, direct."""
+    """Check that the fields split and direct of the Cell agree with the equations."""
     zx, zr, h = slopes[:3]
     apart = np.abs(zx - zr).reshape(B, len(cell.gates), -1).max(axis=(0, 2))
     if not cell.split and apart.max() > TOLERANCE * max(1.0, np.abs(zx).max()):
         gate = cell.gates[int(apart.argmax())]
         raise CellError(f"{cell.name}: split: forward treats zx and zr of gate {gate} differently; set split=True in "
-                        "the row, and the gradients of both")  # fmt: skip
+                        "the Cell, and return the gradients of both")  # fmt: skip
     if not cell.direct and np.abs(h).max() > TOLERANCE:
-        raise CellError(f"{cell.name}: direct: h_prev enters forward besides its product; set direct=True in the row, "
-                        "and its gradient in dstates_prev[0]")  # fmt: skip
+        raise CellError(f"{cell.name}: direct: forward uses h_prev outside its product; set direct=True in the Cell, "
+                        "and return its gradient in dstates_prev[0]")  # fmt: skip
 
 
 def _check_gradients(
@@ -212,7 +212,7 @@ def _check_gradients(
     for name, got, slope in zip(_gradients(cell), gradients, slopes, strict=True):
         if got is None:
             continue
-        each = np.einsum("...bh,bh->...b", slope[..., number, :, :], d)  # (*shape, B): by the sequence it came from
+        each = np.einsum("...bh,bh->...b", slope[..., number, :, :], d)  # (*shape, B): for each sequence
         want = np.moveaxis(each, -1, 0) if name.startswith("dextra") else each.sum(-1)
         error = np.abs(got - want)
         if not error.max() <= TOLERANCE * max(1.0, np.abs(want).max()):
@@ -235,7 +235,7 @@ def _gradients(cell: Cell) -> list[str]:
 
 
 def _part(cell: Cell, name: str, block: int) -> str:
-    """The part of a gradient in words: its gate, or its block of H."""
+    """The name of a part of a gradient: its gate, or its block of H."""
     if name in ("dzx", "dzr"):
         return f"{name}[gate {cell.gates[block]}]"
     return f"{name}, block {block}," if name.startswith("dextra") and block else name
@@ -246,7 +246,7 @@ def _where(output: str, way: str = "forward") -> str:
 
 
 def _words(output: str) -> str:
-    return "what is multiplied" if output == "inner product" else f"state {output}"
+    return "factor of the inner product" if output == "inner product" else f"state {output}"
 
 
 def _kind(x: Any) -> str:

@@ -1,4 +1,4 @@
-"""A cell's kernel against its equations, on one path: one step, where each part has its name, and random sequences."""
+"""Compares a cell's kernel with its equations on one path: first one step, part by part, then random sequences."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from gpulstm.cell_checks.sequences import COUNT, Drawn, run
 from gpulstm.cells import Cell
 from gpulstm.errors import CellError
 
-EXACT = 1e-9  # in float64, beside the largest of an array: two orders of the same sums
-FACTOR, SINGLE = 50, 2e-5  # in float32: times the equations' own error, and beside the largest of an array
-LEAST = 1e-3  # of that largest: where a tanh saturates, 1 - tanh^2 has lost the digits of a small gradient
+EXACT = 1e-9  # in float64, relative to the largest element: two orders of the same sums
+FACTOR, SINGLE = 50, 2e-5  # in float32: times the equations' own error, plus relative to the largest element
+LEAST = 1e-3  # lower bound of that largest: if a tanh saturates, 1 - tanh^2 loses the digits of a small gradient
 B, H = 3, 5
 
 
 def check_one_step(cell: Cell, backend: Backend, path: str, where: str, rng: np.random.Generator) -> None:
-    """Raises CellError that names the state, the gate or the vector; ``where`` are the message's first words."""
+    """Raise CellError with the name of the state, gate or vector that differs; ``where`` begins the message."""
     arrays = _one_step(cell, rng)
     for given in np.eye(len(cell.states)):
         ds = [np.zeros((1, B, H)), *(d * rng.standard_normal((B, H)) for d in given)]
@@ -35,7 +35,7 @@ def check_one_step(cell: Cell, backend: Backend, path: str, where: str, rng: np.
 
 
 def _one_step(cell: Cell, rng: np.random.Generator) -> dict[str, Any]:
-    """Arguments with which x is the input part, b_hh the recurrent part, and h0 reaches the step outside products."""
+    """Arguments for one step in which zx is x, zr is b_hh, and h0 enters only outside the products."""
     G, one = len(cell.gates), draw(cell, rng, H, B)
     arrays: dict[str, Any] = {"x": one.zx[None]}
     arrays |= {f"{name}0": state for name, state in zip(cell.states, one.states, strict=True)}
@@ -48,7 +48,7 @@ def _one_step(cell: Cell, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _parts(cell: Cell, name: str) -> list[str]:
-    """What the blocks of a gradient's last axis are in the struct's words; "" for what random sequences check."""
+    """The struct's names for the blocks of a gradient's last axis; "" for those that random sequences check."""
     vectors = {form.name: form.blocks for form in cell.extra if not form.matrix}
     if name in vectors:
         before = sum(list(vectors.values())[: list(vectors).index(name)])
@@ -60,7 +60,7 @@ def _parts(cell: Cell, name: str) -> list[str]:
 
 
 def check_random_sequences(cell: Cell, backend: Backend, path: str, where: str, rng: np.random.Generator) -> None:
-    """Raises CellError that names the sequence and its output or gradient."""
+    """Raise CellError with the sequence, and the output or gradient that differs."""
     for _ in range(COUNT):
         drawn = Drawn(cell, rng)
         want, plain = drawn.run(CPU, "reference"), drawn.run(CPU, "reference", np.float32)

@@ -1,4 +1,4 @@
-"""Random sequences of a cell in every mode, and the gradients of its equations against central differences."""
+"""Random sequences of a cell with all options, and its gradients against central differences."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ from gpulstm.functional.sequence import Noise
 
 COUNT = 12  # sequences
 STEP = 1e-6  # of the differences, which are of fourth order
-TOLERANCE = 1e-6  # beside the sum of a gradient's magnitudes
+TOLERANCE = 1e-6  # relative to the sum of a gradient's magnitudes
 
 
 class Drawn:
-    """One sequence: sizes, arguments, modes and the gradients of its outputs, all in float64."""
+    """One random sequence: sizes, arguments, options and the gradients of its outputs, all in float64."""
 
     def __init__(self, cell: Cell, rng: np.random.Generator) -> None:
         self.cell, self.rng, G = cell, rng, len(cell.gates)
@@ -67,12 +67,12 @@ class Drawn:
         )
 
     def run(self, backend: Backend, path: str, dtype: Any = np.float64) -> dict[str, np.ndarray]:
-        """By name, on the host: all outputs, and the gradients of what was given."""
+        """All outputs, and the gradients of the arguments, by name and on the host."""
         outputs, gradients = run(self.cell, self.arrays, self.modes, self.given, backend, path, dtype)
         return outputs | gradients
 
     def loss(self, changed: dict[str, np.ndarray]) -> float:
-        """The sum of the outputs, weighed by what are their gradients."""
+        """The sum of the outputs, each multiplied by its gradient, with some arguments ``changed``."""
         with np.errstate(all="ignore"):
             outputs, _ = functional.recurrent(
                 *(self.arrays | changed).values(), cell=self.cell, path="reference", **self.modes
@@ -83,7 +83,7 @@ class Drawn:
 def run(
     cell: Cell, arrays: dict[str, Any], modes: dict[str, Any], given: list, backend: Backend, path: str, dtype: Any
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(outputs, gradients) by name on the host, of arguments on the host; without gradients of what is None."""
+    """Compute (outputs, gradients) by name, on the host, from arguments on the host; arguments of None have none."""
 
     def there(array: Any) -> Any:
         return None if array is None else backend.asarray(array.astype(dtype))
@@ -99,7 +99,7 @@ def run(
 
 
 def check_derivatives(cell: Cell, rng: np.random.Generator) -> None:
-    """The gradients of the equations' sequences against differences along a random direction for each argument."""
+    """Compare the gradients of random sequences with differences along a random direction for each argument."""
     for _ in range(COUNT):
         drawn = Drawn(cell, rng)
         _, gradients = run(cell, drawn.arrays, drawn.modes, drawn.given, CPU, "reference", np.float64)

@@ -1,4 +1,4 @@
-"""The cells: the arithmetic of one time step, one file a variant, and the list of them all."""
+"""The cells: the equations of one time step, one file per variant, and the table of all cells."""
 
 from gpulstm.cells import coupled, general, gru, layer_norm, lstm, mingru, minlstm, peephole, rnn, slstm
 from gpulstm.cells.cell import Cell, Extra, Inner, Kernels, Product
@@ -6,7 +6,7 @@ from gpulstm.errors import NoKernel
 
 _FILES = (lstm, gru, rnn, peephole, coupled, layer_norm, slstm, minlstm, mingru, general)
 CELLS: dict[str, Cell] = {file.CELL.name: file.CELL for file in _FILES}
-# A cell for each struct of kernels/cells/, by its name.
+# Struct name in kernels/cells/ -> a cell that uses it.
 STEPS: dict[str, Cell] = {
     cell.kernel.struct: cell
     for cell in (*CELLS.values(), gru.cell("before"), peephole.cell("full"), general.cell(peepholes=True))
@@ -15,7 +15,9 @@ STEPS: dict[str, Cell] = {
 
 
 def find(cell: str | Cell) -> Cell:
-    """Return the cell with this name, or the Cell itself; raises NoKernel, listing the names, for an unknown one.
+    """Return the cell with this name; a Cell is returned unchanged.
+
+    Raises NoKernel, listing the known names, for an unknown name.
 
     >>> gl.cells.find("lstm").gates
     ('i', 'f', 'g', 'o')

@@ -1,4 +1,4 @@
-"""The activations that cells can be given, as ONNX names them for its recurrent operators, each with its slope.
+"""The activations that cells may use, with their derivatives; the names are those of ONNX's recurrent operators.
 
 ================ ======================================== ============ ===========
 name             of z                                     alpha        beta
@@ -16,8 +16,8 @@ softsign         z / (1 + abs(z))
 softplus         log(1 + exp(z))
 ================ ======================================== ============ ===========
 
-ONNX has no numbers for affine and scaled_tanh; those above make them the identity and tanh. Where a function bends
-its slope is that of the left side, as PyTorch has it for relu. The form in C++ is kernels/activation.cuh.
+alpha and beta are the default values. ONNX has none for affine and scaled_tanh; those above make them the identity and
+tanh. At a kink, the slope is that of the left side, as PyTorch's for relu. The C++ version is kernels/activation.cuh.
 """
 
 import math
@@ -32,10 +32,10 @@ from gpulstm.errors import ShapeError
 
 @dataclass(frozen=True)
 class Activation:
-    """One of the functions above; alpha and beta None for the usual ones. Raises ShapeError for what is none.
+    """One of the functions above; alpha and beta None mean the defaults. Raises ShapeError for an unknown function.
 
-    Unpacks as (name, alpha, beta), the form in which ``of`` takes one. ``clip``, a number above 0, limits what
-    comes in to [-clip, clip] (ONNX' attribute), outside of which the slope is zero.
+    It unpacks to (name, alpha, beta), which ``of`` accepts. ``clip``, a number above 0, limits the input to [-clip,
+    clip], as ONNX's attribute; outside, the slope is zero.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Activation:
         return iter((self.name, self.alpha, self.beta))
 
     def forward(self, xp: Any, z: Array, clip: float | None = None) -> Array:
-        """Of an array of any shape, in its type."""
+        """Apply the function to an array of any shape; the result has the same dtype."""
         return _FORMS[self.name].forward(xp, _clipped(xp, z, clip), self.alpha, self.beta)
 
     def slope(self, xp: Any, z: Array, clip: float | None = None) -> Array:
@@ -62,13 +62,13 @@ class Activation:
         return slope if clip is None else slope * _as_number(abs(z) <= clip, z)
 
     def numbers(self, clip: float | None = None) -> tuple[float, ...]:
-        """What makes an Activation of kernels/activation.cuh this function: its kind, alpha, beta and clip."""
+        """The numbers that define the same Activation in kernels/activation.cuh: its kind, alpha, beta and clip."""
         parameters = (0.0 if number is None else number for number in (self.alpha, self.beta, clip))
         return (float(NAMES.index(self.name)), *parameters)
 
 
 def of(spec: Any) -> Activation:
-    """An Activation out of a name, a tuple (name, alpha, beta) or an Activation; raises ShapeError for another."""
+    """Make an Activation from a name, a tuple (name, alpha, beta) or an Activation; raises ShapeError for others."""
     if isinstance(spec, str | Activation):
         return spec if isinstance(spec, Activation) else Activation(spec)
     if isinstance(spec, tuple | list) and 1 <= len(spec) <= 3 and isinstance(spec[0], str):
@@ -77,7 +77,7 @@ def of(spec: Any) -> Activation:
 
 
 def check_clip(clip: Any) -> float | None:
-    """clip as a number, or None for no limit; raises ShapeError for what is not above 0."""
+    """Return clip as a number, or None for no limit; raises ShapeError unless it is above 0."""
     if clip is None:
         return None
     if not isinstance(clip, numbers.Real) or not 0 < float(clip) < math.inf:
@@ -86,11 +86,11 @@ def check_clip(clip: Any) -> float | None:
 
 
 def _checked(what: str, given: Any, usual: float | None) -> float | None:
-    """alpha or beta as a number, None where the function has none."""
+    """Return alpha or beta as a number, or None if the function has no such parameter."""
     if given is None:
         return usual
     if usual is None:
-        raise ShapeError(f"{what}: this function has none, got {given!r}")
+        raise ShapeError(f"{what}: expected None, because this function has no such parameter, got {given!r}")
     if isinstance(given, bool) or not isinstance(given, numbers.Real) or not math.isfinite(given):
         raise ShapeError(f"{what}: expected a finite number, got {given!r}")
     return float(given)
@@ -101,7 +101,7 @@ def _clipped(xp: Any, z: Array, clip: float | None) -> Array:
 
 
 def _as_number(condition: Array, z: Array) -> Array:
-    """1 where it holds and 0 elsewhere, in the type of z."""
+    """1 where the condition is True and 0 elsewhere, in the dtype of z."""
     return condition.astype(z.dtype)
 
 
@@ -119,7 +119,7 @@ def _tanh_slope(xp: Any, z: Array, a: Any, b: Any) -> Array:
 
 
 def _piecewise_slope(z: Array, left: Any) -> Array:
-    """1 above zero, ``left`` elsewhere."""
+    """1 where z is above zero, ``left`` elsewhere."""
     above = _as_number(z > 0, z)
     return above + (1 - above) * left
 
@@ -136,7 +136,7 @@ def _softsign_slope(xp: Any, z: Array, a: Any, b: Any) -> Array:
 
 @dataclass(frozen=True)
 class _Form:
-    """A function and its slope, both of (xp, z, alpha, beta), and the usual parameters, None for none."""
+    """A function and its slope, both called with (xp, z, alpha, beta), and the default parameters, or None."""
 
     forward: Callable[[Any, Array, Any, Any], Array]
     slope: Callable[[Any, Array, Any, Any], Array]

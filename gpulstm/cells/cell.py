@@ -1,4 +1,4 @@
-"""What a cell is: its gates, its states, and the pure functions of one time step."""
+"""Cell: the gates and states of a recurrent cell, and the pure functions of one time step."""
 
 import functools
 import os
@@ -12,18 +12,19 @@ from gpulstm.cells.row import check_row
 
 @dataclass(frozen=True)
 class Cell:
-    """Describes a recurrent cell: its equations, their derivative, and its entry in the table of cells.
+    """Describes a recurrent cell: its equations, their derivative, and its properties.
 
-    ``forward(xp, zx, zr, states, extra) -> (states, saved)`` is one time step of G gates with H units each. zx and zr
-    (B, G*H) are the pre-activations from the input and from the previous h, each with its bias, gates side by side in
-    the order of ``gates``; states are (B, H) arrays in the order of ``states``, h first; extra are the further
-    parameters that are not matrices. saved begins with the activated gates in order.
+    ``forward(xp, zx, zr, states, extra) -> (states, saved)`` is one time step, with G gates of H units each. ``xp`` is
+    NumPy or CuPy. zx = x W_ih' + b_ih and zr = h_prev W_hh' + b_hh are (B, G*H), with the gates side by side in the
+    order of ``gates``. states are (B, H) arrays in the order of ``states``, h first. extra are the cell's further
+    parameters that are not matrices. saved is a tuple for ``backward`` that begins with the activated gates in order.
 
-    ``backward(xp, dstates, saved, extra) -> (dzx, dzr, dstates_prev, dextra)`` is its derivative. The time loop adds
-    the part of dh_prev that goes through a product; dstates_prev[0] is the rest, or None.
+    ``backward(xp, dstates, saved, extra) -> (dzx, dzr, dstates_prev, dextra)`` is the derivative. dstates_prev[0] is
+    the gradient of h_prev outside the recurrent product, or None if there is none; the time loop adds the gradient
+    through the product.
 
-    Neither may modify its arguments. ``gl.check_cell`` compares both, and the kernel, with one another. Raises
-    ShapeError for fields that contradict each other.
+    Neither function may modify its arguments. ``gl.check_cell`` compares both functions and the kernel with one
+    another. Raises ShapeError for fields that contradict each other.
 
     >>> def forward(xp, zx, zr, states, extra):
     ...     n = xp.tanh(zx + zr)
@@ -42,23 +43,25 @@ class Cell:
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     extra: tuple["Extra", ...] = ()
-    products: tuple["Product", ...] = ()  # of each step; without any, h_prev with all of w_hh
+    products: tuple["Product", ...] = ()  # the recurrent products of a step; by default h_prev times all of w_hh
     inner: "Inner | None" = None  # for a product in the middle of the step
     biases: bool = True  # b_ih and b_hh are added to the products
-    recurrent: bool = True  # has w_hh; without it there is a scan in place of the loop (functional/minimal.py)
-    split: bool = False  # the gradients of zx and of zr differ
-    direct: bool = False  # h_prev enters the equations besides the products
+    recurrent: bool = True  # has w_hh; a cell without it is computed by a scan, not a loop (functional/minimal.py)
+    split: bool = False  # the gradients of zx and zr differ
+    direct: bool = False  # the equations use h_prev outside the products
     kernel: "Kernels | None" = None
 
     @property
     def projects(self) -> bool:
-        """Whether h may be projected: the equations read h_prev in its product alone."""
+        """Whether h may be projected (proj_size): the equations use h_prev only in its product."""
         return self.recurrent and not self.direct and self.inner is None
 
     @functools.cached_property
     def row(self) -> dict[str, int]:
-        """What the struct of the kernel must say too, by its names there; kernels/step.cuh and host/engine.cpp have
-        the same order."""
+        """The properties that the kernel's struct must have too, by their names there.
+
+        kernels/step.cuh and host/engine.cpp have the same order.
+        """
         assert self.kernel is not None
         return {
             "gates": len(self.gates),
@@ -74,24 +77,24 @@ class Cell:
 
     @property
     def defines(self) -> tuple[str, ...]:
-        """The macros that make kernels/step.cu (step_rows.cu) this cell's step: the struct, its options, this row."""
+        """The macros for kernels/step.cu (or step_rows.cu) that select this cell: its struct, options and ``row``."""
         assert self.kernel is not None
         macros = {"CELL": (self.kernel.struct,), "OPTIONS": self.kernel.options, "ROW": self.row.values()}
         return tuple(f"{name}={','.join(map(str, values))}" for name, values in macros.items() if values)
 
     @functools.cached_property
     def arguments(self) -> tuple[str, ...]:
-        """The arguments of functional.recurrent after x, in their order."""
+        """The names of functional.recurrent's arguments after x, in order."""
         states = (f"{state}0" for state in self.states)
         return (*states, "w_ih", "w_hh", "b_ih", "b_hh", "w_hr", *(extra.name for extra in self.extra))
 
     @functools.cached_property
     def outputs(self) -> tuple[str, ...]:
-        """What functional.recurrent gives."""
+        """The names of functional.recurrent's outputs, in order."""
         return ("y", *(f"{state}_n" for state in self.states))
 
     def __hash__(self) -> int:
-        return hash(self.name)  # of all fields takes long, and calls look things up by the cell
+        return hash(self.name)  # hashing all fields is slow, and cells are dict keys
 
     def __post_init__(self) -> None:
         for name in ("gates", "states", "extra", "products"):
@@ -105,7 +108,7 @@ class Cell:
 class Extra:
     """A further parameter of a cell: a vector (blocks*H,), or a matrix (blocks*H, H) that ``products`` use.
 
-    Cell raises ShapeError for one that does not fit.
+    Cell raises ShapeError if it does not fit.
 
     >>> gl.cells.CELLS["peephole"].extra
     (Extra(name='weight_ch', blocks=3, matrix=False, initial=None),)
@@ -114,15 +117,15 @@ class Extra:
     name: str
     blocks: int
     matrix: bool = False
-    initial: float | None = None  # its first value; None draws as the other weights
+    initial: float | None = None  # its initial value; None draws it like the other weights
 
 
 @dataclass(frozen=True)
 class Product:
-    """One product of a step: the columns ``gates`` of zr are source times the transposed ``rows`` of the weight.
+    """One recurrent product of a step: zr[:, gates] = source @ weight[rows]'.
 
-    source is the name of a state, meaning its value before the step, or "inner"; weight is "w_hh" or the name of an
-    extra. gates and rows count in blocks of H. Cell raises ShapeError for one that does not fit.
+    source is the name of a state, whose value before the step is used, or "inner". weight is "w_hh" or the name of an
+    Extra. gates and rows count in blocks of H. Cell raises ShapeError if it does not fit.
 
     >>> gl.cells.CELLS["lstm"].products
     (Product(source='h', weight='w_hh', gates=slice(0, 4, None), rows=None),)
@@ -131,25 +134,26 @@ class Product:
     source: str
     weight: str
     gates: slice
-    rows: slice | None = None  # None where they are the gates
+    rows: slice | None = None  # None means the same as gates
 
     def columns(self, H: int) -> slice:
-        """The columns of zr."""
+        """The columns of zr that the product fills."""
         return slice(self.gates.start * H, self.gates.stop * H)
 
     def weight_rows(self, H: int) -> slice:
-        """The rows of the weight."""
+        """The rows of the weight that the product uses."""
         rows = self.rows or self.gates
         return slice(rows.start * H, rows.stop * H)
 
 
 @dataclass(frozen=True)
 class Inner:
-    """The half of a step before its inner product (reset-before GRU, full peepholes).
+    """The part of a step before its inner product, for cells that need one (reset-before GRU, full peepholes).
 
-    ``forward(xp, zx, zr, states, extra) -> v (B, H)`` returns the factor of the product; the columns of zr that wait
-    for it are not yet filled. ``Cell.forward`` then gets the complete zr. ``backward(xp, dv, dzx, dzr, dstates, saved,
-    extra) -> (dzx, dzr, dstates_prev)`` completes the result of ``Cell.backward``. Making one raises no error.
+    ``forward(xp, zx, zr, states, extra) -> v (B, H)`` returns the array to multiply. The columns of zr that will hold
+    the inner product are not filled yet; ``Cell.forward`` then gets the complete zr. ``backward(xp, dv, dzx, dzr,
+    dstates, saved, extra) -> (dzx, dzr, dstates_prev)`` completes the result of ``Cell.backward``. Making one raises
+    no error.
 
     >>> from gpulstm.cells import gru
     >>> isinstance(gru.cell("before").inner, gl.cells.Inner)
@@ -164,9 +168,9 @@ class Inner:
 class Kernels:
     """The cell's step in C++: ``struct`` in kernels/cells/<file>.cuh, or in your own .cuh file, given by its path.
 
-    kernels/cell.cuh describes such a struct, and kernels/step.cu makes the GPU's kernels from it; its gates, states and
-    vectors are those of the cell, in their order. Your own file is read when a sequence first uses it; later changes
-    apply to cells made after them. Making one raises no error.
+    kernels/cell.cuh describes how to write the struct, and kernels/step.cu makes the GPU kernels from it. Its gates,
+    states and vectors must be those of the cell, in the same order. Your own file is read when a sequence first uses
+    it; if you change the file, make a new Cell. Making one raises no error.
 
     >>> gl.cells.CELLS["lstm"].kernel.struct
     'Lstm'
@@ -174,10 +178,10 @@ class Kernels:
 
     file: str
     struct: str
-    options: tuple[float, ...] = ()  # the numbers that the struct is made from
-    kept: int = 0  # numbers that a unit keeps for the backward pass, besides one for each gate
-    rows: bool = False  # the struct is ``normed``: kernels/step_rows.cu has its step
-    stamp: Any = field(default=None, init=False, repr=False)  # which state of an own file the row was made for
+    options: tuple[float, ...] = ()  # numbers for the constructor of the struct
+    kept: int = 0  # numbers that a unit stores for the backward pass, besides one per gate
+    rows: bool = False  # the struct is ``normed`` and uses kernels/step_rows.cu
+    stamp: Any = field(default=None, init=False, repr=False)  # the state of your own file when this was made
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "options", tuple(self.options))
@@ -187,7 +191,7 @@ class Kernels:
             object.__setattr__(self, "stamp", self.state())
 
     def state(self) -> Any:
-        """What tells one state of an own file from another; None where there is no file."""
+        """The modification time, size and inode of your own file, which show a change; None if there is no file."""
         try:
             facts = Path(self.file).stat()
         except OSError:
@@ -196,7 +200,7 @@ class Kernels:
 
     @property
     def own(self) -> bool:
-        """Whether the file is one of the user's own."""
+        """Whether the file is the user's own."""
         return self.file.endswith(".cuh")
 
     @property

@@ -1,4 +1,4 @@
-"""The LSTM with coupled gates (CIFG): what is forgotten is let in, i = 1 - f.
+"""The LSTM with coupled input and forget gates (CIFG): i = 1 - f.
 
 Greff, Srivastava, Koutnik, Steunebrink & Schmidhuber 2017, "LSTM: A Search Space Odyssey", the variant
 CIFG, here without peepholes:
@@ -7,7 +7,7 @@ CIFG, here without peepholes:
     c = f * c_prev + (1 - f) * g
     h = o * tanh(c)
 
-A quarter fewer parameters than an LSTM, and c stays between -1 and 1 if it begins there. The other form of the
+It has a quarter fewer parameters than an LSTM, and c stays between -1 and 1 if it starts there. The C++ version of the
 step is kernels/cells/coupled.cuh.
 """
 
@@ -28,7 +28,7 @@ def forward(xp, zx, zr, states, extra):
 
 
 def backward(xp, dstates, saved, extra):
-    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); dzx is dzr, since only their sum enters."""
+    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); dzx is dzr, as forward uses only zx + zr."""
     dh, dc = dstates
     f, g, o, tanh_c, c_prev = saved
     do, dc = dh * tanh_c, dc + dh * o * (1 - tanh_c**2)

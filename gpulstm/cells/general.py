@@ -1,4 +1,4 @@
-"""The LSTM with every attribute of ONNX' operator: any activations, clipping, peepholes, coupled gates.
+"""The LSTM with every attribute of ONNX's operator: any activations, clipping, peepholes, coupled gates.
 
 ONNX, LSTM-22:
 
@@ -7,9 +7,9 @@ ONNX, LSTM-22:
     o = act_f(z_o + p_o * c)
     h = o * act_h(c)
 
-With ``clip`` the argument of act_f and act_g is limited to [-clip, clip]; that of act_h is not, as in onnxruntime.
-Coupled gates leave the rows of z_f without use. c is the new state before any of the old one is kept (zoneout).
-The other form of the step is kernels/cells/general.cuh.
+``clip`` limits the arguments of act_f and act_g to [-clip, clip], but not that of act_h, as in onnxruntime. Coupled
+gates do not use the rows of z_f. c in the equations of o and h is the new state before zoneout. The C++ version of the
+step is kernels/cells/general.cuh.
 """
 
 import functools
@@ -26,7 +26,7 @@ GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
 
 @dataclass(frozen=True)
 class Form:
-    """Which of the LSTMs it is."""
+    """The options of the cell."""
 
     act_f: Activation
     act_g: Activation
@@ -54,7 +54,7 @@ def forward(xp, zx, zr, states, extra, *, form):
 
 
 def backward(xp, dstates, saved, extra, *, form):
-    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); dzx is dzr, since only their sum enters."""
+    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); dzx is dzr, as forward uses only zx + zr."""
     dh, dc = dstates
     i, f, g, o, z_i, z_f, z_g, z_o, h_c, c, c_prev = saved
     act_f, act_g, act_h, clip = form.act_f, form.act_g, form.act_h, form.clip
@@ -82,12 +82,12 @@ def cell(
     peepholes: bool = False,
     coupled: bool = False,
 ) -> Cell:
-    """The cell with act_f, act_g and act_h as ``activation.of`` takes them; ``peepholes`` adds weight_ch (3H,).
+    """Make the cell with ``activations`` act_f, act_g and act_h, in a form that ``activation.of`` accepts.
 
-    weight_ch has rows i, f, o. Raises ShapeError unless clip is a finite number above 0.
+    ``peepholes`` adds weight_ch (3H,), with rows i, f, o. Raises ShapeError unless clip is a finite number above 0.
     """
     if not isinstance(activations, tuple | list) or len(activations) != 3:
-        raise ShapeError(f"activations: expected three, of the gates, the candidate and c, got {activations!r}")
+        raise ShapeError(f"activations: expected three, for the gates, the candidate and c, got {activations!r}")
     act_f, act_g, act_h = map(activation.of, activations)
     form = Form(act_f, act_g, act_h, check_clip(clip), peepholes, coupled)
     numbers = (*act_f.numbers(form.clip), *act_g.numbers(form.clip), *act_h.numbers(), float(coupled))

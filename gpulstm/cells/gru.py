@@ -1,16 +1,16 @@
 """The gated recurrent unit: a reset and an update gate, with the reset after or before the recurrent product.
 
-Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", whose reset comes before:
+In Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder", the reset comes before the product:
 
-    r, z = f(z_r), f(z_z)                    z_r, z_z = W_r x + b_ir + U_r h_prev + b_hr, likewise for z
+    r, z = f(z_r), f(z_z)                    z_r = W_r x + b_ir + U_r h_prev + b_hr, and likewise z_z
     n = g(W_n x + b_in + U_n (r * h_prev) + b_hn)
     h = z * h_prev + (1 - z) * n             ("torch")    or  (1 - z) * h_prev + z * n  ("cho")
 
-With the reset after the product, as cuDNN, PyTorch and Keras have it, all products are one:
+In cuDNN, PyTorch and Keras the reset comes after the product, so that all recurrent products are one:
 
     n = g(W_n x + b_in + r * q)              q = U_n h_prev + b_hn
 
-f is sigmoid and g tanh where nothing else is said. The other form of the steps is kernels/cells/gru.cuh.
+By default f is sigmoid and g is tanh. The C++ version of the steps is kernels/cells/gru.cuh.
 """
 
 import functools
@@ -25,7 +25,7 @@ RESETS, UPDATES = ("after", "before"), ("torch", "cho")
 
 
 def mix(update, z, h_prev, n):
-    """h (B, H), the mean of the old state and the candidate."""
+    """h (B, H), the weighted mean of the old state and the candidate."""
     return z * h_prev + (1 - z) * n if update == "torch" else (1 - z) * h_prev + z * n
 
 
@@ -40,7 +40,7 @@ def forward(xp, zx, zr, states, extra, *, update, activations, clip):
     """One step, reset after: zx, zr (B, 3H), states = (h_prev,) (B, H) -> ((h,), saved)."""
     (h_prev,), (f, g) = states, activations
     x_r, x_z, x_n = xp.split(zx, 3, axis=1)  # (B, H) each
-    h_r, h_z, q = xp.split(zr.copy(), 3, axis=1)  # q is saved, zr is the loop's to use again
+    h_r, h_z, q = xp.split(zr.copy(), 3, axis=1)  # a copy, because q is saved and the loop overwrites zr
     z_r, z_z = x_r + h_r, x_z + h_z
     r, z = f.forward(xp, z_r, clip), f.forward(xp, z_z, clip)
     z_n = x_n + r * q
@@ -59,7 +59,7 @@ def backward(xp, dstates, saved, extra, *, update, activations, clip):
 
 
 def inner_forward(xp, zx, zr, states, extra, *, update, activations, clip):
-    """r * h_prev (B, H), which is multiplied with U_n where the reset comes before."""
+    """r * h_prev (B, H), the factor of U_n if the reset comes before the product."""
     (h_prev,), (f, _) = states, activations
     x_r, _, _ = xp.split(zx, 3, axis=1)
     h_r, _, _ = xp.split(zr, 3, axis=1)
@@ -67,7 +67,7 @@ def inner_forward(xp, zx, zr, states, extra, *, update, activations, clip):
 
 
 def forward_before(xp, zx, zr, states, extra, *, update, activations, clip):
-    """As ``forward``, once the inner product stands in zr."""
+    """As ``forward``, with the inner product already in zr."""
     (h_prev,), (f, g) = states, activations
     z_r, z_z, z_n = xp.split(zx + zr, 3, axis=1)
     r, z, n = f.forward(xp, z_r, clip), f.forward(xp, z_z, clip), g.forward(xp, z_n, clip)
@@ -75,7 +75,7 @@ def forward_before(xp, zx, zr, states, extra, *, update, activations, clip):
 
 
 def backward_before(xp, dstates, saved, extra, *, update, activations, clip):
-    """As ``backward``, without what goes through the inner product; dzx is dzr."""
+    """As ``backward``, without the gradients through the inner product; dzx is dzr."""
     (dh,), (f, g) = dstates, activations
     r, z, n, _, z_z, z_n, h_prev = saved
     dz, dh_prev, dn = mix_backward(update, dh, z, h_prev, n)
@@ -85,7 +85,7 @@ def backward_before(xp, dstates, saved, extra, *, update, activations, clip):
 
 
 def inner_backward(xp, dv, dzx, dzr, dstates, saved, extra, *, update, activations, clip):
-    """The part of r and of h_prev that goes through v = r * h_prev: dv (B, H) -> (dzx, dzr, dstates_prev)."""
+    """Add the gradients of r and h_prev through v = r * h_prev: dv (B, H) -> (dzx, dzr, dstates_prev)."""
     (dh_prev,), (f, _) = dstates, activations
     r, _, _, z_r, *_, h_prev = saved
     _, dz_z, dz_n = xp.split(dzx, 3, axis=1)
@@ -97,17 +97,17 @@ def cell(
     reset: str = "after", update: str = "torch", activations: tuple[Any, Any] = ("sigmoid", "tanh"),
     clip: float | None = None,
 ) -> Cell:  # fmt: skip
-    """The GRU with ``reset`` "after" or "before" the product and ``update`` "torch" or "cho", see above.
+    """Make the GRU with ``reset`` "after" or "before" the product and ``update`` "torch" or "cho", see above.
 
-    ``activations`` are that of r and z and that of n, out of cells.activation; ``clip`` limits all their
-    pre-activations to [-clip, clip]. Raises ShapeError for what is none of these.
+    ``activations`` are two from cells.activation, one for r and z and one for n. ``clip`` limits their pre-activations
+    to [-clip, clip]. Raises ShapeError for anything else.
     """
     if reset not in RESETS:
         raise ShapeError(f"reset: expected {' or '.join(RESETS)}, got {reset!r}")
     if update not in UPDATES:
         raise ShapeError(f"update: expected {' or '.join(UPDATES)}, got {update!r}")
     if not isinstance(activations, tuple | list) or len(activations) != 2:
-        raise ShapeError(f"activations: expected two, that of r and z and that of n, got {activations!r}")
+        raise ShapeError(f"activations: expected two, one for r and z and one for n, got {activations!r}")
     f, g = map(activation.of, activations)
     clip = activation.check_clip(clip)
     options: dict[str, Any] = {"update": update, "activations": (f, g), "clip": clip}

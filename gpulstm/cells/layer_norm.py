@@ -7,8 +7,8 @@ Ba, Kiros & Hinton 2016, "Layer Normalization", supplement eq. 20-22, in the for
     c = f * c_prev + i * g
     h = o * tanh(norm_c * LN(c) + bias_c)
 
-LN takes the mean and the standard deviation over the whole row, 4H or H numbers. A row without variance (h_prev
-of zero, one unit) becomes zeros, since EPS stands beside the variance. The other form of the step is
+LN uses the mean and standard deviation of a whole row, which has 4H or H numbers. EPS is added to the variance, so a
+row whose numbers are all equal (h_prev = 0, or one unit) becomes zeros. The C++ version of the step is
 kernels/cells/layer_norm.cuh.
 """
 
@@ -16,18 +16,18 @@ from gpulstm.cells.cell import Cell, Extra, Kernels
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("i", "f", "g", "o"), ("h", "c")
-EPS = 1e-5  # that of torch.nn.LayerNorm; also in kernels/cells/layer_norm.cuh
+EPS = 1e-5  # as in torch.nn.LayerNorm and kernels/cells/layer_norm.cuh
 
 
 def normalise(xp, x):
-    """x (B, N) -> (x with mean 0 and variance 1 in each row, the factor (B, 1) that made the variance so)."""
+    """x (B, N) -> (x with mean 0 and variance 1 in each row, the scale factors (B, 1))."""
     deviation = x - x.mean(axis=1, keepdims=True)
     scale = 1 / xp.sqrt((deviation * deviation).mean(axis=1, keepdims=True) + EPS)
     return deviation * scale, scale
 
 
 def normalise_backward(d_hat, x_hat, scale):
-    """The gradient (B, N) of x from that of ``x_hat``, what ``normalise`` returned."""
+    """The gradient (B, N) of x from the gradient of x_hat; ``normalise`` returned x_hat and scale."""
     return scale * (d_hat - d_hat.mean(axis=1, keepdims=True) - x_hat * (d_hat * x_hat).mean(axis=1, keepdims=True))
 
 
@@ -35,7 +35,7 @@ def forward(xp, zx, zr, states, extra):
     """One step: zx, zr (B, 4H), states = (h_prev, c_prev) (B, H) -> ((h, c), saved)."""
     _, c_prev = states
     norm_ih, norm_hh, bias, norm_c, bias_c = extra
-    # In the type of c: sums of a half type are made in float32.
+    # In the dtype of c, which is float32 for float16 and bfloat16 inputs, for accurate sums.
     x_hat, x_scale = normalise(xp, zx.astype(c_prev.dtype, copy=False))
     r_hat, r_scale = normalise(xp, zr.astype(c_prev.dtype, copy=False))
     z_i, z_f, z_g, z_o = xp.split(norm_ih * x_hat + norm_hh * r_hat + bias, 4, axis=1)  # (B, H) each
@@ -48,7 +48,7 @@ def forward(xp, zx, zr, states, extra):
 
 
 def backward(xp, dstates, saved, extra):
-    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); zx and zr are the products as they come."""
+    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); zx and zr have no bias."""
     dh, dc = dstates
     i, f, g, o, x_hat, x_scale, r_hat, r_scale, c_hat, c_scale, tanh_c, c_prev = saved
     norm_ih, norm_hh, _, norm_c, _ = extra

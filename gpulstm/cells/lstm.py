@@ -1,7 +1,7 @@
 """The LSTM of PyTorch, cuDNN and Keras: input, forget and output gate, no peepholes.
 
-Hochreiter & Schmidhuber 1997, with the forget gate of Gers, Schmidhuber & Cummins 2000. The step stands here as
-equations to read and to test against; its other form, for speed, is kernels/cells/lstm.cuh.
+Hochreiter & Schmidhuber 1997, with the forget gate of Gers, Schmidhuber & Cummins 2000. This file has the step as
+equations, to read and to test against. The fast C++ version is kernels/cells/lstm.cuh.
 """
 
 from gpulstm.cells.cell import Cell, Kernels
@@ -25,7 +25,7 @@ def forward(xp, zx, zr, states, extra):
 
 
 def backward(xp, dstates, saved, extra):
-    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); dzx is dzr, since only their sum enters."""
+    """dstates = (dh, dc) (B, H) -> (dzx, dzr, (None, dc_prev), dextra); dzx is dzr, as forward uses only zx + zr."""
     dh, dc = dstates
     i, f, g, o, tanh_c, c_prev = saved
     do, dc = dh * tanh_c, dc + dh * o * (1 - tanh_c**2)

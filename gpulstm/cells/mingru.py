@@ -1,13 +1,13 @@
-"""The minimal GRU: a gate that sees the input alone, so that the recurrence is linear in h and a scan computes it.
+"""The minimal GRU: its gate depends only on the input, so the recurrence is linear in h and a scan can compute it.
 
-Feng et al. 2024, "Were RNNs all we needed?", section 3.1, with the linear candidate and the sign of the paper,
-which is the other one than the GRU's:
+Feng et al. 2024, "Were RNNs all we needed?", section 3.1, with the linear candidate and the paper's sign, which is the
+opposite of the GRU's:
 
     z = sigmoid(z_z);  n = z_n                                           z_z, z_n = x W_ih' + b
     h = (1 - z) * h_prev + z * n
 
-``coefficients`` and ``gradients`` hold for any leading axes, a whole sequence at once; functional/scan.py does
-the rest. Their other form is kernels/scan.cu.
+``coefficients`` and ``gradients`` accept any leading axes, so they process a whole sequence at once. functional/scan.py
+does the rest. The CUDA version is kernels/scan.cu.
 """
 
 from gpulstm.cells.cell import Cell
@@ -18,7 +18,7 @@ GATES, STATES = ("z", "n"), ("h",)
 def coefficients(xp, zx):
     """zx (..., 2H) -> (keep, take, n, saved) of h = keep * h_prev + take * n, (..., H) each; keep + take = 1.
 
-    Both shares hold to the last digit, also where one is tiny.
+    keep and take are accurate to the last digit, also if one of them is tiny.
     """
     z_z, n = xp.split(zx, 2, axis=-1)
     least = xp.minimum(z_z, 0)
@@ -28,13 +28,13 @@ def coefficients(xp, zx):
 
 
 def gradients(xp, coefficients, h_prev, dh):
-    """dzx (..., 2H) from the gradient of h of every step, and the ``coefficients`` of its zx."""
+    """dzx (..., 2H) from dh, the gradient of h at every step, and the ``coefficients`` of its zx."""
     keep, take, n, _ = coefficients
     return xp.concatenate([dh * (n - h_prev) * keep * take, dh * take], axis=-1)
 
 
 def forward(xp, zx, zr, states, extra):
-    """One step: zx (B, 2H), states = (h_prev,) (B, H) -> ((h,), saved); no h enters a product, so zr is None."""
+    """One step: zx (B, 2H), states = (h_prev,) (B, H) -> ((h,), saved); no recurrent product, so zr is None."""
     (h_prev,) = states
     keep, take, n, saved = coefficients(xp, zx)
     return (keep * h_prev + take * n,), (take, n, keep, saved, h_prev)

@@ -1,12 +1,12 @@
-"""The minimal LSTM: gates that see the input alone, so that the recurrence is linear in h and a scan computes it.
+"""The minimal LSTM: its gates depend only on the input, so the recurrence is linear in h and a scan can compute it.
 
 Feng et al. 2024, "Were RNNs all we needed?", section 3.2, with the linear candidate of the main text:
 
     f, i = sigmoid(z_f), sigmoid(z_i);  n = z_n                          z = x W_ih' + b
     h = f / (f + i) * h_prev + i / (f + i) * n
 
-``coefficients`` and ``gradients`` hold for any leading axes, a whole sequence at once; functional/scan.py does
-the rest. Their other form is kernels/scan.cu.
+``coefficients`` and ``gradients`` accept any leading axes, so they process a whole sequence at once. functional/scan.py
+does the rest. The CUDA version is kernels/scan.cu.
 """
 
 from gpulstm.cells.cell import Cell
@@ -17,8 +17,8 @@ GATES, STATES = ("f", "i", "n"), ("h",)
 def coefficients(xp, zx):
     """zx (..., 3H) -> (keep, take, n, saved) of h = keep * h_prev + take * n, (..., H) each; keep + take = 1.
 
-    Both shares are sums of positive numbers, one of them 1, over another such sum: they hold to the last digit
-    where f and i underflow, and where one share does.
+    keep and take are quotients of sums of positive numbers. They are accurate to the last digit, also if f and i
+    underflow, or if keep or take does.
     """
     z_f, z_i, n = xp.split(zx, 3, axis=-1)
     least = xp.minimum(xp.minimum(z_f, z_i), 0)
@@ -30,14 +30,14 @@ def coefficients(xp, zx):
 
 
 def gradients(xp, coefficients, h_prev, dh):
-    """dzx (..., 3H) from the gradient of h of every step, and the ``coefficients`` of its zx."""
+    """dzx (..., 3H) from dh, the gradient of h at every step, and the ``coefficients`` of its zx."""
     keep, take, n, (u, v) = coefficients
     dkeep = dh * (h_prev - n)  # take = 1 - keep
     return xp.concatenate([dkeep * keep * v, -dkeep * take * u, dh * take], axis=-1)
 
 
 def forward(xp, zx, zr, states, extra):
-    """One step: zx (B, 3H), states = (h_prev,) (B, H) -> ((h,), saved); no h enters a product, so zr is None."""
+    """One step: zx (B, 3H), states = (h_prev,) (B, H) -> ((h,), saved); no recurrent product, so zr is None."""
     (h_prev,) = states
     keep, take, n, saved = coefficients(xp, zx)
     return (keep * h_prev + take * n,), (keep, take, n, saved, h_prev)

@@ -1,16 +1,16 @@
-"""The LSTM whose gates see the cell state: i and f the old one, o the new one.
+"""The LSTM whose gates also read the cell state: i and f the old one, o the new one.
 
-Gers & Schmidhuber 2000, "Recurrent nets that time and count", and ONNX' P, with a weight for each unit ("diagonal"):
+Gers & Schmidhuber 2000, "Recurrent nets that time and count", and ONNX's input P. "diagonal" has one weight per unit:
 
     i, f = sigmoid(z_i + p_i * c_prev), sigmoid(z_f + p_f * c_prev);  g = tanh(z_g)
     c = f * c_prev + i * g
     o = sigmoid(z_o + p_o * c)
     h = o * tanh(c)
 
-"full" has matrices in place of p_i, p_f and p_o: each gate's acts on [h_prev, x, C], where C is c_prev for i and f
-and c for o. The o gate's product stands in the middle of the step, the rest of it is the plain LSTM's.
+"full" has matrices in place of p_i, p_f and p_o, so each gate is a function of all units of h_prev, x and C, where C
+is c_prev for i and f, and c for o. The product of o is in the middle of the step; the rest is the plain LSTM.
 
-c is the new state before any of the old one is kept (zoneout). The other form of the steps is
+c in the equations of o and h is the new state before zoneout. The C++ version of the steps is
 kernels/cells/peephole.cuh.
 """
 
@@ -48,14 +48,14 @@ def backward(xp, dstates, saved, extra):
 
 
 def inner_forward(xp, zx, zr, states, extra):
-    """c (B, H) of the full form, which the o gate's matrix is multiplied with."""
+    """c (B, H) of the full form, which is multiplied by the matrix of the o gate."""
     _, c_prev = states
     z_i, z_f, z_g, _ = xp.split(zx + zr, 4, axis=1)
     return sigmoid(xp, z_f) * c_prev + sigmoid(xp, z_i) * xp.tanh(z_g)
 
 
 def inner_backward(xp, dc, dzx, dzr, dstates, saved, extra):
-    """Adds what reaches c through the o gate: dc (B, H) -> (dzx, dzr, dstates_prev); all but dz_o is linear in it."""
+    """Add the gradients of c through the o gate: dc (B, H) -> (dzx, dzr, dstates_prev)."""
     i, f, g, *_, c_prev = saved
     _, dc_prev = dstates
     added = [dc * g * i * (1 - i), dc * c_prev * f * (1 - f), dc * i * (1 - g**2), xp.zeros_like(dc)]
@@ -91,7 +91,7 @@ CELL = DIAGONAL
 
 
 def cell(kind: str = "diagonal") -> Cell:
-    """The cell with "diagonal" or "full" peepholes; raises ShapeError for another word."""
+    """The cell with "diagonal" or "full" peepholes; raises ShapeError for any other kind."""
     kinds = {"diagonal": DIAGONAL, "full": FULL}
     if not isinstance(kind, str) or kind not in kinds:
         raise ShapeError(f"peepholes: expected diagonal or full, got {kind!r}")

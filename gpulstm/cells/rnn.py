@@ -1,10 +1,10 @@
-"""The simple recurrent network, as PyTorch's nn.RNN and Keras' SimpleRNN have it.
+"""The simple recurrent network, as in PyTorch's nn.RNN and Keras' SimpleRNN.
 
 Elman 1990, "Finding Structure in Time":
 
     h = activation(W x + b_ih + U h_prev + b_hh)
 
-tanh is the usual activation. The other form of the step is kernels/cells/rnn.cuh.
+The default activation is tanh. The C++ version of the step is kernels/cells/rnn.cuh.
 """
 
 import functools
@@ -24,14 +24,14 @@ def forward(xp, zx, zr, states, extra, *, activation, clip):
 
 
 def backward(xp, dstates, saved, extra, *, activation, clip):
-    """dstates = (dh,) (B, H) -> (dzx, dzr, (None,), dextra); dzx is dzr, since only their sum enters."""
+    """dstates = (dh,) (B, H) -> (dzx, dzr, (None,), dextra); dzx is dzr, as forward uses only zx + zr."""
     (dh,), (_, z) = dstates, saved
     dz = dh * activation.slope(xp, z, clip)
     return dz, dz, (None,), ()
 
 
 def cell(activation: Any = "tanh", clip: float | None = None) -> Cell:
-    """The RNN with an activation out of cells.activation; ``clip`` limits its pre-activation to [-clip, clip].
+    """Make the RNN with an activation from cells.activation; ``clip`` limits its pre-activation to [-clip, clip].
 
     Raises ShapeError for another activation.
     """

@@ -1,4 +1,4 @@
-"""Checks a cell's row for what contradicts itself, before an engine or a kernel believes it."""
+"""Checks that the fields of a Cell do not contradict each other, before an engine or a kernel relies on them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,7 +7,7 @@ from gpulstm.errors import ShapeError
 
 
 def check_row(cell: Any) -> None:
-    """Raises ShapeError that names the field, what it wants and what it has."""
+    """Raise ShapeError with the name of the field, what was expected and what it is."""
     for what, names in (("gates", cell.gates), ("states", cell.states), ("extra", [e.name for e in cell.extra])):
         if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
             raise ShapeError(f"{what} of {cell.name}: expected different names, got {names!r}")
@@ -21,7 +21,7 @@ def check_row(cell: Any) -> None:
     if not cell.recurrent:
         return
     if cell.split and cell.inner is not None:
-        raise ShapeError(f"split of {cell.name}: expected False where there is an inner product, got True")
+        raise ShapeError(f"split of {cell.name}: expected False for a cell with an inner product, got True")
     for product in cell.products:
         _check_product(cell, product)
     used, wanted = {p.weight for p in cell.products}, {"w_hh", *(e.name for e in cell.extra if e.matrix)}
@@ -33,7 +33,7 @@ def check_row(cell: Any) -> None:
 
 
 def _check_product(cell: Any, product: Any) -> None:
-    """Whether its source, its columns and its rows exist, as many of the one as of the other."""
+    """Check that the source, columns and rows exist, and that there are as many columns as rows."""
     of = f"of a product of {cell.name}"
     if product.source not in (*cell.states, "inner"):
         raise ShapeError(f"source {of}: expected {_words((*cell.states, 'inner'))}, got {product.source!r}")

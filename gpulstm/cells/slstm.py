@@ -1,4 +1,4 @@
-"""The sLSTM of the xLSTM: an exponential input gate, a normaliser n and a stabiliser m that keeps both in range.
+"""The sLSTM of the xLSTM: an exponential input gate, a normaliser n, and a stabiliser m that prevents overflow.
 
 Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory", eq. 8-17:
 
@@ -6,20 +6,20 @@ Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory", eq. 8-17:
     i = exp(z_i - m);  f = exp(log sigmoid(z_f) + m_prev - m);  z = tanh(z_z);  o = sigmoid(z_o)
     c = f * c_prev + i * z;  n = f * n_prev + i;  h = o * c / n
 
-c and n stand for c * e^m and n * e^m, so h is the same whatever m is. Where n_prev is 0 nothing has been weighed
-yet (first states of zero, a reset) and m = z_i, as in the authors' code: then i = 1 and h = o * z whatever z_i
-is. One of f and i is 1 at every step, so n never falls below the smaller of 1 and n0: c / n needs no guard unless
-a negative n0 is given.
+c and n represent c * e^m and n * e^m, so h does not depend on m. n_prev is 0 if there are no past inputs: initial
+states of zero, or a reset. Then m = z_i, as in the authors' code, so that i = 1 and h = o * z for any z_i. One of f and
+i is 1 at every step, so n never falls below the smaller of 1 and n0. Therefore c / n cannot divide by zero, unless you
+give a negative n0.
 
-The other form of the step is kernels/cells/slstm.cuh.
+The C++ version of the step is kernels/cells/slstm.cuh.
 """
 
 from gpulstm.cells.cell import Cell, Kernels
 from gpulstm.cells.lstm import sigmoid
 
 GATES, STATES = ("i", "f", "z", "o"), ("h", "c", "n", "m")
-# The largest log f. Only where n_prev is 0 may f pass 1; the state it multiplies there is zero, and neither that
-# product nor the gradient of that state may overflow, in a half type either.
+# The largest log f. f can exceed 1 only if n_prev is 0. It then multiplies a state of zero, and neither that product
+# nor the gradient of that state may overflow, not even in float16.
 LARGEST = 8
 
 
@@ -37,7 +37,7 @@ def forward(xp, zx, zr, states, extra):
     i, f = xp.exp(z_i - m), xp.exp(xp.minimum(log_f, LARGEST))
     z, o = xp.tanh(z_z), sigmoid(xp, z_o)
     c, n = f * c_prev + i * z, f * n_prev + i
-    mean = c / n  # of z, weighed by the gates
+    mean = c / n  # of z, weighted by the gates
     slope = sigmoid(xp, -z_f)  # of log sigmoid(z_f)
     return (o * mean, c, n, m), (i, f, z, o, mean, n, slope, m == z_i, log_f <= LARGEST, c_prev, n_prev)
 
@@ -45,8 +45,8 @@ def forward(xp, zx, zr, states, extra):
 def backward(xp, dstates, saved, extra):
     """dstates = (dh, dc, dn, dm) (B, H) -> (dzx, dzr, (None, dc_prev, dn_prev, dm_prev), ()); dzx is dzr.
 
-    What reaches the maximum, ``dm`` below, is zero but for rounding while the loss sees h alone; it is not when
-    c, n and m are part of it, or zoneout mixes them with the old ones.
+    ``dm`` below, the gradient of the maximum, is zero up to rounding if the loss depends only on h. It is not zero if
+    the loss depends on c, n or m, or if zoneout mixes them with the old states.
     """
     dh, dc, dn, dm = dstates
     i, f, z, o, mean, n, slope, from_i, free, c_prev, n_prev = saved

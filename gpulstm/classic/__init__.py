@@ -1,15 +1,17 @@
-"""The interfaces of the two small programs gpulstm began with, on this library's cells and layers.
+"""The interfaces of the two small programs that gpulstm began with, on this library's cells and layers.
 
-``LstmParam``, ``LstmState``, ``LstmNode`` and ``LstmNetwork`` are a minimal LSTM, one object a time step, whose
-output is h = s * o, without a tanh; its small functions and its loss ``ToyLossLayer`` stand beside them, and
-``example_0`` is its demonstration (``python -m gpulstm.classic``). ``LSTM_RNN`` learns sequences of integers. All
-run on NumPy and on CuPy.
+The first is a minimal LSTM with one object per time step: ``LstmParam``, ``LstmState``, ``LstmNode`` and
+``LstmNetwork``. Its output is h = s * o, without a tanh. ``ToyLossLayer`` is its loss and ``example_0`` its
+demonstration, which ``python -m gpulstm.classic`` runs. The second, ``LSTM_RNN``, learns sequences of integers. Both
+run on NumPy and on CuPy. New programs should use ``gl.LSTM``.
 
+>>> from gpulstm.classic import LstmNetwork, LstmParam, ToyLossLayer
 >>> net = LstmNetwork(LstmParam(mem_cell_ct=100, x_dim=50))
->>> net.x_list_add(x)  # x (50,); once for each step
->>> loss = net.y_list_is([0.5], ToyLossLayer)
->>> net.lstm_param.apply_diff(lr=0.1)
->>> net.x_list_clear()
+>>> for x in np.ones((2, 50)):  # two time steps
+...     net.x_list_add(x)
+>>> loss = net.y_list_is([0.5, -0.5], ToyLossLayer)  # a target for each step; computes the gradients
+>>> net.lstm_param.apply_diff(lr=0.1)  # one step of gradient descent
+>>> net.x_list_clear()  # ready for the next sequence
 """
 
 from gpulstm.classic.demonstration import example_0

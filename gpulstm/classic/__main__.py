@@ -1,4 +1,4 @@
-"""``python -m gpulstm.classic``: the demonstration."""
+"""``python -m gpulstm.classic``: runs the demonstration of the minimal LSTM."""
 
 from gpulstm.classic import example_0
 

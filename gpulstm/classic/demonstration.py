@@ -11,7 +11,7 @@ from gpulstm.classic.parameters import LstmParam
 def example_0(iterations: int = 100, lr: float = 0.1, device: "str | Device" = "cpu", seed: int = 0) -> list[float]:
     """Teach 100 cells to give -0.5, 0.2, 0.1, -0.5 for four random inputs of size 50; return the losses.
 
-    Prints one line an iteration. The squared loss after 100 iterations is about 2e-6.
+    Prints one line per iteration. The squared loss after 100 iterations is about 2e-6.
     """
     generator = np.random.default_rng(seed)
     y_list = [-0.5, 0.2, 0.1, -0.5]

@@ -15,7 +15,7 @@ _SIGMOID = activation.of("sigmoid")
 
 
 def as_numbers(name: str, x: Any) -> Array:
-    """x, a number, a list or an array of NumPy or CuPy, as an array; raises DTypeError, naming it, for all else."""
+    """A number, a list or a NumPy or CuPy array as an array; raises DTypeError, with ``name``, for anything else."""
     array = x if hasattr(x, "dtype") else np.asarray(x)
     if array.dtype.kind in "OUScmM":
         raise DTypeError(f"{name}: expected real numbers, got {array.dtype if hasattr(x, 'dtype') else repr(x)}")
@@ -24,28 +24,29 @@ def as_numbers(name: str, x: Any) -> Array:
 
 
 def sigmoid(x: Any) -> Array:
-    """1 / (1 + exp(-x)), elementwise, of a number, a list or an array; large numbers do not overflow."""
+    """Return 1 / (1 + exp(-x)), elementwise, of a number, a list or an array; large numbers do not overflow."""
     x = as_numbers("x", x)
     return _SIGMOID.forward(backend_of(x).xp, x)
 
 
 def sigmoid_derivative(values: Any) -> Array:
-    """The derivative of sigmoid where its value is ``values = sigmoid(x)``: values * (1 - values)."""
+    """Return the derivative of sigmoid at x, given its value ``values = sigmoid(x)``: values * (1 - values)."""
     values = as_numbers("values", values)
     return values * (1 - values)
 
 
 def tanh_derivative(values: Any) -> Array:
-    """The derivative of tanh where its value is ``values = tanh(x)``: 1 - values ** 2."""
+    """Return the derivative of tanh at x, given its value ``values = tanh(x)``: 1 - values ** 2."""
     values = as_numbers("values", values)
     return 1.0 - values**2
 
 
 def rand_arr(a: float, b: float, *shape: int, generator: np.random.Generator | None = None) -> Any:
-    """A NumPy array of that shape, float64, uniform in [a, b): ``rand_arr(-0.1, 0.1, rows, columns)``.
+    """Draw a float64 NumPy array of this shape, uniform in [a, b): ``rand_arr(-0.1, 0.1, rows, columns)``.
 
-    Without a shape it is one number. ``gl.manual_seed`` seeds it where no generator is given; ``np.random.seed``
-    does not. Raises ShapeError for bounds that are no numbers and for sizes that are no integers from 0 up.
+    Without a shape it is one number. Without a generator the numbers come from gpulstm's own, which ``gl.manual_seed``
+    seeds and ``np.random.seed`` does not. Raises ShapeError for bounds that are not numbers and for sizes that are not
+    integers from 0 up.
     """
     for size in shape:
         checks.integer("shape", size, 0, 2**63, "integers from 0 up, one by one, as in rand_arr(a, b, 2, 3)")

@@ -1,4 +1,4 @@
-"""The loss layers of the minimal LSTM: what one is, and the one of its demonstration."""
+"""The loss layers of the minimal LSTM: their interface, and the one of the demonstration."""
 
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ from gpulstm.errors import DTypeError
 
 
 class LossLayer(Protocol):
-    """A loss for ``LstmNetwork.y_list_is``: pred is h (mem_cell_ct,), label whatever the list holds."""
+    """The interface of a loss for ``LstmNetwork.y_list_is``: pred is h (mem_cell_ct,), label an entry of y_list."""
 
     def loss(self, pred: Array, label: Any) -> Any:
         """The loss of one step, a number."""

@@ -1,4 +1,4 @@
-"""A minimal LSTM, one object a time step, whose output is h = s * o, without a tanh."""
+"""A minimal LSTM with one object per time step; its output is h = s * o, without a tanh."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,8 +18,10 @@ _CELL = general.cell(("sigmoid", "tanh", ("affine", 1.0, 0.0)))  # h = o * s: th
 
 
 class LstmState:
-    """The gates g, i, f, o, the cell state s and the output h of one step, (mem_cell_ct,) each, and the
-    gradients bottom_diff_h and bottom_diff_s that it hands to the step before. All are zero at first."""
+    """The arrays of one step, (mem_cell_ct,) each: the gates g, i, f, o, the cell state s, the output h, and gradients.
+
+    The gradients bottom_diff_h and bottom_diff_s are those of the previous step's h and s. All arrays start as zeros.
+    """
 
     g: Array
     i: Array
@@ -39,7 +41,7 @@ class LstmState:
 
 
 class LstmNode:
-    """One step of the minimal LSTM: its ``state``, the shared ``param``, and what it was given.
+    """One step of the minimal LSTM: its ``state``, the shared ``param``, and its inputs.
 
     ``bottom_data_is`` sets xc = [x, h_prev] (x_dim + mem_cell_ct,), s_prev and h_prev (mem_cell_ct,).
     """
@@ -51,9 +53,9 @@ class LstmNode:
         self.h_prev: Any = None
 
     def bottom_data_is(self, x: Any, s_prev: Any = None, h_prev: Any = None) -> None:
-        """Compute the step from x (x_dim,) and the states before it (mem_cell_ct,), which are zero if not given.
+        """Compute the step from x (x_dim,) and the previous states (mem_cell_ct,), zeros if not given.
 
-        Raises ShapeError for other shapes and DTypeError for what is no array of real numbers.
+        Raises ShapeError for other shapes and DTypeError for anything but real numbers.
         """
         param, state, H = self.param, self.state, self.param.mem_cell_ct
         with param.backend as backend:
@@ -71,13 +73,13 @@ class LstmNode:
             state.i, state.f, state.g, state.o = (gate[0] for gate in self._saved[:4])
 
     def top_diff_is(self, top_diff_h: Any, top_diff_s: Any) -> None:
-        """Take the gradients of h and s (mem_cell_ct,) back through the step.
+        """Backpropagate the gradients of h and s (mem_cell_ct,) through the step.
 
         Adds to the parameters' gradients, and sets the state's bottom_diff_h and bottom_diff_s.
         Raises ShapeError for other shapes, and TapeError before ``bottom_data_is``.
         """
         if self.xc is None:
-            raise TapeError("top_diff_is: expected a step that was computed, call bottom_data_is first")
+            raise TapeError("top_diff_is: expected a computed step, got one without x; call bottom_data_is first")
         param, state, H = self.param, self.state, self.param.mem_cell_ct
         with param.backend as backend:
             given = (("top_diff_h", top_diff_h), ("top_diff_s", top_diff_s))
@@ -89,7 +91,7 @@ class LstmNode:
             state.bottom_diff_h = backend.matmul(dz, param.weight[:, param.x_dim :])[0]
 
     def _vector(self, name: str, value: Any, size: int, what: str) -> Array:
-        """value on the parameters' device and in their type."""
+        """The value as an array on the parameters' device and of their element type."""
         array = self.param.backend.asarray(as_numbers(name, value)).astype(self.param.weight.dtype, copy=False)
         if array.shape != (size,):
             raise ShapeError(f"{name}: expected ({size},) = ({what},), got {array.shape}")
@@ -97,7 +99,7 @@ class LstmNode:
 
 
 class LstmNetwork:
-    """A chain of nodes, one for every input added; all share one LstmParam."""
+    """A chain of nodes, one per input; all share one LstmParam."""
 
     def __init__(self, lstm_param: LstmParam) -> None:
         self.lstm_param = lstm_param
@@ -105,7 +107,7 @@ class LstmNetwork:
         self.x_list: list[Any] = []
 
     def x_list_add(self, x: Any) -> None:
-        """Add one step, computed at once from x (x_dim,); its output is ``lstm_node_list[-1].state.h``."""
+        """Add one step and compute it from x (x_dim,); its output is ``lstm_node_list[-1].state.h``."""
         param, before = self.lstm_param, self.lstm_node_list[-1].state if self.lstm_node_list else None
         node = LstmNode(param, LstmState(param.mem_cell_ct, param.x_dim, param.backend))
         node.bottom_data_is(x, *(() if before is None else (before.s, before.h)))
@@ -113,14 +115,14 @@ class LstmNetwork:
         self.lstm_node_list.append(node)
 
     def x_list_clear(self) -> None:
-        """Forget the steps; the parameters stay."""
+        """Remove all steps; the parameters stay."""
         self.x_list.clear()
         self.lstm_node_list.clear()
 
     def y_list_is(self, y_list: Sequence[Any], loss_layer: Any) -> Any:
         """Return the loss summed over the steps, and add its gradients to those of the parameters.
 
-        ``lstm_param.apply_diff(lr)`` then changes the parameters. loss_layer is a LossLayer, or a class of one.
+        ``lstm_param.apply_diff(lr)`` then updates the parameters. loss_layer is a LossLayer, an object or a class.
         Raises ShapeError unless there is a label for every input, and at least one input.
         """
         check_loss_layer(loss_layer)
@@ -129,7 +131,7 @@ class LstmNetwork:
         if len(y_list) != len(self.x_list):
             raise ShapeError(f"y_list: expected {len(self.x_list)} labels, one for each input, got {len(y_list)}")
         if not self.x_list:
-            raise ShapeError("x_list: expected at least one input, call x_list_add before y_list_is")
+            raise ShapeError("x_list: expected at least one input, got none; call x_list_add before y_list_is")
         loss: Any = 0.0
         with self.lstm_param.backend as backend:
             diff_h = diff_s = backend.xp.zeros_like(self.lstm_node_list[-1].state.h)
@@ -142,7 +144,7 @@ class LstmNetwork:
 
     @staticmethod
     def _gradient(loss_layer: Any, pred: Array, label: Any) -> Array:
-        """bottom_diff, which must fit pred: a number would spread over all units."""
+        """The result of bottom_diff, which must have pred's shape: a single number would broadcast to all units."""
         diff = as_numbers("loss_layer.bottom_diff", loss_layer.bottom_diff(pred, label))
         if diff.shape != pred.shape:
             raise ShapeError(f"loss_layer.bottom_diff: expected {pred.shape} = (mem_cell_ct,), got {diff.shape}")

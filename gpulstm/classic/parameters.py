@@ -15,7 +15,7 @@ GATES = ("i", "f", "g", "o")
 
 
 class _GateRows:
-    """One gate's rows of ``weight``, ``bias`` or their gradients: a view; assigning copies into the rows."""
+    """A view of one gate's rows of ``weight``, ``bias`` or their gradients; assigning copies into the rows."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name, kind, gate, self.rest = name, name[0], name[1], name[2:]
@@ -37,12 +37,12 @@ class _GateRows:
 
 
 class LstmParam:
-    """The parameters of the minimal LSTM, U(-0.1, 0.1): weights of [x, h_prev] and biases for g, i, f, o.
+    """The parameters of the minimal LSTM: weights of [x, h_prev] and biases for the gates g, i, f, o.
 
-    wg, wi, wf, wo (mem_cell_ct, x_dim + mem_cell_ct) and bg, bi, bf, bo (mem_cell_ct,) may be read and written;
-    their gradients are wg_diff and so on. All of them are views of ``weight``, ``bias``, ``weight_diff`` and
-    ``bias_diff``, which hold the gates in the order i, f, g, o.
-    Raises ShapeError for sizes that are no positive integers, and for a value of another shape.
+    They are drawn from U(-0.1, 0.1). wg, wi, wf, wo (mem_cell_ct, x_dim + mem_cell_ct) and bg, bi, bf, bo
+    (mem_cell_ct,) may be read and assigned; their gradients are wg_diff and so on. All of them are views of ``weight``,
+    ``bias``, ``weight_diff`` and ``bias_diff``, which hold the gates in the order i, f, g, o. Raises ShapeError for
+    sizes that are not positive integers, and for assigning a value of another shape.
     """
 
     wg, wi, wf, wo = _GateRows(), _GateRows(), _GateRows(), _GateRows()

@@ -15,14 +15,15 @@ from gpulstm.tape import Tensor, no_grad, tensor
 
 
 class LSTM_RNN:
-    """An LSTM that learns which integer follows: one-hot input, no biases in the gates, softmax cross-entropy,
-    AdaGrad, truncated back-propagation over windows of 200 steps with carried state.
+    """An LSTM that learns to predict the next integer of a sequence.
 
-    ``lr`` is AdaGrad's; inputs are integers below ``in_dim``, targets below ``out_dim``.
+    Its input is one-hot, and its gates have no biases. It is trained with softmax cross-entropy, AdaGrad, and truncated
+    backpropagation over windows of 200 steps with a carried state. ``lr`` is AdaGrad's learning rate. Inputs are
+    integers below ``in_dim``, targets below ``out_dim``.
     """
 
     WINDOW = 200  # steps
-    CLIP = 5.0  # the largest magnitude of an element of the gradient
+    CLIP = 5.0  # elements of the gradient are clipped to this magnitude
 
     def __init__(
         self, lr: float, in_dim: int, h_dim: int, out_dim: int, device: "str | Device | None" = None,
@@ -37,13 +38,13 @@ class LSTM_RNN:
         self.optimizer = Adagrad(self.parameters, lr=lr)
 
     def train(self, iterations: int, inputs: Sequence[int], targets: Sequence[int]) -> list[float]:
-        """Pass ``iterations`` times over the two lists; the mean loss of every pass, in nats.
+        """Train for ``iterations`` passes over the two lists; return the mean loss of every pass, in nats.
 
         Raises ShapeError for lists of different lengths, empty ones, or integers out of range.
         """
         x, y = self._integers("inputs", inputs, self.in_dim), self._integers("targets", targets, self.out_dim)
         if len(x) != len(y) or len(x) == 0:
-            raise ShapeError(f"targets: expected {len(x)} of them, as inputs, and at least one, got {len(y)}")
+            raise ShapeError(f"targets: expected {len(x)}, as many as inputs, and at least one, got {len(y)}")
         losses = []
         for _ in range(iterations):
             total, states = 0.0, None
@@ -61,9 +62,10 @@ class LSTM_RNN:
         return losses
 
     def sample(self, first: int | Sequence[int], length: int, temperature: float = 1.0) -> list[int]:
-        """``length`` integers that follow ``first``, one integer or several; temperature 0 takes the likeliest.
+        """Sample ``length`` integers that follow ``first``, one integer or several.
 
-        Each is the next input, so ``in_dim`` must be ``out_dim``: ShapeError otherwise.
+        Temperature 0 takes the most likely one each time. Each integer is the next input, so ``in_dim`` must equal
+        ``out_dim``. Raises ShapeError otherwise, and for integers out of range.
         """
         if self.in_dim != self.out_dim:
             raise ShapeError(f"sample: expected in_dim = out_dim, got {self.in_dim} and {self.out_dim}")

@@ -1,14 +1,21 @@
-"""Batches for training: padded sequences, windows, streams that carry a state, from memory or from disk; positions
-can be saved.
+"""Data sets for training: they make batches from arrays, sequences and long series.
 
-Sequences come time first, (T, B, ...), as the layers read them: ``gl.LSTM(D, H)``. Every data set takes
-``batch_first=True``, which makes them (B, T, ...), for ``gl.LSTM(D, H, batch_first=True)``, and has an attribute of
-that name. A column of ``Batches`` that is an array has no axis of time: a batch holds rows of it, (B, ...), whatever
-their axes mean. Give sequences as a list, ``list(x)`` for an array (N, T, D) of them, or give the layer
-``batch_first=True``.
+``Batches`` makes batches of examples and pads sequences of different lengths. ``Windows`` cuts a series into windows.
+``Streams`` reads a long series in consecutive windows, for truncated backpropagation; ``LazyStreams`` does the same for
+a series that is too large for memory.
 
-Going over a data set with ``for`` is one pass. After ``load_state_dict`` the next pass begins where the saved one
-stood, and gives the batches that the saved one would have given, in the same order.
+>>> sentences, classes = [[5, 3, 8], [2]], np.array([0, 1])
+>>> batches = gl.data.Batches(sentences, classes, batch_size=2)
+>>> for (ids, lengths), labels in batches:  # one pass
+...     print(ids.shape, lengths, labels)
+(3, 2) [3 1] [0 1]
+
+A ``for`` loop over a data set is one pass. ``batches.state_dict()`` saves the position in it. After ``load_state_dict``
+the next pass continues from there, with the same batches in the same order.
+
+Sequences are time first, (T, B, ...), as ``gl.LSTM(D, H)`` reads them. With ``batch_first=True`` they are (B, T, ...),
+for ``gl.LSTM(D, H, batch_first=True)``. An array given to ``Batches`` has no time axis: a batch holds rows of it,
+(B, ...). So give sequences as a list, ``list(x)`` for an array (N, T, D), or make the layer with ``batch_first=True``.
 """
 
 from gpulstm.data.batches import Batches

@@ -1,4 +1,4 @@
-"""What the data sets ask of the arrays and numbers they are given, each fault named."""
+"""Checks of the arrays and numbers given to the data sets."""
 
 import numbers
 from typing import Any
@@ -13,10 +13,11 @@ _ADVICE = "numbers or booleans"
 
 
 def as_array(name: str, x: Any) -> Array:
-    """x as a NumPy or CuPy array of real numbers or booleans, where it is; memory is shared if it can be.
+    """Return x as a NumPy or CuPy array of real numbers or booleans, on its device, without a copy if possible.
 
-    Takes arrays of any library, Tensors, lists, and what NumPy reads as an array (a pandas column). Raises TapeError
-    for a Tensor with a gradient, ShapeError for lists whose parts differ in length, DTypeError for all else.
+    Takes arrays of any library, Tensors, lists, and anything NumPy reads as an array (a pandas column). Raises
+    TapeError for a Tensor that requires a gradient, ShapeError for lists whose parts differ in length, and DTypeError
+    for anything else.
     """
     if isinstance(x, Tensor) and x.requires_grad:
         raise TapeError(f"{name}: expected data, got a Tensor that requires_grad; call detach() first")
@@ -36,15 +37,15 @@ def as_array(name: str, x: Any) -> Array:
 
 
 def is_real(dtype: Any) -> bool:
-    """Whether the elements are real numbers or booleans."""
+    """Whether an element type is one of real numbers or booleans."""
     return dtype.kind in "biuf" or dtype.name == "bfloat16"
 
 
 def held(name: str, value: Any, dtype: Any, of: str) -> Any:
-    """The number as an element of that type, the type ``of`` what. Raises DTypeError for what the type cannot hold.
+    """Return the number if the element type ``dtype`` can hold it, else raise DTypeError.
 
-    Integers hold whole numbers in their range, booleans 0 and 1. Floating types round, but a finite number stays
-    finite and one that is not zero does not become zero.
+    ``of`` names what has this type, for the message. Integer types hold whole numbers in their range, booleans 0 and 1.
+    Floating types may round, but not to infinity or zero.
     """
     value = value.item() if isinstance(value, np.ndarray | np.generic) and value.ndim == 0 else value
     if isinstance(value, numbers.Real) and _fits(value, np.dtype(dtype)):

@@ -1,4 +1,4 @@
-"""Examples in batches: rows of arrays, and sequences of different lengths, padded."""
+"""Batches of examples: rows of arrays, and padded sequences of different lengths."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,21 +16,22 @@ from gpulstm.errors import DTypeError, ShapeError
 class Batches(Passes):
     """Splits examples into batches, each example once per pass, padding sequences to one length.
 
-    A column is an array (N, ...), of which a batch has the rows (B, ...), or a list of N sequences (T_n, ...), of which
-    a batch has the pair (padded (T, B, ...), lengths (B,)) of ``pad_sequences``, with ``batch_first`` (B, T, ...). A
-    batch is a tuple with one entry per column, or that entry itself for one column. The last batch may be smaller;
-    ``drop_last`` skips it. With a ``generator`` every pass has a new order.
+    A column holds N examples: it is an array (N, ...) or a list of N sequences (T_n, ...). A batch holds rows (B, ...)
+    of an array. Of a list it holds the pair (padded, lengths) of ``pad_sequences``: padded is (T, B, ...), or
+    (B, T, ...) with ``batch_first``, and lengths is (B,). The batch is a tuple with one entry per column; with a single
+    column it is that entry itself. The last batch may be smaller; ``drop_last`` skips it. With a ``generator`` every
+    pass has a new random order.
 
-    Batches without sequences are ``batch_first``: rows (B, T, D) of an array (N, T, D) fit ``gl.LSTM(D, H,
-    batch_first=True)``.
+    If no column is a list of sequences, ``batch_first`` is True: the rows (B, T, D) of an array (N, T, D) fit
+    ``gl.LSTM(D, H, batch_first=True)``.
 
-    ``value`` pads the sequences: a number for all columns of sequences, or a list with one entry per column (None for
-    an array), e.g. ``value=[0, -100]`` for ids and the targets of ``cross_entropy``. Every batch of a column has the
-    same type.
+    ``value`` is the number that pads the sequences: one for all columns, or a list with one per column (None for an
+    array), e.g. ``value=[0, -100]`` for ids and the targets of ``cross_entropy``. Every batch of a column has the same
+    element type.
 
-    Raises ShapeError for columns of different lengths, for sequences that differ in more than their length, for
-    ``batch_first=False`` without sequences and for a batch_size below 1; DTypeError for anything but numbers and for a
-    ``value`` that a column's type cannot hold.
+    Raises ShapeError for columns with different numbers of examples, for sequences that differ in more than their
+    length, for ``batch_first=False`` without sequences and for a batch_size below 1; DTypeError for anything but
+    numbers and for a ``value`` that a column's element type cannot hold.
 
     >>> sentences, classes = [[5, 3, 8], [2]], np.array([0, 1])
     >>> for (ids, lengths), labels in gl.data.Batches(sentences, classes, batch_size=2):
@@ -51,7 +52,7 @@ class Batches(Passes):
         self.drop_last = checks.flag("drop_last", drop_last)
         values = list(value) if isinstance(value, list | tuple) else None
         if values is not None and len(values) != len(columns):
-            raise ShapeError(f"value: expected one number, or {len(columns)}, one a column, got {len(values)}")
+            raise ShapeError(f"value: expected one number, or {len(columns)}, one per column, got {len(values)}")
         self._columns = [
             _column(f"columns[{k}]", column, value if values is None else values[k]) for k, column in enumerate(columns)
         ]
@@ -59,17 +60,17 @@ class Batches(Passes):
         sequences = any(isinstance(column, Ragged) for column in self._columns)
         self.batch_first = not sequences if batch_first is None else checks.flag("batch_first", batch_first)
         if not sequences and not self.batch_first:
-            want = "expected True or None, as of arrays a batch has rows (B, ...)"
+            want = "expected True or None, as a batch holds rows (B, ...) of arrays"
             raise ShapeError(f"batch_first: {want}, got False; give sequences as a list, e.g. list(x)")
         sizes = [len(column) for column in self._columns]
         if not columns or len(set(sizes)) != 1:
-            raise ShapeError(f"columns: expected at least one, and all of one length, got lengths {sizes}")
+            raise ShapeError(f"columns: expected at least one, and all of the same length, got lengths {sizes}")
         self._examples = sizes[0]
         super().__init__((sizes[0] + (0 if drop_last else self.batch_size - 1)) // self.batch_size, generator)
 
     @property
     def batch_axes(self) -> Any:
-        """See Passes: of an array a batch has rows."""
+        """See Passes; rows of an array have the examples first."""
         axes = [int(isinstance(column, Ragged) and not self.batch_first) for column in self._columns]
         return axes[0] if len(axes) == 1 else axes
 
@@ -92,14 +93,14 @@ class Batches(Passes):
 
 
 def rows(array: Array, numbers: np.ndarray) -> Array:
-    """The rows of an array, in new memory; ``numbers`` may have any shape."""
+    """A copy of the rows of an array with these indices; ``numbers`` may have any shape."""
     backend = backend_of(array)
     with backend:
         return array[backend.asarray(numbers)]
 
 
 def _column(name: str, column: Any, value: Any) -> Array | Ragged:
-    """Sequences, in a list or an array of objects, as Ragged; anything else, a list of numbers too, as an array."""
+    """A list (or object array) of sequences as Ragged; anything else, also a list of numbers, as an array."""
     objects = isinstance(column, np.ndarray) and column.dtype == object and column.ndim == 1
     if objects or isinstance(column, list | tuple):
         if any(map(_is_sequence, column)):
@@ -119,11 +120,11 @@ def _is_sequence(item: Any) -> bool:
 
 
 def _check_used(columns: list, value: Any, values: list | None) -> None:
-    """Raises ShapeError for a value that fills up nothing."""
+    """Raises ShapeError for a value that pads nothing."""
     if values is None and value != 0 and not any(isinstance(column, Ragged) for column in columns):
-        raise ShapeError(f"value: expected 0, as there is no column of sequences to fill up, got {value!r}")
+        raise ShapeError(f"value: expected 0, as there is no column of sequences to pad, got {value!r}")
     for k, (column, of_column) in enumerate(zip(columns, values or [], strict=False)):
         if of_column is not None and not isinstance(column, Ragged):
             raise ShapeError(
-                f"value[{k}]: expected None, as columns[{k}] is an array and is not filled up, got {of_column!r}"
+                f"value[{k}]: expected None, as columns[{k}] is an array and is not padded, got {of_column!r}"
             )

@@ -1,4 +1,4 @@
-"""Streams of a series that is too large for memory: a batch reads its own steps alone."""
+"""Streams of a series that is too large for memory: each batch reads only its own steps."""
 
 import copy
 from typing import Any, Self
@@ -18,8 +18,8 @@ class LazyStreams(Passes):
     numpy.memmap, a data set of h5py or zarr, an array in memory. A batch reads one slice of window + ahead steps per
     stream and keeps nothing. The other arguments are those of ``Streams``; y always comes from the series itself.
 
-    Raises DTypeError for a series without length and slices, and the errors of ``Streams``; while reading, ShapeError
-    for slices shorter than the length promised.
+    Raises DTypeError for a series without a length and slices, and the errors of ``Streams``; while reading, ShapeError
+    for a slice that is shorter than the series' length promised.
 
     >>> for x, y in gl.data.LazyStreams(np.arange(9), streams=2, window=4):
     ...     print(x.shape, y.shape)
@@ -50,8 +50,8 @@ class LazyStreams(Passes):
         super().__init__(batches)
 
     def share(self, rank: int, size: int) -> Self:
-        """What process ``rank`` of ``size`` takes of every batch; see ``Streams.share``. Nothing else is read."""
-        part = copy.copy(self)  # which begins with a whole pass
+        """Return a data set that reads only the part of process ``rank`` of ``size``; see ``Streams.share``."""
+        part = copy.copy(self)  # a copy begins with a new pass
         part._columns = self._columns[columns_of(self.streams, rank, size)]
         part.streams = len(part._columns)
         return part
@@ -66,12 +66,12 @@ class LazyStreams(Passes):
         return self._side_by_side([x for x, _ in pairs]), self._side_by_side([y for _, y in pairs])
 
     def _pairs(self, start: int, length: int) -> tuple[Array, Array]:
-        """x and y (length, ...) from step ``start``; behind the end of the series they are filled up."""
+        """x and y (length, ...) from step ``start``, padded beyond the end of the series."""
         real = max(0, min(length, self._steps - self.ahead - start))
         stop = start + real + self.ahead if real else start
         steps = as_array("series", self._series[start:stop])
         if len(steps) != stop - start:
-            raise ShapeError(f"series: expected {stop - start} steps in a slice from {start} on, got {len(steps)}")
+            raise ShapeError(f"series: expected {stop - start} steps in series[{start}:{stop}], got {len(steps)}")
         x, y = steps[:real], steps[len(steps) - real :]
         if real == length:
             return x, y
@@ -82,7 +82,7 @@ class LazyStreams(Passes):
             return backend.xp.concatenate([x, rest[0]]), backend.xp.concatenate([y, rest[1]])
 
     def _side_by_side(self, columns: list[Array]) -> Array:
-        """The columns (T, ...) as (T, B, ...), or (B, T, ...), in new memory."""
+        """Stack the columns (T, ...) to (T, B, ...), or to (B, T, ...), as a copy."""
         backend = backend_of(columns[0])
         with backend:
             return backend.xp.ascontiguousarray(backend.xp.stack(columns, axis=0 if self.batch_first else 1))
@@ -95,7 +95,7 @@ class LazyStreams(Passes):
 
 
 def _sliceable(series: Any) -> Any:
-    """The series, if it has a length and slices; a list is read as an array."""
+    """The series, a list as an array; raises DTypeError for an object without length and slices."""
     if isinstance(series, list | tuple):
         series = as_array("series", series)
     if isinstance(series, str | bytes | dict) or not hasattr(series, "__len__") or not hasattr(series, "__getitem__"):

@@ -1,4 +1,4 @@
-"""Sequences of different lengths as one array, filled up at their ends, and their lengths."""
+"""Pads sequences of different lengths to one array."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,16 +12,17 @@ from gpulstm.errors import DeviceError, DTypeError, ShapeError
 
 
 def pad_sequences(sequences: Iterable[Any], value: float = 0, batch_first: bool = False) -> tuple[Array, np.ndarray]:
-    """Pad sequences (T_b, ...) to one array: (T, B, ...) with T the longest, and lengths (B,) int64.
+    """Pad sequences (T_b, ...) to one array (T, B, ...), and return it with their lengths (B,) int64.
 
-    With ``batch_first`` the array is (B, T, ...). Steps beyond the end of a sequence hold ``value``. The layers take
-    the results as x and ``lengths``; T is at least 1, as they require, even if all lengths are 0.
+    T is the longest length. With ``batch_first`` the array is (B, T, ...). Steps beyond the end of a sequence hold
+    ``value``. The layers take the two results as x and ``lengths``. They need at least one step, so T is at least 1,
+    even if all lengths are 0.
 
-    Sequences are lists or arrays of any library. The padded array is on their device, lengths are on the host. Its type
-    can hold all their elements; empty sequences do not influence it.
+    Sequences are lists or arrays of any library. The padded array is on their device; the lengths are on the host. Its
+    element type can hold all their elements; empty sequences do not affect it.
 
-    Raises ShapeError for no sequences and for sequences that differ in more than their length, DTypeError for anything
-    but numbers, for types without a common type and for a ``value`` that the type cannot hold, DeviceError for
+    Raises ShapeError for no sequences and for sequences that differ in more than their length; DTypeError for anything
+    but numbers, for element types without a common one and for a ``value`` that it cannot hold; DeviceError for
     sequences on several devices.
 
     >>> padded, lengths = gl.data.pad_sequences([[1, 2, 3], [4]])
@@ -37,7 +38,7 @@ def pad_sequences(sequences: Iterable[Any], value: float = 0, batch_first: bool 
 
 
 class Ragged:
-    """Sequences (T_n, ...) of one element type, on one device, whose steps have one shape."""
+    """Sequences (T_n, ...) with the same element type, device and shape of a step."""
 
     def __init__(self, name: str, sequences: Iterable[Any], value: Any) -> None:
         if isinstance(sequences, str | bytes | dict | set | frozenset) or not isinstance(sequences, Iterable):
@@ -57,7 +58,7 @@ class Ragged:
         return len(self._arrays)
 
     def padded(self, numbers: Iterable[int], batch_first: bool) -> tuple[Array, np.ndarray]:
-        """The sequences of these numbers, padded, and their lengths; see ``pad_sequences``."""
+        """The sequences with these indices, padded, and their lengths; see ``pad_sequences``."""
         arrays = [self._arrays[n] for n in numbers]
         lengths = np.array([len(array) for array in arrays], np.int64)
         steps = max(1, lengths.max())
@@ -71,7 +72,7 @@ class Ragged:
 
 
 def _shape_of_steps(name: str, arrays: list[Array]) -> tuple[int, ...]:
-    """The shape that the steps of all sequences have; an empty list says nothing of it."""
+    """The shape of a step, the same in all sequences; an empty list has none and is skipped."""
     telling = [array for array in arrays if array.ndim != 1 or array.size]
     step = telling[0].shape[1:] if telling else ()
     for n, array in enumerate(arrays):
@@ -81,7 +82,7 @@ def _shape_of_steps(name: str, arrays: list[Array]) -> tuple[int, ...]:
 
 
 def _type_of_all(name: str, given: list[Any], arrays: list[Array], value: Any) -> np.dtype:
-    """The type that holds every element: that of arrays that have some, else of empty arrays, else of ``value``."""
+    """The common type of the arrays that have elements, else of the empty arrays, else of ``value``."""
     filled = [n for n, array in enumerate(arrays) if array.size]
     typed = filled or [n for n, sequence in enumerate(given) if not isinstance(sequence, list | tuple)]
     if not typed:
@@ -96,13 +97,13 @@ def _type_of_all(name: str, given: list[Any], arrays: list[Array], value: Any) -
         if (dtype.kind == "b") != (first.kind == "b") or not _holds(common, arrays[n]):
             want = f"{first.name} as {name}[{typed[0]}] has"
             if n == typed[0]:
-                want = f"numbers that {common.name}, the one type for all {name}, can hold"
+                want = f"numbers that {common.name}, the common type of all {name}, can hold"
             raise DTypeError(f"{name}[{n}]: expected {want}, got {dtype.name}")
     return common
 
 
 def _holds(dtype: np.dtype, array: Array) -> bool:
-    """Whether the type is sure to hold every element; of integers in a floating type, whether it is exact."""
+    """Whether the type can hold every element; integers must be exact in a floating type."""
     if array.dtype.kind not in "iu" or dtype.kind in "iu":
         return np.can_cast(array.dtype, dtype)
     digits = 8 if dtype.name == "bfloat16" else np.finfo(dtype).nmant + 1
@@ -113,6 +114,6 @@ def _backend_of_all(name: str, arrays: list[Array]) -> Any:
     backends = [backend_of(array) for array in arrays if array.size] or [backend_of(array) for array in arrays]
     for n, array in enumerate(arrays):
         if (backend := backend_of(array)) is not backends[0] and array.size:
-            want = f"expected {backends[0].name} as the others, got {backend.name}"
+            want = f"expected {backends[0].name}, the device of the others, got {backend.name}"
             raise DeviceError(f"{name}[{n}]: {want}; use gl.tensor(sequence, device={backends[0].name!r})")
     return backends[0] if backends else backend_of()

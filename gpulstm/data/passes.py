@@ -1,4 +1,4 @@
-"""Passes over a data set, whose position can be saved and restored."""
+"""The base class of the data sets: passes whose position can be saved and restored."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from gpulstm.random import draw_seed, generator_state, set_generator_state
 class Passes(ABC):
     """The base class of the data sets: passes of ``len(self)`` batches whose position can be saved and restored.
 
-    With a ``generator`` every pass has a new order, from one number drawn per pass; without, the order is that of the
-    data. ``state_dict`` holds the position and that number, so restoring does not disturb other users of the generator.
-    Several passes may run at once, each with its own order; the position is that of the latest one. A copy or an
-    unpickled object begins with a new pass. Raises DTypeError for another generator.
+    With a ``generator`` every pass has a new random order, which depends on one number drawn at its start; without, the
+    order is that of the data. ``state_dict`` holds the position, that number and the generator's state. Several passes
+    may run at once, each with its own order; the position is that of the latest one. A copy or an unpickled object
+    begins with a new pass. Raises DTypeError for anything but a numpy.random.Generator or None.
 
     >>> batches = gl.data.Batches(np.arange(6), batch_size=2)
     >>> state = None
@@ -33,7 +33,7 @@ class Passes(ABC):
 
     @property
     def batch_axes(self) -> Any:
-        """The axis of the examples in the arrays of a batch: one for all, or a nest like a batch (gpulstm.parallel)."""
+        """The axis of the examples in a batch's arrays: one for all, or one per array, structured like a batch."""
         return 0 if self.batch_first else 1
 
     def __init__(self, batches: int, generator: np.random.Generator | None = None) -> None:
@@ -45,9 +45,9 @@ class Passes(ABC):
         self._begin(None, None)
 
     def _begin(self, position: int | None, seed: int | None) -> None:
-        """Note where the next pass begins: between passes, or in the middle of one."""
+        """Set where the next pass begins: at its start, or at a restored position."""
         self._position = position  # batches given in this pass; None between passes
-        self._seed = seed  # of this pass's order
+        self._seed = seed  # the seed of this pass's order
         self._restored = position is not None
         self._newest: object = None  # the pass that the position belongs to
 
@@ -66,14 +66,14 @@ class Passes(ABC):
         order = self._order(None if self._seed is None else np.random.default_rng(self._seed))
         for k in range(self._position or 0, self._batches):
             if self._newest is this:
-                self._position = k + 1  # before the batch is out: who saves now has had it
+                self._position = k + 1  # before the yield: a state saved by the caller counts this batch
             yield self._batch(order, k)
         if self._newest is this:
             self._begin(None, None)
 
     @abstractmethod
     def _order(self, generator: np.random.Generator | None) -> Any:
-        """What decides the order of one pass."""
+        """The order of one pass."""
 
     @abstractmethod
     def _batch(self, order: Any, k: int) -> Any:
@@ -108,7 +108,8 @@ class Passes(ABC):
         if not isinstance(state_dict, dict) or state_dict.keys() != mine.keys():
             raise FormatError(f"state of batches: expected {sorted(mine)}, got {state_dict!r:.80}")
         if state_dict["batches"] != self._batches:
-            raise FormatError(f"state of batches: expected one of {self._batches} batches, got {state_dict['batches']}")
+            got = state_dict["batches"]
+            raise FormatError(f"state of batches: expected a state of {self._batches} batches, got one of {got}")
         position = _whole("position", state_dict["position"], self._batches)
         seed = _whole("seed", state_dict["seed"], 2**64 - 1)
         shuffled = self.generator is not None
@@ -120,12 +121,13 @@ class Passes(ABC):
             try:
                 set_generator_state(self.generator, state_dict["generator"])
             except (ValueError, TypeError, KeyError) as error:
-                raise FormatError(f"state of batches: expected a state of {self.generator}, got another") from error
+                want = f"a state of {self.generator}"
+                raise FormatError(f"state of batches: expected {want}, got another kind of state") from error
         self._begin(position, seed)
 
 
 def _whole(name: str, value: Any, most: int) -> int | None:
-    """The number in a state, None as it is; raises FormatError unless 0 <= value <= most."""
+    """A number of a state, or None; raises FormatError unless 0 <= value <= most."""
     try:
         if value is None or checks.count(name, value) <= most:
             return value

@@ -1,4 +1,4 @@
-"""A long series in windows: side by side in batches, or one after the other with a state carried over."""
+"""Windows of a series, in batches, and streams: consecutive windows between which a state is carried."""
 
 import copy
 from typing import Any, Self
@@ -17,21 +17,21 @@ class Windows(Passes):
     """Cuts a series into windows x with their targets y, ``ahead`` steps later, and puts several windows in a batch.
 
     ``series`` (N, ...) is cut into windows of ``window`` steps; x and y are (window, B, ...) with B at most
-    ``batch_size``, or (B, window, ...) with ``batch_first``. y has the steps of ``targets`` (N, ...), by default of the
-    series, that follow x's by ``ahead``.
+    ``batch_size``, or (B, window, ...) with ``batch_first``. y holds the steps of ``targets`` (N, ...) that are
+    ``ahead`` steps later than those of x. By default ``targets`` is the series itself.
 
     A window begins every ``stride`` steps, by default every ``window`` steps, so that every step is a target once per
     pass; a smaller stride makes overlapping windows. The remaining steps at the end form a shorter window, one stride
-    after the last whole one, in a batch of its own at the end of a pass.
+    after the last whole one. It is a batch of its own at the end of a pass.
 
-    With ``horizon`` y has that many steps, from ``ahead`` steps after the last of x on: a forecast's targets. Windows
-    without all their targets are left out, and there is no shorter one.
+    With ``horizon`` y is the target of a forecast: that many steps, the first of them ``ahead`` steps after the last
+    step of x. Windows without all their targets are left out, and there is no shorter window.
 
-    ``drop_last`` skips the shorter window and a last batch of fewer than ``batch_size`` windows: all batches have one
-    shape. With a ``generator`` the windows have a new order in every pass.
+    ``drop_last`` skips the shorter window, and a last batch with fewer than ``batch_size`` windows, so that all batches
+    have the same shape. With a ``generator`` the windows have a new random order in every pass.
 
-    Raises ShapeError for a series too short for one target, or for one batch with ``drop_last``, for targets of another
-    length, and for sizes below 1.
+    Raises ShapeError for a series that is too short for one target, or for one batch with ``drop_last``; for targets of
+    another length than the series; and for sizes below 1.
 
     >>> for x, y in gl.data.Windows(np.arange(60.0), window=48, batch_size=32, horizon=12):
     ...     print(x.shape, y.shape)
@@ -59,7 +59,7 @@ class Windows(Passes):
         self.batch_first = checks.flag("batch_first", batch_first)
         self._x, self._y = _series(series, targets)
         N = len(self._x)
-        # y of a window has the steps from first_target on, counted from the window's first.
+        # y begins first_target steps after the window's first step.
         self._first_target = self.ahead if self.horizon is None else self.window - 1 + self.ahead
         self._targets = self.window if self.horizon is None else self.horizon
         least = self._first_target + (1 if self.horizon is None else self.horizon)
@@ -82,7 +82,7 @@ class Windows(Passes):
     def _batch(self, order: np.ndarray, k: int) -> tuple[Array, Array]:
         starts = order[k * self.batch_size : (k + 1) * self.batch_size] * self.stride
         length, targets = self.window, self._targets
-        if starts.size == 0:  # the steps left over
+        if starts.size == 0:  # the shorter window at the end
             starts = np.array([self._whole * self.stride])
             length = targets = len(self._x) - self.ahead - self._whole * self.stride
         return self._steps(self._x, starts, length), self._steps(self._y, starts + self._first_target, targets)
@@ -103,16 +103,18 @@ class Streams(Passes):
     """Cuts a long series into B parallel streams and reads them in successive windows, for truncated backpropagation.
 
     The hidden state carries over from one window to the next (Williams & Peng 1990). ``series`` (N, ...) is cut into
-    ``streams`` pieces of equal length, B = ``streams``. x and y are (T, B, ...), or (B, T, ...) with ``batch_first``,
-    with T = ``window``, less in the last window (``drop_last`` skips it); row b of a window continues row b of the one
-    before. y has the steps of ``targets`` (N, ...), by default of the series, that follow x's by ``ahead``.
+    ``streams`` pieces of equal length, B = ``streams``. x and y are (T, B, ...), or (B, T, ...) with ``batch_first``. T
+    is ``window``; the last window may be shorter (``drop_last`` skips it if so). Stream b of a window continues stream
+    b of the window before. y holds the steps of ``targets`` (N, ...) that are ``ahead`` steps later than those of x. By
+    default ``targets`` is the series itself.
 
-    The N - ahead pairs may not divide by B. With ``fill=None`` up to B - 1 pairs at the end are left out. A number
-    keeps every pair: the last streams are padded at their end with zeros in x and ``fill`` in y; cross_entropy ignores
-    targets of -100.
+    The series has N - ahead pairs of a step and its target, which B may not divide. With ``fill=None`` up to B - 1
+    pairs at the end are left out. With a number as ``fill`` every pair is kept: the last streams are padded at their
+    end, with zeros in x and ``fill`` in y. (cross_entropy ignores targets of -100.)
 
-    Raises ShapeError for a series with fewer pairs than streams, or too short for one window with ``drop_last``, for
-    targets of another length, and for sizes below 1; DTypeError for a ``fill`` that y's type cannot hold.
+    Raises ShapeError for a series with fewer pairs than streams, or too short for one window with ``drop_last``; for
+    targets of another length than the series; and for sizes below 1. Raises DTypeError for a ``fill`` that the element
+    type of y cannot hold.
 
     >>> for x, y in gl.data.Streams(np.arange(9), streams=2, window=4):
     ...     print(x.T, y.T)
@@ -154,7 +156,7 @@ class Streams(Passes):
         for more processes than streams, and for a rank that is not below size.
         """
         columns = columns_of(self.streams, rank, size)
-        part = copy.copy(self)  # which begins with a whole pass
+        part = copy.copy(self)  # a copy begins with a new pass
         part._x, part._y, part.streams = self._x[:, columns], self._y[:, columns], columns.stop - columns.start
         return part
 
@@ -165,7 +167,7 @@ class Streams(Passes):
         return self._part(self._x, k), self._part(self._y, k)
 
     def _part(self, array: Array, k: int) -> Array:
-        """Window number k in new memory: what is written to a batch stays in it."""
+        """A copy of window number k: writing to a batch does not change the series."""
         part = array[k * self.window : (k + 1) * self.window]
         with backend_of(array):
             return (part.swapaxes(0, 1) if self.batch_first else part).copy(order="C")
@@ -178,9 +180,9 @@ class Streams(Passes):
 
 
 def stream_sizes(steps: int, streams: int, window: int, ahead: int, filled: bool, drop_last: bool) -> tuple[int, int]:
-    """(pairs in a stream, batches in a pass) of a series cut into streams, ``filled`` up at the end or cut off.
+    """(pairs per stream, batches per pass) of a series cut into streams.
 
-    Raises ShapeError for a series that is too short.
+    ``filled`` says whether the end is padded or cut off. Raises ShapeError for a series that is too short.
     """
     pairs = steps - ahead
     if pairs < 1:
@@ -203,7 +205,7 @@ def columns_of(streams: int, rank: int, size: int) -> slice:
 
 
 def _series(series: Any, targets: Any) -> tuple[Array, Array]:
-    """The series and the targets, the series itself without, of one length and on one device."""
+    """The series and its targets, by default the series itself; they must have one length and one device."""
     x = as_array("series", series)
     y = x if targets is None else as_array("targets", targets)
     for name, array in (("series", x), ("targets", y)):
@@ -214,12 +216,12 @@ def _series(series: Any, targets: Any) -> tuple[Array, Array]:
             f"targets: expected {want}, the device of series, got {got}; use gl.tensor(targets, device={want!r})"
         )
     if len(y) != len(x):
-        raise ShapeError(f"targets: expected {len(x)} steps, those of the series, got {len(y)}")
+        raise ShapeError(f"targets: expected {len(x)} steps, as many as the series, got {len(y)}")
     return x, y
 
 
 def _side_by_side(x: Array, streams: int, fill: Any) -> Array:
-    """x (n, ...) as (n / streams, streams, ...), contiguous: column b is piece b."""
+    """x (n, ...) as a contiguous array (n / streams, streams, ...): column b is piece b."""
     backend = backend_of(x)
     xp = backend.xp
     with backend:

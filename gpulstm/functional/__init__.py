@@ -1,8 +1,8 @@
-"""Pure functions on raw arrays of either library; each returns (value, pullback).
+"""Pure functions on NumPy and CuPy arrays; each returns (value, pullback).
 
-``pullback`` takes the gradients of the outputs and returns those of the array arguments, or None. Arrays on a
-GPU that is not the current one need ``with gl.device("cuda:1").backend:`` around both calls; Tensors see to
-it.
+``pullback`` takes the gradients of the outputs and returns the gradients of the array arguments, with None for an
+argument that has none. If the arrays are on a GPU that is not the current one, put both calls inside
+``with gl.device("cuda:1").backend:``. The layers and Tensors do this for you.
 """
 
 from gpulstm.functional.activation import activation, gelu

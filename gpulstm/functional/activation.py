@@ -1,6 +1,6 @@
-"""Activations of any array, with their pullbacks; half types are computed in float32.
+"""Activations of any array, with their pullbacks: those of gpulstm/cells/activation.py, and the GELU.
 
-Those of gpulstm/cells/activation.py, and the GELU.
+Half types are computed in float32.
 """
 
 import math
@@ -82,7 +82,7 @@ def gelu(x: Array, *, approximate: str = "none") -> tuple[Array, Callable]:
 
 def _erfc(xp: Any, x: Array) -> Array:
     """1 - erf(x); NumPy has no erf."""
-    a = xp.minimum(abs(x), 6)  # beyond, erfc is below 3e-17
+    a = xp.minimum(abs(x), 6)  # above 6, erfc is below 3e-17
     t = 2 / (2 + a)
     u = (2 * t - 1.25) / 0.75  # [0.25, 1] -> [-1, 1]
     b, before = xp.zeros_like(u), xp.zeros_like(u)

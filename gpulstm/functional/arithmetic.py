@@ -1,8 +1,8 @@
-"""The arithmetic behind Tensor's operators: each function with its pullback, broadcasting undone.
+"""The arithmetic behind Tensor's operators: each function with its pullback, which undoes broadcasting.
 
-Shapes follow NumPy's rules. Element types do not: the floating arrays of one operation have one dtype, which
-numbers, integers and booleans take; float32 with float64 is an error, so that nothing is widened unseen.
-Half types are summed in float32. What is no floating array has no gradient: its place holds None.
+Shapes follow NumPy's rules, but dtypes do not. All floating arrays of one operation must have the same dtype; numbers,
+integers and booleans are converted to it. float32 with float64 is an error, so that nothing is widened silently. Half
+types are summed in float32. Only floating arrays have gradients; a pullback returns None for anything else.
 """
 
 import math
@@ -27,9 +27,10 @@ def _is_float(x: Any) -> bool:
 
 
 def checked_operands(name: str, *operands: Operand) -> tuple[Operand, ...]:
-    """The operands, NumPy's own scalars as Python's numbers: those do not widen float32.
+    """The operands, with NumPy scalars converted to Python numbers, which do not widen float32.
 
-    Raises DTypeError for what is no number, ShapeError where shapes do not fit, DeviceError for two devices.
+    Raises DTypeError for operands that are not numbers, ShapeError for shapes that do not broadcast, DeviceError for
+    two devices.
     """
     backend_of(*operands)
     operands = tuple(x.item() if isinstance(x, np.generic) else x for x in operands)
@@ -47,9 +48,9 @@ def checked_operands(name: str, *operands: Operand) -> tuple[Operand, ...]:
 
 
 def typed_operands(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand, Callable[[Any], Array]]:
-    """Both operands ready for a binary operation, and what gives its result the right dtype.
+    """Both operands ready for a binary operation, and a function that gives its result the right dtype.
 
-    Raises DTypeError for two floating types, and as ``checked_operands``.
+    Raises DTypeError for two floating dtypes, and what ``checked_operands`` raises.
     """
     xp = backend_of(a, b).xp
     a, b = checked_operands(name, a, b)
@@ -64,7 +65,7 @@ def typed_operands(name: str, a: Operand, b: Operand) -> tuple[Operand, Operand,
 
 
 def undo_broadcast(x: Operand) -> Callable[[Array], Any]:
-    """What turns a gradient of the broadcast shape into x's: sums over the axes that x was repeated on."""
+    """Make a function that reduces a gradient of the broadcast shape to x's shape: it sums over the repeated axes."""
     if not _is_float(x):
         return lambda gradient: None
     shape, dtype = x.shape, x.dtype
@@ -150,7 +151,7 @@ def power(a: Operand, b: Operand) -> tuple[Array, Callable]:
 def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
     """``y, pullback = matmul(a, b)``: a @ b, with NumPy's rules for vectors and for stacks of matrices.
 
-    a (..., n, k), b (..., k, m) -> y (..., n, m); a vector (k,) stands for a row on the left, a column on the
+    a (..., n, k), b (..., k, m) -> y (..., n, m); a vector (k,) counts as a row on the left and as a column on the
     right. ``pullback(dy)`` returns (da, db). Raises ShapeError unless the inner sizes agree.
     """
     backend = backend_of(a, b)
@@ -182,7 +183,7 @@ def matmul(a: Array, b: Array) -> tuple[Array, Callable]:
 
 
 def _products(backend: Backend, left: Array, right: Array) -> Array:
-    """left @ right for stacks of matrices; as one product where the right one is shared."""
+    """left @ right for stacks of matrices; one product if the right matrix is shared."""
     if right.ndim == 2:
         rows = left.reshape(math.prod(left.shape[:-1]), left.shape[-1])
         return multiplied(backend, rows, right)[0].reshape(*left.shape[:-1], right.shape[1])

@@ -1,4 +1,4 @@
-"""Attention: scores of how well each key fits a query, their softmax over the keys, the values' sum by these weights.
+"""Attention: score how well each key fits a query, take the softmax over the keys, and sum the values by these weights.
 
 The scores of a query q and a key k, each kind with its parameters:
 
@@ -8,8 +8,8 @@ The scores of a query q and a key k, each kind with its parameters:
     concat      weight_score' tanh(weight [q; k])                     likewise
     scaled_dot  q' k / sqrt(K)                                        Vaswani et al. 2017, eq. 1
 
-In this file S is the number of queries, T of keys, B of sequences, A the attention size; scores and weights are
-(B, S, T) inside, so that each sequence's are one matrix.
+In this file S is the number of queries, T the number of keys, B the batch size and A the attention size. Internally
+scores and weights are (B, S, T), one matrix for each sequence.
 """
 
 import math
@@ -40,22 +40,24 @@ def attention(
     """Attend from queries to keys: ``(context, weights), pullback = attention(query, keys, values, *parameters)``.
 
     ========== ======================= ==============================================================
-    query      (B, Q) or (S, B, Q)     one for each sequence, or S; Q = K for dot and scaled_dot
+    query      (B, Q) or (S, B, Q)     one query for each sequence, or S; Q = K for dot and scaled_dot
     keys       (T, B, K)
     values     (T, B, V)               None uses the keys
-    parameters see ``parameter_shapes``: in its order
-    lengths    (B,)                    integers 0..T of the keys, on any device; None means T for all
+    lengths    (B,)                    integers 0..T: numbers of keys, on any device; None means T for all
     mask       (T, B)                  bool, instead of lengths: True for valid keys
     context    (B, V) or (S, B, V)     sum over t of weights[t] values[t]
     weights    (B, T) or (S, B, T)     softmax of the scores; each row sums to 1, zero for invalid keys
     ========== ======================= ==============================================================
 
+    ``kind`` decides the parameters: weight_query (A, Q), weight_key (A, K), weight_score (A,) for additive; weight
+    (A, Q + K), weight_score (A,) for concat; weight (Q, K) for general; none for dot and scaled_dot.
+
     Invalid keys and values are never read; without valid keys, weights and context are zero. ``pullback(dcontext,
     dweights)``, either of them None, returns the gradients of query, keys, values (None if not given) and the
     parameters. float16 and bfloat16 are stored as such and computed in float32.
 
-    All kinds keep the weights, S*T*B numbers, for the pullback; additive and concat also keep a tanh, (S, T, B, A), and
-    their pullback needs as much again: with many queries at once dot, general and scaled_dot need far less memory.
+    Every kind keeps the weights, S*T*B numbers, for the pullback. additive and concat also keep a tanh (S, T, B, A),
+    and their pullback needs as much again. With many queries at once, dot, general and scaled_dot need far less memory.
 
     Raises ShapeError, DTypeError or DeviceError for arguments that do not fit.
 
@@ -70,7 +72,7 @@ def attention(
     seen = _seen(backend, keys.shape[0], keys.shape[1], lengths, mask)
 
     def cleared(padded: Array) -> Array:
-        """Zero where nothing may be seen: 0 times what stands there might be no number."""
+        """The keys or values with zeros for the invalid ones: these may hold nan, and 0 * nan is nan."""
         padded = padded.astype(wide, copy=False)
         return padded if seen is None else backend.xp.where(seen.T[:, :, None], padded, backend.xp.zeros((), wide))
 
@@ -82,7 +84,7 @@ def attention(
     context, of_sum = weighted_sum(weights, v)
 
     def outwards(a: Array) -> Array:
-        """(B, S, n) as the caller has it."""
+        """(B, S, n) -> (S, B, n), or (B, n) for a single query."""
         a = a.astype(dtype, copy=False).transpose(1, 0, 2)
         return a[0] if single else a
 
@@ -103,7 +105,7 @@ def attention(
 
 
 def _named(query: Array, keys: Array, values: Array | None, parameters: tuple, kind: str) -> dict[str, Array | None]:
-    """The arrays by their names; raises ShapeError for another number of parameters than the kind has."""
+    """The arrays by name. Raises ShapeError unless there are as many parameters as the kind has."""
     names = list(parameter_shapes(kind, 0, 0, 0))
     if len(parameters) != len(names):
         want = ", ".join(names) or "none"
@@ -112,9 +114,9 @@ def _named(query: Array, keys: Array, values: Array | None, parameters: tuple, k
 
 
 def parameter_shapes(kind: str, query_size: int, key_size: int, attention_size: int) -> dict[str, tuple[int, ...]]:
-    """The parameters of a kind of score, by name; the last axis of each is what its product sums over.
+    """The shapes of the parameters of a kind of score, by name; products sum over the last axis of each.
 
-    Raises ShapeError for a kind that there is not.
+    Raises ShapeError for an unknown kind.
     """
     if not isinstance(kind, str) or kind not in SCORES:
         raise ShapeError(f"kind: expected {', '.join(SCORES)}, got {kind!r}")
@@ -127,10 +129,10 @@ def parameter_shapes(kind: str, query_size: int, key_size: int, attention_size: 
 
 
 def masked_softmax(scores: Array, seen: Array | None) -> tuple[Array, Callable]:
-    """``weights, pullback = masked_softmax(scores, seen)``: softmax over the last axis of what may be seen.
+    """``weights, pullback = masked_softmax(scores, seen)``: softmax over the last axis, where ``seen`` is True.
 
-    scores (B, S, T), seen bool that broadcasts to it, or None for all. weights (B, S, T), zero where not seen, all
-    of a row in which nothing is. ``pullback(dweights)`` returns (dscores,), zero where not seen.
+    scores (B, S, T); seen bool that broadcasts to them, or None for all. weights (B, S, T) are zero where ``seen`` is
+    False, even in a row without any True. ``pullback(dweights)`` returns (dscores,), zero in the same places.
     """
     xp = backend_of(scores).xp
     if seen is not None:
@@ -191,7 +193,7 @@ def scaled_dot(query: Array, keys: Array) -> tuple[Array, Callable]:
 
 
 def general(query: Array, keys: Array, weight: Array) -> tuple[Array, Callable]:
-    """query' weight key, weight (Q, K): the queries are multiplied, as there are mostly fewer of them than keys."""
+    """query' weight key, weight (Q, K). It multiplies the queries, as there are usually fewer of them than keys."""
     projected, of_projected = linear(query, weight.T)
     scores, of_scores = dot(projected, keys)
 
@@ -229,12 +231,12 @@ def additive(
         dkeys, dweight_key, _ = of_key(dz.sum(axis=0))
         return dquery, dkeys, dweight_query, dweight_key, dweight_score
 
-    # In C order: a product with rows of gaps would be slow.
+    # Contiguous, since products are slow on rows with gaps.
     return backend.xp.ascontiguousarray(scores.transpose(2, 0, 1)), pullback
 
 
 def concat(query: Array, keys: Array, weight: Array, weight_score: Array) -> tuple[Array, Callable]:
-    """weight_score' tanh(weight [query; key]), weight (A, Q + K): additive with both matrices in one."""
+    """weight_score' tanh(weight [query; key]), weight (A, Q + K): additive with both matrices joined into one."""
     Q = query.shape[2]
     scores, of_scores = additive(query, keys, weight[:, :Q], weight[:, Q:], weight_score)
 
@@ -257,27 +259,27 @@ SCORES: dict[str, Callable] = {
 
 # -- the arguments
 def _check(query: Array, keys: Array, values: Array | None, parameters: tuple, kind: str) -> np.dtype:
-    """The dtype of all. Raises ShapeError or DTypeError, naming the argument, for what does not fit."""
+    """The common dtype. Raises ShapeError or DTypeError, naming the argument that does not fit."""
     if query.ndim not in (2, 3):
         raise ShapeError(f"query: expected (B, Q) or (S, B, Q), got {query.shape}")
     if keys.ndim != 3 or 0 in (keys.shape[0], keys.shape[2]):
         raise ShapeError(f"keys: expected (T, B, K) with T > 0 and K > 0, got {keys.shape}")
     (T, B, K), Q = keys.shape, query.shape[-1]
     if query.shape[-2] != B:
-        raise ShapeError(f"keys: expected {query.shape[-2]} sequences as query has, got {B}, in {keys.shape}")
+        raise ShapeError(f"keys: expected {query.shape[-2]} sequences, as query has, got {B} in {keys.shape}")
     if values is not None and (values.ndim != 3 or values.shape[:2] != (T, B)):
-        raise ShapeError(f"values: expected ({T}, {B}, V), as many as there are keys, got {values.shape}")
+        raise ShapeError(f"values: expected ({T}, {B}, V), one for each key, got {values.shape}")
     A = parameters[-1].size if parameters else 0  # weight_score comes last
     shapes = parameter_shapes(kind, Q, K, A)
     named = dict(zip(shapes, parameters, strict=True))
     for name, shape in shapes.items():
         check_shape(name, named[name], shape, f"its shape for kind {kind!r}")
     if kind in ("dot", "scaled_dot") and Q != K:
-        raise ShapeError(f"keys: expected {Q} features as query has, for kind {kind!r}, got {K}")
+        raise ShapeError(f"keys: expected {Q} features, as query has, for kind {kind!r}, got {K}")
     return check_floats(query=query, keys=keys, values=values, **named)
 
 
 def _seen(backend: Backend, T: int, B: int, lengths: Any, mask: Any) -> Array | None:
-    """(B, T) bool: the keys that may be seen; None for all."""
+    """(B, T) bool, True for valid keys; None if all are valid."""
     host = alive_by(lengths, mask, T, B, of="keys")
     return None if host is None or host.all() else backend.asarray(np.ascontiguousarray(host.T))

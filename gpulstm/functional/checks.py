@@ -1,4 +1,4 @@
-"""The checks that the functions of this folder share, made once at the edge: element types and indices."""
+"""The argument checks that the functions of this folder share: arrays, dtypes, shapes, axes and indices."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,9 +14,9 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def check_arrays(optional: Sequence[str] = (), **arrays: Array | None) -> Backend:
-    """The backend that all the arrays belong to; those of the names in ``optional`` may be None.
+    """The backend that all the arrays belong to; the arguments named in ``optional`` may be None.
 
-    Raises DTypeError, naming the argument, for what is no array of NumPy or CuPy in this machine's byte order, and
+    Raises DTypeError, naming the argument, if it is not a NumPy or CuPy array in this machine's byte order, and
     DeviceError for arrays on different devices.
     """
     backend = backend_of(**arrays)
@@ -27,9 +27,9 @@ def check_arrays(optional: Sequence[str] = (), **arrays: Array | None) -> Backen
 
 
 def check_floats(**arrays: Array | None) -> np.dtype:
-    """The floating dtype that all the arrays have in common; None is skipped.
+    """The floating dtype that all the arrays share; None is skipped.
 
-    Raises DTypeError, naming the argument, for what is no array, for another type and for two types.
+    Raises DTypeError, naming the argument, if it is not an array, not floating, or of another dtype than the first.
     """
     first, dtype = "", None
     for name, array in arrays.items():
@@ -57,14 +57,15 @@ def check_shape(name: str, array: Array, want: tuple[int, ...], words: str) -> N
 
 
 def check_axis(axis: Any, ndim: int, want: str, name: str = "axis") -> int:
-    """An axis of an array of so many, counted from 0. Raises ShapeError, saying what was wanted, for another."""
+    """The axis counted from 0, of an array with ``ndim`` axes. Raises ShapeError if there is no such axis."""
     return checks.integer(name, axis, -ndim, ndim, words=want) % ndim
 
 
 def checked(pullback: Callable[..., tuple], names: Sequence[str], outputs: tuple) -> Callable[..., tuple]:
-    """The pullback, which takes the gradients of the outputs of these names: None, or an array of the output's shape.
+    """Wrap a pullback so that it checks its arguments, the gradients of the outputs of these names.
 
-    Raises ShapeError or DTypeError for others, and for another number of them.
+    Each must be None or a floating array of the output's shape. Raises ShapeError or DTypeError otherwise, and
+    ShapeError for a wrong number of them.
     """
     shapes = [output.shape for output in outputs]
 
@@ -94,8 +95,8 @@ def check_reduction(reduction: str) -> None:
 def check_indices(name: str, indices: Array, size: int, of: str, ignore: int | None = None) -> Array:
     """The integer array as int64, every element in 0 <= index < size or equal to ``ignore``.
 
-    Raises DTypeError when these are no integers, and ShapeError naming one bad index and where it stands. On
-    CUDA this costs one reduction over the indices and one wait for the device: 8 bytes come back to the host.
+    Raises DTypeError unless they are integers, and ShapeError with one bad index and its position. On CUDA this costs
+    one reduction over the indices and one wait for the device, since 8 bytes are copied to the host.
     """
     if indices.dtype.kind not in "iu":
         raise DTypeError(f"{name}: expected integers, got {indices.dtype.name}")
@@ -104,7 +105,7 @@ def check_indices(name: str, indices: Array, size: int, of: str, ignore: int | N
     if indices.size == 0:
         return indices
     used: Any = indices if ignore is None else xp.where(indices == ignore, 0, indices)
-    # Read as unsigned, a negative index is larger than any size: one maximum finds both ways out of range.
+    # Read as unsigned, a negative index is larger than any size, so one maximum finds every index out of range.
     if int(used.view(np.uint64).max()) >= size:
         host = backend_of(indices).to_numpy(used)
         where = np.argwhere((host < 0) | (host >= size))[0].tolist()

@@ -1,4 +1,4 @@
-"""Comparisons and the logic of their results, elementwise; without a gradient, so that there is no pullback."""
+"""Elementwise comparisons and logical operations; they have no gradient, so None stands for the pullback."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ def _comparison(name: str) -> Callable:
         xp = backend_of(a, b).xp
         return xp.asarray(getattr(xp, name)(a, b)), None
 
-    compare.__name__, compare.__doc__ = name, f"NumPy's ``{name}``: an array of bool; of two dtypes, by the wider."
+    compare.__name__, compare.__doc__ = name, f"NumPy's ``{name}``: an array of bool; two dtypes compare as the wider."
     return compare
 
 

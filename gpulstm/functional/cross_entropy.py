@@ -1,4 +1,4 @@
-"""Softmax cross-entropy: on a GPU one fused kernel gives each row's loss and the gradient of its logits.
+"""Softmax cross-entropy: on a GPU one fused kernel computes each row's loss and the gradient of its logits.
 
 For a row x of C logits with p = softmax(x), its class y, class weights w and label smoothing s (Szegedy et
 al. 2016):
@@ -6,7 +6,7 @@ al. 2016):
     loss = -(1 - s) w_y log p_y - s / C * sum_c w_c log p_c
     dx_c = (1 - s) w_y (p_c - [c = y]) + s / C * (p_c * sum_k w_k - w_c)
 
-Ignored rows have no loss and no gradient. The mean divides by the sum of w_y over the rows that count.
+Rows whose target is ignored have neither loss nor gradient. The mean divides by the sum of w_y over the other rows.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_arrays, check_floats, check_indices, check_reduction, check_shape
 from gpulstm.functional.needs import needs
 
-_CHUNK = 1 << 16  # logits worked on at once: with their exponentials they stay in a core's cache
-_IN_PLACE = 1 << 20  # gradients of logits scaled at once on a GPU, where no second array of them all is wanted
+_CHUNK = 1 << 16  # logits processed at a time, so that they and their exponentials stay in a core's cache
+_IN_PLACE = 1 << 20  # gradients scaled at a time on a GPU, which avoids a second array of all of them
 
 
 @needs({2: (0,)})
@@ -37,12 +37,12 @@ def cross_entropy(
     """Compute softmax cross-entropy for integer targets, as PyTorch: ``loss, pullback = cross_entropy(input, target)``.
 
     input: logits (N, C), (C,) or (N, C, d1, ...), the classes on axis 1. target: integers of the input's shape without
-    that axis, each 0 <= target < C or ``ignore_index``. weight (C,) or None. loss: () or, with reduction="none",
-    target's shape. ``pullback(dloss)`` returns (dinput, None, None). If every target is ignored, the mean is nan, as in
-    PyTorch, and its gradient zero.
+    that axis, each 0 <= target < C or ``ignore_index``. weight: class weights (C,) or None. loss: () or, with
+    reduction="none", target's shape. ``pullback(dloss)`` returns (dinput, None, None). If every target is ignored, the
+    mean is nan, as in PyTorch, and its gradient is zero.
 
     Raises ShapeError for shapes that do not fit and for a target that is not a class; DTypeError for targets that are
-    not integers. On CUDA the check of the targets waits once for the device.
+    not integers. On CUDA, the check of the targets waits once for the device.
 
     >>> loss, pullback = gl.functional.cross_entropy(np.zeros((2, 4)), np.array([0, 3]))
     >>> pullback(np.array(1.0))[0]
@@ -79,14 +79,14 @@ def cross_entropy(
 
 
 def check_options(reduction: str, ignore_index: int, label_smoothing: float) -> tuple[int, float]:
-    """(ignore_index, label_smoothing), checked: Python's own numbers.
+    """Check the options -> (ignore_index, label_smoothing) as Python numbers.
 
-    NumPy's would have another width in the arithmetic or in a kernel's arguments.
+    A NumPy scalar could change the dtype of the arithmetic or the size of a kernel's argument.
     """
     check_reduction(reduction)
     words = "0 <= label_smoothing <= 1"
     smoothing = checks.number("label_smoothing", label_smoothing, most=1, words=words)
-    ignore = checks.integer("ignore_index", ignore_index, -(2**63), 2**63, words="a whole number of 64 bits")
+    ignore = checks.integer("ignore_index", ignore_index, -(2**63), 2**63, words="a 64-bit integer")
     return ignore, smoothing
 
 
@@ -94,30 +94,30 @@ def on_rows(
     backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float,
     in_place: bool = False,
 ) -> tuple[Array, Array, Callable]:  # fmt: skip
-    """(loss (rows,), weight of each row (rows,), gradient) of logits x (rows, C).
+    """The losses of logits x (rows, C) -> (loss (rows,), weight of each row (rows,), gradient).
 
-    ``gradient(drow)`` gives the gradient of x from that of each row's loss; None stands for ones. With ``in_place``
-    x, contiguous and on the processor of no half type, is written over by the loss, and by the gradient, which may be
-    called once.
+    ``gradient(drow)`` returns the gradient of x, given the gradient of each row's loss; None stands for ones. With
+    ``in_place`` both the loss and the gradient overwrite x, and ``gradient`` may be called only once. Then x must be
+    contiguous, and on the processor not of a half type.
     """
     which = _rows_cuda if backend.is_cuda else _rows_host
     return which(backend, x, target, weight, ignore_index, smoothing, in_place)
 
 
 def reduced(xp, row_loss: Array, row_weight: Array, reduction: str) -> tuple[Array, Array | float]:
-    """(the loss, what the gradient of the loss is multiplied by to give that of each row's)."""
+    """Reduce the rows' losses -> (loss, scale); scale times dloss is the gradient of each row's loss."""
     if reduction == "none":
         return row_loss, 1.0
     total = xp.asarray(row_loss.sum())
     if reduction == "sum":
         return total, 1.0
     count = xp.asarray(row_weight.sum())
-    with np.errstate(divide="ignore", invalid="ignore"):  # no row counts: 0 / 0
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 if every row is ignored
         mean = xp.asarray(total / count)
     return mean, 1 / xp.where(count == 0, xp.ones_like(count), count)
 
 
-@np.errstate(invalid="ignore")  # a row of infinities has no softmax: nan, as in PyTorch, and no warning
+@np.errstate(invalid="ignore")  # a row of infinities gives nan, as in PyTorch, without a warning
 def _rows_host(
     backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float,
     in_place: bool,
@@ -126,7 +126,7 @@ def _rows_host(
     wide = accumulator(x.dtype)
     w = np.ones(C, wide) if weight is None else np.ascontiguousarray(weight, wide)
     kept = target != ignore_index
-    y = np.where(kept, target, 0)  # an ignored row may name no class
+    y = np.where(kept, target, 0)  # ignore_index need not be a class
     row_weight = np.where(kept, w[y], wide.type(0))
     spread = smoothing / max(C, 1)
     exps = x if in_place else backend.empty((rows, C), wide)
@@ -152,7 +152,7 @@ def _rows_host(
     return loss, row_weight, gradient
 
 
-# These two are kernels/host/cross_entropy.cpp in NumPy.
+# The next two functions are kernels/host/cross_entropy.cpp in NumPy.
 def _forward_numpy(
     x: Array, y: Array, w: Array, exps: Array, total: Array, nll: Array, smooth: Array | None, rows: int, C: int
 ) -> None:
@@ -177,14 +177,14 @@ def _backward_numpy(
     dx[np.arange(rows), y] -= own
     if others is not None:
         dx -= others[:, None] * w
-    dx[~kept] = 0  # whatever an ignored row's logits are
+    dx[~kept] = 0  # even where an ignored row's logits are nan
 
 
 def _rows_cuda(
     backend: Backend, x: Array, target: Array, weight: Array | None, ignore_index: int, smoothing: float,
     in_place: bool,
 ) -> tuple[Array, Array, Callable]:  # fmt: skip
-    """The gradient is made in the same launch as the loss, to be scaled only."""
+    """One launch computes the losses and their gradients, so that ``gradient`` only has to scale them."""
     xp, dtype, (rows, C) = backend.xp, x.dtype, x.shape
     wide = accumulator(dtype)
     x, target = xp.ascontiguousarray(x), xp.ascontiguousarray(target)

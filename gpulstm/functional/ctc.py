@@ -1,8 +1,9 @@
-"""Connectionist temporal classification (Graves et al. 2006): the loss of sequences whose targets have no times.
+"""Connectionist temporal classification (Graves et al. 2006): a loss for sequences whose targets have no time stamps.
 
-A path gives every step a class, or the blank; it stands for the targets that are left when repeated classes and then
-blanks are taken out. The loss is -log of the probability of all paths that stand for the targets, found by a sum over
-their beginnings (alpha), and its gradient by one over their ends (beta); kernels/ctc.cu has the equations.
+A path assigns a class or the blank to every step. It stands for the targets that remain after repeated classes are
+merged and then blanks removed. The loss is -log of the probability of all paths that stand for the targets. A forward
+recursion over the beginnings of paths (alpha) computes it, and a backward recursion over their ends (beta) computes the
+gradient. kernels/ctc.cu has the equations.
 """
 
 from collections.abc import Callable
@@ -31,16 +32,15 @@ def ctc_loss(
 ) -> tuple[Array, Callable]:
     """Compute the connectionist temporal classification loss (Graves et al. 2006), as PyTorch's ``ctc_loss``.
 
-    ``loss, pullback = ctc_loss(log_probs, targets=, input_lengths=, target_lengths=)``. log_probs: logarithms of
-    probabilities (T, B, C), or (T, C) for one sequence. targets: integers (B, S), of which the first ``target_lengths``
-    are used, or all targets joined (sum of target_lengths,), without blanks. input_lengths, target_lengths: (B,)
-    integers, 0 <= input_lengths <= T. loss: () or, with reduction="none", (B,), () for one sequence. "mean" divides
-    each loss by its number of targets, at least 1, and averages over the batch. ``pullback(dloss)`` returns
-    (dlog_probs,).
+    ``loss, pullback = ctc_loss(log_probs, targets=, input_lengths=, target_lengths=)``. log_probs: log probabilities
+    (T, B, C), or (T, C) for one sequence. targets: integers without blanks, padded (B, S), of which the first
+    ``target_lengths`` count, or concatenated (sum of target_lengths,). input_lengths, target_lengths: (B,) integers,
+    0 <= input_lengths <= T. loss: () or, with reduction="none", (B,), () for one sequence. "mean" divides each loss by
+    its number of targets, at least 1, and averages over the batch. ``pullback(dloss)`` returns (dlog_probs,).
 
-    As in PyTorch the gradient is that of the logits, provided that log_probs is their ``log_softmax``: the gradient
-    through ``log_softmax`` is right, and dlog_probs lacks a term that is equal for all classes. Targets too long for
-    their input have an infinite loss, 0 with ``zero_infinity``; their gradient is 0.
+    As in PyTorch, the pullback assumes that log_probs are the ``log_softmax`` of logits and returns the gradient of the
+    logits. The gradient through ``log_softmax`` is right; dlog_probs itself lacks a term that is equal for all classes.
+    Targets that are too long for their input have an infinite loss, or 0 with ``zero_infinity``; their gradient is 0.
 
     Raises ShapeError for shapes, lengths and targets that do not fit, DTypeError for lengths and targets that are not
     integers. Targets and lengths are read on the host.
@@ -65,7 +65,7 @@ def ctc_loss(
     padded, counts = _padded(targets, target_lengths, B, C, blank, single)
 
     wide = accumulator(dtype)
-    # As the kernels read it: contiguous, half types widened.
+    # The kernels need a contiguous array, and half types widened.
     rows = backend.xp.ascontiguousarray(rows.astype(wide, copy=False))
     loss, gradient = _paths(backend, rows, padded, np.stack([steps, counts]), blank)
     infinite = backend.xp.isinf(loss)
@@ -82,19 +82,19 @@ def ctc_loss(
 
 
 def _scale(reduction: str, counts: np.ndarray) -> np.ndarray:
-    """What each sequence's loss counts in the result."""
+    """The factor of each sequence's loss in the result."""
     if reduction == "mean" and len(counts):
         return 1 / (np.maximum(counts, 1) * len(counts))
     return np.ones(len(counts))
 
 
 def _integers(name: str, x: Any) -> np.ndarray:
-    """The numbers on the host; raises DTypeError for others than integers, ShapeError for lists of several lengths."""
+    """The integers on the host. Raises DTypeError for other types, ShapeError for a ragged list."""
     try:
         array = backend_of(**{name: x}).to_numpy(x) if hasattr(x, "dtype") else np.asarray(x)
     except ValueError as error:
         raise ShapeError(f"{name}: expected an array, or a list with rows of one length, got {x!r:.60}") from error
-    if array.size == 0 and array.dtype.kind == "f":  # of an empty list
+    if array.size == 0 and array.dtype.kind == "f":  # from an empty list
         array = array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise DTypeError(f"{name}: expected integers, got {array.dtype.name}")
@@ -102,18 +102,18 @@ def _integers(name: str, x: Any) -> np.ndarray:
 
 
 def _lengths(name: str, given: Any, B: int, most: int, of: str) -> np.ndarray:
-    """(B,); raises ShapeError, naming a bad one, unless each is from 0 to ``most``."""
+    """The lengths (B,). Raises ShapeError, with the first bad one, unless each is from 0 to ``most``."""
     lengths = _integers(name, given)
     lengths = lengths.reshape(1) if B == 1 and lengths.ndim == 0 else lengths
     check_shape(name, lengths, (B,), "(sequences,)")
     for k, length in enumerate(lengths.tolist()):
         if not 0 <= length <= most:
-            raise ShapeError(f"{name}: expected 0 <= length <= {most}, {of}, got {length} at {k}")
+            raise ShapeError(f"{name}: expected 0 <= length <= {most} = {of}, got {length} at {k}")
     return lengths
 
 
 def _padded(targets: Any, lengths: Any, B: int, C: int, blank: int, single: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(targets (B, S) with blanks after each sequence's own, their numbers (B,))."""
+    """Pad the targets with blanks -> (targets (B, S), the number of targets of each sequence (B,))."""
     given = _integers("targets", targets)
     if given.ndim == 1 and single:
         given = given[None]
@@ -125,7 +125,7 @@ def _padded(targets: Any, lengths: Any, B: int, C: int, blank: int, single: bool
     elif given.ndim == 1:
         counts = _lengths("target_lengths", lengths, B, given.size, "the number of targets")
         if given.size != counts.sum():
-            raise ShapeError(f"targets: expected {counts.sum()}, the sum of target_lengths, got {given.size}")
+            raise ShapeError(f"targets: expected {counts.sum()} = the sum of target_lengths, got {given.size}")
         own = np.arange(counts.max(initial=0)) < counts[:, None]
         values = given
     else:
@@ -140,7 +140,7 @@ def _padded(targets: Any, lengths: Any, B: int, C: int, blank: int, single: bool
 def _paths(
     backend: Backend, log_probs: Array, targets: np.ndarray, lengths: np.ndarray, blank: int
 ) -> tuple[Array, Callable]:
-    """(loss (B,), gradient): gradient(scale (B,)) gives that of the logits (T, B, C)."""
+    """Each sequence's loss and its gradient -> (loss (B,), gradient); gradient(scale (B,)) -> dlogits (T, B, C)."""
     (T, B, C), S = log_probs.shape, targets.shape[1]
     sizes, threads = (T, B, C, S, blank), 64 if S < 32 else 256
 
@@ -170,20 +170,20 @@ def _paths(
 def _paths_numpy(
     log_probs: np.ndarray, targets: np.ndarray, lengths: np.ndarray, blank: int
 ) -> tuple[np.ndarray, Callable]:
-    """``_paths`` step by step, all sequences side by side."""
+    """``_paths`` in NumPy: step by step, all sequences at once."""
     (T, B, _), (steps, counts), dtype = log_probs.shape, lengths, log_probs.dtype
     nothing, batch, L = dtype.type(-np.inf), np.arange(B), 2 * targets.shape[1] + 1
     classes = np.full((B, L), blank)
     classes[:, 1::2] = targets
     skips = np.zeros((B, L), bool)  # whether a path may come from two positions before
     skips[:, 3::2] = targets[:, 1:] != targets[:, :-1]
-    leads = np.zeros((B, L), bool)  # whether it may go on by two
+    leads = np.zeros((B, L), bool)  # whether a path may move on by two positions
     leads[:, :-2] = skips[:, 2:]
     inside = np.arange(L) <= 2 * counts[:, None]
     at = np.where(inside, np.take_along_axis(log_probs, np.broadcast_to(classes, (T, B, L)), axis=2), nothing)
 
     def moved(row: np.ndarray, by: int) -> np.ndarray:
-        """What stands ``by`` positions before, or after for a negative one."""
+        """The row shifted right by ``by`` positions, or left if negative; -inf fills the gap."""
         out = np.full_like(row, nothing)
         if by > 0:
             out[:, by:] = row[:, :-by]

@@ -1,6 +1,6 @@
-"""Both directions of a layer on a GPU, side by side: the work of one goes to a stream of its own.
+"""Both directions of a layer on a GPU at the same time: one of them runs on a stream of its own.
 
-The steps of a small batch leave most of a GPU idle, and the two directions need nothing of each other.
+The steps of a small batch leave most of a GPU idle, and the two directions do not depend on each other.
 """
 
 import threading
@@ -17,11 +17,11 @@ Answer = TypeVar("Answer")
 
 @needs(None, None)
 def both(*arrays: Array | None, modes: tuple[dict[str, Any], dict[str, Any]]) -> tuple[tuple, Callable]:
-    """Two calls of ``recurrent``, with these options, side by side; see ``serves``.
+    """Make two calls of ``recurrent`` at the same time, with these options; see ``serves``.
 
-    ``arrays`` has x and the other arguments of the first, then all those of the second, which is begun before the
-    first. The outputs and the gradients are those of the first, then those of the second: the same bits as of two
-    calls. Raises what ``recurrent`` raises.
+    ``arrays`` has x and the other arguments of the first call, then all those of the second. The second call is
+    launched first. Outputs and gradients are those of the first call, then those of the second, with the same bits as
+    those of two separate calls. Raises what ``recurrent`` raises.
     """
     sides, half = _sides_of(backend_of(*arrays)), len(arrays) // 2
     (two, second), (one, first) = sides.run(
@@ -30,7 +30,7 @@ def both(*arrays: Array | None, modes: tuple[dict[str, Any], dict[str, Any]]) ->
 
     def pullback(*cotangents: Array | None) -> tuple:
         d_one, d_two = cotangents[: len(one)], cotangents[len(one) :]
-        # Each on the stream of its way there, for which a graph was captured.
+        # Each runs on the stream of its forward pass, for which a graph was captured.
         of_second, of_first = sides.run(lambda: second(*d_two), lambda: first(*d_one))
         return (*of_first[:half], *of_second[:half])
 
@@ -38,7 +38,7 @@ def both(*arrays: Array | None, modes: tuple[dict[str, Any], dict[str, Any]]) ->
 
 
 def serves(backend: Backend) -> bool:
-    """Whether work may go to two streams: CuPy's own pool does not give one what the other still uses."""
+    """Whether two streams may be used: only CuPy's own pool never gives one stream memory that the other still uses."""
     if not isinstance(backend, CupyBackend):
         return False
     cuda = backend.xp.cuda
@@ -52,17 +52,17 @@ def _sides_of(backend: Any) -> "_Sides":
 
 
 class _Sides:
-    """The second streams of one GPU: of each thread, one beside each stream that is current there.
+    """The second streams of one GPU: each thread has one for every stream that was current in it.
 
-    Memory of a second stream is used again by that stream alone, and only after it has waited for the stream that it
-    stands beside, where the memory may have been read since: so neither may be another's.
+    Memory of a second stream is reused by that stream alone, and only after it has waited for its first stream, which
+    may have read that memory. So a second stream belongs to one thread and one first stream.
     """
 
     def __init__(self, backend: CupyBackend) -> None:
         self._backend, self._mine = backend, threading.local()
 
     def run(self, there: Callable[[], Answer], here: Callable[[], Answer]) -> tuple[Answer, Answer]:
-        """(there(), here()): what the first launches may run beside what the second does on the current stream."""
+        """Run there() on the second stream and here() on the current one -> (there(), here())."""
         cuda = self._backend.xp.cuda
         with self._backend:
             stream = cuda.get_current_stream()
@@ -79,7 +79,7 @@ class _Sides:
         streams = self._mine.__dict__.setdefault("streams", {})
         if stream.ptr not in streams:
             if len(streams) >= _MOST_STREAMS:
-                self._backend.synchronize()  # none of them is in use
+                self._backend.synchronize()  # after this none of them is in use
                 streams.clear()
             streams[stream.ptr] = self._backend.xp.cuda.Stream(non_blocking=True)
         return streams[stream.ptr]

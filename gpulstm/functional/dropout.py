@@ -1,10 +1,9 @@
-"""Dropout whose mask is a function of a 64-bit seed alone: the same bits in NumPy and on a GPU, none kept.
+"""Dropout whose mask depends on a 64-bit seed alone: it has the same bits in NumPy and on a GPU, and is never stored.
 
-Element k of the array (in C order) has draw number k, and draw k stands in word k // 4 of a SplitMix64 sequence
-(Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"), which has four draws of 16 bits each,
-lowest first. The share of a batch that one of several processes computes has other numbers: those of its elements in
-the whole batch.
-The backward pass makes the mask again from the seed.
+Element k of the array (in C order) uses draw number k. The draws come from a SplitMix64 sequence (Steele, Lea & Flood
+2014, "Fast splittable pseudorandom number generators"): word k // 4 holds draw k, as one of four draws of 16 bits each,
+lowest bits first. If several processes share a batch, each element uses its draw number in the whole batch. The
+backward pass computes the mask again from the seed.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from gpulstm.shares import Draws, plain_draws
 GAMMA = 0x9E3779B97F4A7C15  # the sequence's step: 2^64 divided by the golden ratio, made odd
 MASK = 2**64 - 1
 DRAWS = 4  # 16-bit draws in a word
-_CHUNK = 1 << 14  # words worked on at once: with their temporaries they stay in a core's cache
+_CHUNK = 1 << 14  # words processed at a time, so that they and their temporaries stay in a core's cache
 
 
 def words(seed: int, first: int, steps: np.ndarray) -> np.ndarray:
@@ -41,7 +40,7 @@ def words(seed: int, first: int, steps: np.ndarray) -> np.ndarray:
 
 
 def _apply_host(backend: Backend, x: np.ndarray, threshold: int, scale: float, seed: int, draws: Draws) -> np.ndarray:
-    """By the engine's own text (kernels/host/dropout.cpp), or in NumPy, with the same bits."""
+    """Uses the engine (kernels/host/dropout.cpp) if there is one, else NumPy, with the same bits."""
     compiled, y = engine.function("dropout", x.dtype), backend.empty(x.shape, x.dtype)
     if compiled is None:
         _apply_numpy(x, y, threshold, scale, seed, draws)
@@ -62,13 +61,13 @@ def _apply_numpy(x: np.ndarray, y: np.ndarray, threshold: int, scale: float, see
 
 
 def _signed(seed: int) -> int:
-    """The same 64 bits as C's long long."""
+    """The seed's 64 bits read as C's long long."""
     return seed - 2**64 if seed >= 2**63 else seed
 
 
 def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: int, draws: Draws) -> Array:
     y = backend.empty(x.shape, x.dtype)
-    x = backend.xp.ascontiguousarray(x)  # CuPy gives an array without dimensions one
+    x = backend.xp.ascontiguousarray(x)  # CuPy adds a dimension to a 0-d array
     assert backend.kernels is not None
     args = x, y, x.size, _signed(seed), threshold, scale, *draws
     backend.kernels("dropout", "dropout", -(-x.size // DRAWS), *args, real=x.dtype)
@@ -76,7 +75,7 @@ def _apply_cuda(backend: Backend, x: Array, threshold: int, scale: float, seed: 
 
 
 def mask(backend: Backend, shape: tuple[int, ...], rate: float, seed: int, dtype: Any, draws: Draws) -> Array:
-    """What ``dropout`` multiplies with, before its scale: 0 with that rate, else 1; by the draws of those numbers."""
+    """The mask of ``dropout`` before scaling: 0 with probability ``rate``, else 1; ``draws`` numbers the draws."""
     ones = backend.empty(shape, dtype)
     ones[...] = 1
     apply = _apply_cuda if backend.is_cuda else _apply_host
@@ -99,7 +98,7 @@ def dropout(x: Array, rate: float, seed: SupportsIndex, draws: Draws | None = No
     """
     backend = check_arrays(x=x)
     check_floats(x=x)
-    # Python's own numbers: NumPy's would have another width in a kernel's arguments.
+    # Python numbers: a NumPy scalar could change the size of a kernel's argument.
     rate = checks.number("rate", rate, most=1, words="0 <= rate <= 1")
     bits = checks.integer("seed", seed, 0, MASK + 1, words="0 <= seed < 2**64")
     if rate == 0:
@@ -122,7 +121,7 @@ def variational_dropout(
     """Apply dropout with one mask for all steps of a sequence: ``y, pullback = variational_dropout(x, rate, seed)``.
 
     x (T, B, D) -> y (T, B, D); the mask (B, D) is that of ``dropout`` with the same seed and draws (Gal & Ghahramani
-    2016). ``pullback(dy)`` returns (dx,). Raises ShapeError for another shape, and as ``dropout``.
+    2016). ``pullback(dy)`` returns (dx,). Raises ShapeError for an x of another shape, and what ``dropout`` raises.
 
     >>> y, pullback = gl.functional.variational_dropout(np.ones((2, 1, 4)), 0.5, seed=3)
     >>> y[0], y[1]

@@ -1,4 +1,4 @@
-"""Functions of each element, with their pullbacks: exponentials, activations, choices between two arrays, casts.
+"""Elementwise functions, with their pullbacks: exponentials, activations, choices between two arrays, casts.
 
 NaN stays NaN, and gradients at corners and ties are PyTorch's.
 """
@@ -87,9 +87,9 @@ def absolute(x: Array) -> tuple[Array, Callable]:
 
 @needs({})
 def clip(x: Array, *, min: float | None = None, max: float | None = None) -> tuple[Array, Callable]:
-    """``y, pullback = clip(x, min=0, max=1)``: x within the bounds; one of them may be None.
+    """``y, pullback = clip(x, min=0, max=1)``: x limited to the bounds; one of them may be None.
 
-    ``pullback(dy)`` returns (dx,), 0 outside the bounds. Raises DTypeError for bounds that are no numbers.
+    ``pullback(dy)`` returns (dx,), 0 outside the bounds. Raises DTypeError for bounds that are not numbers.
     """
     bounds = [x.item() if isinstance(x, np.generic) else x for x in (min, max)]
     for name, bound in zip(("min", "max"), bounds, strict=True):
@@ -98,7 +98,7 @@ def clip(x: Array, *, min: float | None = None, max: float | None = None) -> tup
                 f"{name}: expected a number or None, got {type(bound).__name__}; use gl.maximum or gl.minimum"
             )
     if bounds == [None, None]:
-        raise DTypeError("clip: expected min, max or both, got none")
+        raise DTypeError("clip: expected min, max or both, got neither")
     xp = backend_of(x).xp
     low, high = bounds
     y, inside = x, True
@@ -111,7 +111,7 @@ def clip(x: Array, *, min: float | None = None, max: float | None = None) -> tup
 
 
 def _extremum(name: str, is_less: str) -> Callable:
-    """maximum or minimum; ``is_less`` compares what is not chosen with what is."""
+    """Make maximum or minimum; ``is_less(a, b)`` holds where a is not chosen."""
 
     @needs({0: (0, 1), 1: (0, 1)})
     def extremum(a: Operand, b: Operand) -> tuple[Array, Callable]:
@@ -141,11 +141,11 @@ maximum, minimum = _extremum("maximum", "less"), _extremum("minimum", "greater")
 def where(condition: Array, a: Operand, b: Operand) -> tuple[Array, Callable]:
     """``y, pullback = where(condition, a, b)``: a where the condition is True, else b, all three broadcast.
 
-    ``pullback(dy)`` returns (None, da, db). Raises DTypeError unless the condition is of bool.
+    ``pullback(dy)`` returns (None, da, db). Raises DTypeError unless the condition is bool.
     """
     if getattr(condition, "dtype", None) != np.bool_:
         got = getattr(condition, "dtype", type(condition).__name__)
-        raise DTypeError(f"condition: expected an array of bool, got {got}; compare, as in x > 0")
+        raise DTypeError(f"condition: expected an array of bool, got {got}; use a comparison such as x > 0")
     undo_a, undo_b = undo_broadcast(a), undo_broadcast(b)
     checked_operands("where", condition, a, b)
     a, b, typed = typed_operands("where", a, b)
@@ -162,20 +162,20 @@ def where(condition: Array, a: Operand, b: Operand) -> tuple[Array, Callable]:
 
 @needs({})
 def astype(a: Array, *, dtype: Any) -> tuple[Array, Callable]:
-    """``y, pullback = astype(a, dtype=dtype)``: a copy of another type. ``pullback(dy)`` returns (da,), of a's type."""
+    """``y, pullback = astype(a, dtype=dtype)``: a copy as ``dtype``. ``pullback(dy)`` returns (da,) in a's dtype."""
     before = a.dtype
     return a.astype(dtype), lambda dy: (dy.astype(before),)
 
 
 @needs({})
 def copy(a: Array) -> tuple[Array, Callable]:
-    """``y, pullback = copy(a)``: the same values in memory of their own. ``pullback(dy)`` returns (da,)."""
+    """``y, pullback = copy(a)``: a copy in new memory. ``pullback(dy)`` returns (da,)."""
     return a.copy(), lambda dy: (dy,)
 
 
 @needs({})
 def move(a: Array, *, device: str) -> tuple[Array, Callable]:
-    """``y, pullback = move(a, device="cuda:0")``: the same values there. ``pullback(dy)`` returns (da,), moved back."""
+    """``y, pullback = move(a, device="cuda:0")``: a on that device. ``pullback(dy)`` returns (da,), moved back."""
     here, there = backend_of(a), find_device(device).backend
     with there:
         return there.asarray(a), lambda dy: (here.asarray(dy),)

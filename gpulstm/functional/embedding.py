@@ -1,4 +1,4 @@
-"""Looking up rows of a table by integer ids; the gradient adds the rows of each id in a fixed order."""
+"""Looks up rows of a table by integer ids; the gradient adds up the tokens of each id in a fixed order."""
 
 import math
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def _gradient_numpy(backend: Backend, ids: Array, dy: Array, V: int, padding: in
     ids = ids[order]
     first = np.flatnonzero(np.diff(ids, prepend=-1))  # where each id's tokens begin in that order
     rows, count = ids[first], np.diff(first, append=ids.size)
-    once = count == 1  # in a large vocabulary most ids come once; they need no sum
+    once = count == 1  # in a large vocabulary most ids occur once and need no sum
     dtable[rows[once]] = dy[order[first[once]]]
     for v, start, n in zip(rows[~once].tolist(), first[~once].tolist(), count[~once].tolist(), strict=True):
         dtable[v] = dy.take(order[start : start + n], axis=0).sum(axis=0, dtype=accumulator(dy.dtype))
@@ -49,8 +49,8 @@ def _gradient_cuda(backend: Backend, ids: Array, dy: Array, V: int, padding: int
     order = xp.argsort(ids)  # CuPy's is stable
     ids = ids[order]
     starts = xp.searchsorted(ids, xp.arange(V + 1))  # the tokens of row v are order[starts[v]:starts[v + 1]]
-    # A frequent id must not be added by one thread in one long run: whole pieces of the sorted tokens are
-    # summed first. With pieces of about sqrt(N) tokens no thread adds more than about 3 sqrt(N) numbers.
+    # One thread would be slow on a frequent id, so whole pieces of the sorted tokens are summed first. With pieces of
+    # about sqrt(N) tokens no thread adds more than about 3 sqrt(N) numbers.
     piece = math.isqrt(N) + 1
     piece_sum = backend.empty((N // piece, D), accumulator(dy.dtype))
     dtable = backend.empty((V, D), dy.dtype)
@@ -73,8 +73,8 @@ def embedding(ids: Array, table: Array, *, padding_idx: int | None = None) -> tu
     row ``padding_idx`` (-V <= padding_idx < V) gets no gradient. The gradient is summed without atomics in an order
     that depends only on the ids, so two runs agree bit for bit.
 
-    Raises ShapeError for an id outside 0 <= id < V. On CUDA that check is one reduction over the ids and one wait for
-    the device.
+    Raises ShapeError for an id outside 0 <= id < V. On CUDA that check costs one reduction over the ids and one wait
+    for the device.
 
     >>> y, pullback = gl.functional.embedding(np.array([2, 0]), np.array([[0.0], [1.0], [2.0]]))
     >>> y

@@ -1,4 +1,4 @@
-"""The path of the processor: a whole sequence in one call of the compiled engine (kernels/host)."""
+"""The path for the processor: one call of the compiled engine (kernels/host) computes a whole sequence."""
 
 import ctypes
 import functools
@@ -59,11 +59,11 @@ class _Args(ctypes.Structure):
 
 
 class _Plan:
-    """What the engine's calls for a cell have in common, whatever the sequence."""
+    """What all calls of the engine for one cell share, whatever the sequence."""
 
     def __init__(self, cell: Cell, dtype: Any) -> None:
         kernel = cell.kernel
-        assert kernel is not None  # choose() looked
+        assert kernel is not None  # choose() checked
         self.call = _entry(kernel, dtype)
         self.name, self.options = kernel.struct.encode(), (ctypes.c_double * len(kernel.options))(*kernel.options)
         self.options_at = ctypes.addressof(self.options)
@@ -80,22 +80,22 @@ _plan = functools.lru_cache(maxsize=64)(_Plan)
 class EngineLoop:
     """One sequence, forward and backward; the same interface as Loop.
 
-    Without ``keep`` forward leaves nothing for ``pullback``, which then runs it once more. So it does when it is called
-    a second time, where the gradients were written over what forward had kept.
+    Without ``keep`` the forward pass keeps nothing for ``pullback``, which then runs it again. A second call of
+    ``pullback`` also runs it again if the first one has overwritten what was kept.
     """
 
     def __init__(self, seq: Sequence, input_gradient: bool, keep: bool) -> None:
         self.seq, self.input_gradient, self.keep = seq, input_gradient, keep
 
     def run(self, x: Array, states: list, weights: Weights) -> tuple:
-        """(y, *states_n) of x (T, B, D) from the first states, None for zeros."""
+        """(y, *states_n) of x (T, B, D) from the initial states, None for zeros."""
         self.begin(x.shape[2], weights)
         self.states, self.args.x = states, self._address(x)
         _set(self.args.first, map(self._address, states))
         return self._forward(self.keep)
 
     def begin(self, D: int, weights: Weights) -> None:
-        """Tell the engine all but x and the first states."""
+        """Set all arguments of the engine but x and the initial states."""
         seq, cell = self.seq, self.seq.cell
         plan = self.plan = _plan(cell, seq.dtype)
         self.weights = weights
@@ -117,7 +117,7 @@ class EngineLoop:
 
     def _forward(self, training: bool) -> tuple:
         seq, args = self.seq, self.args
-        args.training, args.dx = training, int(self.input_gradient) or None  # the size depends on whether there is dx
+        args.training, args.dx = training, int(self.input_gradient) or None  # the sizes depend on whether dx is wanted
         self._call(_SIZES)
         self.saved, self.fresh = pool.empty((args.saved_bytes,), np.uint8), training
         scratch = pool.empty((args.forward_bytes,), np.uint8)
@@ -130,12 +130,12 @@ class EngineLoop:
         return self.y, *last
 
     def pullback(self, dy: Array | None, *dstates: Array | None) -> tuple:
-        """The gradients of x, the first states and the weights, from those of y and the last states."""
+        """The gradients of x, the initial states and the weights, given those of y and the last states."""
         seq, cell, args, weights = self.seq, self.seq.cell, self.args, self.weights
         if not self.fresh:
             y = self.y
             self._forward(training=True)
-            y[...] = self.y  # nobody else's: the same numbers
+            y[...] = self.y  # the caller's array: its numbers stay the same
         held = len(self.held)
         args.dy = self._address(dy)
         _set(args.dlast, map(self._address, dstates))
@@ -169,7 +169,7 @@ class EngineLoop:
         assert not failed, f"the engine has no cell {self.plan.name.decode()}"
 
     def _address(self, array: Any) -> int | None:
-        """Where the numbers of a contiguous copy or of the array itself lie, which stays alive as long as this does."""
+        """The address of a contiguous array, copied if needed; ``held`` keeps it alive."""
         if array is None:
             return None
         if not array.flags.c_contiguous or (array.dtype != self.seq.dtype and array.dtype != bool):
@@ -179,10 +179,10 @@ class EngineLoop:
 
 
 class EngineStep:
-    """One step, again and again, for weights and sizes that stay and with no way back: what the engine is told of them,
-    and its memory, is kept. Not for two threads at once.
+    """One step without gradients, to be called many times with the same weights and sizes.
 
-    The weights (contiguous arrays, no vectors among them) are read where they lie.
+    It keeps the engine's arguments and buffers, so only one thread may call it at a time. The weights (contiguous
+    arrays, no vectors among them) are read in place.
     """
 
     def __init__(self, cell: Cell, dtype: Any, B: int, weights: Weights) -> None:
@@ -201,13 +201,13 @@ class EngineStep:
         args.x = _at(x)
         _set(args.first, map(_at, states))
         _set(args.last, map(_at, after))
-        args.y = args.last[0]  # they are the same numbers
+        args.y = args.last[0]  # y of a single step is h
         self.loop._call(_FORWARD)
         return after
 
 
 def _at(array: Any) -> int | None:
-    """Where the numbers of a contiguous array lie."""
+    """The address of a contiguous array."""
     if array is None:
         return None
     if array.flags.writeable:
@@ -221,13 +221,13 @@ def _set(places: Any, addresses: Iterable[int | None]) -> None:
 
 
 def _rows_with_products(cell: Cell, weight: str) -> int:
-    """In blocks; the others' gradients are zero."""
+    """The number of the weight's blocks of rows that have a product; the gradients of the others are zero."""
     rows = [form.rows or form.gates for form in cell.products if form.weight == weight]
     return sum(part.stop - part.start for part in rows)
 
 
 def _step(shares: Any) -> int:
-    """Numbers from the shares of one step to those of the next; 0 where one array serves all."""
+    """Elements from the shares of one step to those of the next; 0 if all steps share one array."""
     return 0 if shares is None or len(shares) == 1 else shares[0].size
 
 
@@ -236,18 +236,18 @@ def _entry(kernel: Kernels, dtype: Any) -> Any:
 
 
 def why_not(cell: Cell) -> str:
-    """Why the engine cannot run the cell, or ""; the scan of the minimal cells has a text of its own."""
+    """Why the engine cannot run the cell, or ""; the scan of the minimal cells has code of its own."""
     if why := engine.why_none():
         return why
     if not cell.recurrent:
         return ""
     if cell.kernel is None:
-        return f"the {cell.name} has no text that the engine is compiled from"
+        return f"the {cell.name} has no C++ code for the engine"
     return why_no_text(cell) or too_much(cell)
 
 
 def why_no_text(cell: Cell) -> str:
-    """Why the cell's text cannot serve, where there is an engine, or ""; a file of the user's own is compiled."""
+    """Why the cell's C++ cannot be used by an engine that is there, or ""; a user's own file is compiled."""
     kernel = cell.kernel
     assert kernel is not None
     if kernel.own and (why := engine.why_no_own(kernel.file, kernel.struct, kernel.stamp)):
@@ -257,7 +257,7 @@ def why_no_text(cell: Cell) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _difference(cell: Cell) -> str:
-    """What the struct and the row in Python do not agree on, or ""; an engine would write where nothing is."""
+    """What the struct and the row in Python disagree on, or ""; the engine would write outside its arrays."""
     kernel, row = cell.kernel, cell.row
     assert kernel is not None
     numbers = (ctypes.c_longlong * len(row))()
@@ -273,7 +273,7 @@ def _difference(cell: Cell) -> str:
 
 @functools.lru_cache(maxsize=64)
 def too_much(cell: Cell) -> str:
-    """Why the cell is more than the engine takes, or ""."""
+    """Why the cell is too large for the engine, or ""."""
     if len(cell.states) > _STATES or len(cell.products) > _PRODUCTS or len(cell.gates) > 30:
         return f"the engine takes cells of up to {_STATES} states, {_PRODUCTS} products and 30 gates"
     seen: set[tuple[str, int]] = set()

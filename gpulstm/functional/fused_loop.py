@@ -17,9 +17,7 @@ class FusedLoop(Loop):
         self.seq, self.persistent, self.input_gradient = seq, persistent, input_gradient
 
     def _run_steps(self, gates: Array) -> None:
-        seq, weights = self.seq, self.weights
-        vectors = weights.vectors(seq.cell, seq.backend.xp, seq.dtype)
-        self.fused = FusedSteps(seq, self.persistent, weights.w_hh, (weights.b_ih, weights.b_hh), vectors)
+        self.fused = FusedSteps(self.seq, self.persistent, self.weights)
         self.fused.forward(gates, *self.all)
 
     def _run_back(self, dy: Array | None, dstates: tuple) -> tuple:
@@ -32,14 +30,18 @@ class FusedLoop(Loop):
         dzx = be.empty((T, B, GH), seq.dtype)
         dzr = be.empty((T, B, GH), seq.dtype) if seq.cell.split else dzx
         self.fused.backward(dy, direct, ds, dzx, dzr)
-        self.outer = [Multiplied(seq, seq.cell.products[0], self.weights, self._multiplied())]
-        self.inner: list[Multiplied] = []
+        multiplied = [Multiplied(seq, form, self.weights, self._source(form.source)) for form in seq.cell.products]
+        self.outer, self.inner = multiplied, []
         return [d.astype(seq.dtype, copy=False) for d in (direct, *ds)], dzx, dzr, None, self.fused.dvectors
 
-    def _multiplied(self) -> Any:
-        """What entered the product of every step, (T, B, H)."""
+    def _source(self, name: str) -> Any:
+        """What entered the products of that source at every step, (T, B, H)."""
         seq, fused = self.seq, self.fused
-        h = self.all[0][seq.before : seq.T + seq.before]
+        if name == "inner":
+            return fused.inner
+        entered = slice(seq.before, seq.T + seq.before)
+        state = seq.cell.states.index(name)
+        rows = self.all[0][entered] if state == 0 else self.all[1][entered, state - 1].astype(seq.dtype, copy=False)
         if fused.stays is not None:
-            h = seq.backend.where(fused.stays[:, :, None], h, 0)
-        return h if seq.dropped is None else h * seq.dropped
+            rows = seq.backend.where(fused.stays[:, :, None], rows, 0)
+        return rows if seq.dropped is None or state > 0 else rows * seq.dropped

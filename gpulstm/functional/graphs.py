@@ -1,9 +1,9 @@
 """A whole sequence as one CUDA graph: the launches of all its steps are captured once and replayed with new data.
 
-What a time loop asks of a GPU is the same for every sequence of one shape, so the host need not ask again. The first
-sequence of a shape runs as it is; the second is captured, in memory of its own; from then on a sequence costs the host
-a few launches: its inputs are copied in, the graph is launched, its outputs are copied out. The same holds for the way
-back. The graph reads the weights where they lie, so their addresses belong to what is kept it by.
+A time loop makes the same launches for every sequence of one shape, so the host need not make them one by one again.
+The first sequence of a shape runs without a graph. The second one is captured, with memory of its own. From then on a
+sequence costs the host a few launches: its inputs are copied in, the graph is launched, and its outputs are copied out.
+The same holds for the backward pass. A graph reads the weights in place, so its key contains their addresses.
 """
 
 import contextlib
@@ -20,14 +20,17 @@ from gpulstm.functional.products import Weights
 from gpulstm.precision import current
 
 _MOST_PLANS, _MOST_SEEN = 64, 1024
-_SHARE = 0.25  # of the device's memory that plans may hold
-_ALIGNED = 256  # bytes; where each of several arrays in one begins
+_SHARE = 0.25  # of the device's memory that all plans together may hold
+_ALIGNED = 256  # bytes: the alignment of each array in a packed buffer
 
 
 def graphed(
     loop: Loop, x: Array, states: list, weights: Weights, inference: bool, at_once: bool = False
 ) -> tuple[Any, str]:
-    """((outputs, pullback), "") by a graph, of the first sequence of a shape only ``at_once``; or (None, why not)."""
+    """Run a sequence as a graph -> ((outputs, pullback), ""), or (None, why not).
+
+    The first sequence of a shape is captured only with ``at_once``.
+    """
     return graphs_of(loop.seq.backend).run(loop, x, states, weights, inference, at_once)
 
 
@@ -39,7 +42,7 @@ def graphs_of(backend: Any) -> "Graphs":
 
 
 class _Packed:
-    """Several arrays in one piece of memory, so that one copy takes them all; None where there is none."""
+    """Several arrays in one buffer, so that one copy moves them all; an array may be None."""
 
     def __init__(self, xp: Any, arrays: tuple) -> None:
         """Allocates, and copies the arrays in."""
@@ -62,14 +65,14 @@ class _Packed:
 
 
 class _Plan:
-    """A loop captured: the memory it works in, and a graph for each direction."""
+    """A captured loop: its memory, and its graphs for the forward and the backward pass."""
 
     def __init__(self, loop: Loop, x: Array, states: list, weights: Weights) -> None:
         self.loop, self.cupy = loop, loop.seq.backend.xp
         self.pool, self.stream = self.cupy.cuda.MemoryPool(), self.cupy.cuda.Stream(non_blocking=True)
         self.busy = False
         self.backwards: dict[tuple[bool, ...], tuple | None] = {}
-        self.arrays = loop.seq.arrays  # of this plan from now on
+        self.arrays = loop.seq.arrays  # they belong to this plan from now on
         with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
             self.inputs = [None if a is None else self.cupy.empty(a.shape, a.dtype) for a in (x, *states)]
         first, *rest = self.inputs
@@ -94,19 +97,19 @@ class _Plan:
         return _copies(gradients)
 
     def _way_back(self, cotangents: tuple) -> tuple | None:
-        """(room for the cotangents, the graph, what it answers); None for what cannot be captured."""
+        """Capture the backward pass -> (buffers for the cotangents, graph, gradients), or None if that fails."""
         with self.stream, self.cupy.cuda.using_allocator(self.pool.malloc):
             room = [None if d is None else self.cupy.empty(d.shape, self.loop.seq.dtype) for d in cotangents]
         try:
             return (room, *self._captured(lambda: self.loop.pullback(*room), len(self.inputs)))
-        except Exception:  # whatever cannot be captured runs as it is
+        except Exception:  # whatever cannot be captured runs without a graph
             return None
 
     def _captured(self, work: Callable[[], tuple], cut: int) -> tuple[Any, list[_Packed]]:
-        """(the graph of what ``work`` launches, the arrays it answers).
+        """Capture what ``work`` launches -> (the graph, the arrays that ``work`` returns).
 
-        Those before the ``cut`` lie apart from the rest, which lives longer: states from the outputs of all steps, the
-        weights' gradients from the input's.
+        The arrays before ``cut`` and the rest are packed separately, since the rest lives longer: states live longer
+        than the outputs of all steps, and the weights' gradients live longer than the input's.
         """
         backend: Any = self.loop.seq.backend
         backend.lend_products(self.stream)
@@ -122,7 +125,7 @@ class _Plan:
 
 
 class _Pullback:
-    """The way back of one sequence; the plan serves no other sequence before this is gone."""
+    """The pullback of one sequence; no other sequence uses the plan while this object exists."""
 
     def __init__(self, plan: _Plan) -> None:
         self._plan = plan
@@ -135,13 +138,13 @@ class _Pullback:
 
 
 class Graphs:
-    """The plans of one GPU, by what they were captured for; those unused for longest go when there are too many."""
+    """The plans of one GPU by key; the least recently used are dropped when there are too many."""
 
     def __init__(self, backend: CupyBackend) -> None:
         self._backend = backend
         self._most_bytes = int(_SHARE * backend.memory()[1])
         self._plans: OrderedDict[tuple, list[_Plan]] = OrderedDict()
-        self._seen: OrderedDict[tuple, str] = OrderedDict()  # and why a shape cannot be captured
+        self._seen: OrderedDict[tuple, str] = OrderedDict()  # key -> why it cannot be captured, or ""
         self._lock = threading.Lock()
 
     def run(
@@ -151,7 +154,7 @@ class Graphs:
         key = (*_key(loop, x, states, weights), inference)
         with self._lock, self._backend:
             if at_once and key not in self._seen:
-                loop.run(x, states, weights)  # what a first run sets up cannot be captured
+                loop.run(x, states, weights)  # the first run sets up things that a capture cannot
                 self._seen[key] = ""
             why = self._why_not(key)
             plan = None if why else self._free_plan(key) or self._made(key, loop, x, states, weights)
@@ -178,10 +181,10 @@ class Graphs:
     def _made(self, key: tuple, loop: Loop, x: Array, states: list, weights: Weights) -> _Plan | None:
         try:
             plan = _Plan(loop, x, states, weights)
-        except Exception as error:  # whatever cannot be captured runs as it is
+        except Exception as error:  # whatever cannot be captured runs without a graph
             self._seen[key] = f"its capture as a CUDA graph failed: {type(error).__name__}: {error}"
             return None
-        # The way back takes about as much memory again.
+        # The backward pass takes about as much memory again.
         if 2 * plan.pool.total_bytes() > self._most_bytes:
             self._seen[key] = "its CUDA graph would hold more than a quarter of the device's memory"
             return None
@@ -190,7 +193,7 @@ class Graphs:
         return plan
 
     def _evict(self) -> None:
-        """Forget the plans unused for longest, where they are too many or too large."""
+        """Drop the least recently used plans if there are too many or they are too large."""
 
         def held() -> tuple[int, int]:
             plans = [plan for each in self._plans.values() for plan in each]
@@ -201,10 +204,10 @@ class Graphs:
 
 
 def _key(loop: Loop, x: Array, states: list, weights: Weights) -> tuple:
-    """Everything that decides what a loop launches, but the values that it copies in."""
+    """Everything that decides what a loop launches, except the values that are copied in."""
     seq, modes = loop.seq, loop.seq.modes
     arrays = (weights.w_ih, weights.w_hh, weights.b_ih, weights.b_hh, weights.w_hr, *weights.extra)
-    # Steps at which every sequence is alive, and at which one begins, have launches of their own.
+    # A step's launches depend on whether every sequence is alive, and on whether one begins there.
     masks = (None if modes.alive is None else modes.alive.all(axis=1).tobytes(),
              None if modes.clear is None else modes.clear.any(axis=1).tobytes())  # fmt: skip
     return (
@@ -228,5 +231,5 @@ def _copy(to: Any, given: Any) -> None:
 
 def _abandon(stream: Any) -> None:
     """End a capture that went wrong."""
-    with contextlib.suppress(Exception):  # it says that the capture is not valid, which is known
+    with contextlib.suppress(Exception):  # the error only repeats that the capture is invalid
         stream.end_capture()

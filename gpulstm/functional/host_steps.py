@@ -1,4 +1,4 @@
-"""The path without a kernel: the cell's readable equations, on either library."""
+"""The path without a kernel: the cell's readable equations, in NumPy or CuPy."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ class ReferenceSteps(Steps):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         seq = self.seq
-        # Rows once, as lists: indexing an array costs as much as a small step's arithmetic.
+        # Lists of rows, made once: indexing an array costs as much as the arithmetic of a small step.
         self.z_rows, self.keep_h = list(self.gates), seq.keep_h if self.keeps_h else [None] * seq.T
         self.before_rows, self.after_rows = by_step(self.before, seq.T), by_step(self.after, seq.T)
-        # The bias of the recurrent part stands apart only where its gradient does.
+        # The recurrent bias is kept apart only if its gradient is (cell.split).
         given = [b for b in (self.b_ih, None if seq.cell.split else self.b_hh) if b is not None]
         if given:
             self.gates += sum(given[1:], given[0])
@@ -51,7 +51,7 @@ class ReferenceSteps(Steps):
             if other is not None:
                 dh += other
         gradients, shares = (dh, *ds), self._shares(t)
-        # What goes to the states that were kept, and what passes through the cell.
+        # Each gradient has a part that goes to the state that was kept, and a part that passes through the cell.
         kept = [0 if share is None else share * d for d, share in zip(gradients, shares, strict=True)]
         through = [d if share is None else (1 - share) * d for d, share in zip(gradients, shares, strict=True)]
         dzx, dzr, dstates, dextras = self.seq.cell.backward(self.seq.backend.xp, through, self.saved[t], self.extras)
@@ -94,7 +94,7 @@ class ReferenceSteps(Steps):
         return (h, *others)
 
     def _shares(self, t: int) -> list:
-        """For each state the share of the old one (B, 1 or H) that stays in step t, or None: all of it at the end."""
+        """For each state the share of the old one (B, 1 or H) that step t keeps, or None; all of it after the end."""
         seq, alive = self.seq, self.seq.alive_rows[t]
         shares = [self.keep_h[t], *[seq.keep_c[t]] * (len(seq.cell.states) - 1)]
         if alive is None:
@@ -103,5 +103,5 @@ class ReferenceSteps(Steps):
         return [ended if share is None else seq.backend.where(alive[:, None], share, 1) for share in shares]
 
     def _extras(self, vectors: Array) -> tuple:
-        """The extras that are no matrices one by one, as the equations take them."""
+        """The extra parameters that are vectors, one by one, as the equations take them."""
         return tuple(vectors_by_name(self.seq.cell, vectors, self.seq.H).values())

@@ -1,4 +1,4 @@
-"""The path of a GPU: one fused kernel a step."""
+"""The path for a GPU: one fused kernel per step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,12 +16,12 @@ from gpulstm.launch import REALS, Launcher
 
 
 class KernelSteps(Steps):
-    """One fused CUDA kernel a step (kernels/step.cu); it adds the biases and keeps states itself."""
+    """One fused CUDA kernel per step (kernels/step.cu); it also adds the biases and keeps old states."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         seq, form = self.seq, self.seq.cell.kernel
-        assert form is not None  # choose() looked
+        assert form is not None  # choose() checked
         self.kept = seq.backend.empty((seq.T, seq.B, form.kept * seq.H), seq.dtype)
         self.sizes, self.limits = (seq.B, seq.H), {}
         if form.rows:
@@ -29,7 +29,7 @@ class KernelSteps(Steps):
             threads = _power_of_two_below(min(kernel.max_threads for kernel in kernels))
             threads = min(threads, max(32, 1 << (seq.H - 1).bit_length()))
             self.limits = {"blocks": seq.B, "threads": threads, "shared": threads * accumulator(seq.dtype).itemsize}
-        # What a step reads besides its products: the states before it, the vectors, and what is kept of the states.
+        # What a step reads besides its products: the states before it, the vectors, and the shares that it keeps.
         self.entering = (*map(_rows, self.before), self.vectors)
         shares = _row_shares(seq.shares_h if self.keeps_h else None), _row_shares(seq.shares_c)
         self.shares = (_alive(seq), *shares)
@@ -71,7 +71,7 @@ class KernelSteps(Steps):
 
     def _entry(self, name: str) -> Kernel:
         kernels = self.seq.backend.kernels
-        assert kernels is not None  # choose() looked
+        assert kernels is not None  # choose() checked
         return _entry(kernels, name, self.seq.cell, self.seq.dtype)
 
     def _launches(self, name: str, *args: Any) -> Callable[[int], None]:
@@ -83,12 +83,12 @@ def _rows(array: Array | None) -> Rows | None:
 
 
 def _row_shares(shares: Array | None) -> Any:
-    """(T, B, width) row by row, (1, B, width) the same at every step."""
+    """Shares (T, B, width) row by row, or (1, B, width), the same row for every step."""
     return None if shares is None else shares[0] if len(shares) == 1 else Rows(shares)
 
 
 def _alive(seq: Sequence) -> Rows | None:
-    """Which sequences are alive at each step; null where all are."""
+    """Which sequences are alive at each step; a null pointer if all are."""
     return None if seq.modes.alive is None else Rows(seq.alive, np.asarray(~seq.modes.alive.all(axis=1)))
 
 
@@ -99,7 +99,7 @@ def _entry(kernels: Launcher, name: str, cell: Cell, dtype: Any) -> Kernel:
 
 
 def why_not(cell: Cell, kernels: Launcher, dtype: Any) -> str:
-    """Why the cell has no kernels, or ""; those of a user's own file are compiled if that was not done."""
+    """Why the cell has no kernels, or ""; those of a user's own file are compiled unless they already are."""
     if not cell.recurrent:
         return ""
     if cell.kernel is None:

@@ -1,4 +1,4 @@
-"""The affine map y = x W' + b over the last axis, and the matrix product it is made of."""
+"""The affine map y = x W' + b over the last axis, and the matrix product that it uses."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from gpulstm.precision import keeps_precision
 
 
 def product(backend: Backend, a: Array, b: Array, out: Array | None = None) -> Array:
-    """a @ b of two matrices in pooled memory or in ``out``, accumulated in float32 at least."""
+    """Multiply two matrices, a @ b, into pooled memory or ``out``; sums are in float32 at least."""
     if out is None:
         out = backend.empty((a.shape[0], b.shape[1]), a.dtype)
     backend.multiply(a, b, out)
@@ -24,10 +24,11 @@ def product(backend: Backend, a: Array, b: Array, out: Array | None = None) -> A
 def multiplied(
     backend: Backend, a: Array, b: Array, bias: Array | None = None, *, sums: bool = False, out: Array | None = None
 ) -> tuple[Array, Array | None]:
-    """(a @ b + bias, the sums of a's rows if asked for), compiled on the processor: in the engine's own threads.
+    """Compute a @ b + bias and, with ``sums``, the sum of each row of a -> (product, sums or None).
 
-    ``out``, contiguous and on the processor of no half type, takes the product in place of new memory.
-    BLAS has threads of its own, which take the processor from the engine's for a while after each product.
+    ``out`` receives the product; it must be contiguous, and on the processor not of a half type. On the processor the
+    engine's compiled product runs in the engine's threads. BLAS has threads of its own, which would compete with the
+    engine's for a while after each product.
     """
     if a.dtype.itemsize == 2 and not backend.is_cuda:
         wide = accumulator(a.dtype)
@@ -54,7 +55,7 @@ def multiplied(
 
 
 def _compiled(a: Array, b: Array, sums: bool) -> Callable[..., None] | None:
-    """The compiled product, or None where there is none for such arrays."""
+    """The compiled product, or None if it does not take such arrays."""
     if not (a.size and b.size) or a.dtype != b.dtype:
         return None
     size = a.itemsize

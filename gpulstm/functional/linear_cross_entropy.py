@@ -1,9 +1,10 @@
 """A linear layer and the softmax cross-entropy of its outputs in one function, for large vocabularies.
 
-The logits of all rows are never held. They are made chunk by chunk of the rows; from each chunk come its losses and its
-part of the gradients, and the next one takes its memory. Where the result is one number, the gradients are made along
-with it, up to the factor that backward brings: three products in all, none of them twice (as in Liger Kernel, Hsu et
-al. 2024; that logits need not be held: Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models").
+The logits of all rows are never in memory at once (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
+Models"). The function computes them for a chunk of rows, then that chunk's losses and its part of the gradients, and
+reuses the memory for the next chunk. If the loss is one number, the forward pass also computes the gradients, up to the
+factor dloss that backward supplies. This takes three matrix products in all, none of them twice (as in Liger Kernel,
+Hsu et al. 2024).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +18,8 @@ from gpulstm.functional.linear import multiplied, product
 from gpulstm.functional.needs import needs
 from gpulstm.precision import keeps_precision
 
-_LEAST = 1 << 22  # logits of a chunk: fewer would read the weight too often
-# Numbers of the weight, or of its gradient, that are converted or added at once; on a GPU each block is some launches.
+_LEAST = 1 << 22  # logits of a chunk at least: smaller chunks would read the weight too often
+# Elements of the weight or its gradient that are converted or added at a time; on a GPU each block costs some launches.
 _BLOCK, _BLOCK_CUDA = 1 << 18, 1 << 22
 
 
@@ -43,13 +44,13 @@ def linear_cross_entropy(
     ``loss, pullback = linear_cross_entropy(input, linear_weight, target)``, as in PyTorch. input (..., D),
     linear_weight (V, D), linear_bias (V,) or None; target (...) integers, each 0 <= target < V or ``ignore_index``;
     class weights ``weight`` (V,) or None. loss: () or, with reduction="none", target's shape. ``pullback(dloss)``
-    returns (dinput, dlinear_weight, None, dlinear_bias, None), None also for a gradient that its option turns off.
+    returns (dinput, dlinear_weight, None, dlinear_bias, None), with None also for a gradient that its option turns off.
 
-    With "mean" and "sum" the call itself computes the gradients, and the first pullback returns them; each further
-    pullback computes them again, the same bits. With "none" each pullback computes them. With all three turned off only
-    the loss is computed. Besides arguments and results the function stores the logits of N / 32 of the N rows and, for
-    half types, half of the weight's gradient in float32: together less than a tenth of the logits of 8,192 rows and
-    50,000 classes, for up to 512 features.
+    With "mean" and "sum" the call itself computes the gradients, and the first pullback returns them. Each further
+    pullback computes them again, with the same bits. With "none" each pullback computes them. If you turn off all three
+    gradients, only the loss is computed. Besides arguments and results, the function stores the logits of N / 32 of the
+    N rows and, for half types, half of the weight's gradient in float32. For 8,192 rows, 50,000 classes and up to 512
+    features this is less than a tenth of all logits.
 
     Raises ShapeError, DTypeError or DeviceError as ``linear`` and ``cross_entropy`` do.
 
@@ -69,7 +70,7 @@ def linear_cross_entropy(
     made: list[_Gradients] = []
 
     def run(drow: Array | None, with_gradients: bool) -> tuple[Array, Array]:
-        """(loss, weight) of every row; the gradients, of the sum of drow * loss, are then in ``made``."""
+        """(loss, weight) of every row; the gradients of sum(drow * loss) are appended to ``made``."""
         wide = accumulator(dtype)
         row_loss, row_weight = backend.empty(flat.shape, wide), backend.empty(flat.shape, wide)
         sums = _Gradients(head, input_gradient, weight_gradient, bias_gradient) if with_gradients else None
@@ -129,25 +130,25 @@ class _Head:
         self.dtype = x.dtype if backend.is_cuda else self.wide  # of the products
 
     def rows(self, at: slice) -> Array:
-        """Rows of x in the type of the products."""
+        """Rows of x in the dtype of the products."""
         return self.x[at].astype(self.dtype, copy=False)
 
     def words(self) -> Iterator[tuple[slice, Array]]:
-        """The weight in the type of the products, in blocks of rows where it has to be converted."""
+        """The weight in the dtype of the products, in blocks of rows if it must be converted."""
         V, D = self.weight.shape
         for at in [slice(0, V)] if self.weight.dtype == self.dtype else self.blocks(V, D):
             yield at, self.weight[at].astype(self.dtype, copy=False)
 
     def blocks(self, stop: int, width: int) -> Iterator[slice]:
-        """The rows of an array (stop, width), a block of numbers at a time."""
+        """Slices of the rows of an array (stop, width), each about a block of elements."""
         step = max((_BLOCK_CUDA if self.backend.is_cuda else _BLOCK) // max(width, 1), 1)
         for first in range(0, stop, step):
             yield slice(first, min(first + step, stop))
 
     def chunks(self) -> Iterator[tuple[slice, Array]]:
-        """(rows, their logits) of chunks of nearly the same size; all use the same memory."""
+        """(rows, their logits) for chunks of nearly the same size; all chunks use the same memory."""
         (N, _), V = self.x.shape, self.weight.shape[0]
-        # Beside a half type's logits the float32 sums of the weight's gradient weigh more.
+        # With half types the chunks are smaller: the float32 sums of the weight's gradient take memory too.
         parts = 32 if self.x.dtype == self.wide else 64 * self.dtype.itemsize // self.x.dtype.itemsize
         most = max(_LEAST // max(V, 1), min(N // parts, 1024), 1)
         count = max(-(-N // most), 1)
@@ -160,7 +161,7 @@ class _Head:
             yield at, logits
 
     def logits(self, at: slice, out: Array) -> None:
-        """Those of rows ``at``, written to ``out`` (rows, V)."""
+        """Write the logits of rows ``at`` to ``out`` (rows, V)."""
         rows, bias = self.rows(at), None if self.bias is None else self.bias.astype(self.dtype, copy=False)
         for words, weight in self.words():
             own = None if bias is None else bias[words]
@@ -171,10 +172,11 @@ class _Head:
 
 
 class _Gradients:
-    """Those of x, the weight and the bias, to which each chunk adds its part; sums over chunks are in float32.
+    """The gradients of x, the weight and the bias; each chunk adds its part, in float32 for half types.
 
-    Of a half type they take twice the memory of the result: the sums of the first half of the words lie in it. On a GPU
-    a chunk's own part is a product in the half type, summed in float32 and rounded once.
+    The float32 sums for a half type take twice the memory of the result, so the memory of the result holds the sums of
+    the first half of the words. On a GPU a chunk's part is a product in the half type: it accumulates in float32 and is
+    rounded once.
     """
 
     def __init__(self, head: _Head, x: bool, weight: bool, bias: bool) -> None:
@@ -183,7 +185,7 @@ class _Gradients:
         self.dx = backend.empty((N, D), dtype) if x else None
         self.dbias = backend.zeros((V,), head.wide) if bias and head.bias is not None else None
         self.dweight = backend.empty((V, D), dtype) if weight else None
-        self.sums: list[tuple[int, Array]] = []  # (the first word, sums of so many words)
+        self.sums: list[tuple[int, Array]] = []  # (the first word, the sums from there on)
         if self.dweight is None:
             return
         within = V if dtype == head.wide else V // 2
@@ -195,7 +197,7 @@ class _Gradients:
             sums[...] = 0
 
     def add(self, at: slice, dlogits: Array) -> None:
-        """What rows ``at`` add; dlogits (rows, V) in the type of the products."""
+        """Add the part of rows ``at``; dlogits (rows, V) has the dtype of the products."""
         head, rows = self.head, self.head.rows(at)
         if self.dx is not None:
             self._add_x(self.dx[at], dlogits)
@@ -221,16 +223,16 @@ class _Gradients:
         dx[...] = wide.astype(dx.dtype)
 
     def scaled(self, factor: Array | float) -> tuple[Array | None, Array | None, Array | None]:
-        """(dx, dweight, dbias) times the factor, in the memory of their own: once."""
+        """(dx, dweight, dbias) times the factor, computed in place: call it once."""
         wide, dtype, dweight = self.head.wide, self.head.x.dtype, self.dweight
-        width = 4 * self.head.x.shape[1]  # a number here takes the memory of four in a product
+        width = 4 * self.head.x.shape[1]  # an element takes as much memory here as four in a product
         if self.dx is not None:
             for at in self.head.blocks(len(self.dx), width):
                 self.dx[at] = (self.dx[at].astype(wide, copy=False) * factor).astype(dtype, copy=False)
         for first, sums in self.sums:
             assert dweight is not None
             for at in self.head.blocks(len(sums), width):
-                # Sums that lie in dweight were read before they are written over: they take more memory.
+                # Sums stored in dweight are read before they are overwritten: a sum takes more memory than a result.
                 dweight[first + at.start : first + at.stop] = (sums[at] * factor).astype(dtype, copy=False)
         dbias = None if self.dbias is None else (self.dbias * factor).astype(dtype, copy=False)
         return self.dx, dweight, dbias

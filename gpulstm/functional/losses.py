@@ -1,7 +1,7 @@
-"""Losses of real-valued targets: mean squared error, Huber, binary cross-entropy. Classes: cross_entropy.py.
+"""Losses for real-valued targets: mean squared error, Huber, binary cross-entropy. For classes see cross_entropy.py.
 
-All give PyTorch's numbers (``torch.nn.functional``). ``reduction`` is "mean" over all elements, "sum" or
-"none"; half types are computed in float32 and rounded once.
+All return PyTorch's numbers (``torch.nn.functional``). ``reduction`` is "mean" over all elements, "sum" or "none". Half
+types are computed in float32 and rounded once.
 """
 
 import math
@@ -18,19 +18,19 @@ SMALLEST = math.nextafter(0, 1)
 
 
 def _reduced(loss: Array, reduction: str, dtype) -> tuple[Array, Callable]:
-    """(the loss reduced and rounded to ``dtype``, the gradient of each element's loss from the result's)."""
+    """Reduce the loss and round it to ``dtype`` -> (loss, each); each(dloss) is the gradient of each element's loss."""
     xp = backend_of(loss).xp
     if reduction == "none":
         return loss.astype(dtype, copy=False), lambda dloss: dloss.astype(loss.dtype, copy=False)
-    # The mean of nothing is nan, as in PyTorch; 0 / 0 says so without NumPy's warning about an empty slice.
+    # The mean of no elements is nan, as in PyTorch; NumPy's own mean would warn about an empty slice.
     count = loss.size if reduction == "mean" else 1
     total = loss.sum() / count if count else float("nan")
-    # One number, which broadcasts: no array of equal gradients is made.
+    # The gradient is one number, which broadcasts; an array of equal numbers is not needed.
     return xp.asarray(total, dtype=dtype), lambda dloss: dloss.astype(loss.dtype, copy=False) / max(count, 1)
 
 
 def _checked(input: Array, target: Array, reduction: str) -> tuple[Array, Array]:
-    """Both in the type they are computed in."""
+    """Check both arrays and convert them to the dtype of the computation."""
     check_reduction(reduction)
     wide = accumulator(check_floats(input=input, target=target))
     check_shape("target", target, input.shape, "the shape of input")
@@ -73,7 +73,7 @@ def huber(input: Array, target: Array, *, delta: float = 1.0, reduction: str = "
     array([0.125, 1.5  ])
     """
     xp = check_arrays(input=input, target=target).xp
-    # Python's own number: NumPy's would widen what it is compared with.
+    # A Python number: a NumPy scalar would widen the arrays that it is combined with.
     delta = checks.number("delta", delta, least=SMALLEST, words="a number above 0", finite=False)
     x, t = _checked(input, target, reduction)
     difference = x - t
@@ -132,11 +132,11 @@ def binary_cross_entropy_with_logits(
 
 
 def _fitting(name: str, weight: Array | None, x: Array) -> Array | None:
-    """The weight in the type of x; raises ShapeError unless it broadcasts to the shape of x."""
+    """The weight in the dtype of x. Raises ShapeError unless it broadcasts to the shape of x."""
     if weight is None:
         return None
-    # Axes are matched from the last; only sizes 1 and that of x fit, and no axis may be left over.
+    # Axes are matched from the last one. Each must have size 1 or that of x, and x must have as many axes.
     fits = weight.ndim <= x.ndim and all(n in (1, m) for n, m in zip(weight.shape[::-1], x.shape[::-1], strict=False))
     if not fits:
-        raise ShapeError(f"{name}: expected a shape that broadcasts to {x.shape} = input's, got {weight.shape}")
+        raise ShapeError(f"{name}: expected a shape that broadcasts to {x.shape}, input's shape, got {weight.shape}")
     return weight.astype(x.dtype, copy=False)

@@ -88,10 +88,10 @@ def trace_minimal(
     reset: Any = None,
     reverse: bool = False,
 ) -> dict[str, Array]:
-    """Every gate and state at every step, (T, B, H) each, by their names: f, i, n and h, or z, n and h.
+    """Every gate and state at every step by name, each (T, B, H): f, i, n and h, or z, n and h.
 
-    Arguments are those of ``minimal``. The gates f and i of the minLSTM are those that are applied, f / (f + i)
-    and i / (f + i); where a step does not count gates are zero and h is what it was.
+    Arguments are those of ``minimal``. For a minLSTM f and i are the normalised gates f / (f + i) and i / (f + i). At
+    invalid steps gates are zero and h keeps its value.
     """
     arrays = x, h0, w_ih, b_ih
     backend = check_arrays(("h0", "b_ih"), x=x, h0=h0, w_ih=w_ih, b_ih=b_ih)
@@ -109,17 +109,17 @@ def trace_minimal(
 
 
 def scanned(run: Callable, x: Array, arguments: tuple, cell: Cell, modes: dict[str, Any], **options: Any) -> Any:
-    """What ``run``, minimal or its trace, gives for the arguments and the modes of functional.recurrent."""
+    """Call ``run``, minimal or trace_minimal, with the arguments and the modes of functional.recurrent."""
     names = ("h0", "w_ih", "w_hh", "b_ih", "b_hh", "w_hr")
     given = dict(zip(names, arguments, strict=False))
     for name in ("w_hh", "b_hh", "w_hr"):
         if given.get(name) is not None:
-            raise ShapeError(f"{name}: a {cell.name} has none, got one of {given[name].shape}")
+            raise ShapeError(f"{name}: expected None, as a {cell.name} has none, got {given[name].shape}")
     if given.get("w_ih") is None:
         raise ShapeError(f"w_ih: expected an array, got None; a {cell.name} takes x, h0, w_ih, w_hh (None), b_ih")
     for name in ("recurrent_dropout", "recompute", "zoneout"):
         if modes.pop(name, None) not in (None, False, (None, None)):
-            raise ShapeError(f"{name}: a {cell.name} has none, as all its steps are one scan")
+            raise ShapeError(f"{name}: a {cell.name} does not support it, as all its steps are one scan")
     result = run(x, given.get("h0"), given.get("w_ih"), given.get("b_ih"), cell=cell.name, **modes, **options)
     if run is trace_minimal:
         return result
@@ -165,14 +165,14 @@ class _Layer:
 
 
 def _masks(backend: Backend, T: int, B: int, lengths: Any, mask: Any, reset: Any, reverse: bool) -> tuple:
-    """(alive, clear), (T, B) bool on the device or None: which steps count, and before which h is cleared."""
+    """(alive, clear), (T, B) bool on the device or None: which steps are valid, and before which h is cleared."""
     alive, clear = alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse)
     alive = None if alive is None or alive.all() else alive
     return tuple(None if m is None else backend.asarray(m) for m in (alive, clear))
 
 
 def _check_arrays(x: Array, h0: Array | None, w_ih: Array, b_ih: Array | None, cell: str) -> int:
-    """The number of the cell's gates, once all fits."""
+    """Check the arguments -> the cell's number of gates."""
     if not isinstance(cell, str) or cell not in MINIMAL:
         raise NoKernel(f"cell: expected one of {', '.join(MINIMAL)}, got {cell!r}")
     gates = len(MINIMAL[cell].GATES)

@@ -1,4 +1,4 @@
-"""What a pullback needs of its function's inputs and outputs, so that the tape can tell whether a write harms it."""
+"""Which inputs and outputs a pullback reads, so that the tape can tell whether an in-place change spoils a gradient."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
@@ -7,11 +7,11 @@ Function = TypeVar("Function", bound=Callable)
 
 
 class Needs(NamedTuple):
-    """What is needed, and for the gradients of which inputs; None: everything, for any of them.
+    """Which arrays a pullback reads, and for the gradients of which inputs; None means all arrays, for every gradient.
 
-    ``inputs``: the number of each input that is needed -> the numbers of the inputs whose gradients need it.
+    ``inputs``: the number of each input that is read -> the numbers of the inputs whose gradients need it.
     ``outputs``: the numbers of the inputs whose gradients need the outputs.
-    ``view``: whether an output may be memory of an input.
+    ``view``: whether an output may share memory with an input.
     """
 
     inputs: Mapping[int, tuple[int, ...]] | None = None
@@ -25,7 +25,7 @@ _EVERYTHING = Needs()
 def needs(
     inputs: Mapping[int, tuple[int, ...]] | None, outputs: tuple[int, ...] | None = (), view: bool = False
 ) -> Callable:
-    """Decorates a function of this folder; see ``Needs``. What is not decorated needs all inputs and outputs."""
+    """Decorates a function of this folder; see ``Needs``. A function without it needs all inputs and outputs."""
 
     def decorate(function: Function) -> Function:
         function.needs = Needs(inputs, outputs, view)  # type: ignore[attr-defined]

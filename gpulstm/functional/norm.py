@@ -17,8 +17,8 @@ def layer_norm(
 
     ``y, pullback = layer_norm(x, weight, bias, axes=1)``: y = (x - mean) / sqrt(var + eps) * weight + bias over the
     last ``axes`` axes of x (..., n1, n2, ...) (Ba, Kiros & Hinton 2016). weight and bias (n1, n2, ...), or None for 1
-    and 0. ``pullback(dy)`` returns (dx, dweight, dbias), with None for what is None. Raises ShapeError or DTypeError,
-    naming the argument that does not fit.
+    and 0. ``pullback(dy)`` returns (dx, dweight, dbias), with None for a weight or bias that is None. Raises ShapeError
+    or DTypeError, naming the argument that does not fit.
 
     >>> y, pullback = gl.functional.layer_norm(np.array([[1.0, 3.0]]))
     >>> y.round(3)

@@ -1,4 +1,4 @@
-"""One step of a recurrent network: a sequence of one step, without its axis."""
+"""One step of a recurrent network: a sequence of one step, without the time axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,21 +18,23 @@ from gpulstm.threads import get_num_threads
 
 
 class Steps:
-    """Steps of one cell that need no gradients, without looking at everything anew before each: for loops such as a
-    language model's, which writes on. Weights may change in place between steps.
+    """Single steps of one cell without gradients, which repeat no checks, for loops such as text generation.
+
+    Weights may change in place between steps.
     """
 
-    MOST = 8  # sizes that are kept
+    MOST = 8  # sizes of x that are remembered
 
     def __init__(self) -> None:
         self._free: dict[tuple, tuple[EngineStep, list]] = {}
 
     def after(self, cell: Cell, x: Array, states: list, weights: list) -> list[Array] | None:
-        """The states after the step, or None where ``one_step`` has to look: x, states (None for zeros) and weights are
-        in the order of its arguments, w_hr not among them.
+        """The states after the step, or None if ``one_step`` has to compute it.
+
+        x, states (None for zeros) and weights are in the order of its arguments, without w_hr.
         """
         key = x.shape, x.dtype, get_num_threads()
-        found = self._free.pop(key, None)  # taken out meanwhile, so that another thread makes its own
+        found = self._free.pop(key, None)  # removed while in use, so that another thread makes its own
         if found is None or any(a is not b for a, b in zip(weights, found[1], strict=True)):
             if not _steps_alone(cell, x, weights):
                 return None
@@ -56,7 +58,7 @@ class Steps:
 
 
 def _steps_alone(cell: Cell, x: Array, weights: list) -> bool:
-    """Whether a step may go without further looks: all as the engine takes it where it lies."""
+    """Whether the engine can take these arrays as they are, so that later steps need no further checks."""
     if cell.extra or not cell.recurrent or x.ndim != 2 or x.dtype.itemsize < 4 or not is_floating(x.dtype):
         return False
     arrays = [weight for weight in weights if weight is not None]
@@ -73,7 +75,7 @@ def _steps_alone(cell: Cell, x: Array, weights: list) -> bool:
 def one_step(
     x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **options: Any
 ) -> tuple[tuple[Array, ...], Callable[..., tuple]]:
-    """``(h, c), pullback = one_step(x, h0, c0, w_ih, w_hh, ...)``: the arguments and options of ``recurrent``.
+    """``(h, c), pullback = one_step(x, h0, c0, w_ih, w_hh, ...)``, with the arguments and options of ``recurrent``.
 
     x (B, D) or (D,), states (B, H) or (H,). ``pullback(dh, dc)`` returns the gradients of x and of the arguments.
     Raises what ``recurrent`` does.
@@ -81,7 +83,7 @@ def one_step(
     alone, count = x.ndim == 1, len(cells.find(cell).states)
 
     def taken(states: Any, key: int | None) -> Any:
-        """One sequence: with the axis of the batch (None) or without it (0)."""
+        """For a single sequence, add the batch axis (None) or remove it (0)."""
         return [None if state is None else state[key] for state in states] if alone else states
 
     if alone:

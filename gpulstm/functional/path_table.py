@@ -1,11 +1,12 @@
-"""The table of the paths that were measured on a GPU, which "auto" follows there (``python -m benchmarks.tune``).
+"""The table of paths measured on a GPU by ``python -m benchmarks.tune``, which "auto" follows there.
 
-A table is a JSON file in the cache's folder, named by the GPU's model, whatever the versions of CuPy and CUDA. It
-holds numbers and names alone, runs no code, and one that is broken, of another format or of another GPU is ignored
-with a reason, which ``gl.explain()`` shows.
+A table is a JSON file in the cache folder, named after the GPU's model; the versions of CuPy and CUDA do not matter. It
+holds only numbers and names and runs no code. A table that is broken, of another format or of another GPU is ignored,
+and ``gl.explain()`` shows the reason.
 
-A case speaks for sequences of its cell, element type and precision whose batch and hidden size are within a factor of
-two of its own, the nearest case first; and not for much shorter ones, of which a path's fixed costs are a larger part.
+A case applies to sequences of the same cell, dtype and precision whose batch size and hidden size are within a factor
+of two of its own; the nearest case counts. It does not apply to much shorter sequences, where a path's fixed costs are
+a larger part.
 """
 
 import functools
@@ -25,16 +26,16 @@ from gpulstm.precision import IEEE, current
 FORMAT = 1
 PATHS = ("graph", "fused", "persistent")  # those that are measured
 _LARGEST = 1 << 22  # bytes of a file, some 20,000 cases
-_FACTOR = 2  # that a case speaks for
-_WORTH = 0.95  # of graph's time: less of a gain is noise
+_FACTOR = 2  # between the sizes of a case and of the sequences that it applies to
+_WORTH = 0.95  # the largest share of graph's time that counts as faster; a smaller gain is noise
 
 
 class Case(NamedTuple):
-    """What was measured of one sequence: the microseconds a step, forward and backward together, of each path."""
+    """One measured sequence: the microseconds per step of each path, forward and backward together."""
 
     cell: str
     dtype: str
-    precision: str  # gl.precision of float32, "ieee" of other types
+    precision: str  # gl.precision for float32, "ieee" for other dtypes
     T: int
     B: int
     H: int
@@ -42,30 +43,30 @@ class Case(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The paths worth taking in place of "graph", the fastest first, and what the table says in words, or ""."""
+    """The paths that are faster than "graph", the fastest first, and what the table says in words, or ""."""
 
     paths: tuple[str, ...]
     words: str
 
 
 def file_of(gpu: str, folder: Path | None = None) -> Path:
-    """Where the table of a GPU of that name lies; in the cache's folder if no other is given."""
+    """The file of the table for a GPU of that name; in the cache folder unless another folder is given."""
     return (folder or cache_folder()) / f"paths-{re.sub('[^a-z0-9]+', '-', gpu.lower()).strip('-')}.json"
 
 
 def table_of(backend: CupyBackend) -> "Table":
-    """The table of a GPU, read once and kept as long as its backend."""
+    """The table of a GPU, read once and kept with its backend."""
     if backend.path_table is None:
         try:
             file = file_of(backend.gpu)
             backend.path_table = Table(read(file, backend.gpu) if file.exists() else ())
-        except (FormatError, OSError, RuntimeError) as error:  # the last where there is no home to have a cache in
+        except (FormatError, OSError, RuntimeError) as error:  # RuntimeError if the cache has no home directory
             backend.path_table = Table((), f"the table of measured paths is ignored: {error}")
     return backend.path_table
 
 
 class Table:
-    """The cases of one GPU; ``fault`` says why there are none although there is a file."""
+    """The cases of one GPU; ``fault`` says why the table's file could not be used."""
 
     def __init__(self, cases: Iterable[Case], fault: str = "") -> None:
         self._cases: dict[tuple[str, ...], list[Case]] = {}
@@ -75,7 +76,7 @@ class Table:
         self._near = functools.lru_cache(4096)(self._nearest)
 
     def answer(self, cell: Cell, dtype: Any, T: int, B: int, H: int) -> Answer:
-        """What the table says of B sequences of T steps and H units; it knows nothing of cells of the user's own."""
+        """The table's answer for B sequences of T steps and H units; a user's own cell is not in the table."""
         if not self._cases:
             return self._none
         if cell.kernel is not None and cell.kernel.own:
@@ -83,7 +84,7 @@ class Table:
         return self._near(cell.name, dtype, current(), T, B, H)
 
     def _nearest(self, cell: str, dtype: Any, precision: str, T: int, B: int, H: int) -> Answer:
-        """The answer of the nearest case; of several of its size that of the longest sequences."""
+        """The answer of the nearest case; of several equally near ones, that with the longest sequences."""
 
         def distance(case: Case) -> tuple[float, int]:
             return math.hypot(math.log(B / case.B), math.log(H / case.H)), -case.T
@@ -110,14 +111,14 @@ def _within(size: int, other: int) -> bool:
 
 # -- the file ----------------------------------------
 def contents(gpu: str, cases: Iterable[Case]) -> dict[str, Any]:
-    """What the file of a table holds; more beside it does no harm."""
+    """The contents of a table's file; a reader ignores further fields."""
     return {"format": FORMAT, "gpu": gpu, "rows": [case._asdict() for case in cases]}
 
 
 def read(file: Path, gpu: str) -> list[Case]:
     """The cases of a file. Raises FormatError, naming what is wrong with it, or OSError."""
     if not file.is_file():
-        raise FormatError(f"{file} is no file")
+        raise FormatError(f"{file} is not a file")
     with file.open("rb") as opened:
         text = opened.read(_LARGEST + 1)
     if len(text) > _LARGEST:
@@ -127,9 +128,9 @@ def read(file: Path, gpu: str) -> list[Case]:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{file} is not JSON: {error}") from None
     if not isinstance(record, dict) or not isinstance(record.get("rows"), list):
-        raise FormatError(f"{file}: expected a table of benchmarks.tune with rows")
+        raise FormatError(f"{file}: expected a table with rows, as written by benchmarks.tune")
     if record.get("format") != FORMAT:
-        raise FormatError(f"{file}: expected format {FORMAT}, got {record.get('format')!r:.40}; measure it again")
+        raise FormatError(f"{file}: expected format {FORMAT}, got {record.get('format')!r:.40}; run benchmarks.tune")
     if record.get("gpu") != gpu:
         raise FormatError(f"{file}: expected a table of {gpu}, got one of {record.get('gpu')!r:.80}")
     return [_case(row, f"{file}: row {number}") for number, row in enumerate(record["rows"])]
@@ -158,7 +159,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "dtype": ("a name", _is_name),
     "precision": ("a name", _is_name),
     **dict.fromkeys(("T", "B", "H"), ("a whole number above 0", _is_size)),
-    "us_per_step": (f"a time above 0 of graph, and of some of {', '.join(PATHS[1:])}", _are_times),
+    "us_per_step": (f"a time above 0 for graph, and optionally for {', '.join(PATHS[1:])}", _are_times),
 }
 
 

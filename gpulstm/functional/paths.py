@@ -1,4 +1,4 @@
-"""The paths a sequence can take, and which one serves a case."""
+"""The paths, which are the ways to compute a sequence, and the choice between them."""
 
 from typing import Any, NamedTuple
 
@@ -8,13 +8,13 @@ from gpulstm.errors import NoKernel
 from gpulstm.functional import engine_loop, fused_steps, kernel_steps
 from gpulstm.functional.path_table import table_of
 
-FUSED = ("fused", "persistent")  # taken by their names, and by "auto" where they were measured to be faster
-# A GPU's, the processor's, and what serves every case.
+FUSED = ("fused", "persistent")  # used when asked for by name, and by "auto" where they were measured to be faster
+# Those of a GPU, that of the processor, and the one that can compute every case.
 PATHS = ("graph", "kernel", *FUSED, "engine", "reference")
 
 
 class Choice(NamedTuple):
-    """The path to take, why no faster one serves, and what was measured on this GPU; the last two may be empty."""
+    """The path, why it is not a faster one, and what was measured on this GPU; the last two may be empty."""
 
     path: str
     why_not_faster: str = ""
@@ -25,11 +25,11 @@ def choose(
     path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool = False,
     sizes: tuple[int, int, int] | None = None,
 ) -> Choice:  # fmt: skip
-    """Which path to take.
+    """Choose the path.
 
-    "auto" takes the fastest that can serve the case. Raises NoKernel, with the reason, when the path named
-    cannot, and for a path that does not exist. ``projected`` says that h is projected in each step. ``sizes`` are
-    (T, B, H) of what is computed at once, None for a scan.
+    "auto" takes the fastest path that can compute the case. Raises NoKernel, with the reason, if the named path cannot
+    or does not exist. ``projected`` tells whether each step projects h. ``sizes`` are (T, B, H) of what is computed at
+    once, None for a scan.
     """
     if path not in ("auto", *PATHS):
         raise NoKernel(f"path: expected one of auto, {', '.join(PATHS)}, got {path!r}")
@@ -48,7 +48,7 @@ def choose(
 
 
 def _measured(cell: Cell, backend: Any, dtype: Any, projected: bool, sizes: tuple[int, int, int]) -> Choice:
-    """What "auto" takes on a GPU: "kernel", or what was measured to be faster near this case and can serve it."""
+    """What "auto" takes on a GPU: "kernel", or a path that was faster near this case and can compute it."""
     paths, words = table_of(backend).answer(cell, dtype, *sizes)
     reasons: list[str] = []
     for path in paths:
@@ -62,16 +62,16 @@ def _measured(cell: Cell, backend: Any, dtype: Any, projected: bool, sizes: tupl
 def _why_not(
     path: str, cell: Cell, backend: Backend, dtype: Any, projected: bool, sizes: tuple[int, int, int] | None
 ) -> str:
-    """Why the path cannot serve the case, or ""; the scan of a cell that is not recurrent (scan.py) has every path."""
+    """Why the path cannot compute the case, or ""."""
     if path == "engine":
-        return "it takes NumPy arrays and these are CuPy's" if backend.is_cuda else engine_loop.why_not(cell)
+        return "it takes NumPy arrays, and these are CuPy's" if backend.is_cuda else engine_loop.why_not(cell)
     if backend.kernels is None:
         return backend.why_no_kernels
     if path == "graph" and not cell.recurrent:
-        return f"the {cell.name} has no steps, it is a scan"
+        return f"a {cell.name} is computed by a scan, not in steps"
     if path in FUSED:
         why = fused_steps.why_not(cell, backend.kernels, dtype, projected)
         if not why and path == "persistent" and sizes is not None:
-            why = fused_steps.why_not_at_once(*sizes[1:], backend.kernels, dtype)
+            why = fused_steps.why_not_at_once(cell, *sizes[1:], backend.kernels, dtype)
         return why
     return kernel_steps.why_not(cell, backend.kernels, dtype)

@@ -1,4 +1,4 @@
-"""Arrays taken apart and put together: index, reshape, transpose, concatenate, stack."""
+"""Indexing, reshaping, transposing and joining arrays, with the pullbacks."""
 
 import math
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from gpulstm.functional.needs import needs
 def index(a: Array, *, key: Any) -> tuple[Array, Callable]:
     """``y, pullback = index(a, key=key)``: a[key], with NumPy's rules. ``pullback(dy)`` returns (da,).
 
-    Elements taken several times add up their gradients, in a fixed order. An index array that points outside
-    of a raises IndexError on NumPy; CuPy wraps it around.
+    The gradients of an element that is taken several times are summed, in a fixed order. An index outside of a raises
+    IndexError in NumPy; CuPy wraps indices in an array around.
     """
     backend = backend_of(a)
     parts = key if isinstance(key, tuple) else (key,)
@@ -32,7 +32,7 @@ def index(a: Array, *, key: Any) -> tuple[Array, Callable]:
             da = backend.zeros(shape, dtype)
             da[key] = dy
             return (da,)
-        # Which element each of y's is, by number; a table's gradient sums what came of each of its rows.
+        # The number in a of each element of y. The gradient of an embedding then sums the gradients of each element.
         positions = backend.xp.arange(math.prod(shape)).reshape(shape)[key]
         table = backend.zeros((math.prod(shape), 1), dtype)
         _, gradient = embedding(positions.reshape(-1), table)
@@ -42,7 +42,7 @@ def index(a: Array, *, key: Any) -> tuple[Array, Callable]:
 
 
 def index_part(a: Array, part: Any) -> Any:
-    """A part of a key for a, a list as an array; raises DeviceError, naming the key, for an array elsewhere."""
+    """One part of a key for a, with a list as an array. Raises DeviceError for an array on another device."""
     backend = backend_of(tensor=a, key=part if hasattr(part, "dtype") else None)
     return backend.asarray(part) if isinstance(part, list) else part
 
@@ -56,7 +56,7 @@ def _takes_once(part: Any) -> bool:
 def reshape(a: Array, *, shape: tuple[int, ...]) -> tuple[Array, Callable]:
     """``y, pullback = reshape(a, shape=shape)``: the same elements in C order; one size may be -1.
 
-    ``pullback(dy)`` returns (da,). Raises ShapeError for a shape of another number of elements.
+    ``pullback(dy)`` returns (da,). Raises ShapeError for a shape with another number of elements.
     """
     before = a.shape
     shape = tuple(checks.integer("shape", n, -1, 2**63, words="sizes, one of which may be -1") for n in shape)
@@ -69,9 +69,9 @@ def reshape(a: Array, *, shape: tuple[int, ...]) -> tuple[Array, Callable]:
 
 @needs({}, view=True)
 def squeeze(a: Array, *, axis: int | tuple[int, ...] | None = None) -> tuple[Array, Callable]:
-    """``y, pullback = squeeze(a, axis=axis)``: without that axis, these, or all of size 1.
+    """``y, pullback = squeeze(a, axis=axis)``: a without the given axes of size 1, or without all such axes.
 
-    ``pullback(dy)`` returns (da,). Raises ShapeError for an axis that a does not have and for one of another size.
+    ``pullback(dy)`` returns (da,). Raises ShapeError for an axis that a does not have or whose size is not 1.
     """
     gone = {k for k, n in enumerate(a.shape) if n == 1}
     if axis is not None:
@@ -85,7 +85,7 @@ def squeeze(a: Array, *, axis: int | tuple[int, ...] | None = None) -> tuple[Arr
 
 @needs({}, view=True)
 def expand_dims(a: Array, *, axis: int) -> tuple[Array, Callable]:
-    """``y, pullback = expand_dims(a, axis=axis)``: with one more axis of size 1. ``pullback(dy)`` returns (da,)."""
+    """``y, pullback = expand_dims(a, axis=axis)``: a with a new axis of size 1. ``pullback(dy)`` returns (da,)."""
     axis = check_axis(axis, a.ndim + 1, f"one of {a.ndim + 1} axes")
     return reshape(a, shape=(*a.shape[:axis], 1, *a.shape[axis:]))
 
@@ -108,10 +108,10 @@ def transpose(a: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, 
 
 @needs({})
 def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
-    """``y, pullback = concatenate(a, b, ..., axis=axis)``: one after another along an axis they have.
+    """``y, pullback = concatenate(a, b, ..., axis=axis)``: the arrays joined along an existing axis.
 
-    ``pullback(dy)`` returns (da, db, ...). Raises ShapeError for arrays that differ in a size other than that
-    of the axis, and DTypeError for different dtypes.
+    ``pullback(dy)`` returns (da, db, ...). Raises ShapeError for arrays that differ in the size of another axis, and
+    DTypeError for different dtypes.
     """
     backend = _check_alike("concatenate", arrays)
     ndim = arrays[0].ndim
@@ -119,7 +119,7 @@ def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
     sizes = [a.shape[axis] for a in arrays if a.ndim == ndim]
     others = {(*a.shape[:axis], *a.shape[axis + 1 :]) for a in arrays}
     if len(others) > 1 or len(sizes) < len(arrays):
-        raise ShapeError(f"concatenate: expected shapes alike but on axis {axis}, got {[a.shape for a in arrays]}")
+        raise ShapeError(f"concatenate: expected shapes equal except on axis {axis}, got {[a.shape for a in arrays]}")
 
     def pullback(dy: Array) -> tuple[Array, ...]:
         rest, parts, start = (slice(None),) * axis, [], 0
@@ -133,7 +133,7 @@ def concatenate(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
 
 @needs({})
 def stack(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
-    """``y, pullback = stack(a, b, ..., axis=axis)``: along a new axis, which is axis ``axis`` of y.
+    """``y, pullback = stack(a, b, ..., axis=axis)``: the arrays along a new axis, which is axis ``axis`` of y.
 
     ``pullback(dy)`` returns (da, db, ...). Raises ShapeError for arrays of different shapes, DTypeError for
     different dtypes.
@@ -152,12 +152,12 @@ def stack(*arrays: Array, axis: int = 0) -> tuple[Array, Callable]:
 
 
 def _check_alike(name: str, arrays: tuple[Array, ...]) -> Backend:
-    """The backend of all arrays. Raises ShapeError for none, DTypeError for different dtypes."""
+    """The backend of all arrays. Raises ShapeError if there are none, DTypeError for different dtypes."""
     if not arrays:
         raise ShapeError(f"{name}: expected at least one array, got none")
     plain = all(type(a) is np.ndarray and a.dtype.isnative for a in arrays)
     backend = CPU if plain else check_arrays(**{f"arrays[{k}]": a for k, a in enumerate(arrays)})
     for a in arrays:
         if a.dtype != arrays[0].dtype:
-            raise DTypeError(f"{name}: expected {arrays[0].dtype} as the first, got {a.dtype}; convert with astype")
+            raise DTypeError(f"{name}: expected {arrays[0].dtype}, as the first, got {a.dtype}; convert with astype")
     return backend

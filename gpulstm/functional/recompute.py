@@ -1,4 +1,4 @@
-"""A long sequence in bounded memory: the states of every sqrt(T)-th step are kept, the rest is computed again.
+"""Gradient checkpointing for long sequences: the states of every sqrt(T)-th step are kept, the rest is computed again.
 
 Chen, Xu, Zhang & Guestrin 2016, "Training deep nets with sublinear memory cost".
 """
@@ -13,14 +13,14 @@ from gpulstm.functional.loop import Loop, Weights
 
 
 def chunk_size(T: int) -> int:
-    """How many of T steps are computed at once."""
+    """The number of steps in a chunk: sqrt(T), rounded down."""
     return math.isqrt(T)
 
 
 def in_chunks(
     loop: Callable[[slice], Loop], x: Array, states: list, weights: Weights, reverse: bool
 ) -> tuple[tuple, Callable]:
-    """What ``loop(all steps)`` gives, (outputs, pullback), from a loop for each chunk of sqrt(T) steps."""
+    """Run one loop for each chunk of sqrt(T) steps -> (outputs, pullback), as one loop over all steps returns."""
     T, xp = x.shape[0], backend_of(x).xp
     size = chunk_size(T)
     chunks = [slice(start, min(start + size, T)) for start in range(0, T, size)]
@@ -41,7 +41,7 @@ def in_chunks(
             again.run(x[chunk], first, weights)
             dx, *rest = again.pullback(None if dy is None else dy[chunk], *d)
             d, gradients = rest[: len(first)], rest[len(first) :]
-            # sqrt(T) sums of a half type would lose what they add.
+            # Sums of sqrt(T) gradients in a half type would lose small terms.
             wide = cast(gradients, accumulator(x.dtype))
             total = [None if a is None else a + b for a, b in zip(total, wide, strict=True)] if total else wide
             dxs.append(dx)

@@ -47,41 +47,46 @@ def recurrent(
 ) -> tuple[tuple[Array, ...], Pullback]:
     """Run a cell over a sequence: ``(y, h_n, c_n), pullback = recurrent(x, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr)``.
 
-    The arguments after x are the cell's first states (a GRU has h0 alone), the weights, and the cell's extra
-    parameters; those left out at the end are None. Shapes, with T steps, B sequences, D inputs, H units, G
-    gates, and P = H or the size of the projection:
+    After x come the cell's initial states (a GRU has h0 alone), the weights, and the cell's extra parameters.
+    Arguments that you leave out at the end are None. Shapes, with T steps, B sequences, D inputs, H units, G gates,
+    and P the size of the projection, or H without one:
 
     ======== =========== ==========================================================================
     x        (T, B, D)
-    h0, c0   (B, P|H)    first states; None for zeros
+    h0, c0   (B, P|H)    initial states; None for zeros
     w_ih     (G*H, D)    PyTorch's weight_ih; gates in the cell's order (LSTM: i, f, g, o)
     w_hh     (G*H, P)    PyTorch's weight_hh
     b_ih     (G*H,)      biases, both optional; PyTorch keeps two
     b_hh
     w_hr     (P, H)      projection h = w_hr (o * tanh c), Sak, Senior & Beaufays 2014; or None
-    lengths  (B,)        integers 0..T in any order, on any device; None for T everywhere
-    mask     (T, B)      bool, instead of lengths: the steps that count (left padding, holes)
-    reset    (T, B)      bool: a new sequence begins at this step, from states of zero
-    y        (T, B, P)   h of every step, zero where it does not count
+    lengths  (B,)        integers 0..T in any order, on any device; None means T for all
+    mask     (T, B)      bool, instead of lengths: True for valid steps (left padding, gaps)
+    reset    (T, B)      bool: True where a new sequence begins, with states of zero
+    y        (T, B, P)   h of every step, zero at invalid steps
     h_n, c_n (B, P|H)    states after each sequence's last step (its first with ``reverse``)
     ======== =========== ==========================================================================
 
-    ``reverse`` runs from the last step of each sequence to its first. ``zoneout`` is the noise on h and that on
-    the other states (Krueger 2017), ``recurrent_dropout`` that on h_prev in its product, one mask for all steps
-    (Gal & Ghahramani 2016). ``path`` is "auto" or one of "engine", "reference" (see ``gl.explain``), on a GPU
-    "kernel" (a launch a step), "graph" (all of them captured as one CUDA graph, which "auto" takes from the second
-    sequence of a shape on), "fused" or "persistent" (the product and the gates of a step in one kernel, which "auto"
-    takes where ``python -m benchmarks.tune`` has found them faster on this GPU).
-    ``recompute`` keeps the states of every sqrt(T)-th step alone and computes the rest again in the pullback
-    (Chen et al. 2016), which takes one more forward pass. ``inference`` says that the pullback is not needed: then less
-    is kept, and the pullback, if it is called all the same, may have to compute the sequence again.
+    ``reverse`` runs from the last step of each sequence to its first. ``zoneout`` is a pair: the noise on h and the
+    noise on the other states (Krueger 2017). ``recurrent_dropout`` is the noise on h_prev in its product, with one
+    mask for all steps (Gal & Ghahramani 2016).
 
-    ``pullback(dy, dh_n, dc_n)``, any of them None, returns the gradients of x and of the arguments, None for
-    what was not given; ``input_gradient=False`` saves the product for dx, which is None then. Values of x that do
-    not count are never read. float16 and bfloat16 are stored as such and computed in float32.
+    ``path`` chooses what runs; ``gl.explain`` shows it. "auto" is the default. "reference" runs the cell's equations
+    step by step. "engine" runs NumPy arrays in compiled code. On a GPU, "kernel" launches one kernel per step, "graph"
+    replays all launches as one CUDA graph, "fused" has the product and the gates of a step in one kernel, and
+    "persistent" has the whole time loop in one kernel. There "auto" takes "kernel" for the first sequence of a shape
+    and "graph" for the following ones, and it prefers "fused" or "persistent" where ``python -m benchmarks.tune`` has
+    measured them to be faster on this GPU.
 
-    Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path that cannot
-    serve them.
+    ``recompute=True`` keeps the states of every sqrt(T)-th step only, and the pullback computes the rest again (Chen
+    et al. 2016). This costs one more forward pass. ``inference=True`` says that you do not need the pullback. Then less
+    is kept. If you call the pullback all the same, it may have to compute the sequence again.
+
+    ``pullback(dy, dh_n, dc_n)``, any of them None, returns the gradients of x and of the arguments, None for what was
+    not given; ``input_gradient=False`` skips the product for dx, which is None then. Values of x at invalid steps are
+    never read. float16 and bfloat16 are stored as such and computed in float32.
+
+    Raises ShapeError, DTypeError or DeviceError for arguments that do not fit, NoKernel for a path that cannot compute
+    them.
 
     >>> weights = np.zeros((16, 3)), np.zeros((16, 4))
     >>> (y, h_n, c_n), pullback = gl.functional.recurrent(np.zeros((5, 2, 3)), None, None, *weights)
@@ -107,7 +112,7 @@ def recurrent(
         loop, states, weights, path, tell = _prepared(backend, x, arguments, row, *options, **modes)
         if recompute:
             if path == "graph":
-                raise NoKernel("path 'graph' keeps a whole sequence, which recompute=True is not to; use path='auto'")
+                raise NoKernel("path 'graph' keeps the whole sequence, which recompute=True avoids; use path='auto'")
             tell(path)
             outputs, pullback = in_chunks(loop, x, states, weights, reverse)
         else:
@@ -123,7 +128,10 @@ def recurrent(
 def _whole(
     loop: Any, x: Array, states: list, weights: Weights, path: str, asked: str, tell: Callable, inference: bool
 ) -> tuple[tuple, Callable]:
-    """(outputs, pullback) of all steps at once; where no path was ``asked`` for, by a CUDA graph if that can be."""
+    """Run all steps at once -> (outputs, pullback).
+
+    Paths "graph" and "fused", and "kernel" unless it was ``asked`` for by name, use a CUDA graph if possible.
+    """
     if path in ("graph", "fused") or (path == "kernel" and asked == "auto"):
         done, why = graphed(loop, x, states, weights, inference, at_once=path == "graph")
         if path == "graph" and done is None:
@@ -137,11 +145,11 @@ def _whole(
 
 
 def trace(x: Array, *arguments: Array | None, cell: str | Cell = "lstm", **modes: Any) -> dict[str, Array]:
-    """Every gate and every state at every step: name -> (T, B, H), for the arguments of ``recurrent``.
+    """Compute every gate and every state at every step: name -> (T, B, H), for the arguments of ``recurrent``.
 
-    Gates by the cell's names (LSTM: i, f, g, o), after their activation, and states (h, c) after each step;
-    gates of steps that do not count are zero. Computed by the cell's equations, path "reference". Raises ShapeError,
-    DTypeError or DeviceError for arguments that do not fit.
+    Gates have the cell's names (LSTM: i, f, g, o) and are traced after their activation, states (h, c) after each step.
+    Gates at invalid steps are zero. The cell's equations compute them, path "reference". Raises ShapeError, DTypeError
+    or DeviceError for arguments that do not fit.
 
     >>> weights = np.zeros((16, 3)), np.zeros((16, 4))
     >>> gl.functional.trace(np.zeros((5, 2, 3)), None, None, *weights)["i"][0, 0]
@@ -177,20 +185,23 @@ def _prepared(
     inference: bool = False, recompute: bool = False, *, lengths: Any = None, mask: Any = None, reset: Any = None,
     zoneout: tuple = (None, None), recurrent_dropout: Noise | None = None, reverse: bool = False,
 ) -> tuple[Callable[[slice | None], Any], list, Weights, str, Callable[..., None]]:  # fmt: skip
-    """(what makes the loop over a part of the steps or all, the states, the weights, the path, what tells which path
-    was taken), all checked."""
+    """Check the arguments -> (loop, states, weights, path, tell).
+
+    ``loop(part)`` makes the time loop over those steps, over all for None. ``tell(path, reason)`` records for
+    ``gl.explain`` which path ran.
+    """
     states, weights = _sorted(cell, arguments)
     _check_arrays(cell, x, states, weights)
     T, B, D = x.shape
     P, H = weights.w_hh.shape[1], weights.w_ih.shape[0] // len(cell.gates)
     if not isinstance(zoneout, tuple | list) or len(zoneout) != 2:
-        raise DTypeError(f"zoneout: expected a pair, of h and of the other states, got {zoneout!r}")
+        raise DTypeError(f"zoneout: expected a pair (noise on h, noise on the other states), got {zoneout!r}")
     h, c = zoneout
     for name, noise in (("zoneout", h), ("zoneout", c), ("recurrent_dropout", recurrent_dropout)):
         if noise is not None and not isinstance(noise, Noise):
             raise DTypeError(f"{name}: expected Noise or None, got {noise!r}")
     if c is not None and len(cell.states) == 1:
-        raise ShapeError(f"zoneout: expected None for what a {cell.name} has not, states besides h, got {c}")
+        raise ShapeError(f"zoneout: expected None for the other states, as a {cell.name} has h alone, got {c}")
     modes = Modes(alive_by(lengths, mask, T, B), cleared_by(reset, T, B, reverse), h, c, recurrent_dropout)
     sizes = (chunk_size(T) if recompute else T, B, H)
     path, why, measured = choose(path, cell, backend, x.dtype, weights.w_hr is not None, sizes)
@@ -212,16 +223,16 @@ def _prepared(
 
 
 def _named(cell: Cell, arguments: tuple) -> dict[str, Array | None]:
-    """The arguments after x by their names; raises ShapeError for more than there are."""
+    """The arguments after x by name. Raises ShapeError if there are too many."""
     if len(arguments) > len(cell.arguments):
         raise ShapeError(
-            f"arguments of a {cell.name}: expected x, {', '.join(cell.arguments)}, got {len(arguments) + 1}"
+            f"arguments of a {cell.name}: expected x, {', '.join(cell.arguments)}, got {len(arguments) + 1} arguments"
         )
     return dict(zip(cell.arguments, arguments, strict=False))
 
 
 def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
-    """The states and the weights out of the arguments in their order."""
+    """Split the arguments into states and weights. Raises ShapeError, naming it, for a missing weight."""
     given = [*arguments, *[None] * (len(cell.arguments) - len(arguments))]
     n = len(cell.states)
     w_ih, w_hh, b_ih, b_hh, w_hr, *extra = given[n:]
@@ -233,7 +244,7 @@ def _sorted(cell: Cell, arguments: tuple) -> tuple[list, Weights]:
 
 
 def _check_type(x: Array, **arrays: Array | None) -> None:
-    """Raises DTypeError, naming the array, for another type than that of x."""
+    """Raises DTypeError, naming the array, unless all arrays have the dtype of x."""
     for name, array in arrays.items():
         if array is not None and array.dtype != x.dtype:
             raise DTypeError(f"{name}: expected {x.dtype}, the type of x, got {array.dtype}; convert one with astype")
@@ -248,10 +259,10 @@ def _check_arrays(cell: Cell, x: Array, states: list, weights: Weights) -> None:
     if w_hh.ndim != 2 or w_hh.shape[0] % gates or not w_hh.shape[0]:
         raise ShapeError(f"w_hh: expected ({gates} * hidden, hidden), got {w_hh.shape}")
     if w_hr is not None and not cell.projects:
-        raise ShapeError(f"w_hr: a {cell.name} has no projection, got one of {w_hr.shape}")
+        raise ShapeError(f"w_hr: expected None, as a {cell.name} has no projection, got {w_hr.shape}")
     for name in ("b_ih", "b_hh"):
         if not cell.biases and getattr(weights, name) is not None:
-            raise ShapeError(f"{name}: a {cell.name} takes none, got one of {getattr(weights, name).shape}")
+            raise ShapeError(f"{name}: expected None, as a {cell.name} has none, got {getattr(weights, name).shape}")
     B, D, H = x.shape[1], x.shape[2], w_hh.shape[0] // gates
     P = H if w_hr is None else w_hr.shape[0]
     wanted = [

@@ -1,6 +1,6 @@
-"""Functions over axes, with their pullbacks: sums, means, largest and smallest; where those are; any and all.
+"""Reductions over axes: sum, mean, max, min and cumsum with their pullbacks; argmax, argmin, any and all without one.
 
-An axis is an int, several of them or None for all. Half types are summed in float32.
+``axis`` is an int, several ints, or None for all axes. Half types are summed in float32.
 """
 
 import math
@@ -20,7 +20,7 @@ Axis = int | tuple[int, ...] | None
 
 @needs({})
 def sum(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Callable]:
-    """``y, pullback = sum(a, axis=axis)``: over an axis, several, or all. ``pullback(dy)`` returns (da,)."""
+    """``y, pullback = sum(a, axis=axis)``: the sum over one axis, several or all. ``pullback(dy)`` returns (da,)."""
     backend = backend_of(a)
     axes = _axes(a, axis)
     wide = a.astype(accumulator(a.dtype), copy=False) if is_floating(a.dtype) else a
@@ -39,9 +39,9 @@ def sum(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, 
 
 @needs({})
 def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Callable]:
-    """``y, pullback = mean(a, axis=axis)``: as ``sum``, divided by how many are summed; nan for none.
+    """``y, pullback = mean(a, axis=axis)``: the mean over one axis, several or all; nan for no elements.
 
-    Raises DTypeError for what is no floating array.
+    ``pullback(dy)`` returns (da,). Raises DTypeError unless a is a floating array.
     """
     check_floats(a=a)
     count = math.prod(a.shape[k] for k in _axes(a, axis))
@@ -58,7 +58,7 @@ def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array,
 
 
 def _axes(a: Array, axis: Axis) -> tuple[int, ...]:
-    """The axes counted from 0; raises ShapeError for one that a does not have and for one given twice."""
+    """The axes counted from 0. Raises ShapeError for an axis that a does not have and for one given twice."""
     if axis is None:
         return tuple(range(a.ndim))
     want = f"axes of {a.shape}, each once"
@@ -69,7 +69,7 @@ def _axes(a: Array, axis: Axis) -> tuple[int, ...]:
 
 
 def _extremum(name: str) -> Callable:
-    """max or min."""
+    """Make max or min."""
     at_extremum = "argmax" if name == "max" else "argmin"
 
     @needs({})
@@ -86,7 +86,7 @@ def _extremum(name: str) -> Callable:
             places = xp.arange(shape[k]).reshape(tuple(-1 if n == k else 1 for n in range(a.ndim)))
             chosen, count = places == first, 1
         else:
-            chosen = (a == y) | ((a != a) & (y != y))  # nan is the extremum of what holds one
+            chosen = (a == y) | ((a != a) & (y != y))  # nan is the extremum of elements that include a nan
             count = chosen.sum(axis=axes, keepdims=True)
 
         def pullback(dy: Array) -> tuple[Array]:
@@ -96,10 +96,10 @@ def _extremum(name: str) -> Callable:
         return y if keepdims else y.reshape(_without(shape, axes)), pullback
 
     extremum.__name__ = name
-    extremum.__doc__ = f"""``y, pullback = {name}(a, axis=axis)``: over an axis, several, or all; nan if there is one.
+    extremum.__doc__ = f"""``y, pullback = {name}(a, axis=axis)``: over one axis, several or all; nan if there is one.
 
-    ``pullback(dy)`` returns (da,). As in PyTorch, along one axis the first {name} has the gradient (``torch.{name}``);
-    over all axes or several, it is spread evenly over equal ones (``torch.a{name}``). Raises ShapeError for none.
+    ``pullback(dy)`` returns (da,). As in PyTorch, along one axis the first {name} gets the gradient (``torch.{name}``);
+    over all axes or several, equal ones share it evenly (``torch.a{name}``). Raises ShapeError for no elements.
     """
     return extremum
 
@@ -108,7 +108,7 @@ max, min = _extremum("max"), _extremum("min")
 
 
 def _position(name: str) -> Callable:
-    """argmax or argmin."""
+    """Make argmax or argmin."""
 
     def position(a: Array, *, axis: int | None = None, keepdims: bool = False) -> tuple[Array, None]:
         if isinstance(axis, tuple | list):
@@ -126,13 +126,13 @@ argmax, argmin = _position("argmax"), _position("argmin")
 
 
 def _truth(name: str) -> Callable:
-    """any or all."""
+    """Make any or all."""
 
     def truth(a: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, None]:
         holds = a if a.dtype == np.bool_ else a != 0
         return backend_of(a).xp.asarray(getattr(holds, name)(axis=_axes(a, axis), keepdims=keepdims)), None
 
-    truth.__name__, truth.__doc__ = name, f"NumPy's ``{name}``: what is not 0 is True."
+    truth.__name__, truth.__doc__ = name, f"NumPy's ``{name}``: nonzero elements count as True."
     return truth
 
 
@@ -141,7 +141,7 @@ any, all = _truth("any"), _truth("all")
 
 @needs({})
 def cumsum(a: Array, *, axis: int) -> tuple[Array, Callable]:
-    """``y, pullback = cumsum(a, axis=axis)``: the sum up to each element. ``pullback(dy)`` returns (da,)."""
+    """``y, pullback = cumsum(a, axis=axis)``: the cumulative sum along an axis. ``pullback(dy)`` returns (da,)."""
     (k,) = _axes(a, axis)
     xp, narrow = backend_of(a).xp, a.dtype
     wide = accumulator(narrow) if is_floating(narrow) else None
@@ -155,7 +155,7 @@ def cumsum(a: Array, *, axis: int) -> tuple[Array, Callable]:
 
 
 def _comparable(a: Array) -> Array:
-    """In a type that CuPy's reductions know."""
+    """The array in a dtype that CuPy's reductions support."""
     return a.astype(accumulator(a.dtype)) if a.dtype.name == "bfloat16" else a
 
 

@@ -1,12 +1,13 @@
 """Linear recurrences as scans: whole sequences of the minimal LSTM and GRU from their pre-activations.
 
-Their gates see the input alone (Feng et al. 2024, "Were RNNs all we needed?"), so that
+Their gates depend on the input alone (Feng et al. 2024, "Were RNNs all we needed?"), so that both recurrences
 
     h_t = keep_t * h_{t-1} + take_t * n_t              dh_t = dy_t + keep_{t+1} * dh_{t+1}
 
-are linear in h and in dh. On a GPU such a recurrence is cut into chunks: what a chunk makes of any state is one
-product and one sum; these are found for all chunks at once, followed from chunk to chunk, and applied to all at once
-(Blelloch 1990, "Prefix sums and their applications").
+are linear, in h and in dh. On a GPU the sequence is cut into chunks. A chunk turns the state h before it into
+product * h + end. One launch computes product and end for all chunks in parallel, a second one passes the state from
+chunk to chunk, and a third one computes all steps of all chunks in parallel (Blelloch 1990, "Prefix sums and their
+applications").
 """
 
 import math
@@ -24,8 +25,11 @@ MINIMAL: dict[str, Any] = {"minlstm": minlstm, "mingru": mingru}
 
 
 class _Scan(ABC):
-    """A scan over zx (T, B, G*H), pre-activations without biases b_ih; hs (T + 1, B, H) holds the first state in
-    row 0 (T in reverse) and receives the others; masks are alive and clear (T, B), bool or None."""
+    """A scan over zx (T, B, G*H), the pre-activations without the biases b_ih.
+
+    hs (T + 1, B, H) holds the initial state in row 0 (row T in reverse) and receives the others. masks are alive and
+    clear, (T, B) bool or None.
+    """
 
     def __init__(self, backend: Backend, cell: str, zx: Array, b_ih: Array | None, hs: Array, masks: tuple,
                  reverse: bool) -> None:  # fmt: skip
@@ -34,24 +38,24 @@ class _Scan(ABC):
 
     @abstractmethod
     def forward(self) -> Array:
-        """Writes hs -> y (T, B, H), zero at steps that do not count."""
+        """Fills hs -> y (T, B, H), zero at invalid steps."""
 
     @abstractmethod
     def backward(self, dy: Array | None, dh_n: Array | None) -> tuple[Array, Array]:
-        """The gradients (dzx, dh0) from those of y and of the last state."""
+        """The gradients (dzx, dh0), given those of y and of the last state."""
 
 
 class KernelScan(_Scan):
-    """The fused scan of kernels/scan.cu: gates are made where they are used and never stored."""
+    """The fused scan of kernels/scan.cu: gates are computed where they are used and never stored."""
 
-    SHORTEST = 32  # steps of a chunk: what stands between chunks must cost little beside them
-    THREADS = 1024  # of a multiprocessor: enough to keep its memory busy
+    SHORTEST = 32  # steps of a chunk at least, so that the work between chunks costs little
+    THREADS = 1024  # per multiprocessor: enough to keep its memory busy
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         (T, B, _), H = self.zx.shape, self.hs.shape[2]
         kernels = self.backend.kernels
-        assert kernels is not None  # choose() looked
+        assert kernels is not None  # choose() checked
         chunk = chunk_steps(T, B * H, self.THREADS * kernels.multiprocessors, self.SHORTEST)
         self.chunks, self.sizes = -(-T // chunk), (T, B, H, chunk, self.reverse)
         bias = None if self.b_ih is None else self.backend.xp.ascontiguousarray(self.b_ih)
@@ -72,14 +76,14 @@ class KernelScan(_Scan):
         return dzx, dh0
 
     def _carries(self, entry: str, inputs: tuple, first: Array | None) -> Array | None:
-        """The states (gradients) between the chunks (C-1, B, H); None where there is one chunk."""
+        """The states (or gradients) between the C chunks, (C-1, B, H); None for a single chunk."""
         if self.chunks == 1:
             return None
         shape, dtype = (self.chunks - 1, *self.hs.shape[1:]), accumulator(self.hs.dtype)
         products, ends = self.backend.empty(shape, dtype), self.backend.empty(shape, dtype)
         self._launch(entry, *inputs, *self.sizes, products, ends)
         units, kernels = ends[0].size, self.backend.kernels
-        assert kernels is not None  # choose() looked
+        assert kernels is not None  # choose() checked
         kernels("scan", "scan_carries", units, products, first, len(ends), units, ends, real=self.hs.dtype)
         return ends
 
@@ -90,10 +94,10 @@ class KernelScan(_Scan):
 
 
 def chunk_steps(T: int, units: int, threads: int, shortest: int) -> int:
-    """Steps in a chunk, so that there are about as many ``threads`` as wanted.
+    """The number of steps in a chunk, chosen so that there is work for about ``threads`` threads.
 
-    T, a single chunk, where half of them are met: several chunks read the pre-activations twice. Else at least
-    sqrt(T), so that the way from chunk to chunk is no longer than that through one.
+    It is T, a single chunk, if that gives work to half of them, since several chunks read the pre-activations twice.
+    Otherwise it is at least sqrt(T), so that the loop over the chunks is no longer than the loop over a chunk's steps.
     """
     if 2 * units >= threads:
         return T
@@ -101,7 +105,7 @@ def chunk_steps(T: int, units: int, threads: int, shortest: int) -> int:
 
 
 class EngineScan(_Scan):
-    """The fused scan of kernels/host/scan.cpp, the processor's: step after step, gates never stored."""
+    """The processor's fused scan of kernels/host/scan.cpp: one step after another; gates are never stored."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -121,19 +125,19 @@ class EngineScan(_Scan):
 
     def _call(self, entry: str, *args: Any) -> None:
         function = engine.function(f"{self.cell}_{entry}", self.hs.dtype)
-        assert function is not None  # choose() looked
+        assert function is not None  # choose() checked
         function(*args)
 
 
 class ReferenceScan(_Scan):
-    """The cell's own equations (cells/*.py), one step after another, on either library; biases are added at once."""
+    """The cell's equations (cells/*.py) in NumPy or CuPy, one step after another; biases are added beforehand."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.equations = MINIMAL[self.cell]
         if self.b_ih is not None:
             self.zx += self.b_ih
-        self.z, self.states = self._ordered(self.zx), self._ordered(self.hs)  # step s: row s to row s + 1
+        self.z, self.states = self._ordered(self.zx), self._ordered(self.hs)  # step s reads row s, writes row s + 1
         self.ended = None if self.alive is None else self._ordered(~self.alive)[:, :, None]  # (T, B, 1)
         self.clear = None if self.clear is None else self._ordered(self.clear)[:, :, None]
 
@@ -169,11 +173,11 @@ class ReferenceScan(_Scan):
         return y if self.alive is None else self.backend.where(self.alive[:, :, None], y, 0)
 
     def _dy(self, dy: Array | None) -> Array | None:
-        """The gradient of y in the order of the scan, zero where a step does not count."""
+        """The gradient of y in the order of the scan, zero at invalid steps."""
         if dy is None or self.alive is None:
             return None if dy is None else self._ordered(dy)
         return self._ordered(self.backend.where(self.alive[:, :, None], dy, 0))
 
 
-# Named as those of paths.py, which chooses.
+# The names are those of paths.py, which chooses one.
 PATHS: dict[str, type[_Scan]] = {"kernel": KernelScan, "engine": EngineScan, "reference": ReferenceScan}

@@ -1,4 +1,4 @@
-"""What is fixed for one sequence: sizes, which rows are alive at which step, what is cleared and what is kept."""
+"""The settings of one sequence: its sizes, and its masks, resets and noise as arrays."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ from gpulstm.shares import Draws, Share
 
 @dataclass(frozen=True)
 class Noise:
-    """Describes the Bernoulli noise of zoneout or dropout for one sequence: ``rate``, and ``seed`` of the draws.
+    """Describes the Bernoulli noise of zoneout or dropout for one sequence: its ``rate`` and the ``seed`` of its draws.
 
-    ``seed=None`` means evaluation, which uses the mean. Step t takes the draws numbered from t * B * H of the seed's
-    sequence, so a sequence computed in parts, from step ``first`` on, has the same noise, and so does a ``share`` of
-    the batch. Raises ShapeError for a rate outside [0, 1] or a seed outside [0, 2**64).
+    ``seed=None`` is for evaluation, which uses the mean. Step t uses the draws from number t * B * H on. So you can
+    compute a sequence in parts, each from its step ``first`` on, or a ``share`` of the batch, and get the same noise.
+    Raises ShapeError for a rate outside [0, 1] or a seed outside [0, 2**64).
 
     >>> gl.functional.Noise(0.1, seed=7).after(3)
     Noise(rate=0.1, seed=7, first=3, share=None)
@@ -37,7 +37,7 @@ class Noise:
             checks.integer("seed", self.seed, 0, 2**64, words="0 <= seed < 2**64, or None")
 
     def draws(self, shape: tuple[int, ...]) -> Draws:
-        """The draws of (T, B, H), or of (B, H) for one mask of all steps."""
+        """The numbers of the draws for (T, B, H), or for (B, H) if all steps share one mask."""
         axis = len(shape) - 2
         share = self.share or Share(0, shape[axis], shape[axis])
         return share.draws(shape, axis, self.first)
@@ -48,10 +48,10 @@ class Noise:
 
 
 class Modes(NamedTuple):
-    """What may happen to a sequence besides the cell's equations; every field None for nothing.
+    """The masks and the noise that act on a sequence besides the cell's equations; None for those that are not used.
 
-    alive and clear are (T, B) bool on the host: rows that are not alive at a step keep their state and give
-    zeros; the states of a row that enter a step are cleared where ``clear`` is True.
+    alive and clear are (T, B) bool on the host. Where ``alive`` is False, the sequence keeps its states and its output
+    is zero. Where ``clear`` is True, the states that enter the step are set to zero.
     """
 
     alive: np.ndarray | None = None
@@ -68,17 +68,18 @@ class Modes(NamedTuple):
 
 
 class Sequence:
-    """Sizes, types, where a sequence runs, and its modes as arrays on the device."""
+    """The sizes, dtype and device of a sequence, and its modes as arrays on that device."""
 
     def __init__(self, backend: Backend, cell: Cell, dtype: Any, T: int, B: int, H: int, P: int,
                  reverse: bool, modes: Modes) -> None:  # fmt: skip
         self.backend, self.cell, self.dtype, self.reverse = backend, cell, dtype, reverse
         self.T, self.B, self.H, self.P = T, B, H, P
-        self.before, self.after = (1, 0) if reverse else (0, 1)  # rows of step t's states in arrays of T + 1 rows
+        # In arrays of T + 1 rows, step t reads its states from row t + before and writes them to row t + after.
+        self.before, self.after = (1, 0) if reverse else (0, 1)
         self.modes = modes
         self.alive: Any = None if modes.alive is None else backend.asarray(modes.alive)
         self.clear: Any = None if modes.clear is None else backend.asarray(modes.clear)
-        # (T, B, P|H) shares of the old states that are kept, (1, B, P|H) where they are the same at every step.
+        # (T, B, P|H) shares of the old states that are kept, (1, B, P|H) if they are the same at every step.
         self.shares_h, self.shares_c = self._shares(modes.zoneout_h, P), self._shares(modes.zoneout_c, H)
         self.dropped = None  # (B, P) factors of h_prev in its product
         noise = modes.recurrent_dropout
@@ -88,12 +89,12 @@ class Sequence:
 
     @property
     def keeps(self) -> bool:
-        """Whether h may stay what it was, all of it or a share."""
+        """Whether a step may keep the old h, all of it or a share."""
         return self.alive is not None or self.shares_h is not None
 
     @functools.cached_property
     def stays(self) -> Any:
-        """(T, B) bool, whether the states that enter a step stay what they are; None where all do."""
+        """(T, B) bool, False where the states that enter a step are cleared; None if none are."""
         return None if self.modes.clear is None else self.backend.asarray(~self.modes.clear)
 
     @property
@@ -104,14 +105,14 @@ class Sequence:
 
     @functools.cached_property
     def alive_rows(self) -> list:
-        """For each step (B,) bool, None where all are alive."""
+        """For each step (B,) bool, or None if all sequences are alive."""
         if self.modes.alive is None:
             return [None] * self.T
         return [None if alive.all() else self.alive[t] for t, alive in enumerate(self.modes.alive)]
 
     @functools.cached_property
     def clear_rows(self) -> list:
-        """For each step (B, 1) bool, whether the states that enter it stay what they are; None where all do."""
+        """For each step (B, 1) bool, False where the states that enter it are cleared; None if none are."""
         if self.modes.clear is None:
             return [None] * self.T
         stays = self.stays[:, :, None]
@@ -144,10 +145,10 @@ class Sequence:
 
 
 def alive_by(lengths: Any, mask: Any, T: int, B: int, of: str = "x") -> np.ndarray | None:
-    """(T, B) True where a step counts, None for all; ``of`` is the argument whose steps they are.
+    """(T, B) bool, True for valid steps, or None without lengths and mask; ``of`` names the argument with these steps.
 
-    lengths (B,) are integers 0..T, mask (T, B) is bool, each of any library. Raises ShapeError or DTypeError for
-    others, and for both at once.
+    lengths (B,) are integers 0..T, mask (T, B) is bool; each may be an array of any library. Raises ShapeError or
+    DTypeError for anything else, and ShapeError if both are given.
     """
     if lengths is not None and mask is not None:
         raise ShapeError("mask: expected lengths or mask, got both")
@@ -168,23 +169,23 @@ def _mask_of_lengths(lengths: Any, T: int, B: int, of: str) -> np.ndarray:
 
 
 def cleared_by(reset: Any, T: int, B: int, reverse: bool) -> np.ndarray | None:
-    """(T, B) True where the states that enter a step are cleared, from where new sequences begin."""
+    """(T, B) bool, True where the states that enter a step are cleared; ``reset`` is True where a sequence begins."""
     if reset is None:
         return None
     begins = check_mask("reset", reset, T, B)
     if not reverse:
         return begins
-    return np.concatenate([begins[1:], np.zeros((1, B), bool)])  # the border before step t is crossed from t to t - 1
+    return np.concatenate([begins[1:], np.zeros((1, B), bool)])  # step t - 1 ends a sequence if one begins at step t
 
 
 def check_mask(name: str, mask: Any, T: int, B: int) -> np.ndarray:
-    """(T, B) bool on the host; raises ShapeError or DTypeError, naming the mask."""
+    """The mask (T, B) on the host. Raises ShapeError or DTypeError, naming it."""
     host = _host(name, mask)
     if host.shape != (T, B):
         raise ShapeError(f"{name}: expected ({T}, {B}) = (steps, batch), got {host.shape}")
     if host.dtype != bool:
         raise DTypeError(f"{name}: expected bool, got {host.dtype}")
-    return np.ascontiguousarray(host)  # a kernel takes its rows
+    return np.ascontiguousarray(host)  # kernels read its rows
 
 
 def _host(name: str, array: Any) -> np.ndarray:

@@ -48,7 +48,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> tuple[Array, Callable]:
     along, wide = _checked(x, axis)
     xp = backend_of(x).xp
     shifted, _, total = _exponentials(x.astype(wide, copy=False), along)
-    with np.errstate(divide="ignore"):  # the sum of nothing is 0
+    with np.errstate(divide="ignore"):  # an empty sum is 0
         y = xp.asarray(shifted - xp.log(total), dtype=x.dtype)
 
     def pullback(dy: Array) -> tuple[Array]:
@@ -60,7 +60,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> tuple[Array, Callable]:
 
 
 def _checked(x: Array, axis: int) -> tuple[tuple[int, ...], np.dtype]:
-    """(the axis as a tuple: () for an array of no dimension; the type that is computed in)."""
+    """Check the arguments -> (the axis as a tuple, () for a 0-d array; the dtype of the computation)."""
     wide = accumulator(check_floats(x=x))
     ndim = max(x.ndim, 1)  # as in PyTorch, a number has axis 0
     axis = checks.integer("axis", axis, -ndim, ndim, f"one axis of {x.shape}, from {-ndim} to {ndim - 1}")
@@ -68,9 +68,9 @@ def _checked(x: Array, axis: int) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _exponentials(x: Array, along: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """(x without its largest, that to the power of e, the sum of that) along the axis."""
+    """(x - max, exp(x - max), the sum of exp(x - max)) along the axis."""
     xp = backend_of(x).xp
-    with np.errstate(invalid="ignore"):  # inf - inf: nan, and no warning
+    with np.errstate(invalid="ignore"):  # inf - inf is nan, without a warning
         largest = x.max(axis=along, keepdims=True) if x.size else x.sum(axis=along, keepdims=True)
         shifted = xp.asarray(x - largest)
     exps = xp.asarray(xp.exp(shifted))

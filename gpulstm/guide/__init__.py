@@ -1,4 +1,4 @@
-"""The guide: Markdown pages whose code runs, and the command that makes a site of them and of the docstrings.
+"""The guide: Markdown pages whose code the tests run, and the command that builds a site of pages and docstrings.
 
     pip install ".[docs]"
     python -m gpulstm.guide --out site
@@ -30,7 +30,7 @@ def page_file(page: str) -> Path:
 
 
 def page_title(page: str) -> str:
-    """The title of a page: its first line, without the mark of a heading."""
+    """The title of a page: its first line, without the heading sign."""
     return page_file(page).read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 

@@ -10,10 +10,10 @@ from gpulstm.errors import GpulstmError
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--out", default="site", type=click.Path(path_type=Path), help="Folder of the site; a new or empty one.")
-@click.option("--force", is_flag=True, help="Replace a site that is in the folder already.")
+@click.option("--out", default="site", type=click.Path(path_type=Path), help="Folder for the site, new or empty.")
+@click.option("--force", is_flag=True, help="Replace an older site in this folder.")
 def main(out: Path, force: bool) -> None:
-    """Build one site of the guide's pages and the API reference. Every warning is an error."""
+    """Build a website from the guide and the API reference. Every warning is an error."""
     try:
         from gpulstm.guide.site import build
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Makes Markdown of the docstrings: of their tables, their lists of arguments, and their products."""
+"""Converts docstrings to Markdown for pdoc: tables, lists of arguments, and asterisks in products."""
 
 import re
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ _ARGUMENT = re.compile(r"^(?P<names>\w+(?:, \w+)*)\n(?P<words>(?: {4}\S.*(?:\n|\
 
 
 def markdown(docstring: str) -> str:
-    """The docstring as pdoc's Markdown should read it."""
+    """Return the docstring as Markdown for pdoc."""
     parts = re.split(r"(``.*?``|`[^`]*`|^ {4,}[^\n]*$|^>>>[^\n]*$)", _tables(_arguments(docstring)), flags=re.M | re.S)
-    parts[::2] = [re.sub(r"(?<=\w)\*(?=\w)", r"\\*", text) for text in parts[::2]]  # what is no code
+    parts[::2] = [re.sub(r"(?<=\w)\*(?=\w)", r"\\*", text) for text in parts[::2]]  # the text between code
     return "".join(parts)
 
 
 def _arguments(text: str) -> str:
-    """The text with its arguments as items of a list."""
+    """Turn arguments with their descriptions into list items."""
 
     def item(found: re.Match[str]) -> str:
         names = ", ".join(f"`{name}`" for name in found["names"].split(", "))
@@ -28,7 +28,7 @@ _RULE = re.compile(r"^=+( +=+)+$")
 
 
 def _tables(docstring: str) -> str:
-    """The docstring with its tables (columns between rules of ``===``) as tables of Markdown."""
+    """Turn tables, whose columns are marked by lines of ``===``, into Markdown tables."""
     lines, made = iter(docstring.split("\n")), []
     for line in lines:
         if not _RULE.match(line.strip()):
@@ -53,7 +53,10 @@ def _cells(row: str, starts: list[int]) -> Iterator[str]:
 
 
 def _markdown_table(groups: list[list[list[str]]]) -> list[str]:
-    """A table whose first group of rows is its head where there are two; a row without a name goes on with the last."""
+    """Format a Markdown table.
+
+    Of two groups of rows, the first is the header. A row with an empty first cell continues the row above.
+    """
     head, body = (groups[0][0], groups[1]) if len(groups) == 2 else ([""] * len(groups[0][0]), groups[0])
     rows: list[list[str]] = []
     for row in body:

@@ -42,11 +42,11 @@ def blocks(markdown: str) -> Iterator[Block]:
 
 
 def run(page: str, folder: Path, names: dict[str, Any] | None = None) -> str:
-    """Run the code of a page in a folder, and return the page as it should be.
+    """Run the code of a page in a folder, and return the page with the actual outputs and sources.
 
-    Each output is what the code printed in this run, and each source what the library contains. The code finds
-    ``names``, and adds its own to them. Raises FormatError, naming page and line, for code that raises an error where
-    the page shows no output.
+    Each output is what the code printed in this run. Each source is the current text in the library. The code can use
+    the variables in ``names``, and adds its own. Raises FormatError, which names page and line, if code raises an error
+    and the page shows no output for it.
     """
     file = page_file(page)
     markdown = file.read_text(encoding="utf-8")
@@ -75,12 +75,12 @@ def _is_output(markdown: str, block: Block, after: Block) -> bool:
 
 
 def _printed(block: Block, file: Path, names: dict[str, Any], may_fail: bool) -> str:
-    """What the code prints, and the error that it raises."""
+    """Return what the code prints, and the error that it raises."""
     code = compile("\n" * (block.line - 1) + block.text, str(file), "exec")
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         try:
-            exec(code, names)  # the pages of this package alone
+            exec(code, names)  # code of this package's pages only
         except Exception as error:
             if not may_fail:
                 raise FormatError(f"{file.name}, line {block.line}: {type(error).__name__}: {error}") from error
@@ -89,7 +89,7 @@ def _printed(block: Block, file: Path, names: dict[str, Any], may_fail: bool) ->
 
 
 def _source(place: str) -> str:
-    """The source text of ``module:name``, or of several names of the module with commas between them."""
+    """Return the source text of ``module:name``, or of several names separated by commas."""
     module, _, names = place.partition(":")
     loaded = importlib.import_module(module)
     return "\n\n".join(inspect.getsource(getattr(loaded, name)) for name in names.split(","))

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-MODULES = {  # a module of the reference, and the packages that it needs
+MODULES = {  # the modules of the reference, with the packages that each needs
     "gpulstm": (),
     "gpulstm.data": (),
     "gpulstm.train": (),
@@ -25,7 +25,7 @@ MODULES = {  # a module of the reference, and the packages that it needs
     "gpulstm.classic": (),
 }
 
-# Where a public name of gpulstm is defined, and the heading that it stands under; the first that fits decides.
+# A pattern for the module that defines a public name, and the heading for the name; the first pattern that fits counts.
 GROUPS = (
     (r"gpulstm\.nn\.(recurrent|lstm|variants|minimal|cells)", "Recurrent layers"),
     (r"gpulstm\.nn\.regularize", "Regularization of recurrent layers"),
@@ -44,14 +44,14 @@ HEADINGS = ["Recurrent layers", STEPS, *(heading for _, heading in GROUPS[1:])]
 
 
 def modules() -> tuple[list[str], dict[str, str]]:
-    """The modules of the reference that can be imported here, and why the others are left out."""
+    """Return the modules of the reference that can be imported, and the reasons why others are left out."""
     missing = {m: [p for p in needs if importlib.util.find_spec(p) is None] for m, needs in MODULES.items()}
     left_out = {m: f"{', '.join(packages)} is not installed" for m, packages in missing.items() if packages}
     return [module for module in MODULES if module not in left_out], left_out
 
 
 def heading(member: Any) -> str:
-    """The heading under which a member of the package gpulstm stands, a ``pdoc.doc.Doc``."""
+    """Return the heading for a member of the package gpulstm, a ``pdoc.doc.Doc``."""
     if inspect.isclass(member.obj) and member.name.endswith("Cell"):
         return STEPS
     origin = f"{getattr(member.obj, '__module__', '')}."
@@ -61,7 +61,7 @@ def heading(member: Any) -> str:
 
 
 def public_members(module: Any) -> list[Any]:
-    """The members that a module names in ``__all__``; without that, those without an underscore; none of a page."""
+    """Return the members in ``__all__``, or without it those that have no underscore; a page of the guide has none."""
     if module.source_file is None:
         return []
     names = getattr(module.obj, "__all__", None)
@@ -70,14 +70,14 @@ def public_members(module: Any) -> list[Any]:
 
 
 def submodules(module: Any, documented: dict[str, Any]) -> list[tuple[str, str]]:
-    """The modules that a module names in ``__all__``, each with the first sentence of its docstring."""
+    """Return the submodules in ``__all__``, each with the first sentence of its docstring."""
     found = [each for each in getattr(module.obj, "__all__", ()) if f"{module.modulename}.{each}" in documented]
     docs = [inspect.getdoc(documented[f"{module.modulename}.{each}"].obj) or "" for each in found]
     return [(each, " ".join(doc.partition("\n\n")[0].split())) for each, doc in zip(found, docs, strict=True)]
 
 
 def is_shown(member: Any) -> bool:
-    """Whether a member has a place in the reference: the public ones, and of classes those that have a docstring."""
+    """Return whether the reference shows a member: it must be public, and a member of a class needs a docstring."""
     if member.kind == "module":
         return True
     if member.name == "__init__":
@@ -86,13 +86,13 @@ def is_shown(member: Any) -> bool:
 
 
 def has_source(member: Any) -> bool:
-    """Whether the page shows the source of a member: of classes and functions, but not of each method once more."""
+    """Return whether the page shows the source of a member: that of classes and functions, not of single methods."""
     return member.kind == "class" or (member.kind == "function" and "." not in member.qualname)
 
 
 @functools.cache
 def _places() -> dict[type, tuple[str, str]]:
-    """Every public class, and the module and the name under which the reference has it."""
+    """Map every public class to the module and the name under which the reference shows it."""
     places: dict[type, tuple[str, str]] = {}
     for module in modules()[0]:
         loaded = importlib.import_module(module)
@@ -103,14 +103,14 @@ def _places() -> dict[type, tuple[str, str]]:
 
 
 def public_bases(cls: Any) -> list[tuple[str, str]]:
-    """The places of a class's public bases."""
+    """Return the places of the public base classes of a class."""
     return [_places()[base] for base in cls.obj.__bases__ if base in _places()]
 
 
 def _inherited(cls: Any) -> Iterator[tuple[type | None, list[Any]]]:
-    """The members that a class inherits from classes of gpulstm, with the nearest public class that has them.
+    """Yield the members that a class inherits from classes of gpulstm, with the nearest public base that has them.
 
-    None stands for the class itself, where only bases that are not public have the members.
+    The base is None if only private base classes have the members.
     """
     for (module, name), members in cls.inherited_members.items():
         base = next((b for b in cls.obj.__mro__ if (b.__module__, b.__qualname__) == (module, name)), None)
@@ -122,13 +122,13 @@ def _inherited(cls: Any) -> Iterator[tuple[type | None, list[Any]]]:
 
 
 def shown_members(cls: Any) -> list[Any]:
-    """The members that stand under a class: its own, and those of bases that are not public."""
+    """Return the members to show under a class: its own, and those of private base classes."""
     own = [m for m in cls.own_members if m.kind != "class" and is_shown(m)]
     return own + [m for public, members in _inherited(cls) if public is None for m in members]
 
 
 def inherited_from(cls: Any) -> dict[tuple[str, str], list[Any]]:
-    """The members that a class inherits from public classes, by the place of the class that shows them."""
+    """Return the members that a class inherits from public classes, by the place of each class."""
     found: dict[tuple[str, str], list[Any]] = {}
     for public, members in _inherited(cls):
         if public is not None:
@@ -137,7 +137,7 @@ def inherited_from(cls: Any) -> dict[tuple[str, str], list[Any]]:
 
 
 def sections(module: Any, members: list[Any]) -> list[tuple[str, list[Any]]]:
-    """The members of a module under headings; all under the heading "" for another module than gpulstm."""
+    """Group the members of a module by heading; for modules other than gpulstm, the only heading is ""."""
     if module.modulename != "gpulstm":
         return [("", members)] if members else []
     found = [(words, [member for member in members if heading(member) == words]) for words in HEADINGS]

@@ -22,14 +22,14 @@ from gpulstm.guide import FOLDER, PAGES, docstrings, page_file, page_title, page
 from gpulstm.version import __version__
 
 GUIDE = "gpulstm.guide"
-MARK = "gpulstm-guide"  # the name of a file by which a later build knows that a folder holds a site
+MARK = "gpulstm-guide"  # a file with this name marks a folder as a site, which a later build may replace
 
 
 def build(out: Path, force: bool = False) -> dict[str, str]:
     """Write the site to a folder, and return which modules of the reference were left out, and why.
 
-    Warns of a name ``gl.name`` in a page or a docstring that does not exist. Raises FileExists for a folder that holds
-    something, unless it is an older site and ``force`` is given.
+    Warns if a page or a docstring mentions a name ``gl.name`` that does not exist. Raises FileExists if the folder is
+    not empty, unless it is an older site and ``force`` is given.
     """
     _empty(out, force)
     names, left_out = reference.modules()
@@ -57,7 +57,7 @@ _INDEX = """<!doctype html>
 
 
 def _empty(out: Path, force: bool) -> None:
-    """Make the folder, empty but for the mark of a site."""
+    """Make the folder, empty except for the mark of a site."""
     if out.exists() and any(out.iterdir()):
         if not (force and (out / MARK).is_file()):
             hint = "replace it with --force" if (out / MARK).is_file() else "name a new or an empty folder"
@@ -68,7 +68,7 @@ def _empty(out: Path, force: bool) -> None:
 
 
 def _draw(page: str, folder: Path) -> None:
-    """Run the code of a page that shows pictures, and put those into the folder."""
+    """If a page shows pictures, run its code and copy the pictures to the folder."""
     pictures = re.findall(r"^!\[.*?\]\((.+?)\)$", page_file(page).read_text(encoding="utf-8"), re.M)
     if pictures:
         with tempfile.TemporaryDirectory() as place:
@@ -78,20 +78,23 @@ def _draw(page: str, folder: Path) -> None:
 
 
 def _page_module(page: str) -> pdoc.doc.Module:
-    """A page as a module whose docstring is the page's text, which is what pdoc renders."""
+    """Return a module whose docstring is the text of a page, because pdoc renders modules."""
     text = re.sub(r"<!-- source: .* -->\n", "", _with_equations(page_file(page).read_text(encoding="utf-8")))
     text = re.sub(rf"\]\(({'|'.join(PAGES)})\.md", r"](\1.html", text)  # links between pages
     return pdoc.doc.Module(types.ModuleType(f"{GUIDE}.{page}", text))
 
 
 def _reference_module(name: str) -> pdoc.doc.Module:
-    """A module of the library; pdoc reads what the module imports at its first use only in the module's own dict."""
+    """Return a module of the library for pdoc, including names that the module imports lazily.
+
+    pdoc finds names only in the module's own dict, so they are added to it for a moment.
+    """
     loaded = importlib.import_module(name)
     later = [each for each in getattr(loaded, "__all__", ()) if each not in vars(loaded)]
     vars(loaded).update({each: getattr(loaded, each) for each in later})
     try:
         module = pdoc.doc.Module(loaded)
-        _ = module.members  # which pdoc keeps
+        _ = module.members  # pdoc caches them
         return module
     finally:
         for each in later:
@@ -100,9 +103,9 @@ def _reference_module(name: str) -> pdoc.doc.Module:
 
 
 def _with_equations(markdown: str) -> str:
-    """The page with its equations, between ``$$`` or ``$``, in MathML, which browsers draw themselves."""
+    """Convert the equations of a page, between ``$$`` or ``$``, to MathML, which browsers display."""
     parts = re.split(r"(^```.*?^```$|`[^`\n]+`)", markdown, flags=re.M | re.S)
-    for k in range(0, len(parts), 2):  # what is no code
+    for k in range(0, len(parts), 2):  # the text between code
         parts[k] = re.sub(r"\$\$(.+?)\$\$", lambda m: _mathml(m[1], "block"), parts[k], flags=re.S)
         parts[k] = re.sub(r"\$([^$\n]+)\$", lambda m: _mathml(m[1], "inline"), parts[k])
     return "".join(parts)
@@ -143,13 +146,13 @@ def _to_markdown(context: Any, docstring: str) -> str:
 
 
 _NAME = r"gl((?:\.[A-Za-z_]\w*)+)(?:\(\))?"
-# An element whose text stays as it is, a name in code type alone, or a name in the text.
+# An element whose text must not change, a name that is a whole <code> element, or a name in the text.
 _NAMES = re.compile(rf"<(pre|a)\b.*?</\1>|<code>{_NAME}</code>|<code>.*?</code>|<[^>]*>|(?<![\w./]){_NAME}", re.S)
 
 
 @pass_context
 def _linkify(context: Any, html: str, **options: Any) -> Markup:
-    """pdoc's links, and one for each ``gl.name`` in the text."""
+    """Add pdoc's links, and a link for each ``gl.name`` in the text."""
     here, documented = context["module"].modulename, context["all_modules"]
 
     def linked(found: re.Match[str]) -> str:
@@ -165,11 +168,11 @@ def _linkify(context: Any, html: str, **options: Any) -> Markup:
         return f'<a href="{page}{"#" * bool(qualname)}{qualname}">{found[0]}</a>'
 
     made = pdoc.render_helpers.linkify(context, _NAMES.sub(linked, html), **options)
-    return Markup(re.sub(r'(?<==gl)<a href="[^"]*">(\.[\w.]+)</a>', r"\1", made))  # pdoc takes =gl.name for a .name
+    return Markup(re.sub(r'(?<==gl)<a href="[^"]*">(\.[\w.]+)</a>', r"\1", made))  # pdoc links .name in =gl.name
 
 
 def _place(path: list[str], documented: dict[str, pdoc.doc.Module]) -> tuple[str, str]:
-    """(module, name in it) of what ``gl.`` and this path name; ("", "") for what has no place in the reference."""
+    """Return (module, name in it) for the path of a name after ``gl.``, or ("", "") if the reference lacks it."""
     for count in range(len(path), -1, -1):
         module, rest = ".".join(["gpulstm", *path[:count]]), path[count:]
         if module not in documented:

@@ -1,4 +1,4 @@
-"""Zip archives from strangers: every size is held against the file's before memory is taken."""
+"""Reads zip archives from untrusted sources: every size is checked against the file's before memory is allocated."""
 
 import os
 import struct
@@ -13,8 +13,8 @@ import numpy as np
 from gpulstm.errors import FormatError
 
 CHUNK = 1 << 20  # bytes read at once
-INFLATED = 8  # times the file's size: what compressed members may have together
-# What the standard library raises for a damaged archive, beside its own BadZipFile.
+INFLATED = 8  # times the file's size: the limit for all members together, if any is compressed
+# What the standard library raises for a damaged archive.
 _DAMAGE = (
     zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, KeyError, struct.error, zlib.error,
     OverflowError,
@@ -37,24 +37,24 @@ class Archive:
             raise FormatError(f"{path}: expected members of at most {most} bytes, {times}the file's size, got {total}")
 
     def _check(self, member: zipfile.ZipInfo) -> None:
-        """Raises FormatError for a member that is none of a plain archive's, from its entry in the table alone."""
+        """Raises FormatError for an unusual or unsafe member, judging by its entry in the archive's table."""
         name = member.filename
         if name in self.members:
             raise FormatError(f"{self.path}: expected each name once, got {name!r} twice")
-        # orig_filename: the library cuts a name at a zero byte.
+        # orig_filename: the library cuts names at a null byte.
         if name != member.orig_filename or name.startswith("/") or "\\" in name or ".." in name.split("/"):
             raise FormatError(f"{self.path}: expected names inside the archive, got {member.orig_filename!r}")
         stored = member.compress_type == zipfile.ZIP_STORED
         if not stored and member.compress_type != zipfile.ZIP_DEFLATED:
             raise FormatError(
-                f"{self.path}, {name}: expected bytes stored or deflated, got them compressed in another way"
+                f"{self.path}, {name}: expected stored or deflated bytes, got another kind of compression"
             )
         if stored and member.compress_size != member.file_size:
             raise FormatError(
-                f"{self.path}, {name}: expected {member.file_size} bytes as they are, got {member.compress_size}"
+                f"{self.path}, {name}: expected {member.file_size} stored bytes, got {member.compress_size}"
             )
         if member.flag_bits & 1:
-            raise FormatError(f"{self.path}, {name}: expected bytes stored as they are, got them encrypted")
+            raise FormatError(f"{self.path}, {name}: expected bytes without encryption, got encrypted ones")
         if member.header_offset < 0 or member.header_offset + member.compress_size > self.size:
             raise FormatError(
                 f"{self.path}, {name}: expected {member.compress_size} bytes from byte {member.header_offset}, "
@@ -62,7 +62,7 @@ class Archive:
             )
 
     def read(self, name: str) -> np.ndarray:
-        """The bytes of a member, (size,) uint8; the library compares its checksum. Raises FormatError."""
+        """Read a member, (size,) uint8; the standard library checks its checksum. Raises FormatError."""
         member = self.members[name]
         content = np.empty(member.file_size, np.uint8)
         start = 0
@@ -82,10 +82,10 @@ class Archive:
 
 @contextmanager
 def open_archive(path: str | Path) -> Iterator[Archive]:
-    """An archive whose table has been checked: members are inside the file, and together no larger than it, or,
-    where some are deflated, than eight times it.
+    """Open an archive and check its table: members lie inside the file and are not too large.
 
-    Raises FormatError for anything else, and OSError where the file cannot be read.
+    Together they may be as large as the file, or eight times as large if any is compressed. Raises FormatError for
+    anything else, and OSError if the file cannot be read.
     """
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size

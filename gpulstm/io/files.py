@@ -1,4 +1,4 @@
-"""Arrays in safetensors files: written whole or not at all, read without trust."""
+"""Arrays in safetensors files: written atomically, and checked when they are read."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def save_arrays(path: str | Path, arrays: dict[str, Any], metadata: dict[str, st
     if "__metadata__" in arrays:
         raise FormatError("arrays: expected names other than '__metadata__', which the format keeps for itself")
     host = {name: _host(name, array) for name, array in arrays.items()}
-    data = save(host, metadata or None)  # an empty dict and no arrays: the library writes a broken header
+    data = save(host, metadata or None)  # for an empty dict without arrays the library writes a broken header
     atomic_write(path, lambda file: file.write(data))
 
 
@@ -67,7 +67,7 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
 
     path = as_path(path)
     with path.open("rb"):
-        pass  # a folder or a file without permission is named in the system's words, not the library's
+        pass  # for a folder or a missing permission this raises the system's error instead of the library's
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
             names = list(file.keys())
@@ -76,16 +76,16 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
             return {name: file.get_tensor(name) for name in names}, dict(file.metadata() or {})
     except SafetensorError as error:
         raise FormatError(f"{path}: not a whole safetensors file: {_fault(path) or error}") from error
-    except (AttributeError, KeyError) as error:  # how the library meets an element type that NumPy lacks
+    except (AttributeError, KeyError) as error:  # what the library raises for an element type that NumPy lacks
         raise FormatError(f"{path}: expected element types that NumPy knows, got others: {error}") from error
-    except (OverflowError, ValueError) as error:  # more axes than NumPy's arrays have, or larger ones
+    except (OverflowError, ValueError) as error:  # too many axes, or too large an array, for NumPy
         raise FormatError(f"{path}: expected arrays that NumPy can hold, got others: {error}") from error
 
 
 def as_path(path: Any, second: Any = None, *, name: str = "path") -> Path:
-    """The path; ``second`` is the argument behind it, with which it may have been confused.
+    """Return the argument as a Path; ``second`` is the next argument, in case the two were swapped.
 
-    Raises DTypeError for what is neither a text nor a path, and FormatError for a text that no path can be.
+    Raises DTypeError for anything but a string or a path, and FormatError for a string that cannot be a path.
     """
     text = os.fspath(path) if isinstance(path, str | os.PathLike) else path
     if not isinstance(text, str):
@@ -94,19 +94,19 @@ def as_path(path: Any, second: Any = None, *, name: str = "path") -> Path:
             advice = "; give the name of a file on disk, not an open file or one in memory"
         elif isinstance(second, str | os.PathLike):
             advice = "; the path comes first"
-        raise DTypeError(f"{name}: expected a text or a pathlib.Path, got {type(path).__name__}{advice}")
+        raise DTypeError(f"{name}: expected a string or a pathlib.Path, got {type(path).__name__}{advice}")
     if "\0" in text:
-        raise FormatError(f"{name}: expected a text without zero characters, got {text!r:.100}")
+        raise FormatError(f"{name}: expected a string without null characters, got {text!r:.100}")
     return Path(text)
 
 
 def _check_texts(name: str, given: Any, values: bool = False) -> None:
-    """Raises DTypeError unless it is a dict whose keys, and ``values`` if asked for, are texts."""
+    """Raises DTypeError unless it is a dict whose keys (and with ``values`` also its values) are strings."""
     if not isinstance(given, Mapping):
         raise DTypeError(f"{name}: expected a dict, got {type(given).__name__}")
     for text in (*given, *(given.values() if values else ())):
         if not isinstance(text, str):
-            raise DTypeError(f"{name}: expected texts{'' if values else ' as names'}, got {text!r:.60}")
+            raise DTypeError(f"{name}: expected strings{'' if values else ' as names'}, got {text!r:.60}")
 
 
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -148,11 +148,10 @@ def check_writable(path: str | Path) -> None:
 
 @contextmanager
 def hold(path: str | Path) -> Iterator[None]:
-    """Keep every other run, of this process or another, from holding the path until the block ends.
+    """Lock the path until the block ends, against every other run of this process or another.
 
-    A file beside it, ``.NAME.lock``, is locked by the system, which frees it when the process ends in any way. Where
-    the system or the folder has no such locks, and for devices, nobody is kept out. Raises FileExists where the path
-    is held.
+    The system locks a file beside it, ``.NAME.lock``, and unlocks it however the process ends. If the system or the
+    folder has no such locks, and for devices, nothing is locked. Raises FileExists if another run holds the lock.
     """
     target = Path(os.path.realpath(as_path(path)))
     lock = target.parent / f".{target.name}.lock"
@@ -161,12 +160,12 @@ def hold(path: str | Path) -> Iterator[None]:
         yield
     finally:
         if file is not None:
-            lock.unlink(missing_ok=True)  # while it is locked: afterwards it may be another run's
+            lock.unlink(missing_ok=True)  # before unlocking: afterwards it may be another run's
             file.close()
 
 
 def _locked(lock: Path, path: str | Path) -> BinaryIO | None:
-    """The lock's file, open and locked; None where there can be none."""
+    """The lock file, open and locked; None if there can be no lock."""
     while True:
         try:
             file = lock.open("ab")
@@ -181,7 +180,7 @@ def _locked(lock: Path, path: str | Path) -> BinaryIO | None:
         except BlockingIOError as error:
             file.close()
             raise FileExists(
-                f"{path}: another run is writing it now; wait for its end, or give another name"
+                f"{path}: another run is writing it now; wait until it ends, or give another name"
             ) from error
         except OSError:
             file.close()
@@ -192,10 +191,9 @@ def _locked(lock: Path, path: str | Path) -> BinaryIO | None:
 
 @contextmanager
 def _temporary(path: str | Path, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-    """A new file in the target's folder, open for writing; deleted at the end unless it has another name by
-    then.
+    """A new file in the target's folder, open for writing; deleted at the end unless it was renamed.
 
-    OSErrors, those of the body too, come out with the name of ``path`` and the reason.
+    An OSError, also one from the body of the ``with`` block, is raised again with ``path`` and the reason.
     """
     temporary = target.parent / f".gpulstm-{secrets.token_hex(8)}.tmp"
     try:
@@ -216,7 +214,7 @@ def _temporary(path: str | Path, target: Path) -> Iterator[tuple[Path, BinaryIO]
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the folder's entry for a new file to the disk, so that it is there after a power cut."""
+    """Flush the folder's entry for a new file to disk, so that it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -225,7 +223,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _host(name: str, array: Any) -> np.ndarray:
-    """The array on the host, in C order and of the machine's byte order; numbers of NumPy as arrays of no axis."""
+    """The array on the host, in C order and in the machine's byte order; NumPy's numbers as arrays without axes."""
     array = native(np.asarray(array) if isinstance(array, np.generic) else array)
     if not hasattr(array, "dtype"):
         raise DTypeError(f"{name}: expected a NumPy or CuPy array, got {type(array).__name__}")
@@ -235,7 +233,7 @@ def _host(name: str, array: Any) -> np.ndarray:
     return host.astype(host.dtype.newbyteorder("="), order="C", copy=False)
 
 
-_OTHERS = {  # how files of other formats begin
+_OTHERS = {  # the first bytes of other formats
     b"PK\x03\x04": "a zip archive; gl.io.torch.load reads .pt, gl.io.keras.load .keras",
     b"\x89HDF": "HDF5; gl.io.keras.load reads it",
     b"\x80\x02": "a pickle; gl.io.torch.load reads .pt",
@@ -243,9 +241,7 @@ _OTHERS = {  # how files of other formats begin
 
 
 def _fault(path: str | Path) -> str:
-    """What is wrong with a file that the library refused, and where; empty if that is in the library's
-    words.
-    """
+    """Say what is wrong with a file that the library refused, and where; empty if the library's message says it."""
     with Path(path).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size < HEADER_LENGTH:

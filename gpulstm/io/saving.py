@@ -1,4 +1,4 @@
-"""gl.save and gl.load: a model, or everything that a run needs, in one file that cannot run code."""
+"""gl.save and gl.load: a model, or the state of a whole run, in one file that cannot run code."""
 
 import contextlib
 import functools
@@ -24,14 +24,14 @@ MODEL = {"kind": "model", "version": 1}
 def save(path: str | Path, x: Any) -> None:
     """Write a model, or a dict of models, optimisers and plain values, to one safetensors file.
 
-    A module's file holds the arrays of its ``state_dict`` under their names, as other readers of safetensors expect; so
-    does that of a dict of arrays. Nested dicts, lists and tuples may contain: objects with ``state_dict`` and
-    ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, Tensors, arrays of any
-    library and shape, numbers, strings and None. Keys are strings, numbers, None or tuples of them. Infinite and NaN
-    values are saved unchanged; Tensors come back without a gradient, arrays as NumPy arrays.
+    The file of a module holds the arrays of its ``state_dict`` under their names, which any safetensors reader can
+    read. So does the file of a dict of arrays. Other dicts, lists and tuples may be nested and may contain objects with
+    ``state_dict`` and ``load_state_dict`` (modules, optimisers, schedules, data sets), numpy.random.Generator, Tensors,
+    arrays of any library and shape, numbers, strings and None. Keys are strings, numbers, None or tuples of them.
+    Infinite and NaN values are saved unchanged. Tensors are loaded without a gradient, arrays as NumPy arrays.
 
     The file is replaced as a whole or not at all. Raises DTypeError, naming the place, for values that cannot be saved;
-    FormatError for more than 100 levels; OSError if the file cannot be written.
+    FormatError for more than 100 nested levels; OSError if the file cannot be written.
 
     >>> model = gl.LSTM(3, 4)
     >>> gl.save("model.safetensors", model)
@@ -49,19 +49,19 @@ def save(path: str | Path, x: Any) -> None:
 def load(path: str | Path, x: Any = None) -> Any:
     """Read a file that ``gl.save``, a Trainer or another writer of safetensors wrote, without running code from it.
 
-    ``gl.load(path, model)`` loads a **module**'s weights and returns the module: from its own file, from a dict's or a
-    Trainer's checkpoint, where they are under "model", from a model of the text lab, or from any safetensors file with
-    its names. If a Trainer's checkpoint holds the best model of the run, that one is loaded, as at the end of ``fit``;
-    ``gl.load(path)["model"]`` is the last one.
+    ``gl.load(path, model)`` loads the weights of a **module** and returns it. The file may be that of a module, of a
+    dict or a Trainer's checkpoint with the weights under "model", of the text lab, or any safetensors file with the
+    module's names. A Trainer's checkpoint may hold the best model of the run too; then that one is loaded, as at the
+    end of ``fit``, and ``gl.load(path)["model"]`` is the last one.
 
-    ``gl.load(path, {"model": model, ...})`` loads the states of the objects in a **dict** (or list or tuple) and
-    returns the file's dict with these objects in it; plain values come from the file. An object that the file lacks is
-    refused by name, and so is a state without an object. If one state does not fit, none is loaded.
+    ``gl.load(path, {"model": model, ...})`` loads the states of the objects in a **dict** (or list or tuple). It
+    returns the dict in the file with the objects in place of their states; plain values come from the file. Every
+    object must have a state in the file, and every state an object in x. If one state does not fit, none is loaded.
 
-    ``gl.load(path)`` returns the dict, with states as dicts of NumPy arrays.
+    ``gl.load(path)`` returns the file's contents, with states as dicts of NumPy arrays.
 
-    Raises FormatError for a file that is damaged, has another format, or has other parts than x; the errors of the
-    objects' ``load_state_dict``, with the path in front; OSError if the file cannot be read.
+    Raises FormatError for a file that is damaged, has another format, or does not match x; the errors of the objects'
+    ``load_state_dict``, with the path in front; OSError if the file cannot be read.
 
     >>> gl.save("run.safetensors", {"model": gl.LSTM(3, 4), "epoch": 3})
     >>> gl.load("run.safetensors", gl.LSTM(3, 4))
@@ -95,7 +95,7 @@ def _is_array(value: Any) -> bool:
 
 
 def _has_state(x: Any) -> bool:
-    """Whether x is an object that gives and takes a state."""
+    """Whether x is an object whose state can be saved and loaded."""
     if isinstance(x, np.random.Generator):
         return True
     return not isinstance(x, type) and hasattr(x, "state_dict") and hasattr(x, "load_state_dict")
@@ -106,19 +106,19 @@ def _state_of(x: Any) -> Any:
 
 
 def _states(x: Any, above: tuple[int, ...]) -> Any:
-    """The nest with the states of its objects in their places."""
+    """The same nested dicts, lists and tuples, with states in place of the objects."""
     if id(x) in above:
         raise FormatError(
             f"x: expected dicts and lists that do not contain themselves, got a {type(x).__name__} that does"
         )
     above = (*above, id(x))
     if len(above) > DEEPEST + 1:
-        raise FormatError(f"x: expected a nest of at most {DEEPEST} levels, got more")
+        raise FormatError(f"x: expected at most {DEEPEST} nested levels, got more")
     if _has_state(x):
         state = _state_of(x)
         if not isinstance(state, dict):
             raise DTypeError(
-                f"x: expected state_dict() to give a dict, got {type(state).__name__} of a {type(x).__name__}"
+                f"x: expected state_dict() to return a dict, got {type(state).__name__} from a {type(x).__name__}"
             )
         return State(state)
     if isinstance(x, dict):
@@ -129,7 +129,7 @@ def _states(x: Any, above: tuple[int, ...]) -> Any:
 
 
 def _model_in(path: str | Path, tree: Any, model: Module) -> Any:
-    """The part of a file's nest that is the model's state."""
+    """The part of a file's contents that is the model's state."""
     if not isinstance(tree, dict):
         raise FormatError(f"{path}: expected a model or a dict with a model, got a {type(tree).__name__}")
     if not isinstance(tree.get("model"), dict):
@@ -141,11 +141,11 @@ def _model_in(path: str | Path, tree: Any, model: Module) -> Any:
     return State(best if isinstance(best, dict) else tree["model"])
 
 
-_Pair = tuple[str, Any, Any]  # where, an object, and the state that it shall take
+_Pair = tuple[str, Any, Any]  # its place, an object, and the state to load into it
 
 
 def _matched(path: str | Path, saved: Any, x: Any, place: tuple[str, ...], pairs: list[_Pair]) -> Any:
-    """The file's nest with the objects of x in it, each with its state in ``pairs``."""
+    """The file's contents with the objects of x in place of their states; ``pairs`` collects both."""
     where = f"{path}: {'/'.join(place) or 'x'}"
     if _has_state(x):
         if not isinstance(saved, dict):
@@ -167,7 +167,7 @@ def _matched(path: str | Path, saved: Any, x: Any, place: tuple[str, ...], pairs
     if _holds_objects(saved):
         raise FormatError(
             f"{where}: expected an object for each state in {_described(saved)}, got {_described(x)}; "
-            "gl.load(path) gives states as dicts"
+            "gl.load(path) returns states as dicts"
         )
     return saved
 
@@ -179,19 +179,19 @@ def _check_keys(where: str, saved: dict[Any, Any], x: dict[Any, Any]) -> None:
     if unused := [key for key, value in saved.items() if key not in x and _holds_objects(value)]:
         raise FormatError(
             f"{where}: expected an object for each state in the file, got none for {_listed(unused)}; "
-            "gl.load(path, model) takes the model alone, gl.load(path) gives states as dicts"
+            "gl.load(path, model) loads the model alone, gl.load(path) returns states as dicts"
         )
 
 
 def _holds_objects(x: Any) -> bool:
-    """Whether a nest holds objects with a state, or the states of such."""
+    """Whether nested dicts, lists and tuples contain objects with a state, or their states."""
     if isinstance(x, dict | list | tuple) and not isinstance(x, State):
         return any(map(_holds_objects, x.values() if isinstance(x, dict) else x))
     return isinstance(x, State) or _has_state(x)
 
 
 def _load_all(pairs: list[_Pair]) -> None:
-    """Let every object take its state; when one refuses, those before it get back what they had."""
+    """Load every object's state; if one fails, restore the objects before it."""
     undo: list[Callable[[], Any]] = []
     try:
         for where, x, state in pairs:
@@ -202,11 +202,11 @@ def _load_all(pairs: list[_Pair]) -> None:
             except GpulstmError as error:
                 raise type(error)(f"{where}: {error}") from error
             except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                got = f"one that it cannot take: {type(error).__name__} {error}"
+                got = f"one that it cannot load: {type(error).__name__} {error}"
                 raise FormatError(f"{where}: expected the state of a {type(x).__name__}, got {got}") from error
     except BaseException:
         for put_back in undo:
-            with contextlib.suppress(Exception):  # the first error is the one to tell
+            with contextlib.suppress(Exception):  # the first error is the one to report
                 put_back()
         raise
 

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes and the names in its archive; for messages that name the right reader."""
+"""Recognises file formats by the first bytes and by the names in an archive, so that messages can name the reader."""
 
 import pickle
 import zipfile
@@ -8,13 +8,13 @@ from typing import BinaryIO, NamedTuple
 from gpulstm.io.files import as_path
 
 _HEAD = 512  # bytes
-# The first object in what torch.save wrote before version 1.6: a number.
+# The number that begins a file of torch.save before version 1.6.
 TORCH_MAGIC = pickle.LONG1 + b"\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _UNPACK = "unpack it first"
 
 
 class Kind(NamedTuple):
-    """What a file is, in words, and what reads it."""
+    """A file format in words, and how to read such a file."""
 
     what: str
     advice: str = ""
@@ -45,7 +45,7 @@ PICKLE = Kind(
 )
 ONNX = Kind("an ONNX model", "read it with gl.io.onnx.load(path)")
 SAFETENSORS = Kind("a safetensors file", "read it with gl.io.load_arrays(path)")
-# What may follow the version in a model's message: its writer's name and version, domain, number, graph, opsets.
+# Fields that may follow a model's version: its producer's name and version, domain, number, graph, opsets.
 _ONNX_FIELDS = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x3a", b"\x42")
 _BEGINNINGS = (
     (b"\x89HDF\r\n\x1a\n", HDF5),
@@ -63,15 +63,15 @@ _BEGINNINGS = (
 
 
 def kind_of(path: str | Path) -> Kind:
-    """What the file at ``path`` is, as far as its beginning and the names in an archive tell. Raises OSError."""
+    """Recognise the format of a file by its first bytes and the names in its archive. Raises OSError."""
     with as_path(path).open("rb") as file:
         head = file.read(_HEAD)
         known = _of_head(head)
-        return known or _of_archive(file) or Kind(f"bytes of no known kind, which begin with {head[:16]!r}")
+        return known or _of_archive(file) or Kind(f"bytes of an unknown format, which begin with {head[:16]!r}")
 
 
 def _of_head(head: bytes) -> Kind | None:
-    """By the first bytes alone."""
+    """Recognise a format by the first bytes alone."""
     text = head.lstrip().lower()
     if not head:
         return Kind("an empty file")
@@ -94,12 +94,12 @@ def _of_head(head: bytes) -> Kind | None:
     if head[:1] == b"\x08" and b"\2" < head[1:2] < b"\x20" and head[2:3] in _ONNX_FIELDS:
         return ONNX
     if text.startswith((b"{", b"[")):
-        return Kind("a text, perhaps in JSON")
+        return Kind("a text file, perhaps JSON")
     return next((kind for start, kind in _BEGINNINGS if head.startswith(start)), None)
 
 
 def _of_archive(file: BinaryIO) -> Kind | None:
-    """By the names in a zip archive, which may have something else before it."""
+    """Recognise a format by the names in a zip archive, which other bytes may precede."""
     try:
         file.seek(0)
         starts = file.read(4) == b"PK\3\4"

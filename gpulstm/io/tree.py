@@ -1,4 +1,4 @@
-"""Nests of dicts, lists, tuples, arrays and plain values in one safetensors file, whose header says how they lie."""
+"""Nested dicts, lists, tuples, arrays and plain values in one safetensors file, with their structure in its header."""
 
 import json
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from gpulstm.tape import Tensor, raw
 # The one key of the header: several would be written in an order that changes from run to run.
 HEADER = "gpulstm"
 KIND, VERSION = "checkpoint", 1
-DEEPEST = 100  # levels of a nest
+DEEPEST = 100  # nested levels
 _PLAIN = (bool, int, float, str, type(None))
 
 
 class State(dict):
-    """In a nest: what an object's ``state_dict`` gave, so that a reader can tell it from a dict of the user's."""
+    """The result of an object's ``state_dict``, as a type of its own to tell it from a dict of the user's."""
 
 
 def save(path: str | Path, tree: Any) -> None:
-    """Write a nest of dicts, lists, tuples, arrays, Tensors, numbers, strings and None; atomic.
+    """Write nested dicts, lists, tuples, arrays, Tensors, numbers, strings and None, atomically.
 
     Keys of dicts are strings, numbers, None or tuples of them. Raises DTypeError, naming the place, for anything
-    else, FormatError for a nest of more than 100 levels, and OSError.
+    else, FormatError for more than 100 nested levels, and OSError.
     """
     arrays: dict[str, Array] = {}
     skeleton = _pack(tree, (), arrays)
@@ -36,13 +36,13 @@ def save(path: str | Path, tree: Any) -> None:
 
 
 def load(path: str | Path) -> Any:
-    """What ``save`` wrote, its arrays in NumPy. Raises FormatError for any other file, OSError."""
+    """Read a file of ``save``, with its arrays as NumPy arrays. Raises FormatError for any other file, and OSError."""
     arrays, metadata = load_arrays(path)
     return tree_of(path, arrays, header(path, metadata))
 
 
 def header(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
-    """What a file of gpulstm's says about itself; empty for a file of others. Raises FormatError for a damaged one."""
+    """The header of a file that gpulstm wrote; empty for other files. Raises FormatError for a damaged header."""
     if HEADER not in metadata:
         return {}
     try:
@@ -57,11 +57,11 @@ def header(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 
 def tree_of(path: str | Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Any:
-    """The nest in a file's arrays and header; raises FormatError unless every array has its one place in it."""
+    """The contents of a file, from its arrays and header; raises FormatError unless every array is used once."""
     kind = header.get("kind")
     if (kind, header.get("version")) != (KIND, VERSION):
         got = f"a {kind!r} of version {header['version']!r}" if "version" in header else f"a {kind!r}"
-        got = got if header else "a file whose header tells of none"
+        got = got if header else "a file without gpulstm's header"
         raise FormatError(f"{path}: expected a gpulstm {KIND} of version {VERSION}, got {got}")
     left = dict(arrays)
     try:
@@ -75,7 +75,7 @@ def tree_of(path: str | Path, arrays: dict[str, np.ndarray], header: dict[str, A
 
 
 def to_host(tree: Any) -> Any:
-    """The same nest with copies in NumPy of its arrays and Tensors."""
+    """The same structure with copies of its arrays and Tensors on the host."""
 
     def copy(array: Array) -> np.ndarray:
         return np.array(backend_of(array).to_numpy(array), order="C")
@@ -84,17 +84,17 @@ def to_host(tree: Any) -> Any:
 
 
 def on_device(tree: Any, backend: Backend) -> Any:
-    """The same nest with its arrays and Tensors on the device of the backend."""
+    """The same structure with its arrays and Tensors on the device of the backend."""
     return _mapped(tree, backend.asarray)
 
 
 def detached(tree: Any) -> Any:
-    """The same nest with its Tensors cut from the tape."""
+    """The same structure with its Tensors detached from the tape."""
     return _mapped(tree, lambda array: array)
 
 
 def _mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
-    """The same nest with ``change`` applied to its arrays and to the data of its Tensors."""
+    """The same structure with ``change`` applied to its arrays and to the data of its Tensors."""
     if isinstance(tree, dict):
         return {key: _mapped(value, change) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -108,12 +108,15 @@ def _mapped(tree: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _pack(tree: Any, place: tuple[str, ...], arrays: dict[str, Array]) -> Any:
-    """The nest as a value that JSON can hold: {"dict": [[key, value], ...]}, {"state": ...} likewise, {"list": [...]},
-    {"tuple": [...]}, and {"array": name} or {"tensor": name} for what goes into ``arrays``."""
+    """The structure as a value that JSON can hold; its arrays go into ``arrays``.
+
+    A dict becomes {"dict": [[key, value], ...]}, a State likewise {"state": ...}, a list {"list": [...]}, a tuple
+    {"tuple": [...]}, an array {"array": name} and a Tensor {"tensor": name}.
+    """
     where = "/".join(place) or "x"
     if len(place) > DEEPEST:
         raise FormatError(
-            f"{where:.40}...: expected at most {DEEPEST} levels, got more; does a list or dict hold itself?"
+            f"{where:.40}...: expected at most {DEEPEST} nested levels, got more; does a list or dict contain itself?"
         )
     if isinstance(tree, dict):
         pairs = [[_pack_key(key, where), _pack(value, (*place, str(key)), arrays)] for key, value in tree.items()]
@@ -134,7 +137,7 @@ def _pack(tree: Any, place: tuple[str, ...], arrays: dict[str, Array]) -> Any:
         want = "a dict, list, tuple, array, Tensor, number, string or None"
         raise DTypeError(f"{where}: expected {want}, or an object with state_dict, got {type_name(tree)}") from None
     name = first = "/" + "/".join(place)
-    while name in arrays:  # the keys "a/b" and "a", "b" lead to one name
+    while name in arrays:  # the key "a/b" and the keys "a", "b" give the same name
         name = f"{first}#{len(arrays)}"
     arrays[name] = data
     return {"tensor" if isinstance(tree, Tensor) else "array": name}
@@ -150,11 +153,11 @@ def _pack_key(key: Any, where: str) -> Any:
 
 
 def _unpack(node: Any, arrays: dict[str, np.ndarray], depth: int) -> Any:
-    """What ``_pack`` made into ``node``; takes the arrays out of ``arrays``."""
+    """Undo ``_pack``; every array that is used is removed from ``arrays``."""
     if isinstance(node, _PLAIN):
         return node
     if depth > DEEPEST:
-        raise FormatError(f"expected at most {DEEPEST} levels, got more")
+        raise FormatError(f"expected at most {DEEPEST} nested levels, got more")
     ((kind, content),) = node.items()
     if kind in ("array", "tensor"):
         if content not in arrays:

@@ -1,4 +1,4 @@
-"""Batches of examples of about one length, so that little is padded."""
+"""Batches of examples of similar length, which need little padding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +7,15 @@ import numpy as np
 
 from gpulstm.data import Passes
 
-POOL = 64  # batches whose examples are put in the order of their lengths: many lengths are met, and chance has its part
+POOL = 64  # batches whose examples are sorted by length together; the examples of a pool are drawn at random
 
 
 class ByLength(Passes):
-    """``make(numbers)`` of the numbers of each batch's examples, whose ``lengths`` (N,) or (N, several) are alike.
+    """Yields ``make(numbers)`` for each batch, where ``numbers`` are the indices of examples of similar length.
 
-    With a ``generator`` every pass draws which examples share a pool; in a pool they are sorted by length and cut into
-    batches, and all batches come in a new order. Without one the examples are sorted once.
+    ``lengths`` is (N,), or (N, k) to sort by several lengths. With a ``generator`` every pass draws at random which
+    examples share a pool, sorts each pool by length, cuts it into batches and shuffles all batches. Without one the
+    examples are simply sorted.
     """
 
     def __init__(

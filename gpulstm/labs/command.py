@@ -1,4 +1,4 @@
-"""What the labs' commands have in common: options of every training command, and how an interrupted one goes on."""
+"""Shared by the labs' commands: the options of every training command, and how an interrupted run is resumed."""
 
 import importlib.util
 import shlex
@@ -21,19 +21,19 @@ from gpulstm.nn.summary import table
 from gpulstm.plot import check_plot
 from gpulstm.precision import IEEE, PRECISIONS
 
-FILE = click.Path()  # for the shell's completion; whether it can be used is the lab's to say
+FILE = click.Path()  # for the shell's completion only; the lab checks the file
 DEVICE = click.option("--device", default="auto", help="Device: auto, cpu, cuda or cuda:N.")
 PRECISION = click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default=IEEE,
-    help="Precision of float32 products on a GPU in training; see gl.precision.",
+    help="Precision of float32 matrix products on a GPU in training; see gl.precision.",
 )
 ENCODING = click.option("--encoding", default="utf-8", help="Text encoding of the files, e.g. latin-1.")
 
 
 def run_options(out: str) -> Callable[[Callable], Callable]:
-    """The options that say where a run computes, what it writes and how it begins; ``out`` is the usual model."""
+    """The options for a run's device, its files and how it starts; ``out`` is the default model file."""
     options = [
         DEVICE,
         PRECISION,
@@ -50,7 +50,7 @@ def run_options(out: str) -> Callable[[Callable], Callable]:
             type=click.FloatRange(min=0, min_open=True),
             callback=_set_timeout,
             expose_value=False,
-            help="With several processes: seconds to wait for one that does not come.",
+            help="With several processes: seconds to wait for a process that does not respond.",
         ),
     ]
 
@@ -62,7 +62,7 @@ def run_options(out: str) -> Callable[[Callable], Callable]:
     return decorate
 
 
-# The options of training commands that are parameters of their estimators, and what those are called there.
+# Options of training commands that set a parameter of the estimator: its name there, and the help.
 PARAMETERS = {
     "hidden": ("hidden_size", "Hidden size of the LSTM."),
     "layers": ("num_layers", "Number of LSTM layers."),
@@ -71,7 +71,7 @@ PARAMETERS = {
     "batch": ("batch_size", "Batch size."),
     "lr": ("learning_rate", "Peak learning rate of AdamW, followed by a cosine decay."),
     "weight_decay": ("weight_decay", "Weight decay of AdamW."),
-    "warmup": ("warmup", "Share of the steps in which the learning rate rises."),
+    "warmup": ("warmup", "Warm-up: fraction of the steps in which the learning rate rises."),
     "clip": ("clip_norm", "Maximum gradient norm."),
     "patience": ("patience", "Stop after this many epochs without improvement."),
     "seed": ("random_state", "Random seed; the same seed gives the same model."),
@@ -80,9 +80,9 @@ PARAMETERS = {
 
 
 def parameter_options(usual: Estimator, **words_of: str) -> Callable[[Callable], Callable]:
-    """The options for the parameters that all estimators have, with the values of ``usual`` as defaults.
+    """The options for the parameters that all estimators have; the values of ``usual`` are the defaults.
 
-    ``words_of`` adds words to the help of an option.
+    ``words_of`` appends text to the help of an option.
     """
 
     def decorate(command: Callable) -> Callable:
@@ -98,13 +98,13 @@ def parameter_options(usual: Estimator, **words_of: str) -> Callable[[Callable],
 
 
 def parameters(options: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of an estimator from a command's options, which may hold others, under their own names."""
+    """A command's options under the names of the estimator's parameters; other options keep their names."""
     return {PARAMETERS[name][0] if name in PARAMETERS else name: value for name, value in options.items()}
 
 
 def picture_option(what: str) -> Callable[[Callable], Callable]:
-    """The option for the picture of a lab's result."""
-    words = f"Picture of {what} (needs matplotlib).  [default: the model's name, .png]"
+    """The option for the file with a plot of the lab's result."""
+    words = f"Plot {what} to this image file (needs matplotlib).  [default: the model's name with .png]"
     return click.option("--picture", type=FILE, help=words)
 
 
@@ -115,9 +115,10 @@ def run_of(
     about: dict[str, Any] | None = None,
     files: tuple[str, ...] = (),
 ) -> tuple[Run, dict[str, Any]]:
-    """The run that the options of ``run_options`` describe, and the other options.
+    """Return the run that the options of ``run_options`` describe, and the other options.
 
-    ``files`` are read, and never written. A ``picture`` of None stands beside the model, where matplotlib is there.
+    ``files`` are input files, which the run must not overwrite. If ``picture`` is None, it gets the model's name with
+    the ending .png, or there is none if matplotlib is not installed.
     """
     if not Path(out).name:
         raise click.BadParameter(f"expected a file, got {out!r}", param_hint="--out")
@@ -142,7 +143,7 @@ def run_of(
 
 
 def describe(estimator: Estimator, file: str) -> None:
-    """Print an estimator's layers, and the facts about its making in its file."""
+    """Print an estimator's layers, and what its file says about its training."""
     click.echo(f"{estimator}")
     click.echo(table(estimator.model_))
     for name, fact in model_file.facts(file, estimator.kind).items():
@@ -150,15 +151,18 @@ def describe(estimator: Estimator, file: str) -> None:
 
 
 def given(names: dict[str, Any]) -> dict[str, Any]:
-    """Those of the options that stand on the command line (or in its environment), not the defaults."""
+    """Return the options that the user has set, on the command line or in the environment, without the defaults."""
     source = click.get_current_context().get_parameter_source
     usual = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
     return {name: value for name, value in names.items() if source(name) not in usual}
 
 
 def check_apart(files: tuple[str, ...], start: str | None, **targets: str | None) -> None:
-    """Refuse to write over a file that is read, or one file twice. ``out`` may be the model that is read."""
-    taken = {Path(file).resolve(): "a FILE to read" for file in files if file != "-"}
+    """Check that no target overwrites an input file or another target. Only ``out`` may overwrite the model ``start``.
+
+    Raises click.BadParameter.
+    """
+    taken = {Path(file).resolve(): "an input FILE" for file in files if file != "-"}
     if targets.get("out") is not None:
         targets["out (its checkpoint)"] = str(checkpoint_path(targets["out"] or ""))
     for name, target in targets.items():
@@ -166,15 +170,16 @@ def check_apart(files: tuple[str, ...], start: str | None, **targets: str | None
             continue
         path = Path(target).resolve()
         if path in taken or (start is not None and name in ("log", "plot") and path == Path(start).resolve()):
-            raise click.BadParameter(f"{target}: is {taken.get(path, '--from')} already", param_hint=f"--{name}")
+            words = f"expected another file, because {target} is already {taken.get(path, '--from')}"
+            raise click.BadParameter(words, param_hint=f"--{name}")
         taken[path] = f"--{name}"
 
 
 def check_output(option: str, path: str, read: tuple[str, ...], force: bool) -> None:
-    """Before any work: see that a command can write the file of an option, and that nothing is lost by it.
+    """Check, before any work, that a command can write the file of an option without losing another file.
 
-    Raises click.BadParameter for a file that is read, FileExists for one that is there, unless ``force``,
-    FormatError for a picture of an unknown kind, OSError where it cannot be written.
+    Raises click.BadParameter if the file is also an input, FileExists if it exists (unless ``force``), FormatError for
+    an unknown image format, and OSError if the file cannot be written.
     """
     check_apart(read, None, **{option: path})
     if option == "picture":
@@ -186,9 +191,9 @@ def check_output(option: str, path: str, read: tuple[str, ...], force: bool) -> 
 
 @contextmanager
 def training() -> Iterator[None]:
-    """The part of a command that trains. Of several processes the first alone does what follows it.
+    """Context of the part of a command that trains. Of several processes, only rank 0 continues after it.
 
-    To the message of an interrupted run it adds the command that goes on from its checkpoint, if there is one.
+    If the run is interrupted and has a checkpoint, the context adds the command that resumes it to the message.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the labs' estimators have in common: scikit-learn's habits, one training loop, and a file of their own."""
+"""The base class of the labs' estimators: common parameters, training, and saving to one file."""
 
 import functools
 import json
@@ -25,17 +25,17 @@ from gpulstm.train import Callback, Trainer
 from gpulstm.train.batch import count_tokens
 from gpulstm.train.saved import check_finite
 
-# Parameters that do not decide what a run computes, or only for how long: a run may be resumed with others.
+# Parameters that may differ when a run is resumed: they only decide how long it trains and where.
 FREE = ("epochs", "patience", "device", "verbose")
-MOST_VALIDATIONS = 40  # in a run, where patience does not want one each epoch
+MOST_VALIDATIONS = 40  # in a run; with patience there is one after each epoch instead
 
 
 def silent(line: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
 
 
 def whole_or_not_at_all(fit: Any) -> Any:
-    """Decorates ``fit``: where it raises, the estimator is as it was before, fitted or not."""
+    """Decorate ``fit``: if it raises, the estimator keeps the state it had before the call."""
 
     @functools.wraps(fit)
     def fit_or_undo(self: "Estimator", *args: Any, **options: Any) -> Any:
@@ -54,10 +54,11 @@ def whole_or_not_at_all(fit: Any) -> Any:
 
 @dataclass(frozen=True)
 class Run:
-    """What a command asks of ``fit`` beside the parameters: where to write, and how to begin.
+    """Options of ``fit`` for commands: the files to write, whether to resume, and how to report progress.
 
-    ``files.out`` gets the model, with the checkpoint beside it; ``resume`` goes on from that. ``say`` is given facts
-    about the run, a line at a time. ``about`` are facts (JSON values) that the model's file keeps too.
+    The model is written to ``files.out``, with the checkpoint beside it; ``resume`` continues from that checkpoint.
+    ``say`` receives facts about the run, one line per call. ``about`` holds more facts (JSON values) to store in the
+    model file.
     """
 
     files: RunFiles = field(default_factory=RunFiles.of)
@@ -71,7 +72,7 @@ class Run:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Estimator(Protocol):
-    """The base class of the estimators, which have ``fit``, ``predict``, ``score``, ``save`` and ``load``.
+    """The base class of the estimators: common parameters, ``fit``, ``predict``, ``score``, ``save`` and ``load``.
 
     ``fit`` sets attributes that end in "_": ``model_`` (a gl.Module), ``history_`` (the records of ``Trainer.fit``),
     ``n_iter_`` (epochs trained).
@@ -83,12 +84,12 @@ class Estimator(Protocol):
     epochs
         The maximum number of passes over the training data.
     batch_size, learning_rate, weight_decay, clip_norm
-        Batch size, AdamW's highest learning rate and its weight decay, and the largest gradient norm.
+        Batch size, peak learning rate and weight decay of AdamW, and the maximum gradient norm.
     warmup
-        Share of the steps in which the learning rate rises; then it falls to 0 along a cosine.
+        Share of the steps in which the learning rate rises to its peak. It then falls to 0 along a cosine.
     validation_fraction
-        Share of the data held out for validation; the model with the lowest validation loss is kept. 0 holds nothing
-        out.
+        Share of the data held out for validation. ``fit`` keeps the model with the lowest validation loss. 0 holds
+        nothing out.
     patience
         Stop after this many epochs without a lower validation loss; None trains all epochs.
     random_state
@@ -96,7 +97,8 @@ class Estimator(Protocol):
     device, dtype
         "auto", "cpu", "cuda" or "cuda:N"; "float32" or "float64".
     precision
-        "ieee", "tf32", "bf16" or "fp16": that of float32 products on a GPU in ``fit``; see ``gl.precision``.
+        Precision of float32 matrix products on a GPU during ``fit``: "ieee", "tf32", "bf16" or "fp16"; see
+        ``gl.precision``.
     verbose
         Show progress on standard error.
     """
@@ -118,31 +120,31 @@ class Estimator(Protocol):
     precision: str = IEEE
     verbose: bool = False
 
-    kind: ClassVar[str]  # what the model's file says it is
-    made_of: ClassVar[tuple[str, ...]] = ()  # parameters of a kind that a fitted model cannot change
-    free: ClassVar[tuple[str, ...]] = ()  # parameters of a kind that a run may be resumed with others of
-    _fitted_with: ClassVar[dict[str, Any]] = {}  # of a fitted one: its parameters of ``_lasting`` then
+    kind: ClassVar[str]  # the kind of model, stored in its file
+    made_of: ClassVar[tuple[str, ...]] = ()  # of the subclass: parameters that must not change after fit
+    free: ClassVar[tuple[str, ...]] = ()  # of the subclass: parameters that may differ on resume
+    _fitted_with: ClassVar[dict[str, Any]] = {}  # the values of the ``_lasting`` parameters in the last fit
 
     @classmethod
     def _lasting(cls) -> tuple[str, ...]:
         return ("hidden_size", "num_layers", "dtype", *cls.made_of)
 
     def check_is_fitted(self) -> None:
-        """Raise NotFitted before ``fit``, and ShapeError where a parameter that the model is made of was set since."""
+        """Raise NotFitted before ``fit``, and ShapeError if a parameter that defines the model has changed since."""
         super().check_is_fitted()
         for name, value in self._fitted_with.items():
             if getattr(self, name) != value:
                 raise ShapeError(
-                    f"{name}: expected {value!r}, which fit() had, got {getattr(self, name)!r}; call fit() again"
+                    f"{name}: expected {value!r}, as in fit(), got {getattr(self, name)!r}; call fit() again"
                 )
 
     # -- files -----------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, facts: Mapping[str, Any] | None = None) -> None:
-        """Write the fitted estimator to one safetensors file, replaced as a whole or not at all.
+        """Write the fitted estimator to one safetensors file; the write is atomic.
 
-        ``facts`` (JSON values) are saved too, by default those of the run that trained it. Raises NotFitted, and
-        OSError if the file cannot be written.
+        ``facts`` (JSON values) are saved too, by default the facts of the training run. Raises NotFitted, and OSError
+        if the file cannot be written.
         """
         self.check_is_fitted()
         made = self._made_by if facts is None else facts
@@ -150,9 +152,9 @@ class Estimator(Protocol):
 
     @classmethod
     def load(cls, path: str | Path, device: str | Device = "auto") -> Self:
-        """Load the estimator from a file that ``save`` wrote, or the best one so far from the checkpoint of its run.
+        """Load an estimator from a file that ``save`` wrote, or the best model so far from a checkpoint.
 
-        No code in the file is run. Raises FormatError for any other file, OSError if it cannot be read.
+        Loading never runs code from the file. Raises FormatError for any other file, OSError if it cannot be read.
         """
         arrays, header = model_file.load(path, cls.kind)
         try:
@@ -166,8 +168,8 @@ class Estimator(Protocol):
                 model = estimator._restore(header["fitted"], arrays)
             model.load_state_dict(dict(arrays))
         except (GpulstmError, AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else error
-            raise FormatError(f"{path}: expected a gpulstm {cls.kind}: {what}") from error
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise FormatError(f"{path}: expected a gpulstm {cls.kind}, got a damaged one: {what}") from error
         model.eval()
         made = header.get("facts")
         estimator.model_, estimator._made_by = model, made if isinstance(made, dict) else {}
@@ -175,9 +177,9 @@ class Estimator(Protocol):
         return estimator
 
     def _description(self) -> dict[str, Any]:
-        """All that is needed beside the model's arrays to make the estimator again, in JSON values."""
+        """Everything besides the model's arrays that ``load`` needs, as JSON values."""
         params = self.get_params()
-        for name in ("device", "random_state"):  # a device is the machine's; a generator is no JSON
+        for name in ("device", "random_state"):  # a device belongs to one machine; JSON cannot hold a generator
             if isinstance(params[name], np.integer):
                 params[name] = int(params[name])
             if not isinstance(params[name], str | int | None):
@@ -185,20 +187,21 @@ class Estimator(Protocol):
         return {"params": json.loads(json.dumps(params, default=_plain)), "fitted": self._fitted()}
 
     def _fitted(self) -> dict[str, Any]:
-        """What was learnt beside the model's arrays, in JSON values."""
+        """What ``fit`` learnt besides the model's arrays, as JSON values."""
         raise NotImplementedError
 
     def _restore(self, fitted: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Module:
-        """Set what ``_fitted`` gave, and return the model for the arrays. May raise anything for broken values.
+        """Restore what ``_fitted`` returned, and return a model that fits the arrays.
 
-        Sizes come from a file that nobody vouches for: hold them against the arrays before any memory is taken.
+        May raise any error for invalid values. The sizes come from an untrusted file: compare them with the arrays
+        before allocating memory.
         """
         raise NotImplementedError
 
     # -- training --------------------------------------------------------------------------------------------
 
     def check_params(self) -> None:
-        """Raise ShapeError or DTypeError for a parameter that cannot be used."""
+        """Raise ShapeError or DTypeError for an invalid parameter."""
         for name in ("hidden_size", "num_layers", "epochs", "batch_size"):
             checks.count(name, getattr(self, name), 1)
         if self.patience is not None:
@@ -216,19 +219,19 @@ class Estimator(Protocol):
         checks.flag("verbose", self.verbose)
 
     def _generator(self) -> np.random.Generator:
-        """A generator for one ``fit``, made of ``random_state``."""
+        """Return the generator for one ``fit``, from ``random_state``."""
         state = self.random_state
         if isinstance(state, np.random.RandomState):  # scikit-learn's
             state = parallel.group().broadcast(int(state.randint(2**31)))
         if isinstance(state, np.random.Generator):
             random.set_generator_state(state, parallel.group().broadcast(random.generator_state(state)))
             return state
-        if state is None:  # one for all processes
+        if state is None:  # the same for all processes
             return np.random.default_rng(parallel.group().broadcast(np.random.SeedSequence().entropy))
         return np.random.default_rng(checks.count("random_state", state))
 
     def _made(self) -> dict[str, Any]:
-        """The arguments of every layer."""
+        """Return the arguments that every layer takes."""
         return {"device": self.device, "dtype": self.dtype}
 
     def _train(
@@ -243,7 +246,10 @@ class Estimator(Protocol):
         tokens: Callable[[Any], Any] = count_tokens,
         callbacks: Iterable[Callback] = (),
     ) -> None:
-        """Fit the model to the batches and keep it, in a block of ``random.using``; ``digest`` is that of the data."""
+        """Train the model on the batches and store it as ``model_``. ``digest`` identifies the data.
+
+        Call it inside a ``random.using`` block.
+        """
         run = run or Run(progress=self.verbose)
         params = self._description()["params"]
         notes = {**{name: value for name, value in params.items() if name not in (*FREE, *self.free)}, "data": digest}
@@ -256,7 +262,7 @@ class Estimator(Protocol):
         steps = self.epochs * len(batches)
         optimizer = AdamW(model.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
         schedule = CosineWarmup(optimizer, min(int(self.warmup * steps), steps - 1), steps)
-        # Many short epochs are not all worth a look, unless patience counts them.
+        # With many short epochs, validate only after some of them, unless patience counts epochs.
         every = len(batches) * (1 if self.patience is not None else -(-self.epochs // MOST_VALIDATIONS))
         options: dict[str, Any] = {"clip_norm": self.clip_norm, "precision": self.precision}
         trainer = Trainer(model, optimizer, loss, schedule=schedule, tokens=tokens, **options)
@@ -293,13 +299,13 @@ class Estimator(Protocol):
         return backend_of(next(iter(self.model_.state_dict().values())))
 
 
-ADVICE = {"data": "data is the training data: give the data it began with"}
+ADVICE = {"data": "the training data differ; use the data that the run started with"}
 
 
 def _beginning(files: RunFiles, done: int | None) -> str:
     if done is None:
-        return f"no checkpoint at {files.checkpoint}: from the beginning"
-    return f"going on from {files.checkpoint}, after step {done}"
+        return f"no checkpoint at {files.checkpoint}: starting from the beginning"
+    return f"resuming from {files.checkpoint}, after step {done}"
 
 
 def _plain(value: Any) -> Any:
@@ -307,9 +313,9 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    raise TypeError(f"{value!r:.60} is no JSON value")
+    raise TypeError(f"expected a JSON value, got {value!r:.60}")
 
 
 def _tuples(params: dict[str, Any]) -> dict[str, Any]:
-    """JSON's lists as the tuples that they were."""
+    """Turn lists back into tuples, which JSON does not have."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in params.items()}

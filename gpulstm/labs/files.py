@@ -1,4 +1,4 @@
-"""The files of a lab's run: its model, checkpoint, log and pictures, none of which may be another run's."""
+"""The files that a lab's run writes (model, checkpoint, log, pictures), with checks against overwriting others."""
 
 import os
 from collections.abc import Callable
@@ -17,17 +17,16 @@ Facts = dict[str, Any]
 
 
 def checkpoint_path(out: str | Path) -> Path:
-    """Where the checkpoint stands of a run that writes its model to ``out``: for a.safetensors
-    a.checkpoint.safetensors."""
+    """Return the path of the checkpoint beside the model ``out``: a.checkpoint.safetensors for a.safetensors."""
     return Path(out).parent / f"{Path(out).stem}.checkpoint{Path(out).suffix}"
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where a run writes: its model to ``out``, with the checkpoint beside it, the losses to ``log`` and ``plot``, and
-    a picture of its result to ``picture``.
+    """Where a run writes.
 
-    The checkpoint stays when the model is written: it holds what a finished run needs to go on.
+    The model goes to ``out``, with the checkpoint beside it; the losses go to ``log`` and ``plot``; a picture of the
+    result goes to ``picture``. The checkpoint stays after the model is written, so that a finished run can continue.
     """
 
     out: Path | None
@@ -47,7 +46,7 @@ class RunFiles:
 
     @property
     def checkpoint(self) -> Path | None:
-        """None for a run that writes no model."""
+        """The path of the checkpoint; None for a run that writes no model."""
         return None if self.out is None else checkpoint_path(self.out)
 
     def claim(
@@ -60,14 +59,15 @@ class RunFiles:
         force: bool,
         further: str = "",
     ) -> int | None:
-        """Before any work: see that every file can be written, and that none of another run would be lost.
+        """Check, before any work, that every file can be written and that no other run's file would be overwritten.
 
-        ``notes`` decide what the run computes, ``facts_of`` reads them from a finished model, ``advice`` is
-        what to do where the one of that name differs, and ``further`` how the lab trains a finished model further, if
-        it can. Returns the steps that the checkpoint to go on from has
-        done, None without one. Raises FileExists, with the choices;
-        FormatError where the checkpoint is of a run with other notes, naming all that differ, for one file
-        under two names, and for pictures of an unknown kind; OSError where a file cannot be written.
+        ``notes`` are the facts that decide what the run computes; ``facts_of`` reads the same facts from a finished
+        model. ``advice`` says, by the name of a fact, what to do if that fact differs. ``further`` says how the lab
+        trains a finished model further, if it can.
+
+        Returns the number of steps in the checkpoint to resume from, or None without one. Raises FileExists, with the
+        options; FormatError if the checkpoint belongs to a run with other notes (the message names every difference),
+        if two arguments name one file, and for an unknown image format; OSError if a file cannot be written.
         """
         self._check_apart()
         for picture in (self.plot, self.picture):
@@ -76,7 +76,7 @@ class RunFiles:
         for path in self._named().values():
             check_writable(path)
         if resume and self.checkpoint is None:
-            raise FormatError("resume: expected out=, the model file of the run to resume, got None")
+            raise FormatError("resume: expected out=..., the model file of the run to resume, got out=None")
         if resume and self.checkpoint is not None and _holds(self.checkpoint):
             return self._check_same_run(notes, facts_of, advice, force)
         if not force:
@@ -84,21 +84,21 @@ class RunFiles:
         return None
 
     def about(self) -> Facts:
-        """What the checkpoint keeps of the files, so that a resumed run knows its pictures."""
+        """Return what the checkpoint stores about the files, so that a resumed run recognises its own pictures."""
         pictures = {"plot": self.plot, "picture": self.picture}
         return {name: self._relative(path) for name, path in pictures.items()}
 
     def _relative(self, path: Path | None) -> str | None:
-        """The path from the model's folder, which may be moved."""
+        """Return the path relative to the model's folder, so that the folder can be moved."""
         return None if path is None or self.out is None else os.path.relpath(path, self.out.parent)
 
     def _named(self) -> dict[str, Path]:
-        """The files that there will be, by the names of their arguments."""
+        """Return the files that the run will write, by argument name."""
         names = ("out", "checkpoint", "log", "plot", "picture")
         return {name: path for name in names if (path := getattr(self, name)) is not None}
 
     def finish(self, records: list[dict[str, Any]], unit: str) -> None:
-        """Draw the losses, when the model is written."""
+        """Plot the losses, after the model is written."""
         if self.plot is not None:
             plot_losses(records, self.plot, unit=unit)
 
@@ -106,10 +106,10 @@ class RunFiles:
         taken: dict[Path, str] = {}
         for name, path in self._named().items():
             if (other := taken.setdefault(path.resolve(), name)) != name:
-                raise FormatError(f"{name}: expected a file of its own, got {path}, which is {other} already")
+                raise FormatError(f"{name}: expected a file of its own, got {path}, which {other} uses already")
 
     def _check_new(self, resume: bool, further: str) -> None:
-        """A run from the beginning: nothing may be there."""
+        """Raise FileExists if a new run would overwrite a file."""
         found = [path for path in self._named().values() if _holds(path)]
         if not found:
             return
@@ -122,22 +122,24 @@ class RunFiles:
             ways.insert(0, further)
         if resume:
             raise FileExists(
-                f"{names}: exists already, but there is no checkpoint {self.checkpoint} to resume from; "
+                f"{names}: exists already, and there is no checkpoint {self.checkpoint} to resume from; "
                 f"{', or '.join(ways)}"
             )
         if self.checkpoint in found:
-            ways.insert(0, "go on from it with --resume (resume=True), with more --steps or --epochs if it is finished")
+            ways.insert(
+                0, "continue the run with --resume (resume=True), with more --steps or --epochs if it is finished"
+            )
         raise FileExists(f"{names}: exists already; {', or '.join(ways)}")
 
     def _check_same_run(
         self, notes: Facts, facts_of: Callable[[Path], Facts], advice: dict[str, str], force: bool
     ) -> int:
-        """A run that goes on: what is there must be its own."""
+        """Check that the existing files belong to the run to resume; return its number of steps."""
         assert self.checkpoint is not None and self.out is not None
         tree = checkpoint.load(self.checkpoint)
         kept = tree.get("notes")
         if not isinstance(kept, dict):
-            raise FormatError(f"{self.checkpoint}: expected a checkpoint of this run, got one of something else")
+            raise FormatError(f"{self.checkpoint}: expected a checkpoint of this run, got another kind of checkpoint")
         if words := differences(kept, notes):
             ways = [way for name, way in advice.items() if kept.get(name) != notes.get(name)]
             raise FormatError(f"{self.checkpoint}: expected a checkpoint of this run: {'; '.join([words, *ways])}")
@@ -148,7 +150,7 @@ class RunFiles:
             had = {name: value for name, value in _facts_or_none(facts_of, self.out).items() if name in notes}
             if differences(had, notes):
                 raise FileExists(
-                    f"{self.out}: exists already, and is of another run than {self.checkpoint}; replace it with "
+                    f"{self.out}: exists already, and belongs to another run than {self.checkpoint}; replace it with "
                     "--force (force=True), or write elsewhere with --out"
                 )
         if self.log is not None:
@@ -158,7 +160,7 @@ class RunFiles:
             picture = getattr(self, name)
             if picture is not None and _holds(picture) and kept_pictures.get(name) != relative:
                 raise FileExists(
-                    f"{picture}: exists already, and is not this run's picture; replace it with --force "
+                    f"{picture}: exists already and is not a picture of this run; replace it with --force "
                     f"(force=True), or write elsewhere with --{name}"
                 )
         return step
@@ -171,5 +173,5 @@ def _holds(path: Path) -> bool:
 def _facts_or_none(facts_of: Callable[[Path], Facts], path: Path) -> Facts:
     try:
         return facts_of(path)
-    except FormatError:  # no model at all
+    except FormatError:  # the file holds no model
         return {}

@@ -1,4 +1,4 @@
-"""The data of an estimator: tables of numbers, checked, and a digest to know them again."""
+"""Checks of an estimator's numeric data, and a digest that identifies data."""
 
 import hashlib
 from typing import Any
@@ -10,7 +10,7 @@ from gpulstm.tape import Tensor
 
 
 def digest_of(*parts: Any) -> str:
-    """The SHA-256 of arrays, texts and lists of them, to know the data of a run again."""
+    """Return the SHA-256 of arrays, texts and lists of them; it identifies the data of a run."""
     known = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray) and part.dtype != object:
@@ -25,10 +25,11 @@ def digest_of(*parts: Any) -> str:
 
 
 def numbers_2d(name: str, X: Any, *, one_axis: bool = False) -> np.ndarray:
-    """A table of finite numbers (N, D), float64, from an array, a list or a data frame.
+    """Convert an array, a list or a data frame to a float64 table (N, D) of finite numbers.
 
-    With ``one_axis`` (N,) is taken too, as (N, 1). Raises ShapeError for another shape, for no rows or columns and for
-    values that are missing or infinite, naming the first; DTypeError for what is no real number.
+    With ``one_axis`` the shape (N,) is accepted too and becomes (N, 1). Raises ShapeError for another shape, for a
+    table without rows or columns, and for missing or infinite values (the message names the first); DTypeError for
+    anything but real numbers.
     """
     if hasattr(X, "toarray"):
         raise DTypeError(f"{name}: expected a dense array, got a sparse one; call toarray()")
@@ -41,7 +42,7 @@ def numbers_2d(name: str, X: Any, *, one_axis: bool = False) -> np.ndarray:
         if isinstance(error, GpulstmError):
             raise
         kind = DTypeError if isinstance(error, TypeError) else ShapeError
-        raise kind(f"{name}: expected a table of numbers, got something else: {error}") from error
+        raise kind(f"{name}: expected a table of numbers, got other data: {error}") from error
     if one_axis and array.ndim == 1:
         array = array[:, None]
     if array.ndim != 2:

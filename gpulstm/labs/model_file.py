@@ -1,4 +1,4 @@
-"""A lab's model in one safetensors file: its arrays, and a JSON header with all that is needed to make it again."""
+"""A lab's model in one safetensors file: the arrays, and a JSON header with everything else that loading needs."""
 
 import json
 from collections.abc import Mapping
@@ -11,25 +11,25 @@ from gpulstm.errors import FormatError
 from gpulstm.io.files import load_arrays, save_arrays
 from gpulstm.train import checkpoint
 
-# The one key of the file's metadata: several would be written in an order that changes from run to run.
+# The only metadata key: the order in which several keys are written changes from run to run.
 HEADER = "gpulstm"
 VERSION = 1
 Arrays = Mapping[str, np.ndarray]
 
 
 def save(path: str | Path, kind: str, arrays: Arrays, description: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write a model of that kind, atomically; ``description`` and ``facts`` (about its making) are JSON values.
+    """Write a model of this kind atomically; ``description`` and ``facts`` (about its training) are JSON values.
 
-    Raises OSError where the file cannot be written.
+    Raises OSError if the file cannot be written.
     """
     header = {"kind": kind, "version": VERSION, **description, "facts": dict(facts)}
     save_arrays(path, dict(arrays), {HEADER: json.dumps(header)})
 
 
 def load(path: str | Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
-    """The arrays and the header of a model of that kind, or of the best one so far in the checkpoint of its run.
+    """Return the arrays and the header of a model of this kind, or of the best model so far in a checkpoint.
 
-    Nothing in the file can run code. Raises FormatError for any other file, OSError where it cannot be read.
+    Loading never runs code from the file. Raises FormatError for any other file, OSError if it cannot be read.
     """
     arrays, metadata = load_arrays(path)
     try:
@@ -40,9 +40,7 @@ def load(path: str | Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
     if not isinstance(header, dict) or found != kind:
         kept = _in_checkpoint(path, kind)
         if kept is None:
-            raise FormatError(
-                f"{path}: expected a gpulstm {kind}, got {found or 'a safetensors file of something else'}"
-            )
+            raise FormatError(f"{path}: expected a gpulstm {kind}, got {found or 'another safetensors file'}")
         return kept
     if header.get("version") != VERSION:
         raise FormatError(f"{path}: expected version {VERSION} of a gpulstm {kind}, got {header.get('version')!r}")
@@ -50,13 +48,16 @@ def load(path: str | Path, kind: str) -> tuple[Arrays, dict[str, Any]]:
 
 
 def facts(path: str | Path, kind: str) -> dict[str, Any]:
-    """The facts about its making in a model's file or a checkpoint. Raises FormatError and OSError."""
+    """Return the facts about the training from a model file or a checkpoint. Raises FormatError and OSError."""
     found = load(path, kind)[1].get("facts")
     return found if isinstance(found, dict) else {}
 
 
 def _in_checkpoint(path: str | Path, kind: str) -> tuple[Arrays, dict[str, Any]] | None:
-    """The best model so far of a checkpoint, which has the description under the kind; None for any other file."""
+    """Return the best model so far from a checkpoint of this kind, or None for any other file.
+
+    The checkpoint stores the model's description under the name of the kind.
+    """
     try:
         tree = checkpoint.load(path)
         header, run = tree["about"][kind], tree["run"]

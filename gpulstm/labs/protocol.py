@@ -1,4 +1,4 @@
-"""scikit-learn's protocol for estimators whose parameters are the fields of a dataclass; scikit-learn is not needed."""
+"""scikit-learn's estimator protocol for dataclasses whose fields are the parameters; scikit-learn is optional."""
 
 import inspect
 import sys
@@ -10,19 +10,22 @@ from gpulstm.errors import NotFitted, ShapeError
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Protocol:
-    """Parameters in the constructor, and what is learnt in attributes that end in "_", the model in ``model_``."""
+    """The base of all estimators: the fields are the parameters, and ``fit`` sets attributes that end in "_".
+
+    The fitted model is ``model_``.
+    """
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the parameters by name; ``deep`` has no effect (scikit-learn passes it)."""
+        """Return the parameters by name. ``deep`` has no effect; scikit-learn passes it."""
         return {parameter.name: getattr(self, parameter.name) for parameter in fields(self)}
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters by name; raises ShapeError for unknown names."""
+        """Set parameters by name and return self. Raises ShapeError for an unknown name."""
         known = self.get_params()
         for name, value in params.items():
             if name not in known:
                 raise ShapeError(
-                    f"{name}: expected a parameter of {type(self).__name__} ({', '.join(known)}), got another"
+                    f"{name}: expected a parameter of {type(self).__name__} ({', '.join(known)}), got an unknown name"
                 )
             setattr(self, name, value)
         return self
@@ -37,13 +40,16 @@ class Protocol:
         return hasattr(self, "model_")
 
     def __sklearn_tags__(self) -> Any:
-        """scikit-learn's description of the estimator; only scikit-learn asks for it."""
+        """Describe the estimator to scikit-learn, the only caller."""
         from sklearn.utils import InputTags, Tags, TargetTags
 
         return Tags(estimator_type=None, target_tags=TargetTags(required=False), input_tags=InputTags())
 
     def check_is_fitted(self) -> None:
-        """Raise NotFitted before ``fit``; where scikit-learn is in use, one that is its NotFittedError too."""
+        """Raise NotFitted before ``fit``.
+
+        If scikit-learn is imported, the error is also a scikit-learn NotFittedError.
+        """
         if self.__sklearn_is_fitted__():
             return
         kinds: tuple[type, ...] = (NotFitted,)

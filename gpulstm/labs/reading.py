@@ -1,4 +1,4 @@
-"""Text files as people have them: plain or compressed, in any encoding, read in lines or pieces; faults are named."""
+"""Read text files, plain or compressed and in any encoding, by line or in pieces; errors name the place."""
 
 import codecs
 import gzip
@@ -14,18 +14,18 @@ from typing import IO, Any
 from gpulstm import parallel
 from gpulstm.errors import FormatError
 
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # how compressed files begin
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # the first bytes of compressed files
 PIECE = 1 << 20  # bytes of text in a piece
-ADVICE = "give --encoding, e.g. latin-1 or utf-16, if it is another"
+ADVICE = "for another encoding give --encoding, e.g. latin-1 or utf-16"
 
 
 def name_of(file: str | Path) -> str:
-    """The file's name in messages; "-" is standard input."""
+    """Return the file's name for messages; "-" is standard input."""
     return "standard input" if str(file) == "-" else str(file)
 
 
 def check_encoding(encoding: str) -> str:
-    """Raise FormatError for an encoding that Python does not know, or that is none of text."""
+    """Return the encoding to read with. Raises FormatError for an unknown encoding and for one that is not for text."""
     try:
         if not codecs.lookup(encoding)._is_text_encoding:
             raise LookupError
@@ -35,10 +35,10 @@ def check_encoding(encoding: str) -> str:
 
 
 def lines(file: str | Path, encoding: str = "utf-8") -> Iterator[str]:
-    """The lines of a text file, plain or compressed by gzip or zstd, without their ends; "-" is standard input.
+    """Yield the lines of a text file, plain or compressed by gzip or zstd, without line ends; "-" is standard input.
 
-    Only a line at a time is in memory. A byte order mark is left out. Raises FormatError, naming the line, for what is
-    no text in that encoding and for a damaged compressed file; OSError for a file that cannot be read.
+    Only one line at a time is in memory. A byte order mark is left out. Raises FormatError, naming the line, for bytes
+    that are not text in that encoding and for a damaged compressed file; OSError for a file that cannot be read.
     """
     name, reader, number = name_of(file), check_encoding(encoding), 0
     words = _words(reader)
@@ -59,15 +59,15 @@ def lines(file: str | Path, encoding: str = "utf-8") -> Iterator[str]:
 
 
 def read(file: str | Path, encoding: str = "utf-8") -> str:
-    """All the text of a file, with "\\n" at the end of each line; raises as ``pieces`` does."""
+    """Return the whole text of a file, with "\\n" as the line end; raises as ``pieces`` does."""
     return "".join(pieces(file, encoding))
 
 
 def pieces(file: str | Path, encoding: str = "utf-8", size: int = PIECE) -> Iterator[str]:
-    """The text of a file as ``lines`` reads it, "\\n" at the end of each line, in pieces of at most ``size`` bytes.
+    """Yield the text of a file in pieces of at most ``size`` bytes, with "\\n" as the line end.
 
-    Only a piece at a time is in memory. Raises FormatError, naming the byte, for what is no text in that encoding and
-    for a damaged compressed file; OSError for a file that cannot be read.
+    Reads the same files as ``lines``, with only one piece at a time in memory. Raises FormatError, naming the byte, for
+    bytes that are not text in that encoding and for a damaged compressed file; OSError for a file that cannot be read.
     """
     name, reader, done = name_of(file), check_encoding(encoding), 0
     words, may_have_zeros = _words(reader), reader.lower().startswith(("utf-16", "utf-32", "utf16", "utf32"))
@@ -82,7 +82,7 @@ def pieces(file: str | Path, encoding: str = "utf-8", size: int = PIECE) -> Iter
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeError as error:
-                # The decoder may have kept some bytes of the piece before.
+                # The decoder may still hold some bytes of the previous piece.
                 place = done - len(error.object) + error.start if isinstance(error, UnicodeDecodeError) else None
                 at = "" if place is None else f" at {place}"
                 raise FormatError(f"{name}: expected {words} text, got {_found(error)}{at}; {ADVICE}") from error
@@ -93,7 +93,7 @@ def pieces(file: str | Path, encoding: str = "utf-8", size: int = PIECE) -> Iter
 
 
 def _standard_input() -> Any:
-    """Standard input; of several processes only the first has it, and gives it to the others."""
+    """Return standard input. With several processes the first one reads it and sends it to the others."""
     group = parallel.group()
     return sys.stdin.buffer if group.size == 1 else io.BytesIO(group.on_root(sys.stdin.buffer.read))
 
@@ -105,14 +105,15 @@ def _words(reader: str) -> str:
 def _found(error: UnicodeError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte 0x{error.object[error.start]:02x}"
-    return f"something else ({error})"
+    return f"other data ({error})"
 
 
 @contextmanager
 def _opened(file: str | Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
-    """The file's bytes, taken out of gzip or zstd, whatever the name.
+    """Open the file's bytes, decompressed if they are gzip or zstd, whatever the file's name is.
 
-    Raises FormatError, with ``where`` the reader is, for a damaged compressed file, and without the library it needs.
+    ``where()`` returns the reader's position for messages. Raises FormatError for a damaged compressed file and if the
+    library for zstd is not installed.
     """
     name, kind = name_of(file), ""
     damaged: tuple[type[Exception], ...] = ()
@@ -121,7 +122,7 @@ def _opened(file: str | Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
         stream = raw
         if not hasattr(raw, "peek"):
             stream = io.BufferedReader(raw)
-            opened.callback(stream.detach)  # it would close what it wraps
+            opened.callback(stream.detach)  # otherwise it would close the stream that it wraps
         begin = stream.peek(len(ZSTD))
         if begin.startswith(GZIP):
             kind, damaged, stream = "gzip", (EOFError, gzip.BadGzipFile, zlib.error), gzip.GzipFile(fileobj=stream)
@@ -135,12 +136,12 @@ def _opened(file: str | Path, where: Callable[[], str]) -> Iterator[IO[bytes]]:
 
 
 def _zstd(name: str) -> Any:
-    """The module of zstd: Python's own from 3.14 on, before that its backport."""
+    """Return the zstd module: Python's own from 3.14 on, else its backport."""
     for module in ("compression.zstd", "backports.zstd"):
         try:
             return importlib.import_module(module)
         except ImportError:
             pass
     raise FormatError(
-        f"{name}: is compressed by zstd, which needs a library that is not installed: pip install backports.zstd"
+        f"{name}: is compressed by zstd, and the library to read it is not installed: pip install backports.zstd"
     )

@@ -1,4 +1,10 @@
-"""The text lab: train a language model on any text, and sample text from it."""
+"""The text lab: train a language model on any text, and generate text with it.
+
+These are the functions behind ``gpulstm text``. ``gl.LanguageModel`` wraps them as a scikit-learn-style estimator.
+
+>>> model = gl.labs.text.train(open("book.txt").read(), out="book.safetensors")
+>>> print("".join(gl.labs.text.sample(model, "It was ", 200, seed=1)))
+"""
 
 import math
 from collections.abc import Callable
@@ -40,13 +46,14 @@ __all__ = [
     "prepare", "read_texts", "sample", "save_model", "settings_for", "settings_of", "train",
 ]  # fmt: skip
 
-# Settings that only say how long to train and how often to look: a run may be resumed with others.
+# Settings that only say how long to train and how often to validate; they may differ when a run is resumed.
 FREE = ("steps", "validate_every", "patience")
 FURTHER = "train the model further with --from (model=) and another --out"
-# What to do where a digest differs, which tells a reader nothing.
+# What to do if a digest differs, because a digest itself tells the reader nothing.
 ADVICE = {
-    "corpus": "corpus is the text: give the one it began with, or train a model on another with --from (model=)",
-    "from": "from is the model it began from: leave --from (model=) out, the checkpoint holds what is needed",
+    "corpus": "corpus is the text: give the text that the run started with, or train on another text with --from "
+    "(model=)",
+    "from": "from is the model that the run started from: leave out --from (model=), the checkpoint has what is needed",
 }
 
 
@@ -66,30 +73,29 @@ def train(
     progress: bool | TextIO = True,
     say: Callable[[str], None] = lambda line: None,
 ) -> TextModel:
-    """Train a language model on a text, by default the Python language reference; return the best one met.
+    """Train a language model on a text, by default the Python language reference; return the best model.
 
-    ``corpus`` is, in place of a text, a folder that ``prepare`` wrote: it is read as it is needed, so it may be larger
-    than memory, and trains the same model as its text would. The last tenth of the tokens is held out, and of that
-    the first million are what the validation loss is of.
+    ``corpus`` replaces the text: a folder that ``prepare`` wrote. It is read as it is needed, so it may be larger than
+    memory, and it trains the same model as its text. The last tenth of the tokens is held out; the validation loss is
+    measured on its first million tokens.
 
-    The model is written to ``out``, and a checkpoint beside it (see ``checkpoint_path``). With ``resume`` the
-    run goes on from that, if it is there: an interrupted one to its end, a finished one to more
-    ``settings.steps``, which count from the run's beginning. Without ``settings`` it has those it began with.
-    The learning rate follows the curve of the new number of steps from there. Everything that decides what is
-    computed must be as it was; steps, validate_every, patience and the other arguments here may differ.
+    The model is written to ``out``, with a checkpoint beside it (see ``checkpoint_path``). ``resume`` continues from
+    the checkpoint, if there is one: an interrupted run continues to its end, a finished run continues to a larger
+    ``settings.steps``, which counts from the start of the run. Without ``settings``, a resumed run keeps its settings.
+    The learning rate then follows the schedule of the new number of steps. steps, validate_every, patience and the
+    other arguments here may differ from the first run; all other settings and the text must be the same.
 
-    ``model`` (one made before, a file or a checkpoint) is trained further on this text, in a run of its own;
-    its vocabulary and sizes stay, and it itself is not changed. Words that it does not know become "<unk>".
-    Resuming such a run needs it no more.
+    ``model`` (a TextModel, its file or a checkpoint) is trained further on this text, in a run of its own. The new
+    model keeps its vocabulary and sizes, and ``model`` itself is not changed. Words that it does not know become
+    "<unk>". Resuming such a run does not need ``model``.
 
-    ``log`` and ``plot`` are files for the losses, as lines of JSON and as a picture. ``say`` is given facts
-    about the run, a line at a time. The default generator is seeded.
+    ``log`` and ``plot`` are files for the losses, as lines of JSON and as a picture. ``say`` receives facts about the
+    run, one line per call. The default generator is seeded.
 
-    Raises what ``Trainer.fit`` raises; FileExists, before any work, where a file of another run would be
-    overwritten, unless with ``force``; FormatError for a text shorter than the windows asked for, for
-    characters that ``model`` does not know, and for a checkpoint of another run, naming what differs;
-    ShapeError for settings that ``model`` or ``corpus`` does not have. Files that cannot be written are found before
-    training begins.
+    Raises FileExists, before any work, if a file of another run would be overwritten, unless with ``force``;
+    FormatError for a text too short for the batch size and the window, for characters that ``model`` does not know, and
+    for a checkpoint of another run (the message names what differs); ShapeError for settings that contradict ``model``
+    or ``corpus``; OSError, before training, if a file cannot be written; and the errors of ``Trainer.fit``.
 
     >>> model = train(open("book.txt").read(), Settings(hidden=512), out="book.safetensors")
     >>> print("".join(sample(model, "It was ", 200, seed=1)))
@@ -103,7 +109,9 @@ def train(
     if resume and out is not None:
         settings = settings or kept_settings(out)
         if base is None and (origin := _kept_origin(out)) is not None:
-            base = load_model(checkpoint_path(out), "cpu")  # its vocabulary is that of the model it began from
+            base = load_model(
+                checkpoint_path(out), "cpu"
+            )  # it has the vocabulary of the model that the run started from
     if base is not None:
         check_finite(base.state_dict())
         settings = settings or settings_of(base)
@@ -125,7 +133,7 @@ def train(
     say(f"device: {place}" + (f" ({place.reason})" if place.reason else ""))
     known = None if base is None else base.vocabulary
     if done is not None and settings.level == "bpe" and files.checkpoint is not None:
-        known = load_model(files.checkpoint, "cpu").vocabulary  # another version of the library might learn another
+        known = load_model(files.checkpoint, "cpu").vocabulary  # another version of tokenizers might learn another
     read = prepared or Corpus.of(text, settings.level, settings.vocabulary, known)
     _describe(read, known, say)
     batches, validation = streams(read, settings)
@@ -157,16 +165,16 @@ def train(
         group.on_root(lambda: save_model(target, new, {**facts, "validation_loss": best["val_loss"]}))
     group.on_root(lambda: files.finish(records, _unit(settings.level)))
     say(
-        f"validation loss: {_in_words(best['val_loss'], settings.level)}, the best, of step {best['step']} of "
-        f"{records[-1]['step']}, after {records[-1]['seconds']:.0f} s"
+        f"best validation loss: {_in_words(best['val_loss'], settings.level)}, at step {best['step']} of "
+        f"{records[-1]['step']}; trained for {records[-1]['seconds']:.0f} s"
     )
     return new
 
 
 def kept_settings(out: str | Path) -> Settings | None:
-    """The settings in the checkpoint of the run that writes its model to ``out``; None without one.
+    """Return the settings in the checkpoint beside the model ``out``, or None without a checkpoint.
 
-    Raises FormatError for a file that is none, OSError.
+    Raises FormatError for another file, OSError if it cannot be read.
     """
     file = checkpoint_path(out)
 
@@ -177,47 +185,54 @@ def kept_settings(out: str | Path) -> Settings | None:
         kept = parallel.group().on_root(found)
         return None if kept is None else Settings(**kept)
     except (KeyError, TypeError) as error:
-        raise FormatError(f"{file}: expected the checkpoint of a run of the text lab, got another") from error
+        raise FormatError(
+            f"{file}: expected the checkpoint of a run of the text lab, got another checkpoint"
+        ) from error
 
 
 def _kept_origin(out: str | Path) -> str | None:
-    """The digest of the model that the run in the checkpoint began from; None for a run, or a file, without."""
+    """Return the digest of the model that the run of this checkpoint started from, or None if there is none."""
     file = checkpoint_path(out)
     notes = checkpoint.load(file).get("notes") if file.exists() and file.stat().st_size > 0 else None
     return notes.get("from") if isinstance(notes, dict) else None
 
 
 def _checked_text(text: str | None, corpus: str | Path | None) -> str:
-    """The text to train on, empty where a corpus takes its place. Raises DTypeError for both, and for no text."""
+    """Return the text to train on, empty with a corpus.
+
+    Raises DTypeError for a text beside a corpus and for anything but a string.
+    """
     if text is None:
         return default_corpus() if corpus is None else ""
     if corpus is not None:
-        raise DTypeError("text: expected None beside a corpus, got a text too")
+        raise DTypeError("text: expected None with corpus=, got a text; give either")
     if not isinstance(text, str):
         raise DTypeError(f"text: expected a string, got {type(text).__name__}; read files with read_texts([...])")
     return text
 
 
 def _describe(corpus: Corpus, known: Vocabulary | None, say: Callable[[str], None]) -> None:
-    """Say what is trained on; ``known`` is the vocabulary of a model to be trained further."""
+    """Report the corpus to train on; ``known`` is the vocabulary of the model to train further, if any."""
     say(f"corpus: {corpus}")
     if len(corpus.held_out) > MOST_HELD_OUT:
-        say(f"validation is on the first {MOST_HELD_OUT + 1:,} tokens that are held out")
+        say(f"validation uses the first {MOST_HELD_OUT + 1:,} held-out tokens")
     if known is None or known.level != "word" or not isinstance(corpus.train, np.ndarray):
         return
     if unknown := int((corpus.train == 0).sum()):
-        say(f"{unknown:,} of {corpus.train.size:,} words to train on are unknown to the model: {UNKNOWN}")
+        say(
+            f"the model does not know {unknown:,} of the {corpus.train.size:,} words to train on; they become {UNKNOWN}"
+        )
 
 
 def _beginning(checkpoint: Path | None, done: int | None, steps: int) -> str:
     if done is None:
-        return f"no checkpoint at {checkpoint}: from the beginning"
-    more = "" if done != steps else "; nothing is left to do: give more --steps to train further"
-    return f"going on from {checkpoint}, after step {done} of {steps}{more}"
+        return f"no checkpoint at {checkpoint}: starting from the beginning"
+    more = "" if done != steps else "; the run is finished: give more --steps to train further"
+    return f"resuming from {checkpoint}, after step {done} of {steps}{more}"
 
 
 def _unit(level: str) -> str:
-    return "nats a character" if level == "char" else "nats a token"
+    return "nats per character" if level == "char" else "nats per token"
 
 
 def _in_words(nats: float, level: str) -> str:

@@ -1,4 +1,4 @@
-"""The vocabulary of level "bpe": pieces of words made of bytes, learnt and cut by the library ``tokenizers``."""
+"""The vocabulary of level "bpe": byte-pair encoding, with the library ``tokenizers``."""
 
 import codecs
 import functools
@@ -14,12 +14,12 @@ from gpulstm.labs.text_vocabulary import CUT, Vocabulary
 from gpulstm.labs.translate.tokens import tokenizers_library
 
 BYTES = 256  # the tokens before the first merge
-LONGEST = 256  # bytes of a token
-BATCH = 1 << 14  # characters that the library cuts at once
+LONGEST = 256  # the maximum number of bytes in a token
+BATCH = 1 << 14  # characters that the library encodes at once
 
 
 def _alphabet() -> dict[str, int]:
-    """The byte that each of 256 printable characters stands for, as in GPT-2's vocabulary (Radford et al. 2019)."""
+    """Return the byte that each of 256 printable characters stands for, as in GPT-2 (Radford et al. 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(BYTES) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(BYTES + n): byte for n, byte in enumerate(others)}
@@ -32,27 +32,27 @@ class BytePairs(Vocabulary):
     """Byte-pair encoding of the text's bytes (Sennrich, Haddow & Birch 2016; Radford et al. 2019).
 
     The first tokens are the 256 bytes, in the order of the characters that stand for them in ``tokens``. Each merge
-    makes one more out of two that are there. Every text can be written in them, and is what they joined give.
+    makes a new token from two earlier ones. Every text can be encoded, and joining its tokens gives the text back.
     """
 
     def __init__(self, merges: Sequence[Sequence[str]]) -> None:
-        """``merges`` are pairs of tokens, in the order in which they are joined. Raises FormatError for others."""
+        """``merges`` are pairs of tokens, in the order of merging. Raises FormatError for anything else."""
         numbers = {token: number for number, token in enumerate(sorted(ALPHABET))}
         self.merges = [_pair(merge) for merge in (merges if isinstance(merges, list | tuple) else [merges])]
         for first, second in self.merges:
             if first not in numbers or second not in numbers or len(first + second) > LONGEST:
                 raise FormatError(
-                    f"vocabulary: expected pairs of tokens that were made before, of at most {LONGEST} bytes together, "
-                    f"got {[first, second]!r:.60}"
+                    f"vocabulary: expected pairs of earlier tokens, of at most {LONGEST} bytes together, got "
+                    f"{[first, second]!r:.60}"
                 )
             numbers.setdefault(first + second, len(numbers))
         self.level, self.tokens, self._numbers = "bpe", list(numbers), numbers
 
     @classmethod
     def learn(cls, stretches: Iterable[str], limit: int) -> "BytePairs":
-        """The vocabulary of at most ``limit`` tokens, from 256 up, that serves these texts best.
+        """Learn a vocabulary of at most ``limit`` tokens, which is 256 or more, from these texts.
 
-        Raises ShapeError for a lower limit, FormatError without the library.
+        Raises ShapeError for a lower limit, FormatError if tokenizers is not installed.
         """
         if limit < BYTES:
             raise ShapeError(
@@ -71,11 +71,11 @@ class BytePairs(Vocabulary):
         return self.merges
 
     def numbers(self, text: str) -> np.ndarray:
-        """The numbers of the text's tokens, (N,) int64. Raises FormatError without the library."""
+        """Return the ids of the text's tokens, (N,) int64. Raises FormatError if tokenizers is not installed."""
         try:
             found = self._tokenizer.encode_batch_fast(list(_batches(text)), add_special_tokens=False)
         except (UnicodeEncodeError, TypeError) as error:
-            raise FormatError("text: expected characters that UTF-8 can write, got others") from error
+            raise FormatError("text: expected characters that UTF-8 can encode, got others") from error
         return np.concatenate([np.empty(0, np.int64), *(np.array(one.ids, np.int64) for one in found)])
 
     @functools.cached_property
@@ -86,11 +86,11 @@ class BytePairs(Vocabulary):
         return tokenizer
 
     def split(self, text: str) -> list[str]:
-        """The text in pieces, one a token; of a character in several tokens the last has all of it."""
+        """Return the text of each token. A character that spans several tokens is in the last of them."""
         return list(self.stream(self.numbers(text)))
 
     def stream(self, numbers: Iterable[int]) -> Iterator[str]:
-        """The text of each number as soon as its characters are whole; what is no text is shown as "\ufffd"."""
+        """Yield the text of each id, characters as soon as they are complete; invalid UTF-8 becomes "\ufffd"."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for number in numbers:
             yield decoder.decode(bytes(ALPHABET[character] for character in self.tokens[number]))
@@ -98,7 +98,7 @@ class BytePairs(Vocabulary):
             yield rest
 
     def unseen(self, pieces: Sequence[str]) -> str:
-        """Always empty: there is no text without tokens."""
+        """Return an empty string: every text can be encoded."""
         return ""
 
 
@@ -109,12 +109,12 @@ def _pair(merge: Any) -> tuple[str, str]:
 
 
 def check_installed() -> None:
-    """Raise FormatError where the library is not installed."""
+    """Raise FormatError if tokenizers is not installed."""
     tokenizers_library()
 
 
 def _batches(text: str) -> Iterator[str]:
-    """The text in parts that have no token in common; the library takes many short ones faster than a long one."""
+    """Split the text where tokens end; the library encodes many short parts faster than one long text."""
     start = 0
     while start < len(text):
         cut = CUT.search(text, start + BATCH)

@@ -77,13 +77,13 @@ def train(
 ) -> None:
     """Train a language model on text FILEs, or on the Python language reference.
 
-    FILEs are plain or compressed by gzip or zstd; - is standard input. One FILE may be the folder of a corpus that
-    `gpulstm text prepare` wrote, of any size.
+    FILEs are plain or compressed by gzip or zstd; - is standard input. Instead of FILEs you can name the folder of a
+    corpus that `gpulstm text prepare` wrote, which can be larger than memory.
 
-    The last tenth of the text is held out for validation, and the best model by it is kept. Ctrl-C and SIGTERM
-    save a checkpoint; the same command with --resume continues from it, with the options it began with where you
-    give no others. To train a finished model for longer, use --resume with more --steps. To train a model on
-    other text, use --from MODEL with another --out.
+    The last tenth of the text is held out for validation, and the model with the lowest validation loss is kept.
+    Ctrl-C and SIGTERM save a checkpoint. The same command with --resume continues from it; options that you leave out
+    keep their values. To train a finished model for longer, use --resume with more --steps. To train a model further
+    on other text, use --from MODEL with another --out.
     """
     check_apart(files, start, out=out, log=log, plot=plot)
     base = None if start is None else text.load_model(start, "cpu")
@@ -114,19 +114,21 @@ def train(
 
 
 def _corpus(files: tuple[str, ...], encoding: str | None = None) -> str | None:
-    """The folder of a prepared corpus, if that is what is to be read."""
+    """Return the folder of a prepared corpus, or None if the files are texts."""
     folders = [file for file in files if is_prepared(file)]
     if folders and (len(files) > 1 or encoding is not None):
-        got = f"{len(files)} FILEs" if len(files) > 1 else "--encoding"
+        other = "the other FILEs" if len(files) > 1 else "--encoding"
         raise FormatError(
-            f"{folders[0]}: is a folder: expected one prepared corpus alone, or text files, got also {got}"
+            f"{folders[0]}: expected a prepared corpus alone, got it together with {other}; leave out {other}"
         )
     return folders[0] if folders else None
 
 
 def _check_vocabulary(chosen: dict[str, Any], level: str) -> None:
     if "vocabulary" in chosen and level == "char":
-        raise ShapeError("vocabulary: expected --level word or bpe, as characters are all kept, got --level char")
+        raise ShapeError(
+            "vocabulary: expected --level word or bpe, got --level char, which keeps all characters; leave it out"
+        )
 
 
 @text_lab.command()
@@ -136,7 +138,7 @@ def _check_vocabulary(chosen: dict[str, Any], level: str) -> None:
 @click.option("--from", "start", type=FILE, help="Use the vocabulary of this model or prepared corpus.")
 @LEVEL
 @VOCABULARY
-@click.option("--resume", is_flag=True, help="Continue what was stopped, if it was begun.")
+@click.option("--resume", is_flag=True, help="Continue an unfinished corpus, if there is one.")
 @click.option("--force", is_flag=True, help="Overwrite an existing corpus.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 def prepare(
@@ -149,14 +151,16 @@ def prepare(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Write text FILEs of any size as a corpus of tokens, once; `gpulstm text train` then starts at once.
+    """Encode text FILEs of any size as a corpus of tokens, so that `gpulstm text train` starts at once.
 
     FILEs are plain or compressed by gzip or zstd; - is standard input. Memory stays below 300 MB. The same command with
     --resume continues after Ctrl-C or a crash.
     """
     chosen, usual = given(options), None if start is None else vocabulary_in(start)
     if usual is not None and (unused := sorted(chosen)):
-        raise ShapeError(f"{unused[0]}: expected none beside --from, which has its own, got --{unused[0]}")
+        raise ShapeError(
+            f"{unused[0]}: expected --from alone, which has its own vocabulary, got --{unused[0]} too; leave it out"
+        )
     _check_vocabulary(chosen, options["level"])
     corpus = text.prepare(
         files,
@@ -182,11 +186,11 @@ def prepare(
 @click.option("--seed", type=int, help="Random seed; the same seed gives the same text.  [default: random]")
 @DEVICE
 def sample(model: str, prompt: str, device: str, **options: Any) -> None:
-    """Sample text from a MODEL, or from the checkpoint of a run, and print it as it is made."""
+    """Sample text from a MODEL, or from the checkpoint of a run, and print it token by token."""
     writer = text.load_model(model, device)
     pieces = text.sample(writer, prompt, **options)
-    if unseen := writer.unseen(prompt):  # at level "char" that was an error
-        click.echo(f"gpulstm: never seen, so read as <unk>: {unseen}", err=True)
+    if unseen := writer.unseen(prompt):  # with level "char", sample has raised an error
+        click.echo(f"gpulstm: not in the vocabulary, read as <unk>: {unseen}", err=True)
     click.echo(prompt, nl=False)
     for piece in pieces:
         click.echo(piece, nl=False)
@@ -195,13 +199,14 @@ def sample(model: str, prompt: str, device: str, **options: Any) -> None:
 
 @text_lab.command()
 @click.argument("model", type=FILE)
-@click.option("--text", "words", help="Text to look at.  [default: a sample of the model's]")
-@click.option("--html", default="inspect.html", type=FILE, help="The page to write.")
+@click.option("--text", "words", help="Text to show.  [default: text sampled from the model]")
+@click.option("--html", default="inspect.html", type=FILE, help="Write the page to this file.")
 @click.option("--force", is_flag=True, help="Overwrite an existing page.")
 def inspect(model: str, words: str | None, html: str, force: bool) -> None:
-    """Write a page that shows every gate and state of a MODEL over a text, and what it predicts next.
+    """Write a web page that shows the gates, states and predictions of a MODEL over a text.
 
-    The page needs nothing but a browser: pick a layer, a gate and a unit, and see it coloured over the text.
+    Open the page in a browser, and select a layer, a gate and a unit. The page colors the text by its value at each
+    token.
     """
     check_output("html", html, (model,), force)
     loaded = text.load_model(model, "cpu")
@@ -214,7 +219,7 @@ def inspect(model: str, words: str | None, html: str, force: bool) -> None:
 @text_lab.command()
 @click.argument("model", type=FILE)
 def info(model: str) -> None:
-    """Print the layers of a MODEL or a checkpoint, and how it was trained; or what is in a prepared corpus."""
+    """Print the layers of a MODEL or a checkpoint, and how it was trained; or describe a prepared corpus."""
     if is_prepared(model):
         click.echo(f"corpus: {text.open_corpus(model)}")
         return

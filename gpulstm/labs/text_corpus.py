@@ -1,4 +1,4 @@
-"""The text lab's corpora: a text as numbers, in memory or prepared on disk; and where texts come from."""
+"""The text lab's corpora: read texts, and turn a text into token ids, in memory or prepared on disk."""
 
 import hashlib
 import json
@@ -20,28 +20,27 @@ __all__ = [
     "sample_of", "split", "vocabulary_from",
 ]  # fmt: skip
 
-SAMPLE, STRETCH = 1 << 24, 1 << 16  # most characters that a vocabulary of level "bpe" is learnt from, and neighbours
+SAMPLE, STRETCH = 1 << 24, 1 << 16  # characters that level "bpe" learns its vocabulary from, in all and in a row
 
 
 def default_corpus() -> str:
-    """The language reference that ships inside Python: the topics in name order, joined by a blank line."""
+    """Return the language reference that ships inside Python: its topics in name order, joined by blank lines."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 def read_texts(files: Iterable[str | Path], encoding: str = "utf-8") -> str:
-    """The files' text, joined by a blank line; "-" is standard input.
+    """Return the text of all files, joined by blank lines; "-" is standard input.
 
-    Files are plain, or compressed by gzip or zstd, in that encoding, with or without a byte order mark; line ends
-    become "\\n". Raises FormatError for a file that is empty, binary or in another encoding, and OSError for one that
-    cannot be read.
+    Files may be plain or compressed by gzip or zstd, with or without a byte order mark. Line ends become "\\n". Raises
+    FormatError for a file that is empty, binary or in another encoding, OSError for a file that cannot be read.
     """
     return "".join(text_pieces(files, encoding))
 
 
 def text_pieces(files: Iterable[str | Path], encoding: str = "utf-8") -> Iterator[str]:
-    """What ``read_texts`` gives, piece by piece."""
+    """Yield the text that ``read_texts`` returns, in pieces."""
     for number, file in enumerate(files):
         if number:
             yield "\n\n"
@@ -50,12 +49,12 @@ def text_pieces(files: Iterable[str | Path], encoding: str = "utf-8") -> Iterato
             blank, empty = blank and piece.isspace(), False
             yield piece
         if blank:
-            got = "an empty file" if empty else "white space only"
+            got = "an empty file" if empty else "only white space"
             raise FormatError(f"{reading.name_of(file)}: expected text, got {got}")
 
 
 def vocabulary_from(level: Any, kept: Any) -> Vocabulary:
-    """The vocabulary whose ``to_json`` a file has. Raises FormatError for what no vocabulary can be."""
+    """Restore a vocabulary from the value of its ``to_json``. Raises FormatError for an invalid value."""
     if level == "bpe":
         return BytePairs(kept)
     if not isinstance(kept, list):
@@ -64,17 +63,17 @@ def vocabulary_from(level: Any, kept: Any) -> Vocabulary:
 
 
 def digest_of(text: str) -> str:
-    """A text's SHA-256, to know it again."""
+    """Return the SHA-256 of a text, which identifies it."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def digest_with(digest: str, vocabulary: Vocabulary) -> str:
-    """The SHA-256 of a text's tokens, by its own and the vocabulary."""
+    """Return the SHA-256 that identifies a text's tokens, from the digest of the text and the vocabulary."""
     return digest_of(json.dumps([digest, vocabulary.level, vocabulary.to_json()]))
 
 
 def held_out_from(tokens: int, level: str) -> int:
-    """Where the last tenth begins, which is held out. Raises FormatError for a text too short to hold anything out."""
+    """Return where the held-out last tenth starts. Raises FormatError for a text too short to hold anything out."""
     cut = tokens * 9 // 10
     if tokens - cut < 2:
         raise FormatError(f"corpus: expected at least 11 tokens of level {level!r}, got {tokens}")
@@ -82,9 +81,9 @@ def held_out_from(tokens: int, level: str) -> int:
 
 
 def sample_of(characters: int) -> list[range]:
-    """The stretches of a text from which a vocabulary of level "bpe" is learnt, spread over its first nine tenths.
+    """Return the parts of a text from which level "bpe" learns its vocabulary, spread over the first nine tenths.
 
-    A short text is one stretch; of a longer one every stretch has ``STRETCH`` characters, ``SAMPLE`` all together.
+    A short text has one part. A longer text has parts of ``STRETCH`` characters each, ``SAMPLE`` characters in all.
     """
     training = characters * 9 // 10
     if training <= SAMPLE:
@@ -96,21 +95,21 @@ def sample_of(characters: int) -> list[range]:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text as numbers: the first nine tenths of its tokens to train on, the last tenth held out."""
+    """A text as token ids: the first nine tenths for training, the last tenth held out for validation."""
 
     vocabulary: Vocabulary
     train: np.ndarray | Tokens  # (N,) int64
     held_out: np.ndarray | Tokens  # (M,) int64
     characters: int
-    digest: str  # of the text, to know it again
-    limit: int | None = None  # most tokens that the vocabulary might have; None for one that was given
+    digest: str  # identifies the text
+    limit: int | None = None  # the maximum size for learning the vocabulary; None if it was given
 
     @classmethod
     def of(cls, text: str, level: str = "char", limit: int = 10_000, vocabulary: Vocabulary | None = None) -> "Corpus":
-        """Cut and number a text. The vocabularies of words and byte pairs are learnt from the training part alone.
+        """Split a text into tokens and encode them. Words and byte pairs are learnt from the training part alone.
 
-        A ``vocabulary`` that is given, that of a model to be trained further, is used as it is. Raises
-        FormatError for a text too short to hold anything out, and for characters that are not in it.
+        A given ``vocabulary``, for instance that of a model to train further, is used unchanged. Raises FormatError for
+        a text too short to hold anything out, and for characters that are not in the vocabulary.
         """
         learnt = None if vocabulary is not None else limit
         if level == "bpe":
@@ -128,7 +127,7 @@ class Corpus:
         return cls(vocabulary, numbers[:cut], numbers[cut:], len(text), digest_of(text), learnt)
 
     def __str__(self) -> str:
-        what = {"char": "", "word": "words and signs, ", "bpe": "tokens, "}[self.vocabulary.level]
+        what = {"char": "", "word": "words and punctuation marks, ", "bpe": "tokens, "}[self.vocabulary.level]
         tokens = what and f"{len(self.train) + len(self.held_out):,} {what}"
         return (
             f"{self.characters:,} characters, {tokens}vocabulary of {len(self.vocabulary):,}; "
@@ -137,9 +136,9 @@ class Corpus:
 
 
 def check_known(vocabulary: Vocabulary, text: str) -> None:
-    """Raise FormatError for characters that a model's vocabulary does not have; unseen words are "<unk>"."""
+    """Raise FormatError for characters that the vocabulary does not have; unknown words become "<unk>"."""
     if vocabulary.level == "char" and (unseen := vocabulary.unseen(text)):
         raise FormatError(
-            f"text: expected the characters that the model knows, got also {unseen}; take them out of the text, or "
+            f"text: expected characters in the model's vocabulary, got also {unseen}; remove them from the text, or "
             "train a new model"
         )

@@ -1,4 +1,4 @@
-"""A look inside a language model: one page on which every gate and state can be seen coloured over a text."""
+"""Looks inside a language model: makes a web page that colors a text by the values of the gates and states."""
 
 import base64
 import json
@@ -14,20 +14,22 @@ from gpulstm.labs.text_model import TextModel
 from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import no_grad
 
-MOST = 4_000_000  # values in a page, a byte each
-LIKELY = 5  # predicted tokens that are shown
-LEVELS = 127  # steps from 0 to the largest value, of either sign
+MOST = 4_000_000  # largest number of values in a page, one byte each
+LIKELY = 5  # number of predicted tokens to show
+LEVELS = 127  # quantization steps from 0 to the largest absolute value
 VALUES = {
     "i": "input gate", "f": "forget gate", "g": "candidate", "o": "output gate", "h": "hidden state", "c": "cell state",
 }  # fmt: skip
 
 
 def inspect(model: TextModel, text: str) -> str:
-    """An HTML page, with all that it needs inside: the text, coloured by a unit of a gate or state of a layer that is
-    picked on the page, and the tokens that the model predicts after each.
+    """Return an HTML page that colors the text by the values of one unit of a gate or a state.
 
-    Raises FormatError for a text without a token, for characters that the model has never seen, and for a text so long
-    that the page would hold more than 4 million values.
+    The reader selects the layer, the gate or state, and the unit on the page. The page also shows the tokens that the
+    model predicts after each token. It needs no other file.
+
+    Raises FormatError for a text without a token, for characters that are not in the vocabulary, and for a text so long
+    that the page would have more than 4 million values.
     """
     pieces = list(model.vocabulary.split(text))
     if not pieces:
@@ -42,12 +44,12 @@ def inspect(model: TextModel, text: str) -> str:
         "names": VALUES, "values": {name: _packed(values) for name, values in traced.items()},
     }  # fmt: skip
     template = resources.files("gpulstm.labs").joinpath("inspect.html").read_text(encoding="utf-8")
-    # "<" could end the script in which the data stand.
+    # "</script>" in the text would end the script that contains the data.
     return template.replace("/*DATA*/null", json.dumps(data).replace("<", "\\u003c"))
 
 
 def _traced(model: TextModel, numbers: np.ndarray, pieces: list[str]) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """The gates and states (T, H) by name and layer, and the likeliest tokens after each with their probabilities."""
+    """Return the gates and states (T, H) by name and layer, and the most likely next tokens with probabilities."""
     backend = backend_of(model.linear.weight.data)
     with evaluation(model), no_grad():
         tokens = backend.asarray(numbers[:, None])
@@ -55,7 +57,7 @@ def _traced(model: TextModel, numbers: np.ndarray, pieces: list[str]) -> tuple[d
         traced = model.lstm.trace(model.embedding(tokens))
         probabilities = backend.to_numpy(softmax(logits.data[:, 0])[0]).astype(np.float64)
     if not np.isfinite(probabilities).all():
-        raise ShapeError("model: expected finite probabilities, got others; its weights are too large for its type")
+        raise ShapeError("model: expected finite probabilities, got infinite or NaN; the weights overflow its type")
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, :LIKELY]
     predictions = [
         [[model.vocabulary.decode([n]), round(float(p[n]), 4)] for n in row]
@@ -65,9 +67,10 @@ def _traced(model: TextModel, numbers: np.ndarray, pieces: list[str]) -> tuple[d
 
 
 def _packed(values: np.ndarray) -> dict[str, Any]:
-    """Values (T, H) as bytes in base64: the share of ``most``, in 127 steps of either sign.
+    """Quantize values (T, H) to signed bytes, relative to ``most``, and encode them in base64.
 
-    ``most`` is 1 for what never passes 1, as gates and hidden states do, else the largest absolute value of each unit.
+    ``most`` is 1 if no absolute value is above 1, as for gates and hidden states. Otherwise it is the largest absolute
+    value of each unit.
     """
     most = np.ones(values.shape[1]) if np.abs(values).max(initial=0) <= 1 else np.abs(values).max(axis=0)
     most[most == 0] = 1

@@ -15,7 +15,10 @@ State = tuple[Any, Any]  # (h, c), each (layers, B, hidden)
 
 
 class TextModel(Module):
-    """Predicts the next token: embedding, LSTM layers, dropout, a logit for every token of the vocabulary."""
+    """Predicts the next token: embedding, LSTM layers, dropout, linear layer.
+
+    It maps token ids (T, B) to a logit for every token of the vocabulary, (T, B, V).
+    """
 
     def __init__(
         self,
@@ -29,7 +32,7 @@ class TextModel(Module):
         dtype: Any = "float32",
         generator: np.random.Generator | None = None,
     ) -> None:
-        """``dropout`` acts between the LSTM's layers and after the last. ShapeError for sizes below 1."""
+        """``dropout`` acts between the LSTM layers and after the last. Raises ShapeError for sizes below 1."""
         made: dict[str, Any] = {"device": device, "dtype": dtype, "generator": generator}
         self.vocabulary = vocabulary
         self.config = {"embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout}
@@ -39,28 +42,30 @@ class TextModel(Module):
         self.linear = Linear(hidden, len(vocabulary), **made)
 
     def forward(self, tokens: Array, state: State | None = None) -> tuple[Tensor, State]:
-        """tokens (T, B) integers -> (logits (T, B, V), state); a state of None is zeros."""
+        """Map integer tokens (T, B) to (logits (T, B, V), state); a state of None means zeros."""
         output, state = self.lstm(self.embedding(tokens), state)
         return self.linear(self.dropout(output)), state
 
     def unseen(self, text: str) -> str:
-        """The characters or words of the text that the model has never seen, quoted; empty without any."""
+        """Return the characters or words of the text that are not in the vocabulary, quoted; empty if none."""
         return self.vocabulary.unseen(self.vocabulary.split(text))
 
     def prompt(self, text: str) -> np.ndarray:
-        """The numbers (N,) that a text begins from, at least one: an empty prompt stands for the end of a
-        line.
+        """Return the token ids (N,) of a prompt, at least one: an empty prompt stands for a line end.
 
-        Raises FormatError naming the characters that the model has never seen; unseen words become "<unk>".
+        Unknown words become "<unk>". Raises FormatError for characters that are not in the vocabulary, and names them.
         """
         if self.vocabulary.level == "char" and (unseen := self.unseen(text)):
-            raise FormatError(f"prompt: expected characters the model has seen, got {unseen}")
+            raise FormatError(f"prompt: expected characters in the model's vocabulary, got {unseen}")
         if not text:
             return self.vocabulary.numbers("\n") if not self.vocabulary.unseen(["\n"]) else np.zeros(1, np.int64)
         return self.vocabulary.numbers(text)
 
     def step(self, numbers: np.ndarray, state: State | None) -> tuple[np.ndarray, State]:
-        """Read the numbers (N,) and predict what follows: (logits (V,) in NumPy, state); -inf for "<unk>"."""
+        """Read token ids (N,) and return (logits (V,) of the next token as a NumPy array, state).
+
+        The logit of "<unk>" is -inf.
+        """
         backend = backend_of(self.linear.weight.data)
         with evaluation(self), no_grad(), np.errstate(all="ignore"):
             logits, state = self.forward(backend.asarray(numbers[:, None]), state)

@@ -1,4 +1,4 @@
-"""Preparing a corpus: text of any size becomes files of tokens once, in bounded memory; a killed work goes on."""
+"""Encodes a text of any size as files of tokens, in bounded memory; an interrupted preparation can be resumed."""
 
 import itertools
 import shutil
@@ -19,7 +19,7 @@ from gpulstm.labs.text_words import remove_words
 from gpulstm.labs.text_work import Work
 from gpulstm.train.saved import differences
 
-COPY = "standard-input"  # in the folder, while it is being prepared
+COPY = "standard-input"  # a copy in the folder, until the corpus is finished
 OURS = (FILE, COPY, "tokens-*.bin", "words-*", ".gpulstm-*.tmp")
 
 
@@ -34,22 +34,23 @@ def prepare(
     force: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Corpus:
-    """Write the text of ``files``, joined by a blank line, as a corpus of tokens to the folder ``out``.
+    """Encode the text of ``files``, joined by a blank line, and write the tokens to the folder ``out``.
 
-    Files are plain, or compressed by gzip or zstd, in that encoding; "-" is standard input. ``level`` is "char", "word"
-    or "bpe", ``vocabulary`` the most words or byte pairs, or a Vocabulary to be used as it is, e.g. that of a model.
-    Otherwise it is learnt as by ``train``, from the first nine tenths: the corpus has the same tokens as the text has
-    there.
+    Files are plain, or compressed by gzip or zstd, with this ``encoding``; "-" is standard input. ``level`` is "char",
+    "word" or "bpe". ``vocabulary`` is the maximum number of words or byte pairs, or a Vocabulary to use, such as a
+    model's. Without one, the function learns the vocabulary as ``train`` does, from the first nine tenths of the text.
+    The tokens are then those that ``train`` makes of the same text.
 
-    Memory stays below 300 MB for any size. The text is read more than once, so standard input is copied into the
-    folder until the corpus is finished; so are words, as numbers of four bytes. Killed at any moment, ``resume`` goes
-    on after the last whole file to the same bits.
+    Memory stays below 300 MB for any text. The text is read more than once. The folder therefore holds a copy of
+    standard input, and the numbers of all words (four bytes each), until the corpus is finished. If the process is
+    killed, ``resume`` continues after the last complete file, and the result has the same bits.
 
-    ``say`` is given facts, a line at a time. Returns the corpus.
+    ``say`` receives facts about the work, one line at a time. Returns the corpus.
 
-    Raises FileExists for a folder with a corpus, unless with ``resume`` or ``force``, and always for one with other
-    files; FormatError for a text that is empty, too short to hold anything out, or not the one that the work was begun
-    with, and for characters that a given vocabulary lacks; ShapeError and DTypeError for arguments; OSError.
+    Raises FileExists for a folder that contains a corpus, unless with ``resume`` or ``force``, and always for one with
+    other files. Raises FormatError if the text is empty, too short to hold out a part, or not the text that the work
+    began with, and for characters that a given vocabulary lacks. Raises ShapeError and DTypeError for wrong arguments,
+    and OSError if a file cannot be read or written.
 
     >>> prepare(["book.txt.gz"], "corpus", level="word")
     >>> train(corpus="corpus")
@@ -60,7 +61,7 @@ def prepare(
     check_encoding(encoding)
     for file in given:
         if file != "-":
-            Path(file).open("rb").close()  # what cannot be read is found before any work
+            Path(file).open("rb").close()  # raises OSError before any work if the file cannot be read
     if folder.exists() and not folder.is_dir():
         raise FileExists(f"{folder}: is a file; give another folder with --out (out=)")
     folder.mkdir(exist_ok=True)
@@ -71,17 +72,17 @@ def prepare(
             remove_words(folder)
             (folder / COPY).unlink(missing_ok=True)
         except KeyboardInterrupt as stop:
-            words = f"stopped after {told.end.characters:,} characters; go on with --resume (resume=True)"
+            words = f"stopped after {told.end.characters:,} characters; continue with --resume (resume=True)"
             raise KeyboardInterrupt(words) from stop
         except FormatError:
             if told is wanted and told.state == "learning":
-                _clear(folder)  # it is no text, and the next try is no second one
+                _clear(folder)  # the files are not text: a next try must not need --force
             raise
     return open_corpus(folder)
 
 
 def _description(level: str, vocabulary: int | Vocabulary) -> Description:
-    """What the arguments ask for."""
+    """Return the description of the corpus that the arguments ask for."""
     if isinstance(vocabulary, Vocabulary):
         return Description(vocabulary.level, None, vocabulary)
     checks.choice("level", level, LEVELS)
@@ -95,26 +96,33 @@ def _listed(files: Sequence[str | Path]) -> list[str | Path]:
     if isinstance(files, str | bytes | Path) or not isinstance(files, Sequence):
         raise DTypeError(f"files: expected a list of files, got {type(files).__name__}")
     if not files or [str(file) for file in files].count("-") > 1:
-        raise ShapeError(f"files: expected at least one, and standard input (-) once, got {list(map(str, files))}")
+        raise ShapeError(
+            f"files: expected at least one file, and standard input (-) at most once, got {list(map(str, files))}"
+        )
     return list(files)
 
 
 def _claim(folder: Path, wanted: Description, resume: bool, force: bool) -> Description:
-    """The description to begin with, or to go on from; nothing that is no part of this work is overwritten."""
+    """Return the description to start with, or with ``resume`` the saved one, and clear the folder if needed.
+
+    Raises FileExists if another file would be lost.
+    """
     mine = {file for pattern in (*OURS, f".{FILE}.lock") for file in folder.glob(pattern)}
     if others := sorted(file.name for file in folder.iterdir() if file not in mine):
-        raise FileExists(f"{folder}: holds other files, as {others[0]}; give an empty or new folder with --out (out=)")
-    for file in folder.glob(".gpulstm-*.tmp"):  # of a work that was killed
+        raise FileExists(
+            f"{folder}: contains other files, such as {others[0]}; give an empty or new folder with --out (out=)"
+        )
+    for file in folder.glob(".gpulstm-*.tmp"):  # left by a process that was killed
         file.unlink()
     if (folder / FILE).exists() and resume:
         told = Description.load(folder)
         if words := differences(_facts(told), _facts(wanted)):
-            raise FormatError(f"{folder}: expected the work that was begun: {words}")
+            raise FormatError(f"{folder}: cannot resume with other options: {words}")
         return told
     if (folder / FILE).exists() and not force:
         raise FileExists(
-            f"{folder}: holds a corpus already; go on with --resume (resume=True) if it is unfinished, replace it with "
-            "--force (force=True), or write elsewhere with --out (out=)"
+            f"{folder}: contains a corpus already; continue with --resume (resume=True) if it is unfinished, replace "
+            "it with --force (force=True), or write elsewhere with --out (out=)"
         )
     _clear(folder)
     wanted.save(folder)
@@ -122,23 +130,23 @@ def _claim(folder: Path, wanted: Description, resume: bool, force: bool) -> Desc
 
 
 def _clear(folder: Path) -> None:
-    """Delete what a work wrote; the description first, as the rest is no corpus without it."""
+    """Delete the files of a corpus; the description first, because without it the rest is not a corpus."""
     for file in itertools.chain.from_iterable(map(folder.glob, OURS)):
         file.unlink()
 
 
 def _facts(told: Description) -> dict[str, str | int | None]:
-    """What decides the tokens of a text."""
+    """The facts that determine the tokens of a text."""
     given = None if told.limit is not None or told.vocabulary is None else digest_with("", told.vocabulary)
     return {"level": told.level, "vocabulary": None if told.level == "char" else told.limit, "from": given}
 
 
 def _with_copy(files: list[str], folder: Path, say: Callable[[str], None]) -> list[Path | str]:
-    """The files, with a copy in the folder for standard input, which can be read once only."""
+    """Replace standard input, which can be read only once, by a copy in the folder."""
     copy = folder / COPY
     if "-" in files and copy.exists():
-        say(f"standard input is not read again: {copy} is its copy")
+        say(f"reading {copy}, the copy of standard input")
     elif "-" in files:
-        say(f"standard input is copied to {copy} until the corpus is finished")
+        say(f"copying standard input to {copy}; the copy is deleted when the corpus is finished")
         atomic_write(copy, lambda file: shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20))
     return [copy if file == "-" else file for file in files]

@@ -1,4 +1,4 @@
-"""A prepared corpus on disk: a folder with files of tokens and corpus.json, which says what they are."""
+"""A prepared corpus on disk: a folder with files of token ids, and corpus.json, which describes them."""
 
 import json
 import re
@@ -21,26 +21,27 @@ STATES = ("learning", "writing", "complete")
 
 @dataclass
 class Description:
-    """What corpus.json says, at every moment of the work, which goes on from there.
+    """The contents of corpus.json, which is updated after every part of the work, so that the work can be resumed.
 
-    The text is taken in stretches, each of which becomes a file of tokens. In the state "learning" it is read, to learn
-    the vocabulary; then the files are written, until the corpus is "complete".
+    The text is processed in stretches, and each stretch becomes a file of token ids (a shard). In the state "learning"
+    the text is read and the vocabulary learnt; in the state "writing" the shards are written; then the corpus is
+    "complete".
     """
 
     level: str
-    limit: int | None  # most tokens that the vocabulary might have; None for one that was given
+    limit: int | None  # the maximum size for learning the vocabulary; None if it was given
     vocabulary: Vocabulary | None = None
-    stretches: list[Place] = field(default_factory=list)  # where each ends
-    shards: list[dict[str, Any]] = field(default_factory=list)  # "tokens" and "sha256" of each file
+    stretches: list[Place] = field(default_factory=list)  # the end of each stretch
+    shards: list[dict[str, Any]] = field(default_factory=list)  # "tokens" and "sha256" of each shard
     state: str = STATES[0]
 
     @property
     def end(self) -> Place:
-        """The end of what is read of the text."""
+        """The end of the part of the text that has been read."""
         return self.stretches[-1] if self.stretches else BEGIN
 
     def save(self, folder: Path) -> None:
-        """Write it, atomically. Raises OSError."""
+        """Write corpus.json atomically. Raises OSError."""
         values = {name: value for name, value in vars(self).items() if name != "vocabulary"}
         values["stretches"] = [asdict(place) for place in self.stretches]
         if self.vocabulary is not None:
@@ -51,57 +52,61 @@ class Description:
 
     @classmethod
     def load(cls, folder: Path) -> "Description":
-        """What ``save`` wrote. Raises FormatError, saying what is wrong, for anything else; OSError."""
+        """Read the file that ``save`` wrote.
+
+        Raises FormatError, with the reason, for any other file, OSError if it cannot be read.
+        """
         file = folder / FILE
         try:
             if (size := file.stat().st_size) > LARGEST_HEADER:
                 raise FormatError(f"expected at most {LARGEST_HEADER:,} bytes, got {size:,}")
             return _checked(json.loads(file.read_bytes()))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            what = f"no {error}" if isinstance(error, KeyError) else error
-            raise FormatError(f"{file}: expected the description of a {KIND}: {what}") from error
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise FormatError(f"{file}: expected the description of a {KIND}, got a damaged one: {what}") from error
 
 
 def is_prepared(path: str | Path) -> bool:
-    """Whether the path is a folder, as prepared corpora are."""
+    """Return whether the path is a folder; prepared corpora are folders."""
     return str(path) != "-" and Path(path).is_dir()
 
 
 def vocabulary_in(path: str | Path) -> Vocabulary:
-    """The vocabulary of a model's file, or of a prepared corpus. Raises FormatError for others, OSError."""
+    """Return the vocabulary of a model file or a prepared corpus. Raises FormatError for other files, OSError."""
     if not is_prepared(path):
         return load_model(path, "cpu").vocabulary
     vocabulary = Description.load(Path(path)).vocabulary
     if vocabulary is None:
-        raise FormatError(f"{path}: expected a corpus with a vocabulary, got one that is still to be learnt")
+        raise FormatError(f"{path}: expected a corpus with a vocabulary, got one whose vocabulary is not learnt yet")
     return vocabulary
 
 
 def open_corpus(folder: str | Path) -> Corpus:
-    """The corpus that ``prepare`` wrote, of which nothing but its description and its files' sizes is read yet.
+    """Open a corpus that ``prepare`` wrote; its tokens are read later, as they are needed.
 
-    Nothing in it can run code. Raises FormatError for a folder without a finished corpus, and for files of other sizes;
-    on reading, for numbers out of the vocabulary; OSError for what cannot be read.
+    Opening never runs code from the folder. Raises FormatError for a folder without a finished corpus and for shards of
+    a wrong size; reading tokens raises FormatError for ids outside the vocabulary. Raises OSError if a file cannot be
+    read.
     """
     folder = Path(folder)
     if not (folder / FILE).is_file():
-        raise FormatError(f"{folder}: expected a folder that `gpulstm text prepare` wrote, got one without {FILE}")
+        raise FormatError(f"{folder}: expected a folder that `gpulstm text prepare` wrote, got a folder without {FILE}")
     told = Description.load(folder)
     if told.state != "complete" or told.vocabulary is None:
         raise FormatError(
-            f"{folder}: expected a finished corpus, got a part of one; go on with `gpulstm text prepare --resume`"
+            f"{folder}: expected a finished corpus, got an unfinished one; run `gpulstm text prepare --resume`"
         )
     tokens = Tokens(folder, [shard["tokens"] for shard in told.shards], len(told.vocabulary))
     cut = held_out_from(len(tokens), told.level)
-    # With its level and the limit a text decides the numbers of its tokens, so it is known by its own digest; another
-    # version of the library might learn other byte pairs.
+    # The text, the level and the limit decide the token ids, so the digest of the text identifies them. Byte pairs are
+    # the exception: another version of tokenizers might learn other pairs.
     decided = told.limit is not None and told.level != "bpe"
     digest = told.end.sha256 if decided else digest_with(told.end.sha256, told.vocabulary)
     return Corpus(told.vocabulary, tokens.part(0, cut), tokens.part(cut), told.end.characters, digest, told.limit)
 
 
 def _checked(values: dict[str, Any]) -> Description:
-    """The description in JSON values, each of which may be anything."""
+    """Check a description in JSON values, each of which may be anything."""
     for name, want in (("kind", KIND), ("version", VERSION)):
         if values[name] != want:
             raise FormatError(f"{name}: expected {want!r}, got {values[name]!r:.60}")
@@ -117,10 +122,12 @@ def _checked(values: dict[str, Any]) -> Description:
             )
     shards = [_shard(shard) for shard in values["shards"]]
     if vocabulary is not None and values["tokens"] != (want := sum(shard["tokens"] for shard in shards)):
-        raise FormatError(f"tokens: expected {want}, those of all files, got {values['tokens']!r:.60}")
+        raise FormatError(f"tokens: expected {want}, the sum over all files, got {values['tokens']!r:.60}")
     stretches = [_place(place) for place in values["stretches"]]
     if values["state"] == "complete" and (vocabulary is None or len(shards) != len(stretches)):
-        raise FormatError("state: expected a vocabulary and a file for every stretch in a complete corpus, got others")
+        raise FormatError(
+            "state: expected a vocabulary and a file for every stretch in a complete corpus, got a corpus without"
+        )
     limit = None if values["limit"] is None else _count("limit", values["limit"])
     return Description(values["level"], limit, vocabulary, stretches, shards, values["state"])
 

@@ -1,4 +1,4 @@
-"""Text out: choosing the next token, and a generator that yields the text as the model makes it."""
+"""Sampling text from a language model: choosing the next token, and a generator that yields one token at a time."""
 
 import math
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from gpulstm.train.saved import check_finite
 
 @dataclass(frozen=True)
 class Choice:
-    """How a token is chosen from logits (V,). Raises ShapeError for options out of range."""
+    """Chooses a token from logits (V,). Raises ShapeError for options out of range."""
 
-    temperature: float = 1.0  # divides the logits; 0 takes the largest
-    top_k: int | None = None  # among the k most likely (Fan, Lewis & Dauphin 2018)
-    top_p: float = 1.0  # then among the fewest whose probabilities reach p (Holtzman et al. 2020)
+    temperature: float = 1.0  # divides the logits; 0 always takes the most likely token
+    top_k: int | None = None  # keep only the k most likely tokens (Fan, Lewis & Dauphin 2018)
+    top_p: float = 1.0  # then keep the fewest tokens whose probabilities add up to p (Holtzman et al. 2020)
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.temperature) and self.temperature >= 0):
@@ -28,19 +28,18 @@ class Choice:
             raise ShapeError(f"top_p: expected a share above 0 and at most 1, got {self.top_p}")
 
     def __call__(self, logits: np.ndarray, generator: np.random.Generator) -> int:
-        """The number of the token."""
+        """Return the number of the chosen token."""
         if self.temperature == 0:
             return int(np.argmax(logits))
         likely_first = np.argsort(-logits, kind="stable")[: self.top_k]
         kept = logits[likely_first].astype(np.float64)
-        # Subtracted before it is divided: a tiny temperature gives -inf and a probability of 0, never inf -
-        # inf.
+        # Subtract before dividing: a tiny temperature then gives -inf and a probability of 0, and never inf - inf.
         with np.errstate(over="ignore"):
             p = np.exp((kept - kept[0]) / self.temperature)
         cumulative = np.cumsum(p / p.sum())
         enough = min(int(np.searchsorted(cumulative, self.top_p)) + 1, len(cumulative))
         place = np.searchsorted(cumulative[:enough], generator.random() * cumulative[enough - 1], side="right")
-        return int(likely_first[min(int(place), enough - 1)])  # the product may be rounded up to the last sum
+        return int(likely_first[min(int(place), enough - 1)])  # rounding may put place one past the end
 
 
 def sample(
@@ -53,16 +52,17 @@ def sample(
     top_p: float = 1.0,
     seed: int | None = None,
 ) -> Iterator[str]:
-    """Yield ``length`` tokens that the model writes after the prompt, one at a time; the prompt is not
-    repeated.
+    """Sample ``length`` tokens that continue the prompt, and yield them one at a time, without the prompt.
 
-    The model's state is carried from token to token. For the options see ``Choice``. One ``seed`` gives one
-    text on one device; None gives another each time. A word-level model never writes "<unk>". Of a character in
-    several tokens of level "bpe" the last has all of it. An empty prompt stands for the end of a line. The model
-    computes as in use, without dropout, and keeps the mode it is in.
+    ``temperature``, ``top_k`` and ``top_p`` are those of ``Choice``. The same ``seed`` gives the same text on the same
+    device; with None every text is different. An empty prompt means the end of a line. A word-level model never samples
+    "<unk>". At level "bpe" a character can consist of several tokens; it is yielded with the last one.
 
-    Raises, before the first token, ShapeError for options out of range, DTypeError for those of another kind,
-    FormatError for a prompt with characters that the model has never seen, and NotFinite for a model with
+    The model computes in evaluation mode, without dropout; its own mode does not change. The state is carried from
+    token to token.
+
+    Raises, before the first token, ShapeError for options out of range, DTypeError for options of another type,
+    FormatError for a prompt with characters that are not in the vocabulary, and NotFinite for a model with
     weights that are not finite.
 
     >>> print("".join(sample(load_model("text.safetensors"), "The ", 80, seed=1)))  # doctest: +SKIP

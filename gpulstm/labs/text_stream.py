@@ -1,4 +1,4 @@
-"""A long text read piece by piece, from its beginning or from a place that was met before."""
+"""Read a long text in pieces, from its start or from a place that an earlier reading reached."""
 
 import hashlib
 import itertools
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from gpulstm.errors import FormatError
 from gpulstm.labs.text_vocabulary import last_cut
 
-LONGEST = 1 << 24  # most characters without a place to cut, where words are not to be cut
-STRETCH = 1 << 26  # characters whose tokens go to one file
+LONGEST = 1 << 24  # the maximum number of characters without a place to split between tokens
+STRETCH = 1 << 26  # characters per stretch, whose tokens go to one file
 
 
 @dataclass(frozen=True)
 class Place:
-    """A place in a text: how many characters stand before it, and the SHA-256 of their UTF-8."""
+    """A place in a text: the number of characters before it, and the SHA-256 of their UTF-8."""
 
     characters: int = 0
     sha256: str = hashlib.sha256().hexdigest()
@@ -24,13 +24,14 @@ BEGIN = Place()
 
 
 class Reading:
-    """One reading of a text, from its beginning or a place met before; ``place`` is behind what was read of it.
+    """One reading of a text, from its start or from a place that an earlier reading reached.
 
-    At the levels "word" and "bpe" no token goes on from one piece to the next. A reading that begins at a place met
-    before gives the same pieces from there as a reading of the whole text.
+    Iterate over it for the pieces of the text; ``place`` is the end of what was read so far. At the levels "word" and
+    "bpe" no token spans two pieces. A reading that starts at an earlier place yields the same pieces from there as a
+    reading of the whole text.
 
-    Raises FormatError where the text is not the one that ``begin`` was met in; and for more than ``LONGEST``
-    characters without white space at these levels.
+    Raises FormatError if ``begin`` is a place in another text, and at the levels "word" and "bpe" for more than
+    ``LONGEST`` characters without white space.
     """
 
     def __init__(self, pieces: Iterable[str], level: str, begin: Place = BEGIN) -> None:
@@ -48,9 +49,9 @@ class Reading:
             yield piece
 
     def stretches(self, whole: bool = False) -> Iterator[Iterator[str]]:
-        """The pieces in stretches of ``STRETCH`` characters or a few more; each is to be gone over before the next.
+        """Yield the pieces in stretches of about ``STRETCH`` characters; exhaust each stretch before the next.
 
-        With ``whole`` the text is one stretch, and who goes over it ends it where he likes.
+        With ``whole`` a stretch has no limit: it ends where the caller stops reading it.
         """
         pieces = iter(self)
         for piece in pieces:
@@ -62,7 +63,7 @@ class Reading:
         self._characters += len(text)
 
     def _after_begin(self, pieces: Iterator[str]) -> Iterator[str]:
-        """The pieces behind the place to begin at; what stands before it is held against that place."""
+        """Yield the pieces after the place to begin at; check that the text before it is the same as before."""
         rest = ""
         while self._characters < self._begin.characters and (piece := next(pieces, "")):
             missing = self._begin.characters - self._characters
@@ -76,16 +77,16 @@ class Reading:
 
 
 def another(want: Place) -> FormatError:
-    """The error of a text that is not the one in which a place was met."""
+    """Return the error for a text that differs from the one in which a place was reached."""
     return FormatError(
-        f"text: expected the one that was read before, of which the first {want.characters:,} characters have the "
-        f"SHA-256 {want.sha256[:12]}..., got another; give the same files in the same order, or begin anew with "
+        f"text: expected the text that was read before, whose first {want.characters:,} characters have the SHA-256 "
+        f"{want.sha256[:12]}..., got another text; give the same files in the same order, or start again with "
         "--force (force=True)"
     )
 
 
 def _until(pieces: Iterable[str], characters: int) -> Iterator[str]:
-    """The first pieces, until they have so many characters."""
+    """Yield pieces until they have this many characters."""
     for piece in pieces:
         yield piece
         characters -= len(piece)
@@ -94,7 +95,7 @@ def _until(pieces: Iterable[str], characters: int) -> Iterator[str]:
 
 
 def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces that end where a token ends."""
+    """Yield the same text in pieces that end where a token ends."""
     rest = ""
     for piece in pieces:
         rest += piece
@@ -104,14 +105,14 @@ def _whole_words(pieces: Iterable[str]) -> Iterator[str]:
         elif len(rest) > LONGEST:
             raise FormatError(
                 f"text: expected white space at least every {LONGEST:,} characters at the levels word and bpe, got "
-                "none for longer; use level char"
+                "a longer stretch without; use level char"
             )
     if rest:
         yield rest
 
 
 def parts_of(pieces: Iterable[str], wanted: Iterable[range]) -> Iterator[str]:
-    """The characters of a text that stand in these ranges, which follow each other."""
+    """Yield the characters of a text in these ranges, which are in increasing order."""
     passed, found = 0, ""
     left = list(reversed(list(wanted)))
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""What a training run of the text lab is made of: its settings, its batches, its model and its loss."""
+"""The parts of a training run of the text lab: settings, batches, model, trainer and loss."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -20,8 +20,8 @@ from gpulstm.tape import Tensor
 from gpulstm.train import Trainer
 from gpulstm.train.batch import IGNORED
 
-# Validation reads the held-out text always in the same way, so that losses of different runs can be compared. Of a
-# long one it reads the beginning alone: a million tokens are enough to tell models apart, and all of them take hours.
+# Validation always reads the held-out text in the same way, so that the losses of different runs can be compared. Of a
+# long text it reads only the first million tokens: they suffice to compare models, and more would take hours.
 HELD_OUT_STREAMS, HELD_OUT_WINDOW, MOST_HELD_OUT = 32, 128, 1 << 20
 
 
@@ -30,28 +30,28 @@ class Settings:
     """Everything that decides what a training run computes; ``gpulstm text train --help`` explains each."""
 
     level: str = "char"
-    vocabulary: int = 10_000  # most tokens at the levels "word" and "bpe"
+    vocabulary: int = 10_000  # maximum vocabulary size at the levels "word" and "bpe"
     embedding: int = 64
     hidden: int = 256
     layers: int = 1
     dropout: float = 0.2
-    batch: int = 32  # streams of text side by side
-    window: int = 64  # tokens between two cuts of the tape
-    steps: int = 1500  # from the run's beginning, also where it is resumed
+    batch: int = 32  # batch size: streams of text
+    window: int = 64  # truncated backpropagation length in tokens
+    steps: int = 1500  # in all, also when the run is resumed
     lr: float = 5e-3
     warmup: int = 100
     clip: float = 1.0
     seed: int = 0
     dtype: str = "float32"
-    precision: str = IEEE  # of products of float32 on a GPU; see gl.precision
+    precision: str = IEEE  # of float32 matrix products on a GPU; see gl.precision
     validate_every: int = 250
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        """Raises ShapeError for a value out of range, DTypeError for one of another kind."""
+        """Raise ShapeError for a value out of range, DTypeError for a value of another type."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, np.generic):  # NumPy's numbers are no JSON
+            if isinstance(value, np.generic):  # JSON cannot hold NumPy numbers
                 object.__setattr__(self, field.name, value := value.item())
             kind = int if field.name == "patience" else type(field.default)
             fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
@@ -86,15 +86,16 @@ class Settings:
 
 
 def settings_of(model: TextModel, **others: Any) -> Settings:
-    """The settings to train a model further: its own level, vocabulary, sizes, dropout and type; usual others.
+    """Return the settings to train a model further.
 
-    ``others`` are settings by name. Raises ShapeError for a value out of range.
+    The level, the vocabulary, the sizes, the dropout rate and the dtype are those of the model; ``others`` are further
+    settings by name, and the rest are defaults. Raises ShapeError for a value out of range.
     """
     return Settings(**{**_fixed(model), "dropout": model.config["dropout"], **others})
 
 
 def check_settings_of(model: TextModel, settings: Settings) -> None:
-    """Raise ShapeError, naming all of them, for settings that contradict the model to be trained further."""
+    """Raise ShapeError for settings that contradict the model to train further; the message names all of them."""
     fixed = {name: (want, getattr(settings, name)) for name, want in _fixed(model).items()}
     wrong = [
         f"{name}: expected {want}, as the model has, got {got}" for name, (want, got) in fixed.items() if got != want
@@ -104,25 +105,27 @@ def check_settings_of(model: TextModel, settings: Settings) -> None:
 
 
 def _fixed(model: TextModel) -> dict[str, Any]:
-    """The settings that a model has for good."""
+    """Return the settings that a model cannot change."""
     config = {name: model.config[name] for name in ("embedding", "hidden", "layers")}
     return {**_tokens_of(model.vocabulary, None), **config, "dtype": str(model.linear.weight.dtype)}
 
 
 def _tokens_of(vocabulary: Vocabulary, limit: int | None) -> dict[str, Any]:
-    """The settings that a vocabulary has; ``limit`` is the most tokens that it might have, None if it was given."""
+    """Return the settings of a vocabulary; ``limit`` is the size that it was learnt with, None if it was given."""
     size = {} if vocabulary.level == "char" else {"vocabulary": len(vocabulary) if limit is None else limit}
     return {"level": vocabulary.level, **size}
 
 
 def settings_for(corpus: Corpus, **others: Any) -> Settings:
-    """The settings to train on a prepared corpus: its level and vocabulary, and usual others; ``others`` by name."""
+    """Return the settings to train on a prepared corpus: its level and vocabulary, ``others`` by name, and defaults."""
     return Settings(**{**_tokens_of(corpus.vocabulary, corpus.limit), **others})
 
 
 def check_settings_for(corpus: Corpus, settings: Settings, base: TextModel | None) -> None:
-    """Raise ShapeError for settings that contradict a prepared corpus, FormatError for a model with another vocabulary
-    to be trained further on it."""
+    """Raise ShapeError for settings that contradict a prepared corpus.
+
+    Raises FormatError if ``base``, the model to train further, has another vocabulary than the corpus.
+    """
     if base is not None:
         if base.vocabulary.to_json() != corpus.vocabulary.to_json():
             raise FormatError(
@@ -136,9 +139,10 @@ def check_settings_for(corpus: Corpus, settings: Settings, base: TextModel | Non
 
 
 def streams(corpus: Corpus, settings: Settings) -> tuple[LazyStreams, LazyStreams]:
-    """The batches to train on, and those that predict once every held-out token but the first, up to a million.
+    """Return the training batches and the validation batches.
 
-    Raises FormatError for a text too short for the streams and windows asked for.
+    Validation predicts every held-out token but the first once, up to a million tokens. Raises FormatError for a text
+    too short for the batch size and the window.
     """
     want = settings.batch * settings.window + 1
     if len(corpus.train) < want:
@@ -155,7 +159,7 @@ def streams(corpus: Corpus, settings: Settings) -> tuple[LazyStreams, LazyStream
 
 
 def new_model(corpus: Corpus, settings: Settings, place: Device) -> TextModel:
-    """An untrained model; the seed decides its parameters and, through the default generator, its dropout."""
+    """Return an untrained model. The seed decides its parameters and, by the default generator, its dropout."""
     generator = random.manual_seed(settings.seed)
     return TextModel(
         corpus.vocabulary,
@@ -170,7 +174,7 @@ def new_model(corpus: Corpus, settings: Settings, place: Device) -> TextModel:
 
 
 def new_trainer(model: TextModel, settings: Settings) -> Trainer:
-    """What trains the model: Adam, its learning rate rising and then falling on a cosine, and clipping."""
+    """Return the trainer: Adam, warmup and cosine decay of the learning rate, and gradient clipping."""
     optimizer = Adam(model.parameters(), lr=settings.lr, betas=(0.9, 0.99))
     warmup = min(settings.warmup, settings.steps // 2)
     schedule = CosineWarmup(optimizer, warmup, settings.steps, min_lr=settings.lr / 100)
@@ -179,7 +183,7 @@ def new_trainer(model: TextModel, settings: Settings) -> Trainer:
 
 
 def language_loss(model: TextModel, batch: tuple[np.ndarray, np.ndarray], state: Any) -> tuple[Tensor, Any]:
-    """The mean cross-entropy in nats of a window (inputs, targets), each (T, B), and the state after it."""
+    """Return the mean cross-entropy in nats of a window (inputs, targets), each (T, B), and the state after it."""
     backend = backend_of(model.linear.weight.data)
     inputs, targets = (backend.asarray(part) for part in batch)
     logits, state = model(inputs, state)

@@ -1,7 +1,7 @@
-"""The words of a text of any size: cut once, numbered as they are met, and numbered anew by the vocabulary.
+"""The words of a text of any size: split once, numbered in the order of their first occurrence, then renumbered.
 
-Memory is bounded: the text is taken in stretches, whose words and numbers go to files. Their sorted words, merged, give
-the counts of which a vocabulary is made.
+Memory is bounded: the text is processed in stretches, whose words and numbers go to files. Merging the sorted words of
+all files gives the counts that the vocabulary is made from. Then the numbers become the ids of the vocabulary.
 """
 
 import heapq
@@ -19,14 +19,14 @@ from gpulstm.io.files import atomic_write
 from gpulstm.labs.text_tokens import write_numbers
 from gpulstm.labs.text_vocabulary import Vocabulary, split
 
-MOST_WORDS = 1 << 19  # different words of a stretch: about 100 MB in memory
-MOST_TOKENS = 1 << 25  # of a stretch, after which a killed work goes on
+MOST_WORDS = 1 << 19  # different words in a stretch: about 100 MB in memory
+MOST_TOKENS = 1 << 25  # tokens in a stretch; a run that was killed resumes after its last stretch
 AT_ONCE = 1 << 20  # numbers read from a file
 NUMBERS = np.dtype("<u4")
 
 
 def cut_words(folder: Path, number: int, pieces: Iterable[str]) -> None:
-    """Write the words of stretch ``number``, which ends when there are enough of them, to files in the folder."""
+    """Write the words of stretch ``number`` to files in the folder; the stretch ends when it has enough words."""
     words: defaultdict[str, int] = defaultdict(itertools.count().__next__)
     write_numbers(_file(folder, number, "bin"), _numbered(pieces, words), NUMBERS)
     counts = _counts(folder, number, len(words))
@@ -35,12 +35,12 @@ def cut_words(folder: Path, number: int, pieces: Iterable[str]) -> None:
 
 
 def tokens_in(folder: Path, number: int) -> int:
-    """The tokens of a stretch."""
+    """Return the number of tokens in a stretch."""
     return _file(folder, number, "bin").stat().st_size // NUMBERS.itemsize
 
 
 def first_words(folder: Path, stretches: int, tokens: int) -> Iterator[tuple[str, int]]:
-    """The first so many words of the text, each once, with how often they are there."""
+    """Yield each different word among the first ``tokens`` tokens of the text, with its count."""
     with ExitStack() as opened:
         files = []
         for number in range(stretches):
@@ -54,7 +54,7 @@ def first_words(folder: Path, stretches: int, tokens: int) -> Iterator[tuple[str
 
 
 def numbers_in(folder: Path, number: int, vocabulary: Vocabulary) -> Iterator[np.ndarray]:
-    """The tokens of a stretch in the vocabulary's numbers, in arrays (n,)."""
+    """Yield the tokens of a stretch as ids of the vocabulary, in arrays (n,)."""
     with _file(folder, number, "jsonl").open(encoding="utf-8") as file:
         words, _, numbers = zip(*map(json.loads, file), strict=True)
     anew = np.empty(len(words), np.int64)
@@ -63,13 +63,13 @@ def numbers_in(folder: Path, number: int, vocabulary: Vocabulary) -> Iterator[np
 
 
 def remove_words(folder: Path) -> None:
-    """Delete the files."""
+    """Delete the files of words."""
     for file in folder.glob("words-*"):
         file.unlink()
 
 
 def _numbered(pieces: Iterable[str], words: defaultdict[str, int]) -> Iterator[np.ndarray]:
-    """The numbers of the words of one stretch; ``words`` gives each new one the next number."""
+    """Yield the numbers of the words of one stretch; ``words`` gives each new word the next number."""
     tokens = 0
     for piece in pieces:
         found = split(piece, "word")
@@ -80,14 +80,14 @@ def _numbered(pieces: Iterable[str], words: defaultdict[str, int]) -> Iterator[n
 
 
 def _recounted(folder: Path, number: int, lines: Iterable[list], tokens: int) -> Iterator[list]:
-    """The words that are among the first ``tokens`` of a stretch, with how often they are there."""
+    """Yield the words among the first ``tokens`` tokens of a stretch, with their counts."""
     lines = list(lines)
     counts = _counts(folder, number, len(lines), tokens)
     return ([word, int(counts[n]), n] for word, _, n in lines if counts[n])
 
 
 def _counts(folder: Path, number: int, words: int, tokens: int | None = None) -> np.ndarray:
-    """How often each number is among the first ``tokens`` of a stretch, by default all, (words,)."""
+    """Count each number among the first ``tokens`` tokens of a stretch, by default all; returns (words,)."""
     counts, left = np.zeros(words, np.int64), tokens
     for array in _arrays(folder, number):
         counts += np.bincount(array[:left], minlength=words)
@@ -96,7 +96,7 @@ def _counts(folder: Path, number: int, words: int, tokens: int | None = None) ->
 
 
 def _arrays(folder: Path, number: int) -> Iterator[np.ndarray]:
-    """The numbers of a stretch as it was written."""
+    """Yield the numbers of a stretch, as they were written."""
     with _file(folder, number, "bin").open("rb") as file:
         while (array := np.fromfile(file, NUMBERS, AT_ONCE)).size:
             yield array

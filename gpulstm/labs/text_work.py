@@ -1,4 +1,4 @@
-"""The work of preparing a corpus: learn the vocabulary, then write the files of tokens, stretch after stretch."""
+"""Prepare a corpus: learn the vocabulary, then write the files of tokens, one stretch after the other."""
 
 import itertools
 import sys
@@ -17,21 +17,21 @@ from gpulstm.labs.text_words import cut_words, first_words, numbers_in, tokens_i
 
 
 class Work:
-    """The steps from a text to a corpus, each begun where the one before ended, maybe in another process.
+    """The steps from a text to a corpus; a resumed run continues after the last finished step.
 
-    ``told`` is brought up to date, and written, after each. Raises FormatError where the text is not the one that the
-    work was begun with, and for what is no text or too short; OSError.
+    Each step updates ``told`` and writes it to disk. Raises FormatError if the text differs from the one that the work
+    started with, and for files that are not text or too short; OSError if a file cannot be read or written.
     """
 
     def __init__(
         self, folder: Path, told: Description, files: Sequence[str | Path], encoding: str, say: Callable[[str], None]
     ) -> None:
         self._folder, self._told, self._files, self._encoding, self._say = folder, told, files, encoding, say
-        # Words are cut once, while they are counted; all else is read twice.
+        # A vocabulary of words is counted while the text is read once; otherwise the text is read twice.
         self._learns, self._by_words = told.limit is not None, told.level == "word" and told.limit is not None
 
     def run(self) -> None:
-        """Do what is left to do."""
+        """Do the remaining steps."""
         told = self._told
         if told.state == "learning":
             self._say("reading the text" + (" to learn its vocabulary" if self._learns else ""))
@@ -42,7 +42,9 @@ class Work:
         if told.state == "complete":
             self._check_end(self._read(told.end))
             return
-        Tokens(self._folder, [shard["tokens"] for shard in told.shards], len(told.vocabulary))  # are they as they were?
+        Tokens(
+            self._folder, [shard["tokens"] for shard in told.shards], len(told.vocabulary)
+        )  # checks the files of an earlier run
         if self._by_words:
             for number in range(len(told.shards), len(told.stretches)):
                 self._write_shard(told.vocabulary, numbers_in(self._folder, number, told.vocabulary))
@@ -66,7 +68,7 @@ class Work:
     def _learn(self) -> None:
         """Read the text, and learn the vocabulary unless it was given."""
         told, by_characters = self._told, self._told.level == "char"
-        seen = np.zeros(sys.maxunicode + 1, bool)  # which characters are in the text
+        seen = np.zeros(sys.maxunicode + 1, bool)  # the characters in the text
         if by_characters and self._learns and told.vocabulary is not None:
             seen[code_points("".join(told.vocabulary.tokens))] = True
         reading = self._read(told.end)
@@ -98,7 +100,7 @@ class Work:
     # -- the files -----------------------------------------------------------------------------------------------
 
     def _write_text(self, vocabulary: Vocabulary) -> None:
-        """Read the text again, and write the files that are not there yet."""
+        """Read the text again, and write the missing files."""
         told, first = self._told, len(self._told.shards)
         reading = self._read(told.stretches[first - 1] if first else BEGIN)
         stretches = reading.stretches()
@@ -109,7 +111,7 @@ class Work:
     def _write_shard(
         self, vocabulary: Vocabulary, arrays: Iterator[np.ndarray], reading: Reading | None = None
     ) -> None:
-        """Write the next file; a ``reading`` that gives the tokens must end where it ended the first time."""
+        """Write the next file; a ``reading`` must end at the same place as the first time."""
         told, number = self._told, len(self._told.shards)
         shard = write_numbers(shard_file(self._folder, number), arrays, dtype_for(len(vocabulary)))
         if reading is not None and reading.place != told.stretches[number]:
@@ -117,9 +119,9 @@ class Work:
         told.shards.append(shard)
         told.save(self._folder)
         done = told.stretches[number].characters
-        self._say(f"{self._folder}: {self._tokens():,} tokens of {done:,} characters are written")
+        self._say(f"{self._folder}: wrote {self._tokens():,} tokens of {done:,} characters")
 
     def _check_end(self, rest: Iterable[str]) -> None:
-        """Raise FormatError for text behind what was read before, or too little of it."""
+        """Raise FormatError if the text is longer or shorter than when it was first read."""
         if next(iter(rest), None) is not None or len(self._told.shards) != len(self._told.stretches):
             raise another(self._told.end)

@@ -1,4 +1,4 @@
-"""Activations as layers, for Sequential and for models that hold their activation in an attribute."""
+"""Activations as layers, for Sequential and for models that keep their activation in an attribute."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from gpulstm.nn.functions import log_softmax, relu, sigmoid, softmax, tanh
 from gpulstm.nn.module import Module
 from gpulstm.tape import Tensor, apply
 
-AXES = 64  # the most that an array of NumPy may have
+AXES = 64  # the most axes that a NumPy array may have
 
 
 class _SameShape(Module):
-    """A layer whose output has its input's shape."""
+    """A layer whose output has the shape of its input."""
 
     keeps_shape = True
 
@@ -63,7 +63,7 @@ class ReLU(_SameShape):
 
 
 class _Formed(_SameShape):
-    """One of the functions of cells.activation, with its numbers."""
+    """One of the functions of cells.activation, with its parameters."""
 
     form: Activation
 
@@ -167,7 +167,7 @@ class SiLU(_SameShape):
 
 
 class Softmax(_SameShape):
-    """Scales e ** x to sum to 1 along ``axis``, as ``torch.nn.Softmax``: x (...) -> (...).
+    """Computes e ** x divided by its sum along ``axis``, as ``torch.nn.Softmax``: x (...) -> (...).
 
     The default is the last axis. Losses such as ``gl.cross_entropy`` take logits, so a model trained with them needs no
     Softmax at its end. Raises ShapeError for an axis that x does not have, DTypeError unless x is floating.

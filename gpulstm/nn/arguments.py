@@ -1,4 +1,4 @@
-"""What the layers ask of their arguments, each fault named."""
+"""Checks of the arguments of layers; each error names the argument."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +13,9 @@ from gpulstm.tape import Tensor, tensor
 
 
 def as_tensor(x: Any, name: str, beside: Tensor | None = None) -> Tensor:
-    """A Tensor, or an array of any library as one; raises DTypeError, naming the argument, for no array.
+    """Return x, an array of any library, as a Tensor; raises DTypeError, naming the argument, for anything else.
 
-    An array of the host is moved to the GPU that the Tensor ``beside`` is on, which ``gl.explain()`` tells.
+    If the Tensor ``beside`` is on a GPU, an array on the host is moved there; ``gl.explain()`` lists such moves.
     """
     if isinstance(x, Tensor):
         return x
@@ -23,7 +23,7 @@ def as_tensor(x: Any, name: str, beside: Tensor | None = None) -> Tensor:
         raise DTypeError(f"{name}: expected an array or a Tensor, got {type(x).__name__}; make one with gl.tensor")
     try:
         made = tensor(x)
-    except GpulstmError as error:  # its name for the argument is the one of gl.tensor
+    except GpulstmError as error:  # it names the argument of gl.tensor
         raise renamed(error, name) from error
     if beside is None or type(beside.data) is type(made.data):
         return made
@@ -31,7 +31,7 @@ def as_tensor(x: Any, name: str, beside: Tensor | None = None) -> Tensor:
 
 
 def as_ids(ids: Any, name: str, beside: Tensor) -> Tensor:
-    """Integers in a Tensor, an array of any library, a list or alone; raises ShapeError for a ragged list."""
+    """Return integers as a Tensor: ids is a Tensor, an array, a list or an int; raises ShapeError for a ragged list."""
     if not isinstance(ids, list | tuple | int):
         return as_tensor(ids, name, beside)
     try:
@@ -40,17 +40,20 @@ def as_ids(ids: Any, name: str, beside: Tensor) -> Tensor:
         raise ShapeError(
             f"{name}: expected equal lengths in a list, got {ids!r:.60}; see gl.data.pad_sequences"
         ) from error
-    return as_tensor(array.astype(np.int64) if array.size == 0 else array, name, beside)  # an empty list has no type
+    return as_tensor(array.astype(np.int64) if array.size == 0 else array, name, beside)  # else float64
 
 
 def on_host(lengths: Any, name: str = "lengths") -> Any:
-    """Lengths or a mask as a NumPy array, so that not every layer waits for the device; lists as they are."""
+    """Return lengths or a mask as a NumPy array, so that only one layer waits for the device; lists are unchanged."""
     is_array = isinstance(lengths, Tensor) or hasattr(lengths, "dtype") or hasattr(lengths, "__dlpack__")
     return as_tensor(lengths, name).numpy() if is_array else lengths
 
 
 def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool, of: str = "x") -> np.ndarray | None:
-    """A mask with the ``leading`` axes of the argument ``of`` as (T, B) bool on the host; None stays None."""
+    """Return a mask of shape ``leading``, the leading axes of the argument ``of``, as (T, B) bool on the host.
+
+    None stays None.
+    """
     if mask is None:
         return None
     try:
@@ -67,7 +70,7 @@ def time_first(name: str, mask: Any, leading: tuple[int, ...], batch_first: bool
 
 
 def check_input(x: Tensor, input_size: int, batch_first: bool, weight: Tensor) -> None:
-    """Raises ShapeError, DTypeError or DeviceError unless x fits a recurrent layer with this weight_ih_l0."""
+    """Raise ShapeError, DTypeError or DeviceError unless x fits a recurrent layer with this weight_ih_l0."""
     want = "(B, T, D)" if batch_first else "(T, B, D)"
     if x.ndim not in (2, 3):
         raise ShapeError(f"x: expected {want}, or (T, D) for a single sequence, got {x.shape}")
@@ -79,20 +82,20 @@ def check_input(x: Tensor, input_size: int, batch_first: bool, weight: Tensor) -
 
 
 def check_fits(name: str, x: Tensor, **weight: Tensor) -> None:
-    """Raises DeviceError or DTypeError unless the argument of that name is where the weight is, and of its type."""
+    """Raise DeviceError or DTypeError unless the argument has the device and the dtype of the weight."""
     check_device(name, x, **weight)
     check_type(name, x, *weight.values())
 
 
 def check_device(name: str, x: Tensor, **weight: Tensor) -> None:
-    """Raises DeviceError unless the argument of that name is on the device of the weight."""
+    """Raise DeviceError unless the argument is on the device of the weight."""
     ((first, parameter),) = weight.items()
     if not type(x.data) is type(parameter.data) is np.ndarray:
         backend_of(**{first: parameter.data, name: x.data})
 
 
 def check_type(name: str, x: Tensor, weight: Tensor) -> None:
-    """Raises DTypeError unless the argument of that name has the type of the weight."""
+    """Raise DTypeError unless the argument has the dtype of the weight."""
     if x.dtype != weight.dtype:
         layer = f", or the layer with layer.to('{x.dtype}')" if name == "x" and x.dtype.name in FLOATS else ""
         way = f"; convert it with {name}.astype('{weight.dtype}'){layer}" if x.dtype.kind in "biufV" else ""
@@ -100,7 +103,7 @@ def check_type(name: str, x: Tensor, weight: Tensor) -> None:
 
 
 def as_states(hx: Any, names: Sequence[str]) -> list:
-    """The states in a list, None for those not given; raises ShapeError for another number of them."""
+    """Return the states as a list, with None for those not given; raises ShapeError for a wrong number of states."""
     if hx is None:
         return [None] * len(names)
     if len(names) == 1:
@@ -115,7 +118,7 @@ def as_states(hx: Any, names: Sequence[str]) -> list:
 def check_states(
     hx: Any, names: Sequence[str], rows: int, B: int, widths: Sequence[int], batched: bool, weight: Tensor
 ) -> list[Tensor | None]:
-    """The first states as (rows, B, width) Tensors, None for zeros.
+    """Return the initial states as (rows, B, width) Tensors, or None for zeros.
 
     Raises ShapeError, DTypeError or DeviceError, naming the state, unless they fit a layer with this weight_ih_l0.
     """
@@ -128,7 +131,7 @@ def check_states(
         want = (rows, B, width) if batched else (rows, width)
         if state.shape != want:
             words = (
-                "(layers*directions, batch, units)" if batched else "(layers*directions, units) as x is one sequence"
+                "(layers*directions, batch, units)" if batched else "(layers*directions, units) for a single sequence"
             )
             raise ShapeError(f"{name}_0: expected {want} = {words}, got {state.shape}")
         check_fits(f"{name}_0", state, weight_ih_l0=weight)

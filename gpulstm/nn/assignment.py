@@ -1,4 +1,4 @@
-"""What may be assigned to an attribute of a module: nothing that it would lose without a word."""
+"""Checks what is assigned to an attribute of a module, so that no parameter or layer is lost silently."""
 
 from typing import Any
 
@@ -9,31 +9,31 @@ from gpulstm.nn.parameter import Member, Parameter
 from gpulstm.nn.tree import Tree
 from gpulstm.tape import Tensor
 
-_OURS = ("gpulstm.nn.module", "gpulstm.nn.moving", "gpulstm.nn.tree")  # where Module's methods are
-_FREE = ("training", "forward", "extra_repr", "device")  # names of the class that an object may set for itself
+_OURS = ("gpulstm.nn.module", "gpulstm.nn.moving", "gpulstm.nn.tree")  # the modules that define Module's methods
+_FREE = ("training", "forward", "extra_repr", "device")  # names of the class that an object may override
 
 
 def assigned(module: Any, name: str, value: Any) -> Any:
-    """The value to set. Raises DTypeError, saying what to write, where a parameter or layer would get lost."""
+    """Return the value to set; raises DTypeError, with what to write instead, if a parameter or layer would be lost."""
     _check_name(module, name, value)
     before = vars(module).get(name)
     if name in module._persistent:
         if not isinstance(value, Member):
             return buffer(name, value)
         if isinstance(value, Tree):
-            raise DTypeError(f"{name}: expected a Tensor or None, as it is a buffer, got a {type(value).__name__}")
+            raise DTypeError(f"{name}: expected a Tensor or None for a buffer, got a {type(value).__name__}")
         vars(module)["_persistent"] = {key: saved for key, saved in module._persistent.items() if key != name}
     elif value is None or isinstance(value, Member):
         pass
     elif isinstance(before, Parameter):
         raise DTypeError(
-            f"{name}: expected a Parameter, as it is learnt, got {_kind(value)}; for new values write "
-            f"layer.{name}.data[...] = values, or layer.{name} = gl.Parameter(values) for another parameter"
+            f"{name}: expected a Parameter, because this attribute is trained, got {_kind(value)}; for new values "
+            f"write layer.{name}.data[...] = values, for a new parameter layer.{name} = gl.Parameter(values)"
         )
     elif isinstance(before, Tree):
         raise DTypeError(
             f"{name}: expected a layer or None in place of a layer, got {_kind(value)}; "
-            f"del the attribute {name} first if it is to be something else"
+            f"to store something else, delete the attribute first: del layer.{name}"
         )
     elif isinstance(value, Tensor):
         check_learnt(name, value)
@@ -41,19 +41,19 @@ def assigned(module: Any, name: str, value: Any) -> Any:
 
 
 def buffer(name: str, value: Any) -> Tensor | None:
-    """The value as a Tensor; raises DTypeError for what is no array, TapeError for one that has a gradient to come."""
+    """Return the value as a Tensor; raises DTypeError unless it is an array, TapeError if it requires a gradient."""
     if value is None:
         return None
     if not any(hasattr(value, word) for word in ("dtype", "__dlpack__", "__cuda_array_interface__")):
         raise DTypeError(f"{name}: expected a Tensor, an array or None for a buffer, got {_kind(value)}")
     if isinstance(value, Parameter):
         raise DTypeError(
-            f"{name}: expected a Tensor or an array for a buffer, got a Parameter; write it without register_buffer"
+            f"{name}: expected a Tensor or an array for a buffer, got a Parameter; assign it without register_buffer"
         )
     value = as_tensor(value, name)
     if value.requires_grad:
         raise TapeError(
-            f"{name}: expected a Tensor without a gradient for a buffer, got one that requires_grad; detach() it"
+            f"{name}: expected a Tensor that requires no gradient for a buffer, got one that does; call detach() first"
         )
     return value
 
@@ -68,7 +68,7 @@ def _check_name(module: Any, name: str, value: Any) -> None:
     if (isinstance(own, property) and own.fset is None) or owner.__module__ in _OURS:
         kind = "a property" if isinstance(own, property) else "a method"
         raise DTypeError(
-            f"{name}: expected another name, as {name} is {kind} of gpulstm's {owner.__name__}; {name}_ is free"
+            f"{name}: expected another name, because {name} is {kind} of gpulstm's {owner.__name__}; {name}_ is free"
         )
 
 

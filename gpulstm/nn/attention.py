@@ -1,4 +1,4 @@
-"""The attention layer: which of the keys a query looks at, and what it sees there."""
+"""The attention layer: a weighted sum of values, with weights that score a query against keys."""
 
 import math
 from typing import Any
@@ -18,31 +18,31 @@ from gpulstm.tape import Tensor, apply
 class Attention(Module):
     """Attends from queries to a sequence of keys: ``context, weights = attention(query, keys, lengths=lengths)``.
 
-    The weights are the softmax over the keys of a score. ``kind`` chooses the score, with Q = query_size, K = key_size
-    and A = attention_size (by default Q):
+    Each key gets a score for the query; the weights are the softmax of the scores over the keys. ``kind`` chooses the
+    score, with Q = query_size, K = key_size and A = attention_size (by default Q):
 
     - "additive": weight_score' tanh(weight_query q + weight_key k), Bahdanau, Cho & Bengio 2015; weight_query
       (A, Q), weight_key (A, K), weight_score (A,)
     - "dot": q' k, Luong, Pham & Manning 2015; Q = K, no parameters
-    - "general": q' weight k, likewise; weight (Q, K)
-    - "concat": weight_score' tanh(weight [q; k]), likewise; weight (A, Q + K), weight_score (A,)
+    - "general": q' weight k, Luong et al. 2015; weight (Q, K)
+    - "concat": weight_score' tanh(weight [q; k]), Luong et al. 2015; weight (A, Q + K), weight_score (A,)
     - "scaled_dot": q' k / sqrt(K), Vaswani et al. 2017; Q = K, no parameters
 
-    Parameters start as U(-1/sqrt(n), 1/sqrt(n)) with n the size of their last axis, as those of ``torch.nn.Linear``.
+    Initial parameters are U(-1/sqrt(n), 1/sqrt(n)), where n is the size of their last axis, as in ``torch.nn.Linear``.
     With T keys, B sequences and S queries (a decoder's steps):
 
     ======== ============================================================================================
     query    (B, Q) for one step, (S, B, Q) for many; (B, S, Q) with ``batch_first``
     keys     (T, B, K); (B, T, K) with ``batch_first``
-    values   (T, B, V) or (B, T, V) likewise; None uses the keys
+    values   (T, B, V); (B, T, V) with ``batch_first``; None uses the keys
     lengths  (B,) integers from 0 to T in any order: how many keys are valid; None means T for all
-    mask     bool with the leading axes of keys, instead of lengths: True for valid keys
+    mask     bool (T, B) or (B, T), like keys: True for valid keys; it replaces lengths
     context  (B, V) or (S, B, V): the weighted sum of the values; (B, S, V) with ``batch_first``
     weights  (B, T) or (S, B, T): each row sums to 1, zero for invalid keys; (B, S, T) with ``batch_first``
     ======== ============================================================================================
 
-    Invalid keys and values are never read; a row without valid keys has zero weights and context. With many queries at
-    once, additive and concat need memory for (S, T, B, A) numbers, twice that in training.
+    Invalid keys and values are never read. A sequence without valid keys has zero weights and context. With S queries,
+    additive and concat need memory for S * T * B * A numbers, and twice that in training.
 
     Raises ShapeError, DTypeError or DeviceError, naming the argument that does not fit.
 
@@ -53,7 +53,7 @@ class Attention(Module):
     ((2, 3), array([0.25, 0.25, 0.25, 0.25, 0.  ], dtype=float32))
     """
 
-    # Those that the kind has.
+    # A layer has the parameters of its kind only.
     weight: Parameter
     weight_query: Parameter
     weight_key: Parameter
@@ -76,7 +76,7 @@ class Attention(Module):
         (size,) = check_sizes(attention_size=size)
         shapes = parameter_shapes(kind, query_size, key_size, size)
         if "weight_score" not in shapes and attention_size is not None:
-            raise ShapeError(f"attention_size: expected None, as kind {kind!r} has none, got {attention_size}")
+            raise ShapeError(f"attention_size: expected None, because kind {kind!r} has none, got {attention_size}")
         if not shapes and query_size != key_size:
             raise ShapeError(f"key_size: expected query_size = {query_size} for kind {kind!r}, got {key_size}")
         self.query_size, self.key_size, self.kind, self.batch_first = query_size, key_size, kind, batch_first
@@ -89,7 +89,7 @@ class Attention(Module):
     def forward(
         self, query: Any, keys: Any, values: Any = None, lengths: Any = None, mask: Any = None
     ) -> tuple[Tensor, Tensor]:
-        """Compute (context, weights); the class describes arguments and shapes."""
+        """Return (context, weights); the docstring of the class describes arguments and shapes."""
         query, keys, values = self._tensors(query, keys, values)
         self._check(query, keys, values)
         check_floats(query=query.data)
@@ -111,7 +111,7 @@ class Attention(Module):
         return context, weights
 
     def _tensors(self, query: Any, keys: Any, values: Any) -> list:
-        """The arguments as Tensors; arrays of the host where the weights are, or the first argument on a GPU."""
+        """The arguments as Tensors; arrays on the host move to the weights, or to the first argument on a GPU."""
         given = {"query": query, "keys": keys} | ({} if values is None else {"values": values})
         tensors = {name: as_tensor(x, name) for name, x in given.items()}
         on_gpu = [x for x in tensors.values() if x.device != "cpu"]
@@ -120,7 +120,7 @@ class Attention(Module):
         return [*placed, None][:3]
 
     def _check(self, query: Tensor, keys: Tensor, values: Tensor | None) -> None:
-        """Raises ShapeError for another number of axes, in the words of ``batch_first``, and for other sizes."""
+        """Raise ShapeError for wrong axes or sizes; the message follows ``batch_first``."""
         queries, steps = ("(B, S", "(B, T") if self.batch_first else ("(S, B", "(T, B")
         if query.ndim not in (2, 3) or query.shape[-1] != self.query_size:
             Q = self.query_size

@@ -1,4 +1,4 @@
-"""The cells one step at a time, for loops of the user's own."""
+"""The cells one time step at a time, for loops that you write yourself."""
 
 import weakref
 from typing import Any, TypedDict, Unpack
@@ -17,12 +17,12 @@ from gpulstm.nn.options import spell_out
 from gpulstm.tape import Tensor, apply, records
 from gpulstm.tape.recording import recording
 
-# Beside the cells, not in them: no copy and no file of a cell holds any.
+# Kept outside the cells, so that copies and pickles of a cell do not contain them.
 _steps: "weakref.WeakKeyDictionary[RecurrentCell, Steps]" = weakref.WeakKeyDictionary()
 
 
 class CellOptions(TypedDict, total=False):
-    """What every single-step cell takes by keyword; RecurrentCell says what each is."""
+    """The keyword options of every single-step cell; see RecurrentCell."""
 
     init: str
     forget_bias: float | None
@@ -35,9 +35,10 @@ class CellOptions(TypedDict, total=False):
 class RecurrentCell(Module):
     """Computes one time step of any cell: ``h, c = cell(x, (h, c))``, or ``h = cell(x, h)`` for a cell with one state.
 
-    x (B, D) or (D,), states (B, H) or (H,) with D = input_size and H = hidden_size; states default to zeros. Parameters
-    are weight_ih (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh (G*H,), with G gates, and those that the cell adds;
-    ``init``, ``forget_bias``, ``device``, ``dtype``, ``generator`` and ``path`` as for gl.Recurrent.
+    x is (B, D) or (D,) and each state is (B, H) or (H,), with D = input_size and H = hidden_size. States default to
+    zeros. Parameters are weight_ih (G*H, D), weight_hh (G*H, H), bias_ih and bias_hh (G*H,), with G gates; some cells
+    add parameters of their own. ``init``, ``forget_bias``, ``device``, ``dtype``, ``generator`` and ``path`` are as for
+    gl.Recurrent.
 
     Raises ShapeError, DTypeError or DeviceError, naming the argument that does not fit.
 
@@ -48,7 +49,7 @@ class RecurrentCell(Module):
     """
 
     weight_ih: Parameter
-    _steps_again = True  # whether more steps with the same arrays are to be expected
+    _steps_again = True  # whether to expect more steps with the same arrays
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -73,7 +74,7 @@ class RecurrentCell(Module):
         check_flags(bias=bias)
         if not bias and not self.cell.biases:
             raise ShapeError(
-                f"bias: expected True, as the bias of a {self.cell.name} belongs to its equations, got False"
+                f"bias: expected True, because the bias of a {self.cell.name} is part of its equations, got False"
             )
         self.input_size, self.hidden_size, self.bias, self.path = input_size, hidden_size, bias, path
         weights = Weights(self.cell, hidden_size, init, forget_bias, Initial(device, dtype, generator))
@@ -88,7 +89,7 @@ class RecurrentCell(Module):
         return self.hidden_size
 
     def forward(self, x: Any, hx: Any = None) -> Any:
-        """Compute the states after one step; the class describes arguments and shapes."""
+        """Return the states after one step; the docstring of the class describes arguments and shapes."""
         if self._steps_again and not recording() and (after := self._stepped(x, hx)) is not None:
             return after
         x = as_tensor(x, "x", self.weight_ih)
@@ -109,7 +110,7 @@ class RecurrentCell(Module):
         return after[0] if len(after) == 1 else after
 
     def _stepped(self, x: Any, hx: Any) -> Any:
-        """What ``forward`` gives, where it needs no look at most of its arguments; else None."""
+        """A fast path of ``forward`` that skips most checks; None if it cannot be used for these arguments."""
         names = self.cell.states
         states = [None] * len(names) if hx is None else [hx] if len(names) == 1 else hx
         if self.path not in ("auto", "engine") or not isinstance(states, list | tuple) or len(states) != len(names):
@@ -141,7 +142,7 @@ class RecurrentCell(Module):
 class LSTMCell(RecurrentCell):
     """Computes one step of an LSTM, as ``torch.nn.LSTMCell``: ``h, c = cell(x, (h, c))``; gates i, f, g, o.
 
-    Shapes and errors as for gl.RecurrentCell.
+    Shapes, options and errors are as for gl.RecurrentCell.
 
     >>> cell = gl.LSTMCell(3, 4)
     >>> h, c = cell(np.zeros((2, 3), np.float32))

@@ -1,4 +1,4 @@
-"""What an attribute of a module holds: parameters and layers that have a name, and those that cannot have one."""
+"""Finds the parameters and layers in a module's attributes: those that have a name, and those that cannot have one."""
 
 import contextlib
 import functools
@@ -17,8 +17,8 @@ from gpulstm.errors import DTypeError
 from gpulstm.nn.parameter import Member, Parameter
 from gpulstm.tape import Tensor
 
-# What holds neither layers nor parameters, and is behind most attributes. What a weak reference leads to is held
-# elsewhere.
+# Types that contain neither layers nor parameters; most attributes have one of them. A weak reference does not contain
+# its object: that is found elsewhere.
 PLAIN = frozenset(
     {
         type(None), bool, int, float, complex, str, bytes, type, range, slice, np.dtype,
@@ -26,21 +26,19 @@ PLAIN = frozenset(
         weakref.ReferenceType, weakref.ProxyType, weakref.CallableProxyType,
     }
 )  # fmt: skip
-MANY = 64  # a container with more entries is read again only when it is another one or has another number of them
-DEPTH = 4  # objects in objects, and functions in functions, that are looked into
+MANY = 64  # a container with more entries is reread only if it is a new object or its length has changed
+DEPTH = 4  # how many levels of nested objects and functions are searched
 _SIZED: tuple[Any, ...] = (dict, list, tuple, set, frozenset, deque)
 _ITERABLE: tuple[Any, ...] = (*_SIZED, MappingView)
-INTERNAL = frozenset(
-    {"_persistent", "_hooks", "_remembered", "_elsewhere"}
-)  # a module's attributes that are not the user's
+INTERNAL = frozenset({"_persistent", "_hooks", "_remembered", "_elsewhere"})  # attributes that Module itself sets
 
 
 class Contents:
-    """What the attributes of one module hold.
+    """The contents of one module's attributes.
 
-    ``members`` are (name, parameter or layer); ``hidden`` are (name, value, parameters and layers in it) for values
-    that give no names: sets, objects, functions, dicts with other keys than strings. Raises DTypeError for what holds
-    itself. What earlier readings found to hold nothing is read again if ``anew``.
+    ``members`` are (name, parameter or layer). ``hidden`` are (name, value, the parameters and layers in it) for values
+    that give no names: sets, objects, functions, dicts whose keys are not strings. Raises DTypeError for a container
+    that contains itself. With ``anew``, values in which earlier searches found nothing are searched again.
     """
 
     def __init__(self, module: Any, anew: bool = False) -> None:
@@ -90,7 +88,7 @@ class Contents:
         if len(value) > MANY and before == (len(self.members), len(self.hidden)):
             memory = vars(self.module).get("_remembered", {})
             for each in [each for each in memory if each.startswith(f"{name}.")]:
-                del memory[each]  # the container stands for all that is in it
+                del memory[each]  # the entry of the container covers everything inside it
             self.remember(name, value)
 
     def _hide(self, name: str, value: Any, things: list[Any]) -> None:
@@ -101,12 +99,12 @@ class Contents:
             self.hidden.append((name, value, things))
 
     def allow(self, name: str, value: Any, things: list[Any]) -> None:
-        """Take note that a walk from above has found these things elsewhere."""
+        """Record that the walk over the whole model has found these parameters and layers under other names."""
         vars(self.module).setdefault("_elsewhere", {})[name] = things
         self.remember(name, value)
 
     def remember(self, name: str, value: Any) -> None:
-        """Do not look into this value again as long as it stays where it is; small containers are always read."""
+        """Skip this value in later searches until the attribute changes; small containers are always searched."""
         if not isinstance(value, _SIZED) or len(value) > MANY:
             vars(self.module).setdefault("_remembered", {})[name] = (value, _length(value))
 
@@ -116,7 +114,7 @@ class Contents:
 
 
 def check_learnt(name: str, value: Tensor) -> None:
-    """Raises DTypeError for a tensor to be learnt that is no Parameter: no optimiser would be given it."""
+    """Raise DTypeError for a leaf that requires_grad but is not a Parameter: ``parameters()`` would not return it."""
     if value.requires_grad and value._source is None and not isinstance(value, Parameter):
         raise DTypeError(
             f"{name}: expected a Parameter for a trained array, got a Tensor that requires_grad; "
@@ -125,7 +123,7 @@ def check_learnt(name: str, value: Tensor) -> None:
 
 
 def search(value: Any) -> Iterator[Any]:
-    """The parameters and layers in a value of any type: in containers, in objects and functions down to a depth."""
+    """The parameters and layers in a value of any type: in containers, and in nested objects and functions."""
     return _search(value, DEPTH, set())
 
 
@@ -150,7 +148,7 @@ def _search(value: Any, depth: int, seen: set[int]) -> Iterator[Any]:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What an object or function holds: attributes, and the variables that a function has from where it was made."""
+    """The values that an object or function holds: its attributes, defaults, and variables from its closure."""
     parts = list(getattr(value, "__dict__", {}).values())
     parts += [getattr(value, name, None) for kind in type(value).__mro__ for name in _slots(kind)]
     if isinstance(value, functools.partial):
@@ -160,7 +158,7 @@ def _parts(value: Any) -> list[Any]:
     elif isinstance(value, types.FunctionType):
         parts += [value.__defaults__, value.__kwdefaults__]
         for cell in value.__closure__ or ():
-            with contextlib.suppress(ValueError):  # a variable that has no value yet
+            with contextlib.suppress(ValueError):  # the variable has no value yet
                 parts.append(cell.cell_contents)
     return parts
 
@@ -171,14 +169,14 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
-    """(key, item) of a dict, list or tuple; a named tuple has its fields as keys."""
+    """The (key, item) pairs of a dict, list or tuple; the keys of a named tuple are its fields."""
     if isinstance(value, dict):
         return value.items()
     return zip(getattr(value, "_fields", None) or map(str, range(len(value))), value, strict=True)
 
 
 def _is_array(value: Any) -> bool:
-    """Whether this is an array of numbers, of any library."""
+    """Whether this is an array of numbers from any library."""
     return hasattr(value, "dtype") and hasattr(value, "shape") and not getattr(value.dtype, "hasobject", False)
 
 

@@ -1,4 +1,4 @@
-"""Contexts around a module: evaluation mode for a while."""
+"""A context manager that puts a module in evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ from gpulstm.nn.module import Module
 
 @contextmanager
 def evaluation(module: Module) -> Iterator[None]:
-    """Evaluation mode inside the block; at its end, also after an error, every layer has its own mode back."""
+    """Use evaluation mode inside the block; at its end, also after an error, every layer gets its own mode back."""
     before = [(layer, layer.training) for layer in module.modules()]
-    if any(training for _, training in before):  # eval() looks through all layers, which a loop of steps would feel
+    if any(training for _, training in before):  # eval() walks over all layers, which is slow at every step
         module.eval()
     try:
         yield

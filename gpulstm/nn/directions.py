@@ -1,4 +1,4 @@
-"""A layer of a recurrent network in its directions, which are computed side by side where that serves."""
+"""Computes the directions of one recurrent layer, at the same time where that is faster."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from gpulstm.tape import Tensor, apply, records
 
 
 class Call(NamedTuple):
-    """One direction: the suffix of its parameters, and what functional.recurrent is given after x."""
+    """One direction: the suffix of its parameters, and the arguments of functional.recurrent after x."""
 
     suffix: str
     arguments: list
@@ -17,12 +17,12 @@ class Call(NamedTuple):
 
 
 def outputs_of(x: Tensor, calls: list[Call], path: str, recompute: bool, **options: Any) -> list[tuple]:
-    """The outputs of each direction, forward before backward."""
+    """Return the outputs of each direction, forward before backward."""
     options |= {"path": path, "recompute": recompute, "input_gradient": x.requires_grad}
     modes = [{**options, **call.modes, "inference": not records((x, *call.arguments))} for call in calls]
-    # To recompute saves memory, of which two at once take more; the other paths gain nothing.
+    # Two directions at once need more memory, which recompute is meant to save. Other paths gain no speed.
     if len(calls) == 2 and path in ("auto", "graph") and not recompute and directions.serves(backend_of(x.data)):
-        # The tape adds the gradients of the inputs in their order: those of the later function first, as of two.
+        # Backward before forward: the tape then adds the gradients of x in the same order as for two separate calls.
         forward, backward = calls
         both = apply(directions.both, x, *backward.arguments, x, *forward.arguments, modes=tuple(modes[::-1]))
         half = len(both) // 2

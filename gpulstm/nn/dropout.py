@@ -1,4 +1,4 @@
-"""The layer that drops elements in training."""
+"""The dropout layer."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ class Dropout(Module):
     As ``torch.nn.Dropout`` (Srivastava et al. 2014). Every call draws a new seed from ``generator``, by default the one
     that ``gl.manual_seed`` seeds. Raises ShapeError unless 0 <= p <= 1.
 
-    ``batch_axis`` is needed only with several processes (gpulstm.parallel): together they drop the elements that one
-    process drops with the whole batch. By default the size of an axis identifies it, and several
-    axes of that size raise ShapeError. None is for arrays without a batch axis, such as weights.
+    ``batch_axis`` matters only with several processes (gpulstm.parallel), which together drop the same elements as one
+    process with the whole batch. By default the layer finds the batch axis by its size; if several axes have that size,
+    it raises ShapeError. Use None for arrays without a batch axis, such as weights.
 
     >>> gl.Dropout(0.5).eval()(np.array([1.0, 2.0]))
     Tensor([1., 2.], dtype=float64, device=cpu)
@@ -37,10 +37,10 @@ class Dropout(Module):
         if generator is not None:
             as_generator(generator)
         self.p, self.generator, self.batch_axis = p, generator, batch_axis
-        self._found: dict[str, int] = {}  # the axis of the batch in arrays of so many dimensions
+        self._found: dict[str, int] = {}  # number of dimensions -> batch axis
 
     def forward(self, x: Any) -> Any:
-        """Drop elements of x (...); in evaluation mode or with p = 0 return x. Raises DTypeError unless floating."""
+        """Drop elements of x (...); return x in evaluation mode or if p = 0. Raises DTypeError unless x is floating."""
         x = as_tensor(x, "x")
         check_floats(x=x.data)
         if not self.training or self.p == 0:

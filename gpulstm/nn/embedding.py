@@ -50,8 +50,8 @@ class Embedding(Module):
     def forward(self, ids: Any) -> Tensor:
         """Look up the rows: ids (...), integers in an array, Tensor or list, each below num_embeddings -> (..., D).
 
-        Raises DTypeError for anything but integers, ShapeError for an id out of range or a ragged list, and DeviceError
-        for a Tensor on another device; a list or an array is copied to the device of the weight.
+        A list or an array is copied to the device of the weight. Raises DTypeError for anything but integers,
+        ShapeError for an id out of range or a ragged list, and DeviceError for a Tensor on another device.
         """
         ids = as_ids(ids, "ids", self.weight)
         check_device("ids", ids, weight=self.weight)

@@ -1,4 +1,4 @@
-"""Activations, losses and joining as functions on Tensors."""
+"""Functions on Tensors: activations, losses, and joining."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -56,9 +56,10 @@ def log(x: Any) -> Tensor:
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
-    """Compute e ** x divided by its sum along ``axis``: x (...) -> (...), positive numbers that sum to 1.
+    """Compute e ** x divided by its sum along ``axis``: x (...) -> (...).
 
-    Raises ShapeError for an axis that x does not have, DTypeError for anything but a floating array or Tensor.
+    The results are positive and sum to 1 along the axis. Raises ShapeError for an axis that x does not have, DTypeError
+    for anything but a floating array or Tensor.
 
     >>> gl.softmax(np.array([0.0, 0.0]))
     Tensor([0.5, 0.5], dtype=float64, device=cpu)
@@ -78,8 +79,8 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """Choose a where the condition is True, else b.
 
-    The condition (a bool array), a and b are Tensors, arrays (...) or numbers that broadcast. Raises DTypeError for
-    another condition, ShapeError for shapes that do not broadcast.
+    The condition (bool), a and b are Tensors, arrays (...) or numbers that broadcast. Raises DTypeError unless the
+    condition is bool, ShapeError for shapes that do not broadcast.
 
     >>> gl.where(np.array([True, False]), 1.0, 2.0)
     Tensor([1., 2.], dtype=float64, device=cpu)
@@ -90,7 +91,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
 def maximum(a: Any, b: Any) -> Tensor:
     """Return the larger of a and b elementwise; a (...) and b (...) broadcast.
 
-    The result is nan if either is nan. Where both are equal, each gets half of the gradient. Raises ShapeError for
+    The result is NaN if either is NaN. Where both are equal, each gets half of the gradient. Raises ShapeError for
     shapes that do not broadcast, DTypeError for anything but numbers, arrays and Tensors.
 
     >>> gl.maximum(np.array([1.0, 2.0]), 1.5)
@@ -100,7 +101,7 @@ def maximum(a: Any, b: Any) -> Tensor:
 
 
 def minimum(a: Any, b: Any) -> Tensor:
-    """Return the smaller of a and b elementwise; nan, equal values, shapes and errors as for ``maximum``.
+    """Return the smaller of a and b elementwise; NaN, equal values, shapes and errors are as for ``maximum``.
 
     >>> gl.minimum(np.array([1.0, 2.0]), 1.5)
     Tensor([1. , 1.5], dtype=float64, device=cpu)
@@ -109,9 +110,9 @@ def minimum(a: Any, b: Any) -> Tensor:
 
 
 def concatenate(tensors: Any, axis: int = 0) -> Tensor:
-    """Join Tensors or arrays along an existing axis, as ``torch.cat``: two of (B, D) give (2*B, D).
+    """Join Tensors or arrays along an existing axis, as ``torch.cat``: two of shape (B, D) give (2*B, D).
 
-    Raises ShapeError for shapes that differ in another axis and for an empty list, DTypeError for anything but a list.
+    Raises ShapeError for an empty list or if the shapes differ in another axis, DTypeError for anything but a list.
 
     >>> gl.concatenate([np.zeros(2), np.ones(1)])
     Tensor([0., 0., 1.], dtype=float64, device=cpu)
@@ -120,9 +121,9 @@ def concatenate(tensors: Any, axis: int = 0) -> Tensor:
 
 
 def stack(tensors: Any, axis: int = 0) -> Tensor:
-    """Join Tensors or arrays along a new axis, as ``torch.stack``: T of (B, D) give (T, B, D).
+    """Join Tensors or arrays along a new axis, as ``torch.stack``: T of shape (B, D) give (T, B, D).
 
-    Raises ShapeError for shapes that differ and for an empty list, DTypeError for anything but a list.
+    Raises ShapeError for an empty list or if the shapes differ, DTypeError for anything but a list.
 
     >>> gl.stack([np.zeros(2), np.ones(2)]).shape
     (2, 2)
@@ -139,8 +140,8 @@ def _several(tensors: Any) -> list[Any]:
 def mse(input: Any, target: Any, reduction: str = "mean") -> Tensor:
     """Compute the mean squared error, as ``torch.nn.functional.mse_loss``.
 
-    input and target (...) have one shape; the loss is () or, with reduction="none", (...). Raises ShapeError for shapes
-    that differ, DTypeError for types that differ.
+    input and target (...) have the same shape; the loss is () or, with reduction="none", (...). Raises ShapeError if
+    the shapes differ, DTypeError if the types differ.
 
     >>> gl.mse(np.array([1.0, 2.0]), np.array([0.0, 0.0]))
     Tensor(2.5, dtype=float64, device=cpu)
@@ -169,9 +170,9 @@ def cross_entropy(
 ) -> Tensor:
     """Compute softmax cross-entropy from logits, as ``torch.nn.functional.cross_entropy``.
 
-    input (N, C), (C,) or (N, C, d1, ...); target: integers of that shape without the axis C, each a class or
-    ``ignore_index``; weight (C,). The loss is () or, with reduction="none", has target's shape. Raises ShapeError for
-    shapes and targets that do not fit, DTypeError for targets that are not integers.
+    input is (N, C), (C,) or (N, C, d1, ...) with C classes. target has the same shape without the axis C, and holds
+    integers: a class or ``ignore_index``. weight (C,) weighs the classes. The loss is () or, with reduction="none", has
+    target's shape. Raises ShapeError for shapes and targets that do not fit, DTypeError unless targets are integers.
 
     >>> gl.cross_entropy(np.zeros((2, 3)), np.array([0, 2]))
     Tensor(1.09861229, dtype=float64, device=cpu)
@@ -193,10 +194,11 @@ def linear_cross_entropy(
 ) -> Tensor:
     """Compute ``gl.cross_entropy`` of a linear layer's output without storing all logits, for large vocabularies.
 
-    As ``torch.nn.functional.linear_cross_entropy``: input (..., D), linear_weight (V, D) and linear_bias (V,) as in
-    ``gl.Linear``, target integers (...), each 0 <= target < V or ``ignore_index``; class weights ``weight`` (V,). The
-    loss is () or, with reduction="none", has target's shape. Values and gradients equal those of the two functions up
-    to rounding, in a fraction of the memory. This call already computes the gradients: evaluate under ``gl.no_grad``.
+    As ``torch.nn.functional.linear_cross_entropy``. input is (..., D); linear_weight (V, D) and linear_bias (V,) are as
+    in ``gl.Linear``; target (...) holds integers, 0 <= target < V or ``ignore_index``; weight (V,) weighs the classes.
+    The loss is () or, with reduction="none", has target's shape. Values and gradients equal those of the two functions
+    up to rounding, in a fraction of the memory. The forward call already computes the gradients, so use ``gl.no_grad``
+    for evaluation.
 
     Raises ShapeError, DTypeError or DeviceError, naming the argument that does not fit.
 
@@ -221,10 +223,11 @@ def ctc_loss(
 ) -> Tensor:
     """Compute the connectionist temporal classification loss (Graves et al. 2006), as ``torch.nn.functional.ctc_loss``.
 
-    log_probs (T, B, C) or (T, C) from ``gl.log_softmax``; targets (B, S) integers, or all targets joined in one axis;
-    input_lengths and target_lengths (B,): arrays, Tensors, lists or numbers. The loss is () or, with reduction="none",
-    (B,). ``zero_infinity`` replaces the infinite loss of targets too long for their input by 0. Raises ShapeError for
-    shapes, lengths and targets that do not fit, DTypeError for lengths and targets that are not integers.
+    log_probs is (T, B, C) or (T, C), from ``gl.log_softmax``. targets holds integers, (B, S) or all targets joined in
+    one axis. input_lengths and target_lengths are (B,): arrays, Tensors, lists or numbers. The loss is () or, with
+    reduction="none", (B,). It is infinite if a target is too long for its input; ``zero_infinity`` replaces that by 0.
+    Raises ShapeError for shapes, lengths and targets that do not fit, DTypeError unless lengths and targets are
+    integers.
 
     >>> gl.ctc_loss(gl.log_softmax(np.zeros((4, 1, 3))), np.array([[1, 2]]), [4], [2])
     Tensor(0.84319948, dtype=float64, device=cpu)
@@ -239,8 +242,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """Compute sigmoid cross-entropy from logits, as ``torch.nn.functional.binary_cross_entropy_with_logits``.
 
-    input and target (...) have one shape, weight and pos_weight broadcast to it; the loss is () or, with
-    reduction="none", (...). Raises ShapeError for shapes that do not fit, DTypeError for types that differ.
+    input and target (...) have the same shape; weight and pos_weight broadcast to it. The loss is () or, with
+    reduction="none", (...). Raises ShapeError for shapes that do not fit, DTypeError if the types differ.
 
     >>> gl.binary_cross_entropy_with_logits(np.zeros(2), np.array([0.0, 1.0]))
     Tensor(0.69314718, dtype=float64, device=cpu)

@@ -20,7 +20,7 @@ class Hooks:
         return bool(self.before or self.after)
 
     def add(self, when: str, function: Any, prepend: bool, with_kwargs: bool) -> "Handle":
-        """Put a function last, or first, among those called ``when``: before or after."""
+        """Add a function to the hooks "before" or "after", at the end, or at the start with ``prepend``."""
         if not callable(function):
             raise DTypeError(f"hook: expected a function, got {type(function).__name__}")
         hooks, number = getattr(self, when), next(_numbers)
@@ -32,7 +32,7 @@ class Hooks:
         return Handle(hooks, number)
 
     def call(self, module: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-        """``module.forward`` between the hooks."""
+        """Call the hooks before, ``module.forward``, and the hooks after."""
         for function, with_kwargs in list(self.before.values()):
             given = function(module, args, kwargs) if with_kwargs else function(module, args)
             if given is None:
@@ -51,13 +51,13 @@ class Hooks:
 
 
 class Handle:
-    """What ``register_forward_hook`` returns: ``remove()``, or the end of a ``with``, takes the hook away."""
+    """The result of ``register_forward_hook``: ``remove()``, or the end of a ``with`` block, removes the hook."""
 
     def __init__(self, hooks: dict[int, Any], number: int) -> None:
         self._hooks, self._number = hooks, number
 
     def remove(self) -> None:
-        """Call the hook no more; a second time changes nothing."""
+        """Remove the hook; a second call does nothing."""
         self._hooks.pop(self._number, None)
 
     def __enter__(self) -> "Handle":

@@ -1,4 +1,4 @@
-"""First values of parameters, drawn on the host so that a seed gives the same on every device."""
+"""Initial values of parameters, drawn on the host so that a seed gives the same values on every device."""
 
 import math
 import numbers
@@ -17,7 +17,7 @@ from gpulstm.random import as_generator
 
 
 class Initial:
-    """Draws parameters for one layer, on one device, of one type, from one generator."""
+    """Draws the initial parameters of one layer, with its device, dtype and generator."""
 
     def __init__(self, device: "str | Device | None", dtype: Any, generator: np.random.Generator | None) -> None:
         self.backend = find_device("auto" if device is None else device).backend
@@ -25,11 +25,11 @@ class Initial:
         self.generator = as_generator(generator)
 
     def uniform(self, bound: float, *shape: int) -> Parameter:
-        """U(-bound, bound)."""
+        """A parameter drawn from U(-bound, bound)."""
         return self.parameter(self.generator.uniform(-bound, bound, shape))
 
     def normal(self, *shape: int) -> np.ndarray:
-        """N(0, 1), on the host for the caller to change."""
+        """Values drawn from N(0, 1), on the host so that the caller can change them."""
         return self.generator.standard_normal(shape)
 
     def parameter(self, values: np.ndarray) -> Parameter:
@@ -41,10 +41,15 @@ class Initial:
 class Weights:
     """Draws the parameters of one direction of one recurrent layer.
 
-    ``init`` is "torch": U(-1/sqrt(H), 1/sqrt(H)) for everything (PyTorch); "keras": Glorot & Bengio 2010 for the
-    input, an orthogonal matrix for each gate's recurrent part (Saxe 2014), biases 0, and a forget bias of 1
-    (Jozefowicz 2015); "orthogonal": orthogonal matrices for each gate, biases 0. ``forget_bias`` replaces
-    bias_ih of the forget gate, with 0 in bias_hh. Extra parameters with a first value of their own take that.
+    ``init`` is one of
+
+    - "torch": U(-1/sqrt(H), 1/sqrt(H)) for all parameters, as PyTorch
+    - "keras": Glorot & Bengio 2010 for the input weights, an orthogonal matrix for each gate's recurrent weights (Saxe
+      2014), biases 0, and a forget bias of 1 (Jozefowicz 2015)
+    - "orthogonal": an orthogonal matrix for each gate, biases 0
+
+    ``forget_bias`` sets bias_ih of the forget gate, and sets its bias_hh to 0. Extra parameters of a cell that have an
+    initial value of their own start at that value.
     """
 
     KINDS = ("torch", "keras", "orthogonal")
@@ -53,7 +58,7 @@ class Weights:
         if init not in self.KINDS:
             raise ShapeError(f"init: expected {', '.join(self.KINDS)}, got {init!r}")
         if forget_bias is not None and ("f" not in cell.gates or not cell.biases):
-            raise ShapeError(f"forget_bias: expected None, as a {cell.name} has no bias of a gate f, got {forget_bias}")
+            raise ShapeError(f"forget_bias: expected None, because a {cell.name} has no forget bias, got {forget_bias}")
         if forget_bias is not None and (isinstance(forget_bias, bool) or not isinstance(forget_bias, numbers.Real)):
             raise ShapeError(f"forget_bias: expected a number or None, got {forget_bias!r}")
         if forget_bias is None and init == "keras" and "f" in cell.gates and cell.biases:
@@ -61,7 +66,7 @@ class Weights:
         self.cell, self.H, self.init, self.forget_bias, self.initial = cell, hidden_size, init, forget_bias, initial
 
     def drawn(self, input_size: int, bias: bool, proj_size: int) -> Iterator[tuple[str, Parameter]]:
-        """(name, parameter), in the order in which they are drawn."""
+        """Yield (name, parameter), in the order in which they are drawn."""
         GH, P = len(self.cell.gates) * self.H, proj_size or self.H
         shapes: list[tuple[str, tuple[int, ...], float | None]] = [
             ("weight_ih", (GH, input_size), None),
@@ -96,7 +101,7 @@ class Weights:
         return self.initial.parameter(values)
 
     def _orthogonal(self, rows: int, columns: int) -> np.ndarray:
-        """A (rows, columns) matrix with orthonormal rows or columns, whichever are fewer, uniform among all."""
+        """Draw a uniformly random (rows, columns) matrix with orthonormal rows or columns, whichever are fewer."""
         tall = self.initial.normal(max(rows, columns), min(rows, columns))
         q, r = np.linalg.qr(tall)
         q = q * np.sign(np.diag(r))  # the signs of r make q uniform (Mezzadri 2007)

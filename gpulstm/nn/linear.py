@@ -1,4 +1,4 @@
-"""The affine layer."""
+"""The linear layer."""
 
 import math
 from typing import Any
@@ -16,8 +16,8 @@ from gpulstm.tape import Tensor, apply
 class Linear(Module):
     """Computes y = x W' + b over the last axis, as ``torch.nn.Linear``: x (..., in_features) -> (..., out_features).
 
-    weight (out_features, in_features) and bias (out_features,) start as U(-1/sqrt(in), 1/sqrt(in)). Raises ShapeError,
-    DTypeError or DeviceError for an x that does not fit.
+    weight (out_features, in_features) and bias (out_features,) start as U(-1/sqrt(n), 1/sqrt(n)) with n = in_features.
+    Raises ShapeError, DTypeError or DeviceError for an x that does not fit.
 
     >>> gl.Linear(4, 2)(np.zeros((5, 3, 4), np.float32)).shape
     (5, 3, 2)

@@ -9,9 +9,10 @@ from gpulstm.nn.recurrent import Recurrent
 class LSTM(Recurrent):
     """A multi-layer long short-term memory network (Hochreiter & Schmidhuber 1997), as ``torch.nn.LSTM``.
 
-    ``output, (h_n, c_n) = lstm(x, (h_0, c_0), lengths=lengths)`` takes x (T, B, D) and returns output (T, B, H). Names,
-    defaults and gate order (i, f, g, o) are PyTorch's; all shapes, parameters, options and errors are those of
-    gl.Recurrent.
+    ``output, (h_n, c_n) = lstm(x, (h_0, c_0), lengths=lengths)`` takes x (T, B, D): sequence length, batch size, input
+    size. ``output`` (T, B, H) is the hidden state of the last layer at every step; ``h_n`` and ``c_n`` are the final
+    hidden and cell states. The initial states default to zeros. Argument names, defaults and gate order (i, f, g, o)
+    are PyTorch's. gl.Recurrent describes all shapes, parameters, options and errors.
 
     >>> lstm = gl.LSTM(input_size=3, hidden_size=4, num_layers=2)
     >>> output, (h_n, c_n) = lstm(np.zeros((5, 2, 3), np.float32), lengths=[5, 2])

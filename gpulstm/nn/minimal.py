@@ -1,4 +1,4 @@
-"""The minimal LSTM and GRU, whose gates see the input alone: layers over sequences and single steps."""
+"""The minimal LSTM and GRU, whose gates depend only on the input: layers over sequences and single steps."""
 
 from typing import Unpack
 
@@ -15,11 +15,11 @@ class MinLSTM(Recurrent):
         h = f / (f + i) * h_prev + i / (f + i) * n
 
     ``output, h_n = layer(x, h_0, lengths=lengths)``, with shapes, options and errors of gl.Recurrent. The candidate n
-    is linear, as in the paper's main text. The gates do not depend on h, so all steps are computed in parallel. Each
-    layer takes a weighted mean of the past; stack several layers for more than that.
+    is linear, as in the paper's main text. The gates do not depend on h, so all steps are computed in parallel. One
+    layer computes only a weighted mean of past candidates; stack several layers to compute more.
 
-    Parameters: weight_ih_l{k} (3H, D or K*H) and bias_ih_l{k} (3H,), gates in the order f, i, n, suffix _reverse
-    for the backward direction.
+    Parameters are weight_ih_l{k} (3H, D or K*H) and bias_ih_l{k} (3H,), with gates in the order f, i, n. The backward
+    direction has the suffix _reverse.
 
     >>> gl.MinLSTM(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
     (5, 2, 4)
@@ -46,8 +46,9 @@ class MinGRU(Recurrent):
         z, n = sigmoid(W_z x + b_z), W_n x + b_n
         h = (1 - z) * h_prev + z * n
 
-    z has the paper's sign, the opposite of ``GRU``; n is linear. Arguments, shapes and errors are those of ``MinLSTM``,
-    with weight_ih_l{k} (2H, D or K*H) and bias_ih_l{k} (2H,), gates in the order z, n.
+    As in the paper, z weighs the candidate n; in ``GRU`` it weighs h_prev by default. n is linear. Arguments, shapes
+    and errors are those of ``MinLSTM``, with weight_ih_l{k} (2H, D or K*H) and bias_ih_l{k} (2H,), gates in the order
+    z, n.
 
     >>> gl.MinGRU(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
     (5, 2, 4)
@@ -71,8 +72,8 @@ class MinGRU(Recurrent):
 class MinLSTMCell(RecurrentCell):
     """Computes one step of a ``MinLSTM``: ``h = cell(x, h)``.
 
-    Parameters are weight_ih (3H, D) and bias_ih (3H,), gates in the order f, i, n. Other shapes, options and errors as
-    for gl.RecurrentCell.
+    Parameters are weight_ih (3H, D) and bias_ih (3H,), gates in the order f, i, n. Other shapes, options and errors are
+    as for gl.RecurrentCell.
 
     >>> gl.MinLSTMCell(3, 4)(np.zeros((2, 3), np.float32)).shape
     (2, 4)
@@ -85,7 +86,8 @@ class MinLSTMCell(RecurrentCell):
 class MinGRUCell(RecurrentCell):
     """Computes one step of a ``MinGRU``: ``h = cell(x, h)``.
 
-    As ``MinLSTMCell``, with weight_ih (2H, D), gates z, n. Errors are those of gl.RecurrentCell.
+    Parameters are weight_ih (2H, D) and bias_ih (2H,), gates in the order z, n. Other shapes, options and errors are
+    as for gl.RecurrentCell.
 
     >>> gl.MinGRUCell(3, 4)(np.zeros((2, 3), np.float32)).shape
     (2, 4)

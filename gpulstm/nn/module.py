@@ -1,4 +1,4 @@
-"""What a layer is: an object whose attributes hold parameters and other layers, and which can be called."""
+"""Module, the base class of layers: attributes hold parameters and other layers, and a call runs ``forward``."""
 
 import numbers
 import reprlib
@@ -22,12 +22,16 @@ __all__ = ["Loaded", "Module", "Parameter", "check_flags", "check_rate", "check_
 
 
 class Module(Moving):
-    """The base class of every layer and model, as ``torch.nn.Module``: set parameters and layers, define ``forward``.
+    """The base class of every layer and model, as ``torch.nn.Module``.
 
-    A Module finds parameters and layers in its attributes, and in lists, tuples and dicts of them, nested in any way
-    ("blocks.0.1.weight", "encoders.a.weight"). It raises DTypeError where it would miss some: ``parameters()``,
-    ``state_dict()``, ``eval()`` and the like refuse layers in sets, other objects, functions, and dicts with other keys
-    than strings. An assignment refuses an array in place of a parameter, and the names of Module's methods.
+    Assign parameters and layers to attributes in ``__init__``, and define ``forward``. A call of ``super().__init__()``
+    is not needed. A Module finds parameters and layers in its attributes, also in nested lists, tuples and dicts; their
+    names are paths such as "blocks.0.1.weight" and "encoders.a.weight".
+
+    A Module raises DTypeError rather than miss a parameter or layer. ``parameters()``, ``state_dict()``, ``eval()`` and
+    similar methods raise it for layers in sets, other objects, functions, and dicts whose keys are not strings.
+    Assigning an array to an attribute that holds a parameter raises it, and so does a name that Module itself uses,
+    such as ``train``.
 
     Arrays that are saved and moved but not trained are buffers: see ``register_buffer``. A plain Tensor or array in an
     attribute is neither saved nor moved.
@@ -49,9 +53,9 @@ class Module(Moving):
         for name, value in vars(cls).items():
             if not isinstance(value, types.FunctionType) and (things := list(search(value))):
                 want = f"expected a {type(things[0]).__name__} as self.{name} in __init__"
-                raise DTypeError(f"{cls.__name__}.{name}: {want}, got it in the class")
+                raise DTypeError(f"{cls.__name__}.{name}: {want}, got one in the class body")
         if vars(cls).get("__slots__"):
-            raise DTypeError(f"{cls.__name__}: expected no __slots__, where parameters and layers are not found")
+            raise DTypeError(f"{cls.__name__}: expected no __slots__, as layers and parameters in slots are not found")
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, assigned(self, name, value))
@@ -69,23 +73,23 @@ class Module(Moving):
         raise TypeError(f"{type(self).__name__} has no forward method")
 
     def add_module(self, name: str, module: "Module | None") -> None:
-        """Set a layer, or None, as an attribute with this name."""
+        """Assign a layer, or None, to the attribute with this name."""
         if not isinstance(module, Module | None):
             raise DTypeError(f"{name}: expected a layer or None, got {type(module).__name__}")
         setattr(self, name, module)
 
     def register_parameter(self, name: str, parameter: Parameter | None) -> None:
-        """Set a parameter, or None, as an attribute with this name."""
+        """Assign a parameter, or None, to the attribute with this name."""
         if not isinstance(parameter, Parameter | None):
             raise DTypeError(f"{name}: expected a gl.Parameter or None, got {type(parameter).__name__}")
         setattr(self, name, parameter)
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
-        """Set an array that belongs to the layer but is not trained, such as running statistics.
+        """Add an array that belongs to the layer but is not trained, such as running statistics.
 
-        ``tensor`` is a Tensor, an array of any library, or None to set it later; it becomes a Tensor, not a parameter.
-        ``to`` moves it, and converts it if it is floating; ``state_dict`` includes it if ``persistent``. A later
-        assignment to the attribute replaces the buffer. Raises DTypeError for anything but an array.
+        ``tensor`` is a Tensor, an array of any library, or None to set it later. It becomes a Tensor, not a parameter.
+        ``to`` moves it, and converts it if it is floating. ``state_dict`` includes it if ``persistent`` is True. A
+        later assignment to the attribute replaces the buffer. Raises DTypeError for anything but an array.
         """
         if not isinstance(name, str) or not name or "." in name or name == "forward":
             raise DTypeError(f"name: expected a name without a dot for a buffer, got {name!r}")
@@ -104,7 +108,7 @@ class Module(Moving):
         """Call ``hook(module, args, output)`` after each call of the layer, as in PyTorch.
 
         If the hook returns something other than None, that replaces the output. Hooks run in the order of registration;
-        ``prepend`` puts one first. With ``with_kwargs`` the call is ``hook(module, args, kwargs, output)``.
+        ``prepend`` makes this one the first. With ``with_kwargs`` the call is ``hook(module, args, kwargs, output)``.
         ``handle.remove()`` removes the hook.
         """
         return self._own_hooks().add("after", hook, prepend, with_kwargs)
@@ -123,7 +127,7 @@ class Module(Moving):
         return vars(self).setdefault("_hooks", Hooks())
 
     def _saved(self) -> dict[str, Tensor]:
-        """Parameters and persistent buffers by name, layer by layer, shared ones under each of their names."""
+        """Parameters and persistent buffers by name, layer by layer; a shared one appears under each of its names."""
         saved: dict[str, Tensor] = {}
         for prefix, module, members in walk(self):
             saved |= {joined(prefix, name): item for name, item in members if isinstance(item, Parameter)}
@@ -131,43 +135,45 @@ class Module(Moving):
         return saved
 
     def state_dict(self) -> dict[str, Array]:
-        """Return the arrays of parameters and buffers by name; they are not copies, so later training changes them.
+        """Return a dict of the arrays of parameters and buffers by name.
 
-        A shared parameter is included under each of its names, as in PyTorch.
+        The arrays are not copies, so later training changes them. A shared parameter appears under each of its names,
+        as in PyTorch.
         """
         return {name: saved.data for name, saved in self._saved().items()}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> Loaded:
-        """Copy the arrays of ``state``, of any library including PyTorch, into this module's parameters and buffers.
+        """Copy the arrays of ``state`` into the parameters and buffers with the same names.
 
-        Types and devices do not change. Raises ShapeError, listing everything that does not fit (shapes, numbers that
-        the type cannot hold, different values for a shared parameter), before anything changes. ``strict=False``
-        ignores names that one side lacks; the result lists them.
+        The arrays may come from any library, PyTorch included. The module's dtypes and devices do not change. If
+        anything does not fit, this raises ShapeError with the full list before it changes anything: missing and
+        unexpected names, wrong shapes, values that the dtype cannot hold, different values for a shared parameter.
+        ``strict=False`` accepts missing and unexpected names; the result lists them.
         """
         return load(self._saved(), state, strict, type(self).__name__)
 
     def train(self, mode: bool = True) -> "Module":
-        """Set this layer and all below it to training mode, which turns dropout on; returns the module."""
+        """Set this layer and all layers inside it to training mode, which turns dropout on; returns the module."""
         check_flags(mode=mode)
-        walk(self)  # no layer may be out of reach
+        walk(self)  # raises if a layer would be missed
         self.training = mode
         for child in self.children():
             child.train(mode)
         return self
 
     def eval(self) -> "Module":
-        """Set this layer and all below it to evaluation mode; returns the module."""
+        """Set this layer and all layers inside it to evaluation mode, which turns dropout off; returns the module."""
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> "Module":
-        """Set ``requires_grad`` of all parameters; False freezes them. Returns the module."""
+        """Set ``requires_grad`` of all parameters; False freezes them; returns the module."""
         check_flags(requires_grad=requires_grad)
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
         return self
 
     def apply(self, fn: Callable[["Module"], Any]) -> "Module":
-        """Call ``fn(layer)`` for every layer below and then for this one, for instance to initialise parameters."""
+        """Call ``fn(layer)`` for every layer inside this one and then for this one, e.g. to initialise parameters."""
         if not callable(fn):
             raise DTypeError(f"fn: expected a function of a layer, got {type(fn).__name__}")
         for child in self.children():
@@ -181,7 +187,7 @@ class Module(Moving):
             parameter.grad = None
 
     def extra_repr(self) -> str:
-        """Return the arguments that ``repr`` shows."""
+        """Return the text that ``repr`` shows in the brackets; a subclass may define it."""
         return ""
 
     @reprlib.recursive_repr("...")
@@ -192,25 +198,25 @@ class Module(Moving):
         return f"{type(self).__name__}(\n  " + "\n  ".join([*filter(None, [self.extra_repr()]), *lines]) + "\n)"
 
     def _parts(self) -> Iterable[tuple[str, Any]]:
-        """What ``repr`` shows inside."""
+        """The (name, layer) pairs that ``repr`` shows inside the brackets."""
         return self.named_children()
 
     def summary(self) -> None:
-        """Print the layers with their output shapes and numbers of parameters."""
+        """Print a table of the layers with their output shapes and numbers of parameters."""
         from gpulstm.nn.summary import table
 
         print(table(self))
 
 
 def check_sizes(**sizes: Any) -> tuple[int, ...]:
-    """The sizes as Python's integers; raises ShapeError, naming the argument, unless each is a positive integer."""
+    """Return the sizes as Python integers; raises ShapeError, naming the argument, unless each is at least 1."""
     return tuple(checks.integer(name, size, 1, 2**63, words="an integer above 0") for name, size in sizes.items())
 
 
 def check_rate(name: str, rate: Any) -> None:
     """Raises ShapeError unless 0 <= rate <= 1."""
     if isinstance(rate, bool) or not isinstance(rate, numbers.Real) or not 0 <= float(rate) <= 1:
-        raise ShapeError(f"{name}: expected a number from 0 to 1, the part that is dropped, got {rate!r}")
+        raise ShapeError(f"{name}: expected a number from 0 to 1, a probability, got {rate!r}")
 
 
 def check_flags(**flags: Any) -> None:

@@ -1,4 +1,4 @@
-"""How a module moves between devices and types."""
+"""How a module moves to another device or dtype."""
 
 from typing import Any, Self
 
@@ -13,9 +13,9 @@ class Moving(Tree):
 
     @property
     def device(self) -> Any:
-        """The device of the first parameter, "cpu" or "cuda:0"; "cpu" without parameters.
+        """The device of the first parameter, such as "cpu" or "cuda:0"; "cpu" for a module without parameters.
 
-        A model may set ``self.device`` for its own use; then this is that value, until ``to`` moves the model.
+        A model may set ``self.device`` for its own use. Then this returns that value, until ``to`` moves the model.
         """
         if "device" in vars(self):
             return vars(self)["device"]
@@ -26,11 +26,12 @@ class Moving(Tree):
         vars(self)["device"] = value
 
     def to(self, device: "str | Device | None" = None, dtype: Any = None) -> Self:
-        """Move parameters and buffers to a device, convert them to a type, or both; arguments may also be positional.
+        """Move parameters and buffers to a device, convert them to a dtype, or both.
 
-        Returns the module itself, whose parameters stay the same objects; their gradients move too. Buffers that are
-        not floating keep their type. Move a module before you make its optimiser: an optimiser with a state of another
-        device or type raises at its next step.
+        The arguments may also be positional: ``to("cuda")``, ``to("float64")``. Returns the module itself. Its
+        parameters stay the same objects, and their gradients move too. Buffers that are not floating keep their dtype.
+        Move a module before you make its optimiser: otherwise the next step raises if the optimiser's state is on
+        another device or of another dtype.
         """
         if device is not None and not isinstance(device, Device) and _is_dtype(device):
             device, dtype = None, device
@@ -54,7 +55,7 @@ class Moving(Tree):
         return self.to("cpu")
 
     def cuda(self, index: int | None = None) -> Self:
-        """Move all parameters and buffers to a GPU: the current one, or the one with this number."""
+        """Move all parameters and buffers to a GPU: the current one, or the one with this index."""
         return self.to("cuda" if index is None else f"cuda:{index}")
 
     def half(self) -> Self:

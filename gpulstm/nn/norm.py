@@ -1,4 +1,4 @@
-"""The layer that normalises each row."""
+"""The layer normalisation layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,9 @@ from gpulstm.tape import Tensor, apply
 class LayerNorm(Module):
     """Computes y = (x - mean) / sqrt(var + eps) * weight + bias over the last axes, as ``torch.nn.LayerNorm``.
 
-    ``normalized_shape`` (n, or n1, n2, ...) gives the sizes of the normalised axes; x is (..., n1, n2, ...). weight and
-    bias have that shape and start as ones and zeros. Without ``elementwise_affine`` there is neither, without ``bias``
-    only the weight. Half types are computed in float32 (Ba, Kiros & Hinton 2016).
+    ``normalized_shape`` is n or (n1, n2, ...), the sizes of the normalised axes; x is (..., n1, n2, ...). weight and
+    bias have that shape and start as ones and zeros. ``elementwise_affine=False`` leaves out both, ``bias=False`` only
+    the bias. float16 and bfloat16 are computed in float32 (Ba, Kiros & Hinton 2016).
 
     Raises ShapeError or DTypeError, naming the argument that does not fit.
 

@@ -1,4 +1,4 @@
-"""What every recurrent layer takes beside its sizes, and the checks of a layer's arguments."""
+"""The keyword options of every recurrent layer, and the checks of a layer's arguments."""
 
 import inspect
 import warnings
@@ -14,7 +14,7 @@ MERGES = ("concat", "sum", "mean", "mul")
 
 
 class Options(TypedDict, total=False):
-    """What every recurrent layer takes by keyword; Recurrent says what each is."""
+    """The keyword options of every recurrent layer; see Recurrent."""
 
     merge: str
     return_sequences: bool
@@ -29,35 +29,35 @@ class Options(TypedDict, total=False):
 
 
 def spell_out(cls: type, base: type) -> None:
-    """Name what ``cls(..., **options: Unpack[...])`` hands on to ``base`` in its signature, for help() and editors."""
+    """Replace ``**options: Unpack[...]`` in the signature of cls by the options of ``base``, for help() and editors."""
     init: Any = vars(cls).get("__init__")
     if init is None or get_origin(getattr(init, "__annotations__", {}).get("options")) is not Unpack:
         return
     own = inspect.signature(init)
     (names,) = get_args(init.__annotations__["options"])
-    usual = inspect.signature(base, eval_str=True).parameters  # whose types may have no name where cls stands
+    usual = inspect.signature(base, eval_str=True).parameters  # the file of cls may not import their types
     parameters = [parameter for name, parameter in own.parameters.items() if name != "options"]
     init.__signature__ = own.replace(parameters=[*parameters, *(usual[name] for name in names.__annotations__)])
 
 
 def check_layer(layer: Any, merge: str, bias: bool, num_layers: int, dropout: float, **flags: Any) -> None:
-    """Hold the arguments of a recurrent layer against each other and its cell.
+    """Check the arguments of a recurrent layer against each other and against its cell.
 
-    ``layer`` has its cell, input_size, hidden_size and proj_size. Raises ShapeError or DTypeError, naming the
-    argument; warns of a dropout that changes nothing.
+    ``layer`` already has cell, input_size, hidden_size and proj_size. Raises ShapeError or DTypeError, naming the
+    argument; warns if dropout has no effect.
     """
     cell, proj_size = layer.cell, layer.proj_size
     check_rate("dropout", dropout)
     check_flags(bias=bias, **flags)
     if proj_size and not cell.projects:
-        raise ShapeError(f"proj_size: expected 0, as a {cell.name} has no projection, got {proj_size}")
+        raise ShapeError(f"proj_size: expected 0, because a {cell.name} has no projection, got {proj_size}")
     if flags["recompute"] and not cell.recurrent:
-        raise ShapeError(f"recompute: expected False, as a {cell.name} keeps few states anyway, got True")
+        raise ShapeError(f"recompute: expected False, because a {cell.name} stores few states anyway, got True")
     if not bias and not cell.biases:
-        raise ShapeError(f"bias: expected True, as the bias of a {cell.name} belongs to its equations, got False")
+        raise ShapeError(f"bias: expected True, because the bias of a {cell.name} is part of its equations, got False")
     if merge not in MERGES or (merge != "concat" and not flags["bidirectional"]):
-        want = ", ".join(MERGES) if flags["bidirectional"] else "concat, as the layer has one direction"
+        want = ", ".join(MERGES) if flags["bidirectional"] else "concat, because the layer has one direction"
         raise ShapeError(f"merge: expected {want}, got {merge!r}")
     if dropout > 0 and num_layers == 1:
         name = type(layer).__name__
-        warnings.warn(f"dropout acts between layers, and this {name} has one: it changes nothing", stacklevel=4)
+        warnings.warn(f"dropout acts between layers: it has no effect, because this {name} has one layer", stacklevel=4)

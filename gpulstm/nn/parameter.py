@@ -1,4 +1,4 @@
-"""What has a name in a module: parameters, and layers, which are modules themselves."""
+"""Parameter, and Member, the base class of the named parts of a module: parameters and layers."""
 
 import numpy as np
 
@@ -10,16 +10,16 @@ from gpulstm.tape import Tensor
 
 
 class Member:
-    """Base of parameters and layers: what a walk over a module yields."""
+    """The base class of parameters and layers, which a walk over a module yields."""
 
     __slots__ = ()
 
 
 class Parameter(Tensor, Member):
-    """A Tensor that training changes in place: an attribute of a gl.Module that ``parameters()`` finds.
+    """A Tensor to train: assign it to an attribute of a gl.Module, and ``parameters()`` returns it.
 
-    ``data`` (...) is a writable NumPy or CuPy array; it is not copied. Raises DTypeError for anything but a floating
-    array, and for a read-only one.
+    Optimisers update it in place. ``data`` (...) is a writable NumPy or CuPy array, which is not copied. Raises
+    DTypeError for anything but a floating array, and for a read-only one.
 
     >>> gl.Parameter(np.zeros(3, np.float32)).requires_grad
     True

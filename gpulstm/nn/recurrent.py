@@ -1,4 +1,4 @@
-"""The recurrent layer: any cell over whole sequences, in levels and directions, with every mode."""
+"""The recurrent layer: runs any cell over whole sequences, with several layers, two directions and every option."""
 
 from typing import Any, ClassVar
 
@@ -28,40 +28,42 @@ class Recurrent(Module):
 
     =========== ===================================================================================
     x           (T, B, D); (B, T, D) with ``batch_first``; (T, D) for a single sequence
-    states      h (L*K, B, P) whatever ``batch_first`` says; layer by layer, forward before backward.
-                Without B for a single sequence. Cells with more states take and return tuples
-                (h, c, ...), the others (L*K, B, H). Zeros by default
+    states      the hidden state h (L*K, B, P), also with ``batch_first``: layer by layer, forward
+                before backward; (L*K, P) for a single sequence. A cell with more states takes and
+                returns a tuple (h, c, ...), where the others are (L*K, B, H). The default is zeros
     lengths     (B,) integers from 0 to T in any order; None means T for every sequence
-    mask        bool with the leading axes of x, instead of lengths: True for valid steps (left padding)
-    reset       bool likewise: True where a new sequence begins, with states of zero
-    output      (T, B, K*P): the last layer's h at every step, forward beside backward, zero at invalid
-                steps; (T, B, P) with another ``merge``. With ``return_sequences=False`` the last step
-                only: (B, K*P) or (B, P), (K*P,) or (P,) for a single sequence
+    mask        bool (T, B) or (B, T), like x: True for valid steps. It replaces lengths, for
+                example if the padding is on the left
+    reset       bool (T, B) or (B, T), like x: True where a new sequence begins; its states start at 0
+    output      (T, B, K*P): the last layer's h at every step, forward then backward, zero at invalid
+                steps; (T, B, P) if ``merge`` is not concat. With ``return_sequences=False`` the last
+                step only: (B, K*P) or (B, P), (K*P,) or (P,) for a single sequence
     =========== ===================================================================================
 
     The backward direction starts at each sequence's own end, so at step t it has seen the steps from the end
-    down to t; the states are each direction's after its last step. For a bidirectional layer with num_layers=1,
-    ``h_n[0]`` equals ``output[lengths - 1, b, :P]`` and ``h_n[1]`` equals ``output[0, b, P:]``.
+    down to t. The returned states are those of each direction after its last step. For a bidirectional layer with
+    num_layers=1, ``h_n[0]`` equals ``output[lengths - 1, b, :P]`` and ``h_n[1]`` equals ``output[0, b, P:]``.
 
-    ``return_sequences=False`` (Keras' name) returns the last layer's h after each direction's last step instead of all
-    steps, with the directions joined by ``merge``: the input of a classifier. It respects lengths, masks and resets; a
+    ``return_sequences=False`` (Keras' name) returns only the last layer's h after each direction's last step, for
+    example to classify sequences. ``merge`` joins the directions. The option respects lengths, masks and resets; a
     sequence of length 0 returns its initial state. The states do not depend on this option.
 
-    Parameters have PyTorch's names: weight_ih_l{k} (G*H, D or K*P), weight_hh_l{k} (G*H, P), bias_ih_l{k} and
-    bias_hh_l{k} (G*H,), with proj_size weight_hr_l{k} (P, H), and those that the cell adds; with suffix _reverse for
-    the backward direction. G is the number of gates, in the cell's order.
+    Parameters have PyTorch's names. Layer k has weight_ih_l{k} (G*H, D or K*P), weight_hh_l{k} (G*H, P), bias_ih_l{k}
+    and bias_hh_l{k} (G*H,), where G is the number of gates, in the cell's order. ``proj_size`` adds weight_hr_l{k}
+    (P, H), and some cells add parameters of their own. The backward direction has the suffix _reverse.
 
-    ``dropout`` acts on the output of every layer but the last, in training. ``merge`` joins the directions (concat,
-    sum, mean, mul); ``regularize`` is one or several of gl.Zoneout, gl.VariationalDropout and gl.WeightDrop; ``init``
-    is torch, keras or orthogonal; ``recompute`` stores few states and recomputes the others in the backward pass;
-    ``path`` says how to compute (see ``gl.explain``). Raises ShapeError, DTypeError or DeviceError, naming the argument
-    that does not fit.
+    In training, ``dropout`` acts on the output of every layer but the last. ``merge`` says how to join the directions:
+    concat, sum, mean or mul. ``regularize`` takes gl.Zoneout, gl.VariationalDropout or gl.WeightDrop, or several of
+    them. ``init`` chooses the initial weights: torch, keras or orthogonal; ``forget_bias`` sets the initial bias of the
+    forget gate. ``recompute`` saves memory: it stores few states and recomputes the others in the backward pass.
+    ``generator`` draws the initial weights and the dropout. ``path`` chooses the implementation; ``gl.explain`` shows
+    which one ran. Raises ShapeError, DTypeError or DeviceError, naming the argument that does not fit.
 
     >>> gl.Recurrent("coupled", 3, 4, bidirectional=True)(np.zeros((5, 2, 3), np.float32))[0].shape
     (5, 2, 8)
     """
 
-    equation: ClassVar[dict[str, Any]] = {}  # what a subclass has that changes the equation, and its usual values
+    equation: ClassVar[dict[str, Any]] = {}  # options of a subclass that change the equation, and their defaults
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -120,7 +122,7 @@ class Recurrent(Module):
         return (self.proj_size or self.hidden_size) * (len(self._suffixes) if self.merge == "concat" else 1)
 
     def forward(self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
-        """Compute (output, states); the class describes arguments and shapes."""
+        """Return (output, states); the docstring of the class describes arguments and shapes."""
 
         def run(x: Tensor, layer: int, calls: list[Call]) -> list[tuple]:
             return outputs_of(x, calls, self.path, self.recompute, cell=self.cell)
@@ -130,9 +132,10 @@ class Recurrent(Module):
     def trace(
         self, x: Any, hx: Any = None, lengths: Any = None, mask: Any = None, reset: Any = None
     ) -> dict[str, np.ndarray]:
-        """Return every gate and state of all layers and steps as NumPy arrays (T, B, H): "i_l0", "c_l1_reverse", ...
+        """Return every gate and state of all layers and steps as a dict of NumPy arrays (T, B, H).
 
-        Arguments are those of ``forward``; time is the first axis also with ``batch_first``. See functional.trace.
+        The keys are names such as "i_l0" and "c_l1_reverse". Arguments are those of ``forward``. Time is the first axis
+        of the result, also with ``batch_first``. See functional.trace.
         """
         traced: dict[str, np.ndarray] = {}
 
@@ -152,7 +155,7 @@ class Recurrent(Module):
         return traced
 
     def _over_layers(self, run: Any, x: Any, hx: Any, lengths: Any, mask: Any, reset: Any) -> Any:
-        """Layer by layer what ``run`` makes of (x, layer, a call for each direction)."""
+        """Call ``run(x, layer, calls)`` for each layer, with one Call per direction; return (output, states)."""
         weight = getattr(self, "weight_ih_l0")  # noqa: B009
         x = as_tensor(x, "x", weight)
         check_input(x, self.input_size, self.batch_first, weight)
@@ -188,7 +191,7 @@ class Recurrent(Module):
         return self._output(x, batched), self._last_states(last, batched)
 
     def _dropped(self, x: Tensor, layer: int) -> Tensor:
-        """The input of a layer after the dropout before it, in training."""
+        """Apply the dropout before a layer to its input, in training."""
         share = shares.current()
         if layer > 0 and self.dropout and self.training:
             draws = share and share.draws(x.shape, 1)
@@ -199,20 +202,20 @@ class Recurrent(Module):
         return x
 
     def _output(self, x: Tensor, batched: bool) -> Tensor:
-        """x (T, B, K*P) or (B, K*P), time first, in the axes that the input has."""
+        """Convert x (T, B, K*P) or (B, K*P), time first, to the layout of the input."""
         if not batched:
             return x.reshape(*x.shape[:-2], x.shape[-1])
         return x.transpose(1, 0, 2) if self.batch_first and x.ndim == 3 else x
 
     def _last_states(self, last: list[tuple], batched: bool) -> Any:
-        """The states of all layers and directions, each state stacked; alone where the cell has one."""
+        """Stack each state over all layers and directions; a cell with one state gives no tuple."""
         stacked = [apply(rearrange.stack, *state) for state in zip(*last, strict=True)]
         if not batched:
             stacked = [state.reshape(state.shape[0], state.shape[2]) for state in stacked]
         return stacked[0] if len(stacked) == 1 else tuple(stacked)
 
     def _weights(self, layer: int, suffix: str) -> list:
-        """The parameters of one direction of one layer in the order of functional.recurrent."""
+        """The parameters of one layer and direction, in the order of functional.recurrent."""
         names = ["weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", *(e.name for e in self.cell.extra)]
         weights = [getattr(self, f"{name}_l{layer}{suffix}", None) for name in names]
         rate = self.regularization.weight_drop.rate
@@ -231,7 +234,7 @@ class Recurrent(Module):
         return {"zoneout": (noise(zoneout.h), noise(zoneout.c)), "recurrent_dropout": noise(recurrent)}
 
     def _merged(self, outputs: list) -> Tensor:
-        """What the directions give, (T, B, P) or (B, P) each, as one."""
+        """Join the outputs of the directions, each (T, B, P) or (B, P)."""
         if len(outputs) == 1:
             return outputs[0]
         if self.merge == "concat":

@@ -1,7 +1,7 @@
-"""What regularises a recurrent layer, given to it as ``regularize=``: one of these, or several together.
+"""The regularisers of recurrent layers, for the argument ``regularize=``: one of them, or several.
 
-All act in training alone, but zoneout, which takes its expectation in evaluation. Their draws come from the
-layer's generator as 64-bit seeds, so a seed gives the same on every device.
+They act in training only, except zoneout, which uses its expectation in evaluation. The layer's generator gives each
+a 64-bit seed, so the same seed gives the same noise on every device.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from gpulstm.nn.module import check_rate
 
 
 class Regularizer:
-    """Base of what ``regularize=`` takes; its fields are rates."""
+    """The base class of regularisers; their fields are probabilities."""
 
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -25,8 +25,9 @@ class Regularizer:
 class Zoneout(Regularizer):
     """Keeps each unit's old h with probability ``h`` at each step, and its old c with probability ``c``.
 
-    Krueger et al. 2017. The other states of a cell follow ``c``. For the ``regularize`` argument of a recurrent layer.
-    In evaluation each state is the expectation. Raises ShapeError for a probability outside [0, 1].
+    Krueger et al. 2017. ``c`` also applies to all further states of a cell. In evaluation each state is its
+    expectation. Pass it to the ``regularize`` argument of a recurrent layer. Raises ShapeError for a probability
+    outside [0, 1].
 
     >>> gl.LSTM(3, 4, regularize=gl.Zoneout(h=0.05, c=0.1))
     LSTM(3, 4, Zoneout(h=0.05, c=0.1))
@@ -40,8 +41,8 @@ class Zoneout(Regularizer):
 class VariationalDropout(Regularizer):
     """Dropout with one mask for all steps of a sequence (Gal & Ghahramani 2016).
 
-    ``input`` is the rate on the input of every layer, ``recurrent`` that on h before the recurrent product. For the
-    ``regularize`` argument of a recurrent layer. Raises ShapeError for a rate outside [0, 1].
+    ``input`` is the dropout rate of the input of every layer, ``recurrent`` that of h before the recurrent product.
+    Pass it to the ``regularize`` argument of a recurrent layer. Raises ShapeError for a rate outside [0, 1].
 
     >>> gl.LSTM(3, 4, regularize=gl.VariationalDropout(input=0.2, recurrent=0.2))
     LSTM(3, 4, VariationalDropout(input=0.2, recurrent=0.2))
@@ -55,7 +56,7 @@ class VariationalDropout(Regularizer):
 class WeightDrop(Regularizer):
     """Dropout on the elements of weight_hh, with one mask per call (Wan et al. 2013; Merity, Keskar & Socher 2018).
 
-    For the ``regularize`` argument of a recurrent layer. Raises ShapeError for a rate outside [0, 1].
+    Pass it to the ``regularize`` argument of a recurrent layer. Raises ShapeError for a rate outside [0, 1].
 
     >>> gl.LSTM(3, 4, regularize=gl.WeightDrop(0.5))
     LSTM(3, 4, WeightDrop(rate=0.5))
@@ -66,7 +67,7 @@ class WeightDrop(Regularizer):
 
 @dataclass(frozen=True)
 class Regularization:
-    """What a layer was given, every kind with its rates."""
+    """All regularisers of a layer; one that was not given has rates of 0."""
 
     zoneout: Zoneout = Zoneout()
     variational: VariationalDropout = VariationalDropout()
@@ -74,11 +75,11 @@ class Regularization:
 
     @property
     def draws(self) -> bool:
-        """Whether any of it acts."""
+        """Whether any rate is above 0."""
         return self != _NOTHING
 
     def words(self) -> list[str]:
-        """What acts, as it was given."""
+        """The regularisers with a rate above 0, as ``repr`` shows them."""
         return [repr(getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != getattr(_NOTHING, f.name)]
 
 
@@ -86,8 +87,10 @@ _NOTHING = Regularization()
 
 
 def regularization(regularize: Any, cell: Cell) -> Regularization:
-    """One regulariser or several as a Regularization; raises DTypeError for what is none, ShapeError for two of
-    one kind or for a state that the cell has not."""
+    """Combine one regulariser or several into a Regularization.
+
+    Raises DTypeError for anything else, ShapeError for two of one kind and for a kind that the cell cannot use.
+    """
     given = [regularize] if isinstance(regularize, Regularizer) else regularize
     if not isinstance(given, Iterable) or isinstance(given, str):
         raise DTypeError(
@@ -103,8 +106,8 @@ def regularization(regularize: Any, cell: Cell) -> Regularization:
         found[names[type(each)]] = each
     chosen = Regularization(**found)
     if not cell.recurrent and (chosen.zoneout.h or chosen.variational.recurrent or chosen.weight_drop.rate):
-        want = "VariationalDropout of the input alone, as no product of h is there and all steps are one scan"
-        raise ShapeError(f"regularize: a {cell.name} takes {want}, got {', '.join(chosen.words())}")
+        want = f"only VariationalDropout(input=...) for a {cell.name}, because it has no recurrent product"
+        raise ShapeError(f"regularize: expected {want}, got {', '.join(chosen.words())}")
     if chosen.zoneout.c > 0 and len(cell.states) == 1:
-        raise ShapeError(f"Zoneout.c: expected 0, as a {cell.name} has no state but h, got {chosen.zoneout.c}")
+        raise ShapeError(f"Zoneout.c: expected 0, because a {cell.name} has no state but h, got {chosen.zoneout.c}")
     return chosen

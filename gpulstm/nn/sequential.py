@@ -1,4 +1,4 @@
-"""Layers and functions in a row."""
+"""Sequential: layers and functions, called one after the other."""
 
 import inspect
 import itertools
@@ -11,19 +11,20 @@ from gpulstm.nn.module import Module
 from gpulstm.tape import Tensor
 
 Layer = Module | Callable[[Any], Any]
-STEPS = ("lengths", "mask", "reset")  # what tells a layer which steps count
+STEPS = ("lengths", "mask", "reset")  # arguments that tell a layer which steps are valid
 
 
 class Sequential(Module):
     """Calls layers and plain functions one after the other, as ``torch.nn.Sequential``.
 
-    Of a tuple, such as a recurrent layer's (output, states), the next layer gets the first item only. ``Sequential(a,
-    b)``, ``Sequential([a, b])`` or ``Sequential({"rnn": a, "head": b})``: layers are named "0", "1", ... as in PyTorch,
-    or by the keys of the dict. ``lengths=`` goes to the layers that take it, see ``forward``. A function that uses
-    layers or parameters of its own is refused: write a gl.Module instead.
+    If a layer returns a tuple, such as a recurrent layer's (output, states), the next layer gets only the first item.
+    Write ``Sequential(a, b)`` or ``Sequential([a, b])``, whose layers are named "0", "1", ... as in PyTorch, or
+    ``Sequential({"rnn": a, "head": b})``, whose layers are named by the keys. ``lengths=`` is passed to the layers that
+    take it, see ``forward``. A function that uses layers or parameters of its own raises DTypeError: write a gl.Module
+    instead.
 
-    ``model[1]`` is a layer, ``model[-1]`` the last one, ``model[:2]`` a Sequential of the same layers under the same
-    names; ``del model[-1]`` removes one. Raises DTypeError for anything but layers and functions.
+    ``model[1]`` and ``model[-1]`` are layers, ``model[:2]`` is a Sequential of the same layers with the same names, and
+    ``del model[-1]`` removes a layer. Raises DTypeError for anything but layers and functions.
 
     >>> classify = gl.Sequential(gl.Embedding(10, 3), gl.LSTM(3, 4, return_sequences=False), gl.Linear(4, 2))
     >>> classify(np.zeros((5, 2), int), lengths=[5, 3]).shape  # ids (T, B) -> logits (B, C)
@@ -46,7 +47,7 @@ class Sequential(Module):
         return tuple(self._row.values())
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
-        """Yield (name, layer or function) in order; ``named_children`` leaves the functions out."""
+        """Yield (name, layer or function) in order; ``named_children`` yields only the layers."""
         yield from self._row.items()
 
     def _attributes(self) -> Iterator[tuple[str, Any]]:
@@ -89,9 +90,9 @@ class Sequential(Module):
     def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Any:
         """Pass x through all the layers.
 
-        ``lengths``, ``mask`` and ``reset`` go to every layer and function that has an argument of that name, up to and
-        including the one that removes the time axis (``return_sequences=False``). Raises ShapeError if no layer takes a
-        given one.
+        ``lengths``, ``mask`` and ``reset`` are passed to every layer and function that has an argument of that name, up
+        to and including the layer that removes the time axis (``return_sequences=False``). Raises ShapeError if you
+        give one that no layer takes.
         """
         given = {name: value for name, value in zip(STEPS, (lengths, mask, reset), strict=True) if value is not None}
         if given:
@@ -104,7 +105,7 @@ class Sequential(Module):
         return x
 
     def _moved(self, x: Any) -> Any:
-        """An array of the host, where the parameters are on a GPU, as a Tensor there; anything else as it is."""
+        """Move an array on the host to the GPU if the parameters are there; anything else is returned unchanged."""
         first = next(iter(self.parameters()), None)
         return as_tensor(x, "x", first) if first is not None and first.device != "cpu" and hasattr(x, "dtype") else x
 
@@ -113,7 +114,7 @@ class Sequential(Module):
         for name in given:
             if name not in taken:
                 layers = ", ".join(called(layer) for layer in self.layers) or "none"
-                raise ShapeError(f"{name}: expected None, as none of the layers ({layers}) takes it")
+                raise ShapeError(f"{name}: expected None, because none of the layers ({layers}) takes it")
 
     def __len__(self) -> int:
         return len(self._row)
@@ -142,7 +143,7 @@ class Sequential(Module):
             super().__delattr__(name)
 
     def _take_out(self, names: list[str]) -> None:
-        """The layers that are left keep their names, but for those that are numbered throughout: as in PyTorch."""
+        """Remove layers; as in PyTorch, the rest is renumbered if all names were 0, 1, ..., else it keeps its names."""
         numbered = list(self._row) == list(map(str, range(len(self._row))))
         left = [(name, layer) for name, layer in self._row.items() if name not in names]
         self._row = {str(n) if numbered else name: layer for n, (name, layer) in enumerate(left)}
@@ -159,7 +160,7 @@ class _Word(str):
 
 
 def called(layer: Layer) -> str:
-    """How a layer or function is called in messages."""
+    """The name of a layer or function in messages."""
     return type(layer).__name__ if isinstance(layer, Module) else getattr(layer, "__name__", repr(layer))
 
 
@@ -174,14 +175,14 @@ def _taken(layer: Layer) -> set[str]:
         return taken
     try:
         signature = inspect.signature(layer.forward if isinstance(layer, Module) else layer)
-    except (TypeError, ValueError):  # a function written in C that does not tell
+    except (TypeError, ValueError):  # a function in C without a signature
         return set()
     behind_x = list(signature.parameters.values())[1:]
     return {each.name for each in behind_x if each.name in STEPS and each.kind != inspect.Parameter.POSITIONAL_ONLY}
 
 
 def _ends_steps(layer: Layer) -> bool:
-    """Whether there is no axis of steps behind this layer."""
+    """Whether the output of this layer has no time axis."""
     if isinstance(layer, Sequential):
         return any(map(_ends_steps, layer.layers))
     return getattr(layer, "return_sequences", True) is False

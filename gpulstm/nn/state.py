@@ -1,4 +1,4 @@
-"""States of modules: arrays by name, checked whole before any of them is taken."""
+"""Loads the state of a module, arrays by name; it checks all of them before it changes any."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,17 +12,17 @@ from gpulstm.tape import Tensor, increment_version, raw
 
 
 class Loaded(NamedTuple):
-    """What ``load_state_dict`` passed over, under PyTorch's names."""
+    """The names that ``load_state_dict`` skipped; the fields are named as in PyTorch."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 def load(own: Mapping[str, Tensor], state: Any, strict: bool, kind: str) -> Loaded:
-    """Copy the arrays of ``state`` into the tensors of the same names; ``kind`` is what errors call the module."""
+    """Copy the arrays of ``state`` into the tensors of the same names; ``kind`` is the module's name in errors."""
     if not isinstance(state, Mapping):
         raise DTypeError(
-            f"state of {kind}: expected a dict of arrays by name, as state_dict() gives, got {type(state).__name__}; "
+            f"state of {kind}: expected a dict of arrays by name, as state_dict() returns, got {type(state).__name__}; "
             "gl.load(path, model) reads a file"
         )
     passed = Loaded([name for name in own if name not in state], [name for name in state if name not in own])
@@ -47,14 +47,14 @@ def load(own: Mapping[str, Tensor], state: Any, strict: bool, kind: str) -> Load
 
 
 def _fitting(own: Tensor, value: Any) -> Array:
-    """The value on the device of ``own`` and in its type. Raises GpulstmError for one that it cannot hold."""
+    """Convert the value to the device and dtype of ``own``; raises GpulstmError for a value that does not fit."""
     value = _array(value)
     if value.shape != own.shape:
         raise ShapeError(f"expected {own.shape}, got {value.shape}")
     if value.dtype.name not in FLOATS and value.dtype.kind not in "iub":
         raise DTypeError(f"expected real numbers, got {value.dtype}")
     if isinstance(own.data, np.ndarray) and not own.data.flags.writeable:
-        raise DTypeError("expected an array that can be written to, got a read-only one in the module")
+        raise DTypeError("expected a writable array in the module, got a read-only one")
     with backend_of(own.data) as backend, np.errstate(all="ignore"):
         xp, value = backend.xp, backend.asarray(value)
         cast = value.astype(own.dtype, copy=False)
@@ -65,17 +65,17 @@ def _fitting(own: Tensor, value: Any) -> Array:
         else:
             held = _finite(xp, cast) | ~_finite(xp, value)
         if not xp.all(held):
-            raise DTypeError(f"expected numbers that {own.dtype} holds, got others in {value.dtype}")
+            raise DTypeError(f"expected numbers that {own.dtype} can hold, got {value.dtype} numbers that it cannot")
     return cast
 
 
 def _finite(xp: Any, x: Array) -> Array:
-    """Where x is finite; CuPy's isfinite knows no bfloat16."""
+    """Where x is finite; CuPy's isfinite does not support bfloat16."""
     return xp.isfinite(x.astype(accumulator(x.dtype), copy=False) if x.dtype.name in FLOATS else x)
 
 
 def _unlike(own: Mapping[str, Tensor], new: Mapping[str, Array]) -> list[str]:
-    """The names that share a tensor and are given different values."""
+    """An error for each name that shares a tensor with another name but has different values."""
     first: dict[int, str] = {}
     wrong = []
     for name, value in new.items():
@@ -83,16 +83,16 @@ def _unlike(own: Mapping[str, Tensor], new: Mapping[str, Array]) -> list[str]:
         if other != name:
             with backend_of(value):
                 known = new[other]
-                same = bool(((value == known) | ((value != value) & (known != known))).all())  # nan is not itself
+                same = bool(((value == known) | ((value != value) & (known != known))).all())  # NaN != NaN
             if not same:
-                wrong.append(f"{name}: expected the values of {other}, as both are one tensor, got others")
+                wrong.append(f"{name}: expected the values of {other}, because both share one tensor, got others")
     return wrong
 
 
 def _array(value: Any) -> Array:
-    """An array of any library, where it is; of PyTorch's tensors also those that NumPy could not read."""
+    """Read an array of any library on its device, including PyTorch tensors that NumPy cannot read."""
     if hasattr(value, "detach"):
-        value = value.detach()  # what requires a gradient is not handed out
-        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # no loss: it is wider
+        value = value.detach()  # PyTorch does not convert a tensor that requires a gradient
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value  # exact: float32 is wider
     array = raw(value)
     return array if hasattr(array, "dtype") else CPU.asarray(array)

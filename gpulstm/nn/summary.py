@@ -1,4 +1,4 @@
-"""The table of a model's layers that Keras users know."""
+"""The table of a model's layers, as ``model.summary()`` of Keras prints it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +9,11 @@ from gpulstm.nn.tree import joined
 
 
 def table(model: Module) -> str:
-    """A line for each layer that has parameters of its own or no layers inside, and for each function of a Sequential:
-    name and type, output shape, number of parameters. "..." in a shape stands for the axes that the data decides.
+    """Return the table: name and type, output shape, and number of parameters of each layer.
 
-    A parameter that layers share counts in the line of each, and once in the totals.
+    There is a line for each layer that has parameters of its own or no layers inside, and for each function of a
+    Sequential. "..." in a shape stands for the axes that depend on the data. A shared parameter counts in the line of
+    each layer that has it, and once in the totals.
     """
     parameters = list(model.parameters())
     rows = list(_rows(type(model).__name__.lower(), "", model))
@@ -33,15 +34,15 @@ def table(model: Module) -> str:
     ]
     if buffers := list(model.buffers()):
         size = _bytes(sum(b.data.nbytes for b in buffers))
-        totals.append(f"Not learnt, in buffers: {sum(b.size for b in buffers):,} ({size})")
+        totals.append(f"Not trained, in buffers: {sum(b.size for b in buffers):,} ({size})")
     rule = "─" * (sum(widths) + 4)
     return "\n".join([f'Model: "{type(model).__name__}"', rule, line(head), rule, *map(line, rows), rule, *totals])
 
 
 def _rows(shown: str, name: str, layer: Any) -> Iterator[tuple[str, str, str]]:
-    """The lines of a layer or function, which is shown under one name and has another in those below it."""
+    """The lines of a layer or function: ``shown`` is its name in the table, ``name`` the prefix of those inside it."""
     if not isinstance(layer, Module):
-        yield f"{shown} ({called(layer)})", "as it gives", "0"
+        yield f"{shown} ({called(layer)})", "unknown", "0"
         return
     own = sum(p.size for _, p in layer.own_parameters())
     parts = list(layer.named_layers() if isinstance(layer, Sequential) else layer.named_children())
@@ -52,10 +53,10 @@ def _rows(shown: str, name: str, layer: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def _output(layer: Module) -> str:
-    """A layer that knows the size of its last axis says so by ``output_size``, one that keeps it by ``keeps_shape``."""
+    """The output shape in words, from the layer's ``output_size`` (of the last axis) or its ``keeps_shape``."""
     if (size := getattr(layer, "output_size", None)) is not None:
         return f"(..., {size})"
-    return "as its input" if getattr(layer, "keeps_shape", False) else "as it gives"
+    return "same as input" if getattr(layer, "keeps_shape", False) else "unknown"
 
 
 def _bytes(count: float) -> str:

@@ -1,4 +1,4 @@
-"""The recurrent layers beside the LSTM and their single steps; gl.Recurrent describes the arguments they share."""
+"""The recurrent layers other than the LSTM, and their single-step cells; gl.Recurrent describes their arguments."""
 
 from typing import Any, ClassVar, Unpack
 
@@ -11,7 +11,7 @@ from gpulstm.nn.recurrent import Recurrent
 class RNN(Recurrent):
     """A simple recurrent network (Elman 1990), as ``torch.nn.RNN``: h = tanh(W x + U h_prev + b).
 
-    ``output, h_n = rnn(x, h_0)``, with shapes and errors as for gl.Recurrent. ``nonlinearity`` is tanh, relu or any
+    ``output, h_n = rnn(x, h_0)``, with shapes and errors as for gl.Recurrent. ``nonlinearity`` is "tanh", "relu" or any
     other name in gpulstm.cells.activation; ``clip`` limits its argument to [-clip, clip].
 
     >>> gl.RNN(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
@@ -35,8 +35,9 @@ class RNN(Recurrent):
 class GRU(Recurrent):
     """A gated recurrent unit, as ``torch.nn.GRU``: ``output, h_n = gru(x, h_0)``; gates r, z, n.
 
-    ``reset`` acts "after" the recurrent product (cuDNN, PyTorch, Keras) or "before" it (Cho et al. 2014); ``update`` is
-    "torch" for h = (1 - z) n + z h_prev, or "cho" for h = (1 - z) h_prev + z n. Shapes and errors as for gl.Recurrent.
+    ``reset`` says where the reset gate acts: "after" the recurrent product (cuDNN, PyTorch, Keras) or "before" it (Cho
+    et al. 2014). ``update`` is "torch" for h = (1 - z) n + z h_prev, or "cho" for h = (1 - z) h_prev + z n. Shapes and
+    errors are as for gl.Recurrent.
 
     >>> gl.GRU(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
     (5, 2, 4)
@@ -59,7 +60,8 @@ class GRU(Recurrent):
 class PeepholeLSTM(Recurrent):
     """An LSTM whose gates also read the cell state (Gers & Schmidhuber 2000): i and f the old one, o the new one.
 
-    ``peepholes`` is "diagonal": weight_ch_l{k} (3H,), rows i, f, o, or "full": (3H, H). Errors as for gl.Recurrent.
+    ``peepholes`` is "diagonal", with weight_ch_l{k} (3H,), or "full", with weight_ch_l{k} (3H, H); the rows are those
+    of i, f, o. Other shapes and errors are as for gl.Recurrent.
 
     >>> gl.PeepholeLSTM(3, 4).weight_ch_l0.shape
     (12,)
@@ -80,7 +82,7 @@ class PeepholeLSTM(Recurrent):
 
 
 class CoupledLSTM(Recurrent):
-    """An LSTM without an input gate of its own: i = 1 - f (CIFG, Greff et al. 2017); gates f, g, o.
+    """An LSTM whose input gate is i = 1 - f (CIFG, Greff et al. 2017); gates f, g, o.
 
     ``output, (h_n, c_n) = layer(x, (h_0, c_0))``, with shapes and errors as for gl.Recurrent.
 
@@ -99,8 +101,8 @@ class CoupledLSTM(Recurrent):
 class LayerNormLSTM(Recurrent):
     """An LSTM with layer normalisation of both products and of c (Ba, Kiros & Hinton 2016).
 
-    It adds norm_ih and norm_hh (4H,), bias (4H,), norm_c and bias_c (H,), each with suffix _l{k}; the products have no
-    bias of their own. Other shapes and errors as for gl.Recurrent.
+    It adds norm_ih and norm_hh (4H,), bias (4H,), norm_c and bias_c (H,), each with the suffix _l{k}. It has no bias_ih
+    and bias_hh. Other shapes and errors are as for gl.Recurrent.
 
     >>> gl.LayerNormLSTM(3, 4)(np.zeros((5, 2, 3), np.float32))[0].shape
     (5, 2, 4)
@@ -134,9 +136,9 @@ class SLSTM(Recurrent):
 class GeneralLSTM(Recurrent):
     """An LSTM with every attribute of ONNX's LSTM operator; gates i, f, g, o.
 
-    ``activations`` are those of the gates, of the candidate g and of c, each a name or (name, alpha, beta) of
-    gpulstm.cells.activation; ``clip`` limits pre-activations to [-clip, clip]; ``peepholes`` adds weight_ch_l{k} (3H,),
-    rows i, f, o; ``coupled`` sets f = 1 - i. Other shapes and errors as for gl.Recurrent.
+    ``activations`` are three: for the gates, for the candidate g, and for c. Each is a name or (name, alpha, beta) from
+    gpulstm.cells.activation. ``clip`` limits pre-activations to [-clip, clip]. ``peepholes`` adds weight_ch_l{k} (3H,),
+    with rows i, f, o. ``coupled`` sets f = 1 - i. Other shapes and errors are as for gl.Recurrent.
 
     >>> gl.GeneralLSTM(3, 4, activations=("hard_sigmoid", "tanh", "tanh")).weight_ih_l0.shape
     (16, 3)
@@ -224,7 +226,9 @@ class LayerNormLSTMCell(RecurrentCell):
 
 
 class SLSTMCell(RecurrentCell):
-    """Computes one step, ``h, c, n, m = cell(x, (h, c, n, m))``, of an SLSTM; shapes, errors as for gl.RecurrentCell.
+    """Computes one step, ``h, c, n, m = cell(x, (h, c, n, m))``, of an SLSTM.
+
+    Shapes and errors are as for gl.RecurrentCell.
 
     >>> gl.SLSTMCell(3, 4)(np.zeros((2, 3), np.float32))[0].shape
     (2, 4)

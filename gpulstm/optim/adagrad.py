@@ -1,4 +1,4 @@
-"""Adagrad: every number has its own step size, which shrinks with the gradients it has seen."""
+"""Adagrad: every element has its own step size, which shrinks as its squared gradients add up."""
 
 from collections.abc import Iterable
 from typing import Any

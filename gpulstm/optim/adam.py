@@ -1,4 +1,4 @@
-"""Adam and AdamW; one launch updates all parameters of a dtype (kernels/adam.cu, kernels/host/adam.cpp)."""
+"""Adam and AdamW; one kernel launch updates all parameters of a dtype (kernels/adam.cu, kernels/host/adam.cpp)."""
 
 import math
 from collections.abc import Iterable
@@ -22,8 +22,9 @@ class Adam(Optimizer):
         v = beta2 * v + (1 - beta2) * g^2
         p = p - lr * m / (1 - beta1^step) / (sqrt(v / (1 - beta2^step)) + eps)
 
-    ``amsgrad`` uses the largest v so far instead of v (Reddi, Kale & Kumar 2018). The corrections 1 - beta^step are
-    computed in float64 on the host for every parameter type.
+    where p is a parameter and g its gradient. ``amsgrad`` uses the largest v so far instead of v (Reddi, Kale & Kumar
+    2018). The bias corrections 1 - beta^step are computed in float64 on the host for every parameter type.
+    gl.optim.Optimizer describes parameter groups.
 
     Raises ShapeError for numbers below 0 and for betas of 1 or more.
 
@@ -93,7 +94,7 @@ class Adam(Optimizer):
         compiled = None if backend.is_cuda else engine.function("adam", dtype)
         if not (backend.is_cuda or compiled):
             return super()._update_alike(backend, dtype, slots)
-        # Held until the launch: copies of what is not contiguous, under the addresses in the table.
+        # The table holds addresses, so copies of non-contiguous arrays must stay alive until the launch.
         params = [contiguous(backend.xp, slot.parameter.data) for slot in slots]
         grads = [contiguous(backend.xp, slot.parameter.grad) for slot in slots]
         sizes = [p.size for p in params]
@@ -122,7 +123,7 @@ class AdamW(Adam):
 
         p = (1 - lr * weight_decay) * p
 
-    before Adam's update, whose gradient has no weight decay. Options and errors are Adam's.
+    comes before Adam's update, and the gradient in that update has no weight decay. Options and errors are Adam's.
 
     >>> p = gl.Parameter(np.array([1.0]))
     >>> p.grad = np.array([0.5])

@@ -1,4 +1,4 @@
-"""What the optimisers and clipping ask of parameters and options, each fault named."""
+"""Checks of the parameters and options of optimisers and clipping; each error names the argument."""
 
 import math
 from collections.abc import Iterable
@@ -14,18 +14,18 @@ from gpulstm.tape import Tensor
 
 
 def parameters_or_groups(parameters: Any) -> list[Any]:
-    """The Parameters or the groups in a list. Raises DTypeError for another thing and ShapeError for none of them."""
+    """Return the Parameters or groups as a list; raises DTypeError for anything else, ShapeError for an empty one."""
     if isinstance(parameters, Tensor | dict | str | Module) or not isinstance(parameters, Iterable):
         want = "a list of Parameters or of groups, e.g. model.parameters()"
         raise DTypeError(f"parameters: expected {want}, got {type(parameters).__name__}")
     given = list(parameters)
     if not given:
-        raise ShapeError("parameters: expected at least one, got none (an iterator serves once)")
+        raise ShapeError("parameters: expected at least one, got none (an iterator works only once)")
     return given
 
 
 def parameters_of(name: str, given: Any) -> list[Any]:
-    """The Parameters in a list; one alone in a list of its own. Raises DTypeError for what is no list."""
+    """Return the Parameters as a list, which may be a single one; raises DTypeError for anything else."""
     if isinstance(given, Tensor):
         return [given]
     if isinstance(given, str | dict | Module) or not isinstance(given, Iterable):
@@ -35,11 +35,11 @@ def parameters_of(name: str, given: Any) -> list[Any]:
 
 
 def check_parameter(name: str, p: Any) -> None:
-    """Raises DTypeError for what is no Tensor or cannot be learnt in place, TapeError for what a function made."""
+    """Raise DTypeError unless p is a writable floating Tensor, TapeError if it is the result of an operation."""
     if not isinstance(p, Tensor):
         raise DTypeError(f"{name}: expected a Parameter, got {type_name(p)}")
     if not p.is_leaf:
-        raise TapeError(f"{name}: expected a Parameter, got a tensor that a function made, which gets no grad")
+        raise TapeError(f"{name}: expected a Parameter, got the result of an operation, which has no grad")
     if p.dtype.name not in FLOATS:
         raise DTypeError(f"{name}: expected {', '.join(FLOATS)}, got {p.dtype.name}")
     check_writable(name, p.data)

@@ -1,4 +1,4 @@
-"""What all optimisers share: parameter groups, the walk over the parameters, a state that can be saved."""
+"""The base class of the optimisers: parameter groups, the loop over the parameters, and a state to save."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -14,13 +14,13 @@ from gpulstm.optim.arguments import check_option, check_parameter, parameters_of
 from gpulstm.optim.saved import read_groups, read_options, read_state
 from gpulstm.tape import Tensor, increment_version
 
-# Elements that NumPy works on at a time: with float32 a chunk is 64 KB, and the six that Adam needs stay in a
-# core's own cache, so that each value comes from memory once a step however many expressions read it.
+# Elements that NumPy processes at a time. With float32 a chunk is 64 KB, and the six chunks that Adam needs fit in a
+# core's own cache, so each value is read from memory once per step although several expressions use it.
 CHUNK = 1 << 14
 
 
 class Slot(NamedTuple):
-    """One parameter with the options of its group and its state: ``step`` and arrays by name."""
+    """One parameter with the options of its group and its state: ``step`` and named arrays."""
 
     group: dict[str, Any]
     parameter: Tensor
@@ -30,20 +30,21 @@ class Slot(NamedTuple):
 class Optimizer(ABC):
     """The base class of the optimisers: ``step()`` updates every parameter that has a gradient, in place.
 
-    ``parameters`` are Parameters (...), or groups ``{"params": [...], "lr": ...}`` with their own options. Change
-    options between steps in ``param_groups``; ``lr`` is the first group's. The state of a parameter (momenta, moments)
-    and the update use float64 for float64 parameters, float32 for all others.
+    ``parameters`` are Parameters (...), or groups ``{"params": [...], "lr": ...}`` with their own options. You may
+    change options between steps in ``param_groups``; ``optimizer.lr`` reads the rate of the first group and sets that
+    of every group. The update and the state of a parameter (such as its momentum) use float64 for float64 parameters
+    and float32 for all others.
 
-    Raises ShapeError for an option out of range or unknown, and for parameters that are missing or listed twice;
-    DTypeError for anything but writable Parameters.
+    Raises ShapeError for an unknown option, an option out of range, an empty list, and a parameter that is listed
+    twice; DTypeError for anything but writable Parameters.
 
     >>> isinstance(gl.SGD([gl.Parameter(np.zeros(2))]), gl.optim.Optimizer)
     True
     """
 
-    _arrays: ClassVar[tuple[str, ...]] = ()  # all that the state of a parameter may hold
-    _counts = True  # whether PyTorch's optimiser keeps the number of steps
-    _fixed: ClassVar[dict[str, bool]] = {"maximize": False}  # PyTorch's options that have one value here
+    _arrays: ClassVar[tuple[str, ...]] = ()  # all arrays that the state of a parameter may hold
+    _counts = True  # whether PyTorch's optimiser saves the number of steps
+    _fixed: ClassVar[dict[str, bool]] = {"maximize": False}  # PyTorch's options with one supported value
 
     def __init__(self, parameters: Iterable[Any], **defaults: Any) -> None:
         given = parameters_or_groups(parameters)
@@ -65,14 +66,14 @@ class Optimizer(ABC):
     def _update(
         self, xp: Any, options: dict[str, Any], p: Array, g: Array, state: dict[str, Any], s: Array, t: Array
     ) -> None:
-        """Update p and the arrays of ``state`` in place with the gradient g, which stays as it is.
+        """Update p and the arrays of ``state`` in place; do not modify the gradient g.
 
-        All arrays are (n), of the type that updates are made in; s and t are scratch. The step in ``state``
-        counts from 1.
+        All arrays are (n,), of the dtype of the update. s and t are scratch arrays. The step in ``state`` counts from
+        1.
         """
 
     def add_param_group(self, group: dict[str, Any]) -> None:
-        """Add a group ``{"params": [...], option: value, ...}``; options not given have their defaults."""
+        """Add a group ``{"params": [...], option: value, ...}``; other options have their defaults."""
         if not (isinstance(group, dict) and "params" in group):
             raise DTypeError(f"parameter group: expected a dict with 'params', got {type(group).__name__}")
         options = {**self.defaults, **{name: value for name, value in group.items() if name != "params"}}
@@ -82,14 +83,14 @@ class Optimizer(ABC):
         for k, p in enumerate(params):
             check_parameter(f"parameter {k}", p)
             if id(p) in seen:
-                raise ShapeError(f"parameter {k}: expected every Parameter once, got one of shape {p.shape} again")
+                raise ShapeError(f"parameter {k}: expected every Parameter once, got one of shape {p.shape} twice")
             seen.add(id(p))
         self.param_groups.append({"params": params, **options})
         self.state += [{} for _ in params]
 
     @property
     def lr(self) -> float:
-        """The learning rate of the first group; setting it sets that of every group."""
+        """The learning rate of the first group; setting it sets the rate of every group."""
         return self.param_groups[0]["lr"]
 
     @lr.setter
@@ -106,8 +107,8 @@ class Optimizer(ABC):
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises ShapeError, DTypeError or DeviceError, before anything changes, if a gradient or a state does not fit its
-        parameter, a parameter is read-only, or an option is out of range.
+        Raises ShapeError, DTypeError or DeviceError, before anything changes, if a gradient or a state array does not
+        fit its parameter, if a parameter is read-only, or if an option is out of range.
         """
         for group in self.param_groups:
             self._check_options(group)
@@ -126,7 +127,7 @@ class Optimizer(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return the complete state in PyTorch's layout: ``state`` by parameter number, and ``param_groups``.
 
-        The arrays are the optimiser's own, not copies.
+        The arrays are not copies, so later steps change them.
         """
         first, groups = 0, []
         for group in self.param_groups:
@@ -141,8 +142,8 @@ class Optimizer(ABC):
         """Load a state from gpulstm or PyTorch; arrays of any library are copied to the parameters' devices.
 
         PyTorch's options that do not change results (foreach, fused, capturable, ...) are ignored. Raises FormatError
-        for a state of other groups or options, naming an unsupported option (maximize), and ShapeError for arrays or
-        options that do not fit, all before anything changes.
+        if the groups or options differ or an option is not supported (maximize), and ShapeError if arrays or options do
+        not fit. These errors come before anything changes.
         """
         kind, sizes = type(self).__name__, [len(group["params"]) for group in self.param_groups]
         saved, by_number = read_groups(state_dict, sizes)
@@ -170,7 +171,7 @@ class Optimizer(ABC):
         return [Slot(group, p, state) for (group, p), state in zip(params, self.state, strict=True)]
 
     def _checked(self, k: int, slot: Slot) -> Backend:
-        """The backend of parameter number k, its gradient and its state, all of one shape."""
+        """Check that parameter k, its gradient and its state fit each other; return their backend."""
         data: Array = slot.parameter.data
         grad: Array = slot.parameter.grad
         backend = backend_of(**{f"parameter {k}": data, f"gradient of parameter {k}": grad})
@@ -190,7 +191,7 @@ class Optimizer(ABC):
             if array.dtype != accumulator(data.dtype):
                 raise DTypeError(
                     f"{name} of parameter {k}: expected {accumulator(data.dtype)}, got {array.dtype}; "
-                    "convert a module before its optimiser is made"
+                    "convert the module before you make its optimiser"
                 )
             if (there := backend_of(array)) is not backend:
                 want = f"expected {backend.name}, the device of the parameter, got {there.name}"
@@ -208,11 +209,11 @@ class Optimizer(ABC):
                     state[name][...] = start
 
     def _start(self, name: str, options: dict[str, Any]) -> float:
-        """What an array of the state holds before the first step."""
+        """The initial value of a state array."""
         return 0.0
 
     def _update_alike(self, backend: Backend, dtype: np.dtype, slots: list[Slot]) -> None:
-        """Update parameters of one device and one dtype by array expressions, on NumPy a chunk at a time."""
+        """Update parameters of one device and one dtype with array expressions; NumPy works in chunks."""
         xp, acc = backend.xp, accumulator(dtype)
         for group, parameter, state in slots:
             p, g = contiguous(xp, parameter.data).reshape(-1), contiguous(xp, parameter.grad).reshape(-1)
@@ -224,7 +225,7 @@ class Optimizer(ABC):
                 wide, wide_g = p[part].astype(acc, copy=False), g[part].astype(acc, copy=False)
                 s, t = scratch[:, : wide.size]
                 now = {"step": state["step"], **{name: array[part] for name, array in arrays.items()}}
-                with np.errstate(all="ignore"):  # the loss tells of numbers that are not finite, as on a GPU
+                with np.errstate(all="ignore"):  # no warnings, as on a GPU: NaN shows in the loss
                     self._update(xp, group, wide, wide_g, now, s, t)
                 if acc != dtype:
                     p[part] = wide
@@ -238,12 +239,12 @@ class Optimizer(ABC):
 
 
 def contiguous(xp: Any, x: Array) -> Array:
-    """x, or a copy in C order."""
+    """Return x if it is C-contiguous, else a copy in C order."""
     return x if x.flags.c_contiguous else xp.ascontiguousarray(x)
 
 
 def with_decay(xp: Any, g: Array, p: Array, weight_decay: float, out: Array) -> Array:
-    """g + weight_decay * p, in ``out`` unless that is g itself."""
+    """Return g + weight_decay * p, computed in ``out``, or g itself if weight_decay is 0."""
     if weight_decay == 0:
         return g
     return xp.add(g, xp.multiply(p, weight_decay, out=out), out=out)

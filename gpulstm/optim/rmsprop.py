@@ -19,8 +19,8 @@ class RMSprop(Optimizer):
         b          = momentum * b + g / size
         p          = p - lr * b                                           lr * g / size without momentum
 
-    If rounding makes square_avg - grad_avg^2 negative, it is set to 0. Raises ShapeError for numbers below 0 and for an
-    alpha of 1 or more.
+    If rounding makes square_avg - grad_avg^2 negative, it is set to 0. Raises ShapeError for numbers below 0 and if
+    alpha is 1 or more.
 
     >>> p = gl.Parameter(np.array([1.0]))
     >>> p.grad = np.array([0.5])

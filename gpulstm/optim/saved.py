@@ -1,4 +1,4 @@
-"""Reading a saved state of an optimiser: gpulstm's own, or that of PyTorch's optimiser of the same name."""
+"""Reads the saved state of an optimiser, from gpulstm or from PyTorch's optimiser of the same name."""
 
 import math
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from gpulstm.dtypes import accumulator
 from gpulstm.errors import DTypeError, FormatError, ShapeError
 from gpulstm.tape import Tensor, tensor
 
-# PyTorch's options that say how a step is computed, not what it gives, or that note where a group came from.
+# PyTorch's options that do not change the result of a step, or that only describe a group.
 PASSED_OVER = ("foreach", "fused", "capturable", "differentiable", "param_names", "initial_lr")
 
 
 def read_groups(state_dict: Any, sizes: list[int]) -> tuple[list[dict[str, Any]], dict[int, dict[str, Any]]]:
-    """The options of every group and the state of every parameter by its number, of groups of these sizes."""
+    """Return the options of each group and the states by parameter number; ``sizes`` are the expected group sizes."""
     try:
         groups = [dict(group) for group in state_dict["param_groups"]]
         got = [len(group.pop("params")) for group in groups]
@@ -31,15 +31,15 @@ def read_groups(state_dict: Any, sizes: list[int]) -> tuple[list[dict[str, Any]]
 
 
 def read_options(kind: str, saved: Mapping[str, Any], known: Mapping[str, Any], fixed: Mapping[str, Any]) -> dict:
-    """The ``known`` options of a group, as plain values.
+    """Return the ``known`` options of a group as plain values.
 
-    Raises FormatError for an option that is missing or unknown, and for one whose only value is ``fixed`` to another:
-    what PyTorch's optimiser can do and this one can not.
+    Raises FormatError for an option that is missing or unknown, and for one with another value than its ``fixed`` one:
+    PyTorch's optimiser supports it and this one does not.
     """
     for name, only in fixed.items():
         if name in saved and bool(_plain(saved[name])) is not only:
             raise FormatError(
-                f"optimiser state: {name}: expected {only}, the only one for {kind} here, got {saved[name]!r}"
+                f"optimiser state: {name}: expected {only}, which is all that {kind} supports, got {saved[name]!r}"
             )
     saved = {name: value for name, value in saved.items() if name not in PASSED_OVER and name not in fixed}
     if saved.keys() != known.keys():
@@ -51,10 +51,11 @@ def read_options(kind: str, saved: Mapping[str, Any], known: Mapping[str, Any], 
 def read_state(
     k: int, data: Array, saved: dict[str, Any], want: tuple[str, ...], known: tuple[str, ...], counts: bool
 ) -> dict[str, Any]:
-    """The step and the arrays of parameter number k, copied to its device in the type that states are kept in.
+    """Return the step and the arrays of parameter k, copied to its device in the dtype of states.
 
-    ``want`` are the arrays that the options ask for, ``known`` all that there may be. PyTorch's SGD ``counts`` no
-    steps: with a buffer it has made one at least. None stands for a buffer that no step has made yet.
+    ``want`` are the arrays that the options need, ``known`` all arrays that are allowed. ``counts`` is False for SGD:
+    PyTorch's SGD saves no number of steps, but if it has a buffer, it has made at least one step. None stands for a
+    buffer before the first step.
     """
     saved = {name: value for name, value in saved.items() if value is not None}
     if not saved:
@@ -74,7 +75,7 @@ def read_state(
 
 
 def _step(k: int, value: Any) -> int:
-    """The number of steps made, which PyTorch keeps as a tensor of one float."""
+    """The number of steps so far, which PyTorch saves as a tensor of one float."""
     value = _plain(value)
     real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     if not real or value < 0 or value != int(value):
@@ -83,9 +84,9 @@ def _step(k: int, value: Any) -> int:
 
 
 def _array(name: str, value: Any) -> Array:
-    """An array of any library; of PyTorch's tensors also those that NumPy could not read."""
+    """Read an array of any library, including PyTorch tensors that NumPy cannot read."""
     if not isinstance(value, Tensor) and str(getattr(value, "dtype", "")) == "torch.bfloat16":
-        value = value.float()  # no loss: it is wider
+        value = value.float()  # exact: float32 is wider
     try:
         array = tensor(value).data
     except (TypeError, ValueError) as error:
@@ -96,7 +97,7 @@ def _array(name: str, value: Any) -> Array:
 
 
 def _plain(value: Any) -> Any:
-    """A number in an array of one element as Python's; tuples and lists of them likewise."""
+    """Convert arrays of one element to Python numbers, also in tuples and lists."""
     if isinstance(value, tuple | list):
         return type(value)(map(_plain, value))
     one = isinstance(value, np.generic) or (hasattr(value, "item") and getattr(value, "shape", None) == ())

@@ -1,17 +1,25 @@
-"""Several processes that train one model together, on MPI and NCCL.
+"""Data-parallel training: several processes train one model together, over MPI and NCCL.
+
+Start the same program in every process with ``mpiexec``:
 
     mpiexec -n 4 gpulstm text train book.txt
     mpiexec -n 4 python mine.py
 
-One line in ``mine.py``, before anything random: ``gl.parallel.init()``. From there on ``Trainer.fit`` gives each
-process its share of every batch and sums the gradients over all of them while the backward pass goes on. The result is
-that of one process with the whole batch, but for rounding: the same losses, the same dropout, the same order of the
-data. Progress, logs and files come from rank 0 alone. A run saved by n processes goes on with m.
+In ``mine.py`` call ``gl.parallel.init()`` once, before anything draws random numbers. From then on ``Trainer.fit``
+gives each process its share of every batch, and sums the gradients over all processes during the backward pass. The
+results are those of one process with the whole batch, apart from rounding: the same losses, the same dropout, the same
+order of the data. Only rank 0 shows progress and writes logs and files. A run saved by n processes can be resumed by m.
 
-A module of your own that draws numbers for each sequence draws them for the whole batch and takes its part: in a step
-``gl.parallel.share()`` is this process's ``Share(first, count, whole)`` of the sequences, None for all of them.
+>>> group = gl.parallel.init()  # started without mpiexec: a single process
+>>> gl.parallel.rank(), gl.parallel.size()
+(0, 1)
+>>> gl.parallel.share() is None  # this process computes whole batches
+True
 
-Needs mpi4py and an MPI (``pip install ".[mpi]"`` brings both).
+If a module of your own draws random numbers for each sequence, draw them for the whole batch and keep this process's
+part. During a step ``gl.parallel.share()`` returns that part, ``Share(first, count, whole)``; None means all sequences.
+
+Training with several processes needs mpi4py and an MPI library; ``pip install ".[mpi]"`` brings both.
 """
 
 from gpulstm.parallel.current import group, init, leave, rank, size

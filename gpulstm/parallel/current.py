@@ -1,4 +1,4 @@
-"""The group that this process belongs to, and how it is joined."""
+"""The group that this process belongs to, and how to join it."""
 
 import os
 import sys
@@ -21,39 +21,44 @@ _axes: Any = None
 
 
 def group() -> Group:
-    """The group of this process: itself alone until ``init`` finds others."""
+    """Return the group of this process; until ``init`` finds others, the process is alone in it."""
     return _group
 
 
 def rank() -> int:
-    """The number of this process in its group, from 0."""
+    """Return the number of this process in its group, counted from 0."""
     return _group.rank
 
 
 def size() -> int:
-    """The number of processes in the group."""
+    """Return the number of processes in the group."""
     return _group.size
 
 
 def batch_axes() -> Any:
-    """Where the sequences are in batches of data sets that do not say so; see ``init``."""
+    """The ``batch_axes`` given to ``init``, for data sets without an attribute of that name."""
     return _axes
 
 
 def init(timeout: float | None = None, batch_axes: Any = None) -> Group:
-    """Join the processes that mpiexec (or srun) started together; of one alone this changes nothing.
+    """Join the processes that mpiexec (or srun) started together, and return their group.
 
-    From here on an uncaught exception in one process ends all of them, with one line that names it. So does a process
-    that has ended, and one that the others have waited for longer than ``timeout`` seconds (600 at first); it must be
-    more than writing a checkpoint takes. The default generator is that of rank 0. Where a machine has several of the
-    processes, each computes on cores of its own, and with the GPU of its number there.
+    With a single process this changes nothing. With several, gpulstm's default generator continues from rank 0's state
+    in all of them. On a machine with several processes each uses its own cores and, by its number there, its own GPU.
 
-    ``batch_axes`` is the axis of the sequences in a batch, for data sets without an attribute of that name (those of
-    ``gl.data`` have one): 1 for arrays (T, B, ...), 0 for (B, ...), or a nest like a batch with one for each array. In
-    an array of one dimension it is always 0.
+    An uncaught exception in one process ends all of them, with one line that names the process. So does a process that
+    ends early, or that keeps the others waiting for more than ``timeout`` seconds (default 600; it must be longer than
+    writing a checkpoint takes).
 
-    Raises ShapeError for a timeout of 0 or below, and ProcessError where the environment tells of several processes and
-    MPI does not, or mpi4py is missing.
+    ``batch_axes`` is the axis of the sequences in the arrays of a batch: 1 for (T, B, ...), 0 for (B, ...), or tuples,
+    lists and dicts structured like a batch, with one axis per array. In a one-dimensional array it is always 0. The
+    data sets of ``gl.data`` do not need it, as they have an attribute of that name.
+
+    Raises ShapeError unless the timeout is above 0, and ProcessError if environment variables say that there are
+    several processes but MPI does not, or mpi4py is missing.
+
+    >>> gl.parallel.init()  # started without mpiexec
+    Group(rank 0 of 1)
     """
     global _group, _axes
     if timeout is not None and checks.number("timeout", timeout) == 0:
@@ -70,20 +75,20 @@ def init(timeout: float | None = None, batch_axes: Any = None) -> Group:
         _take_gpu(here.Get_rank() if told is None else told)
         state = _group.broadcast(random.generator_state(random.default_generator()))
         random.set_generator_state(random.default_generator(), state)
-        for name in OF_RANKS:  # programs that this one starts are none of the processes
+        for name in OF_RANKS:  # programs started from here are not members of the group
             os.environ.pop(name, None)
     _group.timeout = _group.timeout if timeout is None else float(timeout)
     return _group
 
 
 def leave() -> None:
-    """Go on alone: what follows is no longer done together."""
+    """Leave the group: from here on this process works alone."""
     global _group
     _group = _ALONE
 
 
 def _world() -> Any:
-    """All processes, as an mpi4py communicator; None for one alone."""
+    """The mpi4py communicator of all processes; None for a single process."""
     asked, name = size_asked()
     if asked == 1 and "mpi4py.MPI" not in sys.modules:
         return None
@@ -91,11 +96,11 @@ def _world() -> Any:
         world = _mpi().COMM_WORLD
     except (ImportError, RuntimeError) as error:
         raise ProcessError(
-            f'{name}={asked} tells of several processes, which need mpi4py: pip install ".[mpi]" ({error})'
+            f'{name}={asked} says that there are several processes, which need mpi4py: pip install ".[mpi]" ({error})'
         ) from error
     if world.Get_size() == 1 and asked > 1:
         raise ProcessError(
-            f"{name}={asked} tells of several processes, but MPI knows of this one alone; start them with "
+            f"{name}={asked} says that there are several processes, but MPI finds only this one; start them with "
             f"mpiexec -n {asked}, under Slurm with srun --mpi=pmi2 (torchrun starts them without MPI)"
         )
     return world if world.Get_size() > 1 else None
@@ -108,7 +113,10 @@ def _mpi() -> Any:
 
 
 def _take_cores(number: int, here: Any) -> None:
-    """Share out the cores of this machine, unless its user or the launcher has; ``here`` are its processes."""
+    """Take this process's share of the machine's cores, unless the user or the launcher has assigned cores.
+
+    ``number`` is its number among the machine's processes, ``here`` their communicator.
+    """
     if "OMP_NUM_THREADS" in os.environ or not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
@@ -119,7 +127,7 @@ def _take_cores(number: int, here: Any) -> None:
         limit = max(1, len(cores) // here.Get_size())
         threads.set_num_threads(limit)
         if "OPENBLAS_NUM_THREADS" not in os.environ:
-            with suppress(ImportError):  # it comes with the extra "mpi"
+            with suppress(ImportError):  # threadpoolctl comes with the extra "mpi"
                 from threadpoolctl import threadpool_limits
 
                 threadpool_limits(limit, user_api="blas")
@@ -132,14 +140,14 @@ def _take_gpu(number: int) -> None:
 
 
 def _say_who(group: Group) -> None:
-    """Whom the launcher means where it tells of a process that died: it knows their numbers, not their ranks."""
+    """Print which process has which rank: if one dies, the launcher names it by its process number alone."""
     if group.is_root and group.size <= MOST_NAMED:
         print("gpulstm: " + ", ".join(map(group.name, range(group.size))), file=sys.stderr, flush=True)
 
 
 def _end_all(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """``sys.excepthook`` of one of several processes: what is not caught here ends them all."""
-    if getattr(error, "together", False):  # a signal that stops all; see train/interrupt.py
+    """The ``sys.excepthook`` of a process in a group: an uncaught exception ends all processes."""
+    if getattr(error, "together", False):  # a signal that stops all processes; see train/interrupt.py
         if _group.is_root:
             sys.__excepthook__(kind, error, trace)
         return

@@ -1,4 +1,4 @@
-"""Summing gradients over processes, in buckets, while the backward pass goes on."""
+"""Sums gradients over processes, in buckets, during the backward pass."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,7 +27,7 @@ class _Bucket:
         self.finish: Callable[[], None] = lambda: None
 
     def begin(self, begin_sum: Callable[[Any], Callable[[], None]]) -> None:
-        """Begin to sum what the gradients are now; a parameter without one has zeros."""
+        """Start summing the current gradients; a parameter without one counts as zeros."""
         with self.backend as backend:
             if self.sums is None:
                 self.sums = backend.empty((self._size,), self._dtype)
@@ -36,22 +36,22 @@ class _Bucket:
             self.finish = begin_sum(self.sums)
 
     def end(self, has_one: Iterable[bool]) -> None:
-        """Wait for the sums, and give them to those parameters of which some process has a gradient."""
+        """Wait for the sums, and store them in the parameters that have a gradient in some process."""
         self.finish()
         with self.backend:
             for parameter, place, has in zip(self.parameters, self._places, has_one, strict=True):
                 sums, own = self.sums[place].reshape(parameter.shape), parameter.grad
                 if has and own is None:
                     parameter.grad = sums.astype(parameter.dtype)
-                elif has and own is not None:  # in its own memory: new pages take longer than the sum
+                elif has and own is not None:  # in place: allocating memory takes longer than the sum
                     own[...] = sums
 
 
 class Gradients:
     """The gradients of a model's parameters, summed over the processes of a group.
 
-    Sums begin bucket by bucket, the last parameters first, as their gradients come; the order is the same in every
-    process, whichever gradient comes first there.
+    A bucket's sum starts once all its gradients are ready. The last parameters come first, as in the backward pass. The
+    order of the buckets is the same in every process, whichever gradients are ready first.
     """
 
     def __init__(self, group: Group, parameters: Iterable[Tensor]) -> None:
@@ -62,10 +62,11 @@ class Gradients:
         self._begun = 0
         layout = [(p.shape, str(p.dtype)) for p in self._parameters]
         if len(set(map(str, group.gather(layout)))) > 1:
-            raise ProcessError("parameters: expected the same ones with requires_grad in all processes, got others")
+            want = "the same ones with requires_grad in all processes"
+            raise ProcessError(f"parameters: expected {want}, got different ones")
 
     def ready(self, parameter: Tensor) -> None:
-        """The gradient of a parameter is what it will be; the sums of buckets that are complete begin."""
+        """Note that a parameter's gradient is final, and start the sums of the buckets that are complete."""
         bucket = self._of.get(id(parameter))
         if bucket is None:
             return
@@ -74,7 +75,7 @@ class Gradients:
             self._begin_next()
 
     def sum(self) -> None:
-        """The sums of all gradients; one that no process has stays None."""
+        """Finish the sums of all gradients; a gradient that no process has stays None."""
         while self._begun < len(self._buckets):
             self._begin_next()
         there = self._group.sum([p.grad is not None for p in self._parameters]) > 0
@@ -92,7 +93,7 @@ class Gradients:
 
 
 def _alike(parameters: list[Tensor]) -> list[list[Tensor]]:
-    """The parameters in their order, cut where type or device change and where a bucket is full."""
+    """The parameters in order, split into buckets where type or device change and where a bucket is full."""
     buckets: list[list[Tensor]] = []
     size, kind = 0, None
     for parameter in parameters:

@@ -1,6 +1,6 @@
-"""A group of processes that train one model together, and what they say to one another, over MPI.
+"""A group of processes that train one model together, and their communication over MPI.
 
-No call here waits for ever: a process that does not come within the group's timeout is named, and all are ended.
+No call waits for ever: if a process does not arrive within the group's timeout, a message names it and all end.
 """
 
 import atexit
@@ -21,17 +21,18 @@ from gpulstm.parallel import nccl
 Value = TypeVar("Value")
 
 TIMEOUT = 600.0  # seconds
-_SPIN = 2e-3  # seconds in which a wait looks again at once: a sum goes on only while one looks
-_PAUSE = 1e-3  # the longest sleep between two looks after that, in seconds
+_SPIN = 2e-3  # seconds of busy waiting: MPI continues a sum only while one tests for its end
+_PAUSE = 1e-3  # the longest sleep between two tests after that, in seconds
 _let_others: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # another may need this core
-_GRACE = 3.0  # seconds in which the others can say that they wait too
+_GRACE = 3.0  # seconds that the others have to answer that they wait too
 _ASK, _HERE, _LEFT = 1, 2, 3  # tags: "do you wait too?", "yes", "I have ended"
 
 
 class Group:
-    """``size`` processes, of which this one is number ``rank``; ``comm`` is an mpi4py communicator, None for one alone.
+    """A group of ``size`` processes, of which this one has the number ``rank``, counted from 0.
 
-    ``timeout`` is how long, in seconds, they wait for one that does not come.
+    ``comm`` is an mpi4py communicator, None for a single process. ``timeout`` is the time in seconds that the processes
+    wait for one that does not arrive. ``gl.parallel.init`` makes a group.
     """
 
     def __init__(self, comm: Any = None) -> None:
@@ -43,7 +44,7 @@ class Group:
         self._nccl: dict[str, Any] = {}  # the connection of each device; None where there is none
         if comm is not None:
             self._names = comm.allgather(self._names[0])
-            # One for each kind of call, so that calls of different kinds wait for one another instead of meeting.
+            # One communicator per kind of call: calls of different kinds then wait, instead of being mixed up.
             self._roll, self._numbers, self._arrays, self._values, self._gathered = (comm.Dup() for _ in range(5))
             atexit.register(self._leave)
 
@@ -56,21 +57,21 @@ class Group:
         return self.rank == 0
 
     def name(self, rank: int) -> str:
-        """A process in words: its rank, its machine, and its number there."""
+        """Describe a process: its rank, its machine, and its process number there."""
         return f"rank {rank} of {self.size} ({self._names[rank]})"
 
     def sum(self, values: Any) -> np.ndarray:
-        """The sums over all processes of numbers, an array of float64; every process gets the same bits."""
+        """Sum numbers over all processes, as a float64 array; every process gets the same bits."""
         total = np.array(values, np.float64)
         if self.size > 1:
             self._wait(self._numbers.Iallreduce(_in_place(), total), "a sum of numbers")
         return total
 
     def begin_sum(self, array: np.ndarray) -> Callable[[], None]:
-        """Begin to sum an array over all processes, in place; what is returned waits until it is there.
+        """Start summing an array over all processes, in place; return a function that waits for the sum.
 
-        An array of a GPU is summed by NCCL on a stream of its own where every process has a GPU of its own and NCCL is
-        there, else by way of the host. All processes begin the same sums in the same order.
+        If every process has its own GPU and NCCL is available, NCCL sums GPU arrays on a separate stream; otherwise
+        they are summed on the host. All processes must start the same sums in the same order.
         """
         if self.size == 1:
             return lambda: None
@@ -95,7 +96,7 @@ class Group:
         return copy_back
 
     def broadcast(self, value: Value) -> Value:
-        """The value of rank 0, on every process; the others give anything."""
+        """Return the value of rank 0 in every process; the other processes' values are ignored."""
         if self.size == 1:
             return value
         sent = np.frombuffer(pickle.dumps(value), np.uint8) if self.is_root else None
@@ -106,7 +107,7 @@ class Group:
         return value if self.is_root else pickle.loads(came.tobytes())
 
     def on_root(self, work: Callable[[], Value]) -> Value:
-        """What ``work()`` returns on rank 0, on every process; an exception that it raises there is raised on all."""
+        """Call ``work()`` on rank 0 only, and return its result, or raise its exception, in every process."""
         if self.size == 1:
             return work()
         result, error = None, None
@@ -121,7 +122,7 @@ class Group:
         return told  # type: ignore[return-value]
 
     def gather(self, value: Value) -> list[Value]:
-        """The value of every process, in the order of their ranks, on every process."""
+        """Return the values of all processes, in the order of their ranks, in every process."""
         if self.size == 1:
             return [value]
         mine = np.frombuffer(pickle.dumps(value), np.uint8)
@@ -134,11 +135,11 @@ class Group:
         return [pickle.loads(all_of_them[start : start + size].tobytes()) for start, size in parts]
 
     def check_same(self, what: str, facts: Any) -> None:
-        """Raise ProcessError, naming the ranks, where the facts of processes, plain values, are not the same."""
+        """Raise ProcessError, naming the ranks, if the processes' ``facts`` (plain values) are not the same."""
         every = self.gather(repr(facts))
         if other := [rank for rank, one in enumerate(every) if one != every[0]]:
             names = ", ".join(map(self.name, other))
-            raise ProcessError(f"{what}: expected the same in all processes, got others than rank 0's in {names}")
+            raise ProcessError(f"{what}: expected the same in all processes, got other values than rank 0's in {names}")
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -152,16 +153,16 @@ class Group:
                 _let_others()
                 continue
             self._answer()
-            if self._left:  # its last words may still be on their way
+            if self._left:  # its last message may still be on the way
                 alone_since = alone_since or now
                 if now - alone_since > min(_GRACE, self.timeout / 2):
                     who = ", ".join(map(self.name, sorted(self._left)))
-                    self.give_up(f"{who} ended while this one waits for {what}")
+                    self.give_up(f"{who} ended while this process waits for {what}")
             time.sleep(pause)
             pause = min(2 * pause, _PAUSE)
 
     def _answer(self) -> None:
-        """Tell those who ask that this process waits too, and note who has ended."""
+        """Answer the processes that ask whether this one waits too, and note which ones have ended."""
         for source in self._said(_ASK):
             self._roll.isend(None, source, tag=_HERE)
         self._left.update(self._said(_LEFT))
@@ -174,12 +175,12 @@ class Group:
             yield status.Get_source()
 
     def _leave(self) -> None:
-        """At the end of the program: whoever still waits for this process need not wait for the timeout."""
+        """At exit, tell the others that this process has ended, so that they do not wait for the timeout."""
         for rank in set(range(self.size)) - {self.rank}:
             self._roll.isend(None, rank, tag=_LEFT)
 
     def _end(self, what: str) -> None:
-        """Ask who waits too, name those who do not, and end all."""
+        """Ask which processes wait too, name those that do not, and end all processes."""
         missing = set(range(self.size)) - {self.rank}
         asked = [self._roll.isend(None, rank, tag=_ASK) for rank in missing]
         until = time.monotonic() + _GRACE
@@ -192,17 +193,17 @@ class Group:
         late = ", ".join(map(self.name, sorted(missing))) or "no process: all wait, but for different things"
         waiting = [rank for rank in range(self.size) if rank not in missing]
         if self.rank != waiting[0]:
-            time.sleep(_GRACE)  # one says it, and ends this process too
+            time.sleep(_GRACE)  # that process prints the message, and ends this one too
         self.give_up(f"waited {self.timeout:g} s for {what} from {late}")
 
     def give_up(self, why: str) -> NoReturn:
-        """Say in one line on standard error why, and end all processes of the group with exit code 1."""
+        """Print the reason in one line on standard error, and end all processes of the group with exit code 1."""
         self.end(1, f"gpulstm: error: {self.name(self.rank)}: {why}\n")
 
     def end(self, code: int, words: str) -> NoReturn:
-        """End all processes of the group with that exit code, after these words on standard error.
+        """Print these words on standard error, and end all processes of the group with this exit code.
 
-        Where all fail alike rank 0 says it: the others wait a moment, in which they are ended.
+        The other ranks wait a moment first: if all fail alike, rank 0 ends them before they print.
         """
         if not self.is_root:
             time.sleep(_GRACE / 4)
@@ -224,7 +225,7 @@ def _status() -> Any:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error, or one that says the same where it cannot be sent."""
+    """The error, or one with the same message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,4 +1,4 @@
-"""Sums over the GPUs of several processes by NCCL, through CuPy's binding."""
+"""Sums over the GPUs of several processes with NCCL, through CuPy's binding."""
 
 import importlib
 import os
@@ -11,7 +11,7 @@ from gpulstm.backend import Array, backend_of
 
 
 class Connection:
-    """The processes of a group, each with the GPU that an array of its own lies on."""
+    """The NCCL connection of a group's processes, each with the GPU that its arrays are on."""
 
     def __init__(self, nccl: Any, cupy: Any, group: Any) -> None:
         self._nccl, self._cupy = nccl, cupy
@@ -20,7 +20,7 @@ class Connection:
         self._types = {np.dtype(np.float32): nccl.NCCL_FLOAT32, np.dtype(np.float64): nccl.NCCL_FLOAT64}
 
     def begin_sum(self, array: Array) -> Callable[[], None]:
-        """Begin to sum an array, in place, beside what the current stream does; what is returned lets that wait."""
+        """Start summing an array in place, on a separate stream; the function returned lets the current stream wait."""
         cupy, here = self._cupy, self._cupy.cuda.get_current_stream()
         self._stream.wait_event(here.record())
         pointer, kind = array.data.ptr, self._types[array.dtype]
@@ -30,10 +30,10 @@ class Connection:
 
 
 def connect(group: Any, array: Array) -> Connection | None:
-    """A connection; None where NCCL is missing, or two processes share a GPU, on any of the processes."""
+    """Connect the processes; return None if NCCL is missing in any of them or two of them share a GPU."""
     with backend_of(array) as backend:
         cupy = backend.xp
-        nccl = importlib.import_module(f"{cupy.__name__}.cuda.nccl")  # CuPy's own says whether the library is there
+        nccl = importlib.import_module(f"{cupy.__name__}.cuda.nccl")  # its ``available`` tells if the library is there
         place = group.machine, os.environ.get("CUDA_VISIBLE_DEVICES", ""), array.device.id
         everywhere = group.gather((bool(nccl.available), place))
         if not all(can for can, _ in everywhere) or len({place for _, place in everywhere}) < group.size:

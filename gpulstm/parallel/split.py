@@ -1,4 +1,4 @@
-"""Cutting batches and states along the axis of their sequences, one part for each process."""
+"""Splits batches and states along the axis of their sequences, one part for each process."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,11 +12,11 @@ from gpulstm.parallel.group import Group
 from gpulstm.shares import Share
 from gpulstm.tape import Tensor, raw
 
-Axes = Any  # of the sequences: a nest like a batch with an axis for each array, or one for all arrays in a part of it
+Axes = Any  # the axes of the sequences: structured like a batch, with one axis per array or per part of the batch
 
 
 class Part(NamedTuple):
-    """One process's part of a batch. Where there is nothing for it, that is the first sequence, and does not count."""
+    """One process's part of a batch; a process without sequences gets the first one, which does not count."""
 
     batch: Any
     share: Share | None  # None: all of it
@@ -26,42 +26,43 @@ class Part(NamedTuple):
 class Splitter:
     """Gives each process its part of every batch of a data set.
 
-    A data set with ``share(rank, size)``, as ``gl.data.Streams``, makes the parts itself. Of others every process
-    draws the whole batch and keeps its own sequences. The attribute ``batch_axes`` of the data set says where they
-    are, else ``axes``.
+    A data set with ``share(rank, size)``, such as ``gl.data.Streams``, makes the parts itself. Of other data sets every
+    process draws the whole batch and keeps its own sequences. Their axis is the data set's attribute ``batch_axes``;
+    without that, ``axes``.
     """
 
     def __init__(self, group: Group, batches: Any, axes: Axes = None) -> None:
         self._group, self._axes = group, getattr(batches, "batch_axes", axes)
-        self._whole = 0  # sequences in every batch, where the data set makes the parts
+        self._whole = 0  # sequences per batch if the data set makes the parts, else 0
         self.batches = batches
         if group.size > 1 and hasattr(batches, "share") and getattr(batches, "streams", 0) >= group.size:
             self._whole, self.batches = batches.streams, batches.share(group.rank, group.size)
             self.batches.load_state_dict(batches.next_pass())
 
     def __call__(self, batch: Any) -> Part:
-        """This process's part. Raises ShapeError where the axes of the sequences are not known, or do not fit."""
+        """This process's part. Raises ShapeError if the axes of the sequences are not known or do not fit."""
         if self._group.size == 1:
             return Part(batch, None)
         if self._whole:
             return Part(batch, self._share(self._whole, self._axes == 0))
         if self._axes is None:
             raise ShapeError(
-                "batch_axes: expected the axis of the sequences in the arrays of a batch, to give each process its "
-                "own, e.g. gl.parallel.init(batch_axes=1) for (T, B, ...) or 0 for (B, ...), got None"
+                "batch_axes: expected the axis of the sequences in the arrays of a batch, got None; call "
+                "gl.parallel.init(batch_axes=1) for arrays (T, B, ...), batch_axes=0 for (B, ...)"
             )
         arrays = list(_arrays(batch, self._axes))
         sizes = {array.shape[axis] for array, axis in arrays}
         if len(sizes) != 1 or 0 in sizes:
-            raise ShapeError(f"batch: expected one number of sequences in all arrays, at least 1, got {sorted(sizes)}")
+            want = "the same number of sequences in all arrays, at least 1"
+            raise ShapeError(f"batch: expected {want}, got {sorted(sizes)}")
         share = self._share(sizes.pop(), all(axis == 0 for _, axis in arrays))
         counts = share.count > 0
-        if not counts:  # it still draws what the others draw
+        if not counts:  # it still computes, to draw the same random numbers as the others
             share = replace(share, first=0, count=1)
         return Part(_cut(batch, self._axes, share.first, share.first + share.count), share, counts)
 
     def arrays(self, batch: Any) -> list[Any]:
-        """The arrays of a batch; none where the data set makes the parts, so that every process has others."""
+        """The arrays of a batch; none if the data set makes the parts, as they then differ between processes."""
         return [] if self._whole else [array for array, _ in _arrays(batch, self._axes)]
 
     def _share(self, whole: int, batch_first: bool) -> Share:
@@ -70,7 +71,7 @@ class Splitter:
 
 
 def gathered(group: Group, state: Any) -> Any:
-    """The carried states of all processes as one, on the host: arrays (layers, B, H) or (B, H)."""
+    """Join the carried states of all processes, on the host: arrays (layers, B, H) or (B, H)."""
     if group.size == 1:
         return state
     _sequences(state)
@@ -84,7 +85,7 @@ def gathered(group: Group, state: Any) -> Any:
 
 
 def own_part(group: Group, state: Any) -> Any:
-    """This process's part of a state that ``gathered`` made."""
+    """This process's part of a state that ``gathered`` joined."""
     whole = 0 if group.size == 1 else _sequences(state)
     if whole == 0:
         return state
@@ -92,11 +93,11 @@ def own_part(group: Group, state: Any) -> Any:
 
 
 def _sequences(state: Any) -> int:
-    """The number of sequences that a state is of; 0 for one without arrays."""
+    """The number of sequences in a state; 0 for a state without arrays."""
     sizes = {array.shape[axis] for array, axis in _arrays(state, _state_axis)}
     if len(sizes) > 1:
-        want = "arrays (layers, B, H) or (B, H) of one number of sequences"
-        raise ShapeError(f"state: expected {want}, to give each process its own, got {sorted(sizes)} sequences")
+        want = "arrays (layers, B, H) or (B, H) with the same number of sequences B"
+        raise ShapeError(f"state: expected {want}, to split them between processes, got {sorted(sizes)}")
     return sizes.pop() if sizes else 0
 
 
@@ -120,9 +121,9 @@ def _arrays(nest: Any, axes: Axes) -> Iterator[tuple[Any, int]]:
 
 
 def _mapped(nest: Any, axes: Axes, of: Callable[[Any, int], Any]) -> Any:
-    """The same nest with ``of(array, axis)`` for each array; an array of one dimension has its sequences there.
+    """The same nested tuples, lists and dicts with ``of(array, axis)`` in place of each array.
 
-    Where the axis is None everything stays as it is.
+    The axis of a one-dimensional array is 0. Where ``axes`` is None nothing is changed.
     """
     if axes is None:
         return nest
@@ -133,7 +134,7 @@ def _mapped(nest: Any, axes: Axes, of: Callable[[Any, int], Any]) -> Any:
     if isinstance(nest, list | tuple):
         each = axes if isinstance(axes, list | tuple) else [axes] * len(nest)
         if len(each) != len(nest):
-            raise ShapeError(f"batch_axes: expected {len(nest)}, one for each part of a batch, got {len(each)}")
+            raise ShapeError(f"batch_axes: expected {len(nest)} axes, one per part of a batch, got {len(each)}")
         parts = [_mapped(part, axis, of) for part, axis in zip(nest, each, strict=True)]
         if isinstance(nest, list):
             return parts

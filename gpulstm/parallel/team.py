@@ -1,4 +1,4 @@
-"""What the processes of a group do together in a training run: a step's counts and gradients, means, and states."""
+"""The joint work of a group's processes in a training run: counts and gradients of a step, means, and states."""
 
 import zlib
 from collections.abc import Iterable, Sequence
@@ -19,14 +19,14 @@ Row = list[float]  # the count of a batch's items, its loss, its metrics
 
 
 class Team:
-    """The group's part in one run, or in one evaluation, over a data set; alone every method does nothing."""
+    """The joint work of the group in one run or evaluation over a data set; for a single process it does nothing."""
 
     def __init__(self, batches: Any) -> None:
         self.group = current.group()
         self._split = Splitter(self.group, batches, current.batch_axes())
         self.batches = self._split.batches
         self._gradients: Gradients | None = None
-        self._of: list[int] = []  # the parameters of the gradients
+        self._of: list[int] = []  # the ids of their parameters
 
     @property
     def alone(self) -> bool:
@@ -38,7 +38,7 @@ class Team:
         return self._split(batch)
 
     def arrays(self, batch: Any) -> list[Any]:
-        """The arrays of a batch that all processes draw as a whole."""
+        """The arrays of a batch that every process draws whole."""
         return self._split.arrays(batch)
 
     def agree(self, *numbers: float) -> list[float]:
@@ -48,15 +48,15 @@ class Team:
     # -- gradients ---------------------------------------------------------------------------------------------------
 
     def gradients_of(self, parameters: Sequence[Tensor]) -> None:
-        """Prepare the sums of the gradients of those that require one; all processes call it together."""
+        """Prepare to sum the gradients of the parameters with requires_grad; all processes call this together."""
         self._gradients, self._of = Gradients(self.group, parameters), _wanted(parameters)
 
     def is_new(self, parameters: Sequence[Tensor]) -> bool:
-        """Whether ``gradients_of`` has been called for other parameters, or with others frozen."""
+        """Whether these parameters, or those of them that are frozen, differ from the last ``gradients_of``."""
         return self._of != _wanted(parameters)
 
     def watching(self) -> AbstractContextManager[None]:
-        """A block for the last backward pass of a step, in which gradients are sent as they come."""
+        """A context for the last backward pass of a step: gradients are summed as soon as they are ready."""
         return nullcontext() if self._gradients is None else watching(self._gradients.ready)
 
     def sum_gradients(self) -> None:
@@ -67,7 +67,7 @@ class Team:
     # -- numbers -----------------------------------------------------------------------------------------------------
 
     def means(self, rows: list[Row]) -> list[Row]:
-        """The rows of whole batches from those of their parts: the counts added, of the rest the weighted means."""
+        """The rows of whole batches from the rows of their parts: summed counts, and weighted means of the rest."""
         if self.alone or not rows:
             return rows
         table = np.array(rows, np.float64)
@@ -77,7 +77,7 @@ class Team:
             return np.hstack([sums[:, :1], sums[:, 1:] / sums[:, :1]]).tolist()
 
     def reason(self, reason: str) -> str:
-        """The first reason that a process has to end the run; "" where none has."""
+        """The first reason of any process to end the run; "" if there is none."""
         return next(filter(None, self.group.gather(reason)), "")
 
     # -- states ------------------------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class Team:
         return gathered(self.group, state)
 
     def begin(self, parts: Sequence[Any], parameters: Sequence[Tensor], generator: np.random.Generator) -> None:
-        """Begin as rank 0 does: with the state of each part, the values of the parameters, and the generator."""
+        """Take over rank 0's states of the parts, values of the parameters, and state of the generator."""
         if self.alone:
             return
         parts = [one for one in parts if hasattr(one, "state_dict") and hasattr(one, "load_state_dict")]
@@ -101,7 +101,7 @@ class Team:
                     one.load_state_dict(state)
                 except GpulstmError as error:
                     raise ProcessError(
-                        f"{type(one).__name__}: expected one like rank 0's, got another: {error}"
+                        f"{type(one).__name__}: expected the same as on rank 0, got a different one: {error}"
                     ) from error
         for parameter, value in zip(parameters, values, strict=True):
             with backend_of(parameter.data) as backend, no_grad():
@@ -110,7 +110,7 @@ class Team:
 
 
 def digest(arrays: Iterable[Any]) -> int:
-    """A number that stands for the bits of arrays."""
+    """A checksum of the bits of arrays."""
     number = 0
     for array in arrays:
         number = zlib.crc32(backend_of(array).to_numpy(array).tobytes(), number)

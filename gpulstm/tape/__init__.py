@@ -1,8 +1,9 @@
-"""The tape: Tensors remember the functions they came by, and ``backward`` runs these functions' pullbacks.
+"""The tape: Tensors record the functions that made them, and ``backward`` runs the pullbacks of these functions.
 
-Read it in this order: node.py (the tape and the way back), tensor.py (Tensor and ``apply``), then what a Tensor can
-do: operators.py, methods.py, exchange.py (with NumPy and other libraries). versions.py notices writes in place,
-recording.py switches the tape off. The functions themselves stand in functional/ and know nothing of Tensors.
+Read the files in this order: node.py (the tape and the backward pass), tensor.py (Tensor and ``apply``), then what a
+Tensor can do: operators.py, methods.py, exchange.py (conversions to NumPy and other libraries). versions.py detects
+in-place writes, and recording.py switches the tape off. The functions themselves are in functional/; they take raw
+arrays, not Tensors.
 """
 
 from gpulstm.errors import TapeError

@@ -1,6 +1,7 @@
-"""A Tensor among others: as Python's number, as text, as an array of NumPy and of other libraries, as a copy.
+"""Conversions of a Tensor: to a Python number, to text, to an array of NumPy or another library, and to a copy.
 
-Reading a tensor as an array is refused where a gradient would be lost without a word: ``detach()`` says it.
+A conversion to an array raises TapeError if a gradient would be lost silently. Call ``detach()`` first if you do not
+need the gradient.
 """
 
 import copy
@@ -12,7 +13,7 @@ import numpy as np
 from gpulstm.backend import backend_of
 from gpulstm.errors import DeviceError, DTypeError, ShapeError, TapeError
 
-# NumPy's functions that are Tensor's operators, so that array + tensor is on the tape.
+# NumPy's functions that call Tensor's operators, so that array + tensor is recorded.
 _OPERATORS = {
     np.add: "add", np.subtract: "sub", np.multiply: "mul", np.true_divide: "truediv", np.power: "pow",
     np.matmul: "matmul", np.equal: "eq", np.not_equal: "ne", np.less: "lt", np.less_equal: "le", np.greater: "gt",
@@ -22,9 +23,10 @@ _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "
 
 
 class _OfTheClass:
-    """A method for the class alone; an instance answers None.
+    """A method that only the class has; on an instance the attribute is None.
 
-    NumPy asks the class for ``__array_ufunc__``. CuPy asks the instance, and leaves an operator to it if that is None.
+    NumPy looks up ``__array_ufunc__`` on the class. CuPy looks it up on the instance, and if it is None, CuPy's
+    operators call those of the instance.
     """
 
     def __init__(self, function: Callable) -> None:
@@ -35,7 +37,7 @@ class _OfTheClass:
 
 
 class Exchange:
-    """Conversions of Tensor to what is not one."""
+    """Tensor's conversions to other types."""
 
     __slots__ = ()
 
@@ -51,13 +53,13 @@ class Exchange:
 
     # -- numbers -----
     def item(self) -> Any:
-        """The one element as a Python number; raises ShapeError for more or fewer."""
+        """Return the only element as a Python number; raises ShapeError for more or fewer elements."""
         if self.size != 1:
             raise ShapeError(f"item: expected a tensor of one element, got shape {self.shape}")
         return self.numpy().item()
 
     def tolist(self) -> Any:
-        """The values as Python's numbers in nested lists; a number for a tensor of no dimension."""
+        """Return the values as nested lists of Python numbers, or as a number for shape ()."""
         return self.numpy().tolist()
 
     def __float__(self) -> float:
@@ -111,14 +113,15 @@ class Exchange:
 
     # -- arrays -----
     def numpy(self) -> np.ndarray:
-        """The values on the host, without their gradient: ``data`` itself on the processor, else a copy."""
+        """Return a NumPy array without a gradient: ``data`` itself on the processor, a copy of it from a GPU."""
         return backend_of(self._data).to_numpy(self._data)
 
     def _without_gradient(self, wanted_by: str, instead: str = "") -> Any:
-        """The raw array; raises TapeError where a gradient would be lost."""
+        """Return the raw array; raises TapeError if a gradient would be lost."""
         if self.requires_grad:
             raise TapeError(
-                f"{wanted_by}: expected a tensor without a gradient, got one that requires it; detach() first{instead}"
+                f"{wanted_by}: expected a tensor without a gradient, got one that requires one; call detach() "
+                f"first{instead}"
             )
         return self._data
 
@@ -142,19 +145,19 @@ class Exchange:
 
     @_OfTheClass
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        """NumPy's and CuPy's elementwise functions: operators stay on the tape, the others take plain arrays."""
+        """NumPy's and CuPy's elementwise functions: operators are recorded, the others get plain arrays."""
         name = _OPERATORS.get(ufunc) if method == "__call__" and not options else None
         if name is None:
             return getattr(ufunc, method)(*_plain(inputs, ufunc), **_plain(options, ufunc))
         first, second = inputs
         if name in _MIRRORED and type(first) is np.ndarray and first.ndim == 0:
-            first = first[()]  # a number of NumPy's compares itself as an array
+            first = first[()]  # NumPy passes its scalars as arrays
         if isinstance(first, Exchange):
             return getattr(first, f"__{name}__")(second)
         return getattr(second, f"__{_MIRRORED[name]}__" if name in _MIRRORED else f"__r{name}__")(first)
 
     def __array_function__(self, function: Callable, types: Any, args: tuple, options: dict) -> Any:
-        """NumPy's other functions, which take plain arrays."""
+        """NumPy's other functions, which get plain arrays."""
         plain, keywords = _plain(args, function), _plain(options, function)
         try:
             return function(*plain, **keywords)
@@ -179,7 +182,7 @@ class Exchange:
         return _leaf, (type(self), self._data, self.requires_grad), getattr(self, "__dict__", None)
 
     def _twin(self, what: str, data: Any) -> Any:
-        """Another leaf of this class, with the same attributes and without a gradient."""
+        """Make another leaf of this class with the same attributes, but without ``grad``."""
         self._check_leaf(what)
         twin = _leaf(type(self), data, self.requires_grad)
         if attributes := getattr(self, "__dict__", None):
@@ -188,18 +191,18 @@ class Exchange:
 
     def _check_leaf(self, what: str) -> None:
         if self._source is not None:
-            raise TapeError(f"{what}: expected a leaf, got a result of {self._source[0].name}; detach() first")
+            raise TapeError(f"{what}: expected a leaf, got a result of {self._source[0].name}; call detach() first")
 
 
 def _leaf(kind: Any, data: Any, requires_grad: bool) -> Any:
-    """A leaf of that class of Tensors."""
+    """Make a leaf of a class of Tensors without calling its ``__init__``."""
     made = kind.__new__(kind)
     made._begin(data, requires_grad)
     return made
 
 
 def _plain(x: Any, function: Any) -> Any:
-    """x with every Tensor in it, in lists, tuples and dicts too, as its array."""
+    """Replace every Tensor in x, also in lists, tuples and dicts, by its array."""
     if isinstance(x, Exchange):
         name = getattr(function, "__name__", str(function))
         return x._without_gradient(f"np.{name}", ", or use a function of gpulstm")

@@ -1,4 +1,4 @@
-"""Tensor's methods: functions of functional/ under the names that NumPy and PyTorch give them."""
+"""Tensor's methods: the functions of functional/ under their names in NumPy and PyTorch."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ def _cast(dtype: str) -> Callable[..., "Tensor"]:
 
 
 def _named(method: Callable, name: str, words: str) -> Callable[..., "Tensor"]:
-    """The method under a name of its own, as ``help`` and errors show it."""
+    """Set the name and docstring that ``help`` and errors show."""
     method.__name__, method.__qualname__, method.__doc__ = name, f"Tensor.{name}", words
     return method
 
@@ -65,8 +65,8 @@ class Methods:
     mean = _reduction(reductions.mean, "Average over one axis, several axes, or all.")
     max = _reduction(
         reductions.max,
-        "Return the maximum over one axis, several axes, or all. Of equal values along one axis the first gets the"
-        " gradient; over several axes or all they share it equally, as in PyTorch.",
+        "Return the maximum over one axis, several axes, or all. If several values are equal, the first gets the"
+        " gradient over one axis; over several axes or all they share it equally, as in PyTorch.",
     )
     min = _reduction(reductions.min, "Return the minimum over one axis, several axes, or all; gradients as ``max``.")
     argmax = _reduction(reductions.argmax, "Return the index of the maximum along an axis, or in the flattened tensor.")
@@ -87,17 +87,17 @@ class Methods:
         return self._apply(log_softmax, self, axis=axis)
 
     def clip(self, min: Any = None, max: Any = None) -> "Tensor":
-        """Limit the values to these bounds, numbers or None; the gradient is 0 outside."""
+        """Limit the values to [min, max], where None means no bound; the gradient is 0 outside the bounds."""
         return self._apply(elementwise.clip, self, min=min, max=max)
 
     clamp = clip
 
     def reshape(self, *shape: Any) -> "Tensor":
-        """Give the same elements another shape: ``t.reshape(2, -1)`` or ``t.reshape((2, -1))``."""
+        """Return the same elements in another shape: ``t.reshape(2, -1)`` or ``t.reshape((2, -1))``."""
         return self._apply(rearrange.reshape, self, shape=_one_tuple(shape))
 
     def transpose(self, *axes: Any) -> "Tensor":
-        """Reorder the axes as NumPy: axis k of the result is axis axes[k]; without axes, reverse them."""
+        """Reorder the axes as NumPy: axis k of the result is axis axes[k]; without arguments, reverse the axes."""
         return self._apply(rearrange.transpose, self, axes=_one_tuple(axes) or None)
 
     T = property(transpose, doc="The tensor with its axes reversed.")
@@ -107,7 +107,7 @@ class Methods:
         return self._apply(rearrange.squeeze, self, axis=axis)
 
     def expand_dims(self, axis: int) -> "Tensor":
-        """Insert an axis of size 1, which becomes axis ``axis`` of the result."""
+        """Insert an axis of size 1 at position ``axis`` of the result."""
         return self._apply(rearrange.expand_dims, self, axis=axis)
 
     unsqueeze = expand_dims
@@ -123,12 +123,12 @@ class Methods:
     clone = copy
 
     def astype(self: Any, dtype: Any) -> "Tensor":
-        """Convert to another type, recorded for ``backward``; a tensor of that type is returned unchanged."""
+        """Convert to another dtype, recorded for ``backward``; a tensor of that dtype is returned unchanged."""
         dtype = to_dtype(dtype)
         return self if dtype == self.dtype else self._apply(elementwise.astype, self, dtype=dtype)
 
     def to(self: Any, device: Any = None, dtype: Any = None) -> "Tensor":
-        """Move to a device, convert to a type, or both, recorded for ``backward``; arguments may be positional."""
+        """Move to a device or convert to a dtype: ``t.to("cuda")``, ``t.to("float64")``; recorded for ``backward``."""
         if device is not None and dtype is None and _is_dtype(device):
             device, dtype = None, device
         if device is None and dtype is None:
@@ -152,7 +152,7 @@ class Methods:
 
 
 def _is_dtype(name: Any) -> bool:
-    """Whether this names a type and not a device."""
+    """Whether this is a dtype and not a device."""
     if isinstance(name, str):
         return name.partition(":")[0] not in ("auto", "cpu", "cuda")
     return not hasattr(name, "backend")

@@ -1,6 +1,6 @@
-"""The tape itself: nodes, each one application of a function, and the way back through them.
+"""The tape: nodes, each of which is one call of a function, and the backward pass through them.
 
-A node is a whole sequence, a whole product or a whole loss, so the tape's cost is per layer, not per step.
+A node is a whole sequence, a whole matrix product or a whole loss, so the tape costs time per layer, not per step.
 """
 
 import itertools
@@ -21,59 +21,62 @@ from gpulstm.tape.versions import Version, owner_of
 
 _numbers = itertools.count()
 
-# Where an input's gradient goes: an output of an older node, or a leaf. Not the input itself, so that data that no
-# pullback holds is free before backward.
+# Where an input's gradient goes: to an output of an older node, or to a leaf. This is not the input itself, so that
+# data that no pullback holds can be freed before backward.
 Target: TypeAlias = "tuple[Node, int] | Any"
 
 
 class Node:
-    """One application of ``fn`` to Tensors and other inputs. Numbers rise with time: older nodes have smaller ones."""
+    """One call of ``fn`` on Tensors and other inputs; older nodes have smaller numbers."""
 
     __slots__ = ("backend", "fn", "likes", "needed", "number", "outputs", "precision", "pullback", "targets", "view")
 
     def __init__(self, fn: Callable, backend: Backend, pullback: Callable, inputs: tuple, outputs: tuple) -> None:
-        """``inputs`` and ``outputs`` are Tensors, or None for what has no version or takes no gradient."""
+        """``inputs`` and ``outputs`` are Tensors; an input that is not a Tensor is None."""
         self.fn, self.backend, self.outputs, self.number = fn, backend, len(outputs), next(_numbers)
-        self.precision = current()  # the pullback's products are like those of the function
+        self.precision = current()  # the pullback uses the precision of the forward call
         self.pullback: Callable | None = pullback
         wanted = [x if x is not None and x.requires_grad else None for x in inputs]
         self.targets: list[Target] = [None if x is None else x._source or x for x in wanted]
-        self.likes = [None if x is None else (x.shape, x.dtype) for x in wanted]  # of the gradients
+        self.likes = [None if x is None else (x.shape, x.dtype) for x in wanted]  # shapes and dtypes of the gradients
         self.needed = _needed(fn, inputs, wanted, outputs)
         self.view = needs_of(fn).view and _share_memory(inputs, outputs)
 
     @property
     def name(self) -> str:
-        """The function's name."""
+        """The name of the function."""
         return getattr(self.fn, "__name__", repr(self.fn))
 
     def check(self) -> None:
-        """Raises TapeError if backward has been here, or if what the pullback needs was written to."""
+        """Raise TapeError if the node was freed, or if a value that the pullback needs was modified in place."""
         if self.pullback is None:
             raise TapeError(
                 f"backward() already ran through this graph and freed it, here a {self.name}; detach the carried "
-                "state, call backward once on the sum of the losses, or keep the graph by backward(retain_graph=True)"
+                "state, call backward once on the sum of the losses, or keep the graph with backward(retain_graph=True)"
             )
         for place, shape, version, count in self.needed:
             if version.count != count:
                 name = "result" if place < 0 else f"input {input_names(self.fn, place + 1)[place]}"
                 raise TapeError(
                     f"backward: {self.name} needs its {name} {shape} as it was when the loss was "
-                    "computed, but it was written to since (by an optimiser's step, load_state_dict, to() or an "
-                    "operation in place); call backward before that, or compute the loss again"
+                    "computed, but it was modified since (by an optimiser's step, load_state_dict, to() or an "
+                    "in-place operation); call backward before that, or compute the loss again"
                 )
 
     def gradients(self, cotangents: list[Array | None], retain: bool) -> Iterator[tuple[Target, Array, bool]]:
-        """Run the pullback: (target, gradient, whether others hold its memory) for each input. Free it, or retain."""
+        """Run the pullback and yield (target, gradient, whether its memory is shared) for each input.
+
+        Unless ``retain``, this frees the pullback.
+        """
         pullback, targets = self.pullback, self.targets
         if not retain:
             self.pullback, self.targets = None, []
         if pullback is None or all(c is None for c in cotangents):
-            return  # every way to this node gave no gradient
+            return  # no gradient arrived here
         with self.backend as backend:
             gradients = [as_array(g) for g in run_in(self.precision, pullback, *cotangents)]
-            if len(gradients) < len(targets):  # there may be more, for optional inputs that were not given
-                raise ShapeError(f"pullback of {self.name}: expected {len(targets)}, got {len(gradients)}")
+            if len(gradients) < len(targets):  # more are allowed, for optional inputs not given
+                raise ShapeError(f"pullback of {self.name}: expected {len(targets)} gradients, got {len(gradients)}")
             given = [*enumerate(gradients), *((-1, c) for c in cotangents)]
             near = [(place, g) for place, g in given if g is not None and backend_of(g) is backend]
             for k, (target, gradient) in enumerate(zip(targets, gradients, strict=False)):
@@ -82,7 +85,7 @@ class Node:
                 if (got := (gradient.shape, gradient.dtype)) != self.likes[k]:
                     raise ShapeError(f"pullback of {self.name}: expected gradient {k} {self.likes[k]}, got {got}")
                 if isinstance(target, tuple):
-                    yield target, gradient, True  # of a node; only leaves keep the memory
+                    yield target, gradient, True  # to a node; only leaves keep the memory
                     continue
                 others = [g for place, g in near if place != k]
                 shared = retain or any(bool(backend.xp.may_share_memory(gradient, g)) for g in others)
@@ -90,7 +93,7 @@ class Node:
 
 
 def _needed(fn: Callable, inputs: tuple, wanted: list, outputs: tuple) -> list[tuple[int, tuple, Version, int]]:
-    """(place, shape, version, its count) of what the pullback needs; places below 0 are outputs."""
+    """(position, shape, version, its count) of the values that the pullback needs; negative positions are outputs."""
     needs = needs_of(fn)
     if needs.inputs == {} and needs.outputs == ():
         return []
@@ -112,12 +115,12 @@ def _share_memory(inputs: tuple, outputs: tuple) -> bool:
 
 
 def as_array(x: Any) -> Any:
-    """NumPy's arithmetic gives scalars for arrays of no dimension; here they are arrays again."""
+    """Turn a NumPy scalar, which NumPy's arithmetic returns for shape (), back into an array."""
     return np.asarray(x) if isinstance(x, np.generic) else x
 
 
 def _newest_first(roots: Iterable[Node]) -> list[Node]:
-    """All nodes that the roots came from, themselves among them, each checked."""
+    """The roots and all nodes behind them, newest first; checks each of them."""
     found = set(roots)
     stack = [*found]
     while stack:
@@ -130,13 +133,13 @@ def _newest_first(roots: Iterable[Node]) -> list[Node]:
     return sorted(found, key=lambda node: node.number, reverse=True)
 
 
-# Called with each leaf whose gradient is what it will be, in the backward passes of a block; see ``watching``.
+# Called with each leaf as soon as its gradient is complete; see ``watching``.
 _watcher: ContextVar[Callable[[Any], None] | None] = ContextVar("gpulstm_watcher", default=None)
 
 
 @contextmanager
 def watching(watcher: Callable[[Any], None]) -> Iterator[None]:
-    """A block in which ``watcher(leaf)`` is called as soon as a backward pass has added its all to a leaf's grad."""
+    """In this block, a backward pass calls ``watcher(leaf)`` as soon as the leaf's gradient is complete."""
     before = _watcher.set(watcher)
     try:
         yield
@@ -145,7 +148,10 @@ def watching(watcher: Callable[[Any], None]) -> Iterator[None]:
 
 
 def run_backwards(given: dict[tuple[Node, int], Array], retain: bool) -> None:
-    """Give every leaf that outputs of nodes came from its part of their gradients; ``given`` is used up."""
+    """Run the backward pass and add to the ``grad`` of every leaf.
+
+    ``given`` maps (node, number of its output) to the gradient of that output; this function empties it.
+    """
     nodes, watcher = _newest_first({node for node, _ in given}), _watcher.get()
     uses = Counter(id(leaf) for node in nodes for leaf in _leaves(node)) if watcher is not None else Counter()
     for node in nodes:

@@ -1,4 +1,4 @@
-"""Tensor's operators: arithmetic on the tape, comparisons without a gradient, and writes in place."""
+"""Tensor's operators: recorded arithmetic, comparisons without a gradient, and in-place writes."""
 
 from collections.abc import Callable, Collection
 from numbers import Number
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _binary(fn: Callable) -> tuple[Callable[..., "Tensor"], Callable[..., "Tensor"]]:
-    """The methods of a binary operator: with the tensor on its left, and on its right."""
+    """The methods of a binary operator, for a tensor on its left and on its right."""
     return lambda self, other: self._apply(fn, self, other), lambda self, other: self._apply(fn, other, self)
 
 
@@ -32,7 +32,7 @@ def _comparison(fn: Callable) -> Callable[..., "Tensor"]:
 
 
 def _may_compare_itself(other: Any) -> bool:
-    """Whether this is an object of a stranger's class with an ``==`` of its own, as pytest.approx makes."""
+    """Whether this is an object of an unknown class with its own ``==``, such as pytest.approx."""
     known = other is None or isinstance(other, Number | Collection | Operators) or hasattr(other, "dtype")
     return not known and not hasattr(other, "__dlpack__") and type(other).__eq__ is not object.__eq__
 
@@ -42,7 +42,7 @@ def _in_place(fn: Callable, sign: str) -> Callable:
 
 
 class Operators:
-    """What Python's operators do on a Tensor. ``==`` compares elements, so a Tensor is hashed by its identity."""
+    """Python's operators on a Tensor; ``==`` compares elements, so the hash of a Tensor is its identity."""
 
     __slots__ = ()
 
@@ -103,50 +103,50 @@ class Operators:
     def __setitem__(self, key: Any, value: Any) -> None:
         if recording() and (self.requires_grad or getattr(value, "requires_grad", False) is True):
             raise TapeError(
-                "t[...] = value: expected tensors without a gradient, as the tape does not record writes to parts; put "
-                "parts together with gl.stack, gl.concatenate or gl.where, or write in a block of gl.no_grad()"
+                "t[...] = value: expected tensors that require no gradient, because such writes are not recorded; join "
+                "parts with gl.stack, gl.concatenate or gl.where, or write in a gl.no_grad() block"
             )
         written = self._raw(value)
-        if not isinstance(value, Operators):  # a Tensor is where its user has put it
+        if not isinstance(value, Operators):  # a Tensor stays on its device
             written = moved("value", written, backend_of(self.data))
         self._write("t[...] = value", self._key(key), written)
 
     def _update(self, fn: Callable, sign: str, other: Any) -> Any:
-        """``t += other`` and its like.
+        """The in-place operators, such as ``t += other``.
 
-        What needs no gradient is written into the array. What is recorded is computed anew, and this tensor becomes
-        the result, as after ``t = t + other``.
+        A result that requires no gradient is written into the array. Otherwise the operation is recorded, and this
+        tensor becomes its result, as after ``t = t + other``.
         """
         if recording() and self.requires_grad and self._source is None:
             raise TapeError(
                 f"t {sign}= x: expected a tensor that requires no gradient, got a leaf that does; write "
-                f"in a block of gl.no_grad(), or make a new tensor: y = t {sign} x"
+                f"in a gl.no_grad() block, or make a new tensor: y = t {sign} x"
             )
         value = self._apply(fn, self, other)
         if value.shape != self.shape:
-            raise ShapeError(f"t {sign}= x: expected a result of shape {self.shape}, as t has, got {value.shape}")
+            raise ShapeError(f"t {sign}= x: expected a result of shape {self.shape}, the shape of t, got {value.shape}")
         if value.dtype != self.dtype:
             raise DTypeError(
-                f"t {sign}= x: expected a result of {self.dtype}, as t has, got {value.dtype}; use t.astype"
+                f"t {sign}= x: expected a result of {self.dtype}, the dtype of t, got {value.dtype}; use t.astype"
             )
         if not value.requires_grad:
             self._write(f"t {sign}= x", (...,), value.data)
         elif self._source is not None and self._source[0].view:
             raise TapeError(
-                f"t {sign}= x: expected a tensor with memory of its own, got a view of another; write t = t {sign} x"
+                f"t {sign}= x: expected a tensor that owns its memory, got a view of another; write t = t {sign} x"
             )
         else:
             self._become(value)
         return self
 
     def _key(self, key: Any) -> tuple:
-        """The parts of an index, with arrays in place of Tensors; arrays of the host beside a GPU's are moved."""
+        """The parts of an index with arrays in place of Tensors; for a tensor on a GPU, host arrays are moved there."""
         backend = backend_of(self.data)
         parts = key if isinstance(key, tuple) else (key,)
         return tuple(part.data if isinstance(part, Operators) else moved("key", part, backend) for part in parts)
 
     def _write(self, what: str, key: tuple, value: Any) -> None:
-        """Write into the array, and note it."""
+        """Write into the array and count the write."""
         check_writable(what, self.data)
         with backend_of(tensor=self.data, value=value if hasattr(value, "dtype") else None):
             key = tuple(rearrange.index_part(self.data, part) for part in key)
@@ -159,9 +159,10 @@ class Operators:
 
 
 def check_cast(what: str, value: Any, dtype: np.dtype) -> None:
-    """Raises DTypeError unless an array or a number can be written into an array of ``dtype`` without a loss.
+    """Raise DTypeError unless an array or a number may be written into an array of ``dtype``.
 
-    A floating array takes integers and numbers of Python, rounded; two floating types do not mix.
+    A floating array accepts integers and Python numbers, which are rounded to its dtype. It does not accept an array of
+    another floating dtype.
     """
     value = value.item() if isinstance(value, np.generic) else value
     if hasattr(value, "dtype"):
@@ -175,4 +176,4 @@ def check_cast(what: str, value: Any, dtype: np.dtype) -> None:
     else:
         raise DTypeError(f"{what}: expected an array or a number, got {type(value).__name__}")
     if not fits:
-        raise DTypeError(f"{what}: expected what {dtype} holds, got {given}; convert it first with astype")
+        raise DTypeError(f"{what}: expected a value that {dtype} can hold, got {given}; convert it first with astype")

@@ -1,4 +1,4 @@
-"""Whether functions are recorded on the tape: ``no_grad`` and ``enable_grad``, for blocks and as decorators."""
+"""``no_grad`` and ``enable_grad``: blocks and decorators that switch the tape off and on."""
 
 import functools
 import inspect
@@ -8,23 +8,26 @@ from typing import Any
 
 from gpulstm.errors import DTypeError
 
-# The modes of the blocks that this thread or task is in, the innermost last. A tuple, not a token for each block: a
-# block may be left in another context than it was entered in, as by a generator that is closed late.
+# The modes of the blocks that this thread or task is in, the innermost last. This is a tuple and not one token per
+# block, because a block may be left in another context than it was entered in, for example by a generator that is
+# closed late.
 _modes: ContextVar[tuple[bool, ...]] = ContextVar("gpulstm_recording", default=(True,))
 
 
 def recording() -> bool:
-    """Whether what is computed now is recorded."""
+    """Whether recording is on here."""
     return _modes.get()[-1]
 
 
 class no_grad:
-    """Turns the recording of gradients off in a block or a decorated function, as ``torch.no_grad``.
+    """Turns off the recording of gradients in a ``with`` block or a decorated function, as ``torch.no_grad``.
 
-    It does not affect other threads and tasks. One object serves any number of blocks, also nested ones. It decorates
-    functions, generators, coroutines and asynchronous generators: recording is off while their own code runs, and
-    unchanged for the caller in between. ``@no_grad`` and ``@no_grad()`` are the same. Raises DTypeError for anything
-    but a function.
+    Results computed there have no gradient, and take less memory. Other threads and asyncio tasks are not affected. One
+    object may serve several blocks, also nested ones.
+
+    ``@gl.no_grad`` and ``@gl.no_grad()`` do the same. They decorate functions, generators, coroutines and asynchronous
+    generators. Recording is off only while the decorated code itself runs, not while a generator's caller does. Raises
+    DTypeError for anything but a function.
 
     >>> x = gl.tensor([1.0], requires_grad=True)
     >>> with gl.no_grad():
@@ -36,7 +39,7 @@ class no_grad:
     _recording = False
 
     def __new__(cls, function: Callable | None = None) -> Any:
-        """A block; or, of a function, that function decorated."""
+        """Return a block, or the decorated function if one is given."""
         block = super().__new__(cls)
         return block if function is None else block(function)
 
@@ -53,9 +56,9 @@ class no_grad:
 
 
 class enable_grad(no_grad):
-    """Turns the recording of gradients on again inside a ``no_grad`` block, as ``torch.enable_grad``.
+    """Turns on the recording of gradients again inside a ``no_grad`` block, as ``torch.enable_grad``.
 
-    For a block or a decorated function. Raises DTypeError for anything but a function.
+    It works as a ``with`` block and as a decorator. The decorator raises DTypeError for anything but a function.
 
     >>> x = gl.tensor([1.0], requires_grad=True)
     >>> with gl.no_grad(), gl.enable_grad():
@@ -68,7 +71,7 @@ class enable_grad(no_grad):
 
 
 class _Body:
-    """The modes of a body that runs piece by piece; between its pieces stand those of its caller."""
+    """The modes of a function body that runs in pieces; between the pieces, the modes of its caller hold."""
 
     def __init__(self, recording: bool) -> None:
         self.modes: tuple[bool, ...] = (recording,)
@@ -84,7 +87,7 @@ class _Body:
             _modes.set(outside)
 
     def iterate(self, body: Any) -> Generator[Any, Any, Any]:
-        """A generator, each piece of it run under the body's modes."""
+        """Run a generator so that each piece of it runs under the body's modes."""
         piece, given = body.send, None
         while True:
             try:
@@ -111,9 +114,9 @@ class _Awaited:
 
 
 def _decorated(function: Callable, recording: bool) -> Callable:
-    """A function of the same kind that runs the body of ``function`` in that mode."""
+    """Return a function of the same kind that runs ``function`` with recording on or off."""
     is_function = inspect.isroutine(function) or isinstance(function, functools.partial)
-    call: Any = function if is_function else type(function).__call__  # of an object with that method
+    call: Any = function if is_function else type(function).__call__  # for an object with __call__
 
     def plain(*args: Any, **kwargs: Any) -> Any:
         return _Body(recording).run(function, *args, **kwargs)

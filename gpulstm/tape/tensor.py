@@ -1,4 +1,4 @@
-"""Tensor: an array that remembers how it was made; and ``apply``, which calls any function of arrays on Tensors."""
+"""Tensor, an array that records how it was computed, and ``apply``, which calls a function of arrays on Tensors."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,14 +23,16 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
     """Call a differentiable function of raw arrays on Tensors and record it for ``backward``.
 
     Inputs are Tensors, arrays (...) of any library, numbers or None. ``fn(*arrays, **static)`` returns (value,
-    pullback), where value is an array or a tuple of arrays; ``apply`` returns a Tensor or a tuple of Tensors.
-    ``pullback(*cotangents)`` takes the gradient of each value (None for a value without one, if there are several) and
-    returns the gradient of each input, or None. These are new arrays or views of the cotangents, with the shape and
-    dtype of the inputs. A pullback must not modify the cotangents or its saved arrays: with ``retain_graph`` it runs
-    several times. Do not modify the inputs and values in place before ``backward``, unless ``fn.needs`` says that the
-    pullback does not read them (functional/needs.py).
+    pullback), where value is an array or a tuple of arrays. ``apply`` returns value as a Tensor or a tuple of Tensors.
 
-    Raises DeviceError for inputs on different devices, DTypeError for anything that is not a function.
+    ``pullback(*cotangents)`` takes the gradient of the loss with respect to each value; if there are several values,
+    some of these may be None. It returns the gradient with respect to each input, or None for an input without one.
+    A gradient has the shape and dtype of its input, and is a new array or a view of a cotangent. A pullback must not
+    modify the cotangents or its saved arrays, because with ``retain_graph`` it runs several times. Do not modify the
+    inputs and values in place before ``backward``, unless ``fn.needs`` says that the pullback does not read them
+    (functional/needs.py).
+
+    Raises DeviceError for inputs on different devices, DTypeError if fn is not a function.
 
     >>> def square(x):
     ...     return x * x, lambda dy: (2 * x * dy,)
@@ -57,12 +59,12 @@ def apply(fn: Callable, *inputs: Any, **static: Any) -> Any:
 
 
 def records(inputs: Iterable) -> bool:
-    """Whether what is made of these now is remembered for a backward pass: one of them wants its gradient."""
+    """Whether a function of these inputs is recorded now: recording is on, and one of them requires a gradient."""
     return recording() and any(isinstance(x, Tensor) and x._requires_grad for x in inputs)
 
 
 def _arrays(fn: Callable, inputs: tuple) -> list[Any]:
-    """The raw arrays of what ``fn`` is called with; raises DTypeError, naming it, for memory that is not shared."""
+    """The raw arrays of the inputs of ``fn``; raises DTypeError, naming the input, for memory that cannot be shared."""
     arrays: list[Any] = []
     for x in inputs:
         try:
@@ -73,7 +75,7 @@ def _arrays(fn: Callable, inputs: tuple) -> list[Any]:
 
 
 def raw(x: Any) -> Any:
-    """The array of a Tensor or of another library, its memory shared; numbers, lists and None as they are."""
+    """Return the raw array of a Tensor or of another library's array, without a copy; others are unchanged."""
     if isinstance(x, Tensor):
         return x._data
     if x is None:
@@ -85,9 +87,9 @@ def raw(x: Any) -> Any:
 
 
 def backward(pairs: Iterable[tuple["Tensor", Array]]) -> None:
-    """``Tensor.backward`` of several at once, each with a raw array that fits as its gradient.
+    """Run ``Tensor.backward`` for several tensors at once; ``pairs`` are (tensor, its gradient as a raw array).
 
-    What they were all made of is gone through once. Raises TapeError as ``Tensor.backward`` does.
+    The shared parts of their graphs are processed only once. Raises TapeError as ``Tensor.backward`` does.
     """
     made: dict[tuple[Node, int], Array] = {}
     for tensor, gradient in pairs:
@@ -100,24 +102,25 @@ def backward(pairs: Iterable[tuple["Tensor", Array]]) -> None:
 
 
 def increment_version(tensor: "Tensor") -> None:
-    """Note that the tensor's array was written to: ``backward`` then refuses what needs it as it was."""
+    """Record a write to the tensor's array: ``backward`` then raises TapeError if it needs the old values."""
     tensor.version.count += 1
 
 
 class Tensor(Operators, Methods, Exchange):
     """An array that records operations and has a gradient, as ``torch.Tensor``.
 
-    ``data`` is the raw NumPy or CuPy array (...), not a copy; ``grad`` is a raw array of the same shape, or None. Only
-    leaves have a ``grad``: tensors that no function made. Each ``backward`` adds to it. Operations on tensors that
-    ``requires_grad`` are recorded until ``backward``. Operations in place, optimisers and ``load_state_dict`` mark
-    their writes, so that ``backward`` raises TapeError if it needs the old values. Do not modify the raw arrays before
-    ``backward``: that is not noticed.
+    ``data`` is the NumPy or CuPy array (...) itself, not a copy. ``grad`` is an array of the same shape, or None. Only
+    leaves have a ``grad``: tensors that are not the result of a recorded operation. Each ``backward`` adds to it.
 
-    ``t += x`` and ``t[key] = x`` write into the array; in a ``no_grad`` block also for leaves that require a gradient.
-    If the operation must be recorded, ``t += x`` computes ``t = t + x``, and ``t[key] = x`` is refused. Tensors are
-    hashed by identity; ``==`` compares elements.
+    Operations are recorded if an input has ``requires_grad``. Do not modify ``data`` in place between an operation and
+    its ``backward``: gpulstm cannot detect that. It does detect in-place operations on Tensors, optimiser steps and
+    ``load_state_dict``; ``backward`` then raises TapeError if it needs the old values.
 
-    Raises DTypeError for anything but an array of numbers, and for integers that require a gradient.
+    ``t += x`` and ``t[key] = x`` write into the array if no gradient is needed, or inside a ``no_grad`` block. If the
+    operation must be recorded, ``t += x`` computes ``t = t + x``, and ``t[key] = x`` raises TapeError. ``==`` compares
+    elements; the hash of a Tensor is its identity.
+
+    Raises DTypeError for anything but an array of numbers, and for integers with ``requires_grad``.
 
     >>> x = gl.Tensor(np.array([1.0, 2.0]), requires_grad=True)
     >>> (x * x).sum().backward()
@@ -126,39 +129,39 @@ class Tensor(Operators, Methods, Exchange):
     """
 
     __slots__ = ("__weakref__", "_data", "_grad", "_requires_grad", "_source", "_written")
-    _apply, _raw = staticmethod(apply), staticmethod(raw)  # for the classes that this one is made of
+    _apply, _raw = staticmethod(apply), staticmethod(raw)  # for the base classes
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
         self._begin(data, requires_grad)
 
     def _begin(self, data: Array, requires_grad: bool) -> None:
-        """A leaf, also of a class whose ``__init__`` wants something else."""
+        """Initialise a leaf, also of a subclass whose ``__init__`` has other arguments."""
         if type(data) is not np.ndarray or data.dtype.kind not in "biuf" or not data.dtype.isnative:
             backend_of(data=data)
             data = _numbers(as_array(data))
         self._data: Array = data
         self._grad: Array | None = None
-        self._source: tuple[Node, int] | None = None  # the node it came from, and as which of its outputs
+        self._source: tuple[Node, int] | None = None  # the node that made it, and which output
         self._written: Version | None = None  # see ``version``
         self._requires_grad = False
         if requires_grad:
             self.requires_grad = True
 
     shape = property(lambda self: self._data.shape, doc="The length of each axis.")
-    dtype = property(lambda self: self._data.dtype, doc="The type of the elements, one of NumPy's.")
+    dtype = property(lambda self: self._data.dtype, doc="The NumPy dtype of the elements.")
     ndim = property(lambda self: self._data.ndim, doc="The number of axes.")
     size = property(lambda self: self._data.size, doc="The number of elements.")
-    device = property(lambda self: backend_of(self._data).name, doc='"cpu" or "cuda:0", as gl.device takes.')
-    is_leaf = property(lambda self: self._source is None, doc="Whether no function made it.")
+    device = property(lambda self: backend_of(self._data).name, doc='The device, such as "cpu" or "cuda:0".')
+    is_leaf = property(lambda self: self._source is None, doc="Whether it is not the result of a recorded operation.")
 
     @property
     def data(self) -> Array:
-        """The raw array. You may assign another one of the same shape; to a leaf also one of another type."""
+        """The raw array; you may assign another of the same shape, and to a leaf also of another dtype or device."""
         return self._data
 
     @data.setter
     def data(self, array: Array) -> None:
-        if array is self._data:  # t.data -= ... ends here
+        if array is self._data:  # t.data -= ... does this
             increment_version(self)
             return
         backend = backend_of(data=_no_tensor("data", array))
@@ -167,14 +170,15 @@ class Tensor(Operators, Methods, Exchange):
         moved = backend is not backend_of(self._data) or array.dtype != self.dtype
         if moved and self._source is not None:
             raise TapeError(
-                f"data: expected {self.dtype} on {self.device}, as a function made this tensor; detach() first"
+                f"data: expected {self.dtype} on {self.device} for the result of an operation, got {array.dtype} on "
+                f"{backend.name}; call detach() first"
             )
         if self._requires_grad and not is_floating(array.dtype):
             raise DTypeError(
-                f"data: expected {', '.join(FLOATS)}, as this tensor requires a gradient, got {array.dtype}"
+                f"data: expected {', '.join(FLOATS)}, because this tensor requires a gradient, got {array.dtype}"
             )
         if moved:
-            increment_version(self)  # a gradient under way would not fit
+            increment_version(self)  # the recorded operations expect the old dtype and device
         self._data, self._written = _numbers(array), None
 
     @property
@@ -190,13 +194,13 @@ class Tensor(Operators, Methods, Exchange):
 
     @property
     def requires_grad(self) -> bool:
-        """Whether ``backward`` computes a gradient. Can be set for leaves: False freezes a parameter."""
+        """Whether ``backward`` computes a gradient; you may set it for leaves, and False freezes a parameter."""
         return self._requires_grad
 
     @requires_grad.setter
     def requires_grad(self, wanted: bool) -> None:
         if self._source is not None:
-            raise TapeError("requires_grad: expected a leaf, got a tensor that a function made; use detach()")
+            raise TapeError("requires_grad: expected a leaf, got the result of an operation; call detach() first")
         if wanted and not is_floating(self.dtype):
             raise DTypeError(f"requires_grad: expected one of {', '.join(FLOATS)}, got {self.dtype.name}")
         self._requires_grad = bool(wanted)
@@ -208,12 +212,12 @@ class Tensor(Operators, Methods, Exchange):
 
     @property
     def version(self) -> Version:
-        """The number of writes to this tensor's memory."""
+        """The counter of in-place writes to this tensor's memory."""
         if self._written is None:
             self._written = version_of(self._data)
         return self._written
 
-    _version = property(lambda self: self.version.count, doc="How often this tensor's memory was written to.")
+    _version = property(lambda self: self.version.count, doc="The number of in-place writes to this tensor's memory.")
 
     def detach(self) -> "Tensor":
         """Return a tensor that shares the array but has no recorded history."""
@@ -222,10 +226,13 @@ class Tensor(Operators, Methods, Exchange):
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
         """Add the derivative of this tensor to the ``grad`` of every leaf it was computed from, and free the graph.
 
-        ``gradient`` is the gradient of this tensor: a number, or a Tensor or raw array of its shape; the default for
-        one element is 1. ``retain_graph`` keeps the graph for another ``backward``. Raises, before anything changes,
-        TapeError for a graph that was freed, for values that were modified in place and for a tensor that needs no
-        gradient; ShapeError, DTypeError or DeviceError for a gradient that does not fit.
+        ``gradient`` is the gradient of the loss with respect to this tensor: a number, or a Tensor or raw array of its
+        shape. A tensor with one element, such as a loss, needs none: the default is 1. ``retain_graph`` keeps the graph
+        for another ``backward``.
+
+        Raises TapeError if this tensor requires no gradient, if the graph was freed, or if a value that the backward
+        pass needs was modified in place; ShapeError, DTypeError or DeviceError if ``gradient`` does not fit. These
+        errors come before anything changes.
         """
         if not self._requires_grad:
             raise TapeError("backward: expected a tensor that requires_grad, got one that does not (no_grad?)")
@@ -251,7 +258,7 @@ class Tensor(Operators, Methods, Exchange):
             raise DTypeError(f"{name}: expected {self.dtype}, the tensor's type, got {gradient.dtype}")
 
     def _accumulate(self, gradient: Array, shared: bool) -> None:
-        """Add to ``grad``, which is memory of its own: a gradient that others hold is copied."""
+        """Add the gradient to ``grad``, which owns its memory: a gradient whose memory is ``shared`` is copied."""
         if gradient.dtype != self.dtype:
             raise TapeError(f"backward: expected a leaf of {gradient.dtype}, as in the forward pass, got {self.dtype}")
         if self._grad is not None:
@@ -260,42 +267,44 @@ class Tensor(Operators, Methods, Exchange):
             self._grad = gradient.copy(order="C") if shared or not gradient.flags.c_contiguous else gradient
 
     def _become(self, other: "Tensor") -> None:
-        """Take the place of a tensor that was made of this one."""
+        """Turn into ``other``, a tensor that was computed from this one."""
         self._data, self._written, self._grad = other._data, other._written, None
         self._source, self._requires_grad = other._source, other._requires_grad
 
 
 def _numbers(array: Array, name: str = "data") -> Array:
-    """The array; raises DTypeError for other elements than booleans, integers and floating numbers."""
+    """Return the array; raises DTypeError unless its elements are booleans, integers or floating numbers."""
     if not hasattr(array, "dtype"):
-        raise DTypeError(f"data: expected an array, got {type(array).__name__}; gl.tensor makes one")
+        raise DTypeError(f"data: expected an array, got {type(array).__name__}; make a tensor with gl.tensor")
     if array.dtype.kind not in "biuf" and not is_floating(array.dtype):
-        check_plain(array, name)  # says what to do with structured arrays
+        check_plain(array, name)  # its message helps with structured arrays
         raise DTypeError(f"{name}: expected booleans, integers or floating numbers, got {array.dtype}")
     return array
 
 
 def _no_tensor(name: str, array: Any) -> Any:
     if isinstance(array, Tensor):
-        raise DTypeError(f"{name}: expected a raw array, got a Tensor; give its .data")
+        raise DTypeError(f"{name}: expected a raw array, got a Tensor; pass its .data")
     return array
 
 
 def tensor(x: Any, requires_grad: bool = False, dtype: Any = None, device: Any = None) -> Tensor:
     """Make a Tensor from a number, a list, an array (NumPy, CuPy or any library with DLPack) or a Tensor.
 
-    The memory is shared where possible. ``device=None`` keeps x where it is (numbers and lists: the processor);
-    ``dtype=None`` keeps the type of x (Python floats: float32). Raises DTypeError for anything but numbers and for
-    numbers that an integer ``dtype`` cannot hold, ShapeError for lists of different lengths, and TapeError for a Tensor
-    that requires a gradient: convert that with ``x.to(...)``, which keeps the gradient.
+    The result shares the memory of x where possible. ``device=None`` keeps x on its device; numbers and lists go to the
+    processor. ``dtype=None`` keeps the dtype of x; Python floats become float32.
+
+    Raises DTypeError for anything but numbers and for numbers that an integer ``dtype`` cannot hold, ShapeError for
+    nested lists whose rows have different lengths, and TapeError for a Tensor that requires a gradient. Convert such a
+    Tensor with ``x.to(...)``, which keeps the gradient.
 
     >>> gl.tensor([1.0, 2.0])
     Tensor([1., 2.], dtype=float32, device=cpu)
     """
     if isinstance(x, Tensor) and x.requires_grad:
         raise TapeError(
-            "tensor: expected data without a gradient, got a Tensor that requires one, which it would lose here; "
-            f"convert it with x.to({'device or dtype' if dtype is None else repr(str(dtype))}), or take x.detach()"
+            "tensor: expected data without a gradient, got a Tensor that requires one, which would be lost; "
+            f"convert it with x.to({'device or dtype' if dtype is None else repr(str(dtype))}), or use x.detach()"
         )
     if isinstance(x, list | tuple) and any(isinstance(item, Tensor) and item.requires_grad for item in x):
         raise TapeError(

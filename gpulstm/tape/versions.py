@@ -1,8 +1,8 @@
-"""Notices writes in place to what the tape still needs: a count for each piece of memory.
+"""Detects in-place writes to values that the tape still needs: it counts the writes to each piece of memory.
 
-A function's pullback needs the values of some of its inputs and outputs as they were. Each node of the tape keeps the
-counts of these, and ``backward`` compares. Tensors that share memory (views, ``detach()``, two Tensors of one array)
-share the count. Arrays that are written to by hand are not counted.
+A function's pullback needs the values of some of its inputs and outputs as they were in the forward pass. Each node of
+the tape stores their counts, and ``backward`` compares. Tensors that share memory (views, ``detach()``, two Tensors of
+one array) share the count. Writes to raw arrays are not counted.
 """
 
 import threading
@@ -15,7 +15,7 @@ _lock = threading.Lock()
 
 
 class Version:
-    """How often one piece of memory was written to in place, as far as Tensors know."""
+    """The number of in-place writes to one piece of memory through Tensors."""
 
     __slots__ = ("__weakref__", "count", "owner")
 
@@ -23,22 +23,22 @@ class Version:
         self.count, self.owner = 0, weakref.ref(owner)
 
 
-# By the id of the array that owns the memory. A version lives as long as a Tensor or a node holds it.
+# By the id of the array that owns the memory. A version lives as long as a Tensor or a node refers to it.
 _versions: "weakref.WeakValueDictionary[int, Version]" = weakref.WeakValueDictionary()
 
 
 def version_of(array: Array) -> Version:
-    """The version of the memory that the array stands in."""
+    """The version of the array's memory."""
     owner = owner_of(array)
     with _lock:
         version = _versions.get(id(owner))
-        if version is None or version.owner() is not owner:  # an id is given anew when its object is gone
+        if version is None or version.owner() is not owner:  # ids of deleted objects are reused
             version = _versions[id(owner)] = Version(owner)
     return version
 
 
 def owner_of(array: Any) -> Array:
-    """The array that owns the memory: views of NumPy and CuPy know theirs."""
+    """The array that owns the memory of this array, which may be a view."""
     while isinstance(base := array.base, type(array)):
         array = base
     return array

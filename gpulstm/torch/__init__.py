@@ -4,9 +4,9 @@
 >>> lstm = LSTM(input_size=8, hidden_size=64)  # a torch.nn.Module with the parameters of torch.nn.LSTM
 >>> output, (h_n, c_n) = lstm(torch.zeros(20, 4, 8))  # tensors
 
-The arithmetic is gpulstm's: its compiled engine on the processor, its kernels on a GPU. Nothing else in the package
-imports torch. memory.py shares memory with torch, call.py is what torch differentiates, module.py, layers.py
-and cells.py are the modules.
+gpulstm does the arithmetic: its compiled engine on the processor, its kernels on a GPU. Nothing else in the package
+imports torch. memory.py shares memory with torch, call.py holds the function that torch differentiates, and module.py,
+layers.py and cells.py hold the modules.
 """
 
 from gpulstm.torch.cells import (

@@ -16,10 +16,10 @@ Inputs = Sequence[torch.Tensor | None]
 
 
 class Call(NamedTuple):
-    """What is computed: ``compute(layer, *tensors)`` of a layer that has its parameters, a flat tuple of Tensors.
+    """One call of a layer with its parameters: ``compute(layer, *tensors)`` returns a flat tuple of Tensors.
 
-    The layer is a copy made for each call, so that calls of several Python threads do not meet. ``seed`` is what the
-    noise of this call is drawn from; the same call computes the same again.
+    Each call copies the layer, so that calls from several Python threads do not interfere. ``seed`` seeds the noise of
+    this call, so that repeating the call computes the same again.
     """
 
     layer: Any
@@ -30,7 +30,7 @@ class Call(NamedTuple):
     options: dict[str, Any]
 
     def outputs(self, leaves: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-        """What the layer makes of its inputs and parameters."""
+        """The layer's outputs for its inputs and parameters."""
         layer = object.__new__(type(self.layer))
         first = len(leaves) - len(self.parameters)
         own = vars(layer)
@@ -42,7 +42,7 @@ class Call(NamedTuple):
 
 
 class Record:
-    """A call on arrays: its outputs, and the gradients of its inputs by those of the outputs."""
+    """A recorded call: its outputs, and the gradients of its inputs, given those of the outputs."""
 
     def __init__(self, call: Call, inputs: Inputs, wanted: Sequence[bool]) -> None:
         self.leaves = [
@@ -52,17 +52,17 @@ class Record:
         self.outputs = call.outputs(self.leaves)
 
     def gradients(self, given: Sequence[Array | None]) -> list[Array | None]:
-        """One for each input, None for one that has none. They are made once: what they need is not kept."""
+        """One gradient for each input, or None. This works once: it frees what the gradients need."""
         backward((out, d) for out, d in zip(self.outputs, given, strict=True) if d is not None)
         return [None if leaf is None else leaf.grad for leaf in self.leaves]
 
 
 class _Function(torch.autograd.Function):
-    """``Call`` for torch's own tape.
+    """A ``Call`` as a function of torch's autograd.
 
-    The record, which holds all that the gradients need, belongs to a token that torch saves beside the inputs and the
-    outputs. Whoever has torch save something else in place of tensors (checkpoints, tensors kept on the host) gets
-    the token without it; then, and for gradients that are asked for again, the call is made anew from the inputs.
+    The record holds everything that the gradients need. It is an attribute of a token, a tensor that torch saves beside
+    the inputs and the outputs. Hooks on saved tensors (checkpoints, offloading to the host) bring the token back
+    without it. Then, and when gradients are asked for again, backward repeats the call from the inputs.
     """
 
     @staticmethod
@@ -79,7 +79,7 @@ class _Function(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor | None) -> tuple:
-        token, *saved = ctx.saved_tensors  # raises where one was written to since
+        token, *saved = ctx.saved_tensors  # raises if one was changed in place since
         wanted = ctx.needs_input_grad[1:]
         inputs = saved[: len(wanted)]
         follow_torch()
@@ -94,7 +94,7 @@ class _Function(torch.autograd.Function):
 
 
 class _Once(torch.autograd.Function):
-    """A gradient as it is, which cannot be differentiated: without this it would count as a constant in silence."""
+    """Returns a gradient unchanged and refuses to differentiate it, which would otherwise silently give zeros."""
 
     @staticmethod
     def forward(ctx: Any, gradient: torch.Tensor, *made_of: torch.Tensor | None) -> torch.Tensor:
@@ -102,11 +102,11 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *given: torch.Tensor) -> tuple:
-        raise TapeError("a gradient of gpulstm.torch has no gradient of its own; take torch.nn's layer for that")
+        raise TapeError("gpulstm.torch has no second derivatives; use the layer of torch.nn for them")
 
 
 def run(call: Call, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
-    """The outputs of the call; recorded where torch records and an input wants its gradient."""
+    """The outputs of the call, recorded if torch's grad mode is on and an input requires a gradient."""
     follow_torch()
     if torch.is_grad_enabled() and any([x is not None and x.requires_grad for x in inputs]):
         return _Function.apply(call, *inputs)
@@ -116,12 +116,12 @@ def run(call: Call, *inputs: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
 
 
 def follow_torch() -> None:
-    """Have compiled code use as many threads as torch does."""
+    """Make compiled code use as many threads as torch does."""
     number = min(torch.get_num_threads(), threads.MOST)
     if number != threads.get_num_threads():
         threads.set_num_threads(number)
 
 
 def first_of(inputs: Inputs) -> torch.Tensor:
-    """The first input that is there."""
+    """The first input that is not None."""
     return inputs[0] if inputs[0] is not None else next(x for x in inputs if x is not None)

@@ -15,8 +15,8 @@ class Recurrent(Module):
     """``gl.Recurrent`` as a PyTorch module: any cell over whole sequences, also your own.
 
     ``output, states = layer(x, states_0, lengths=, mask=, reset=)``, with arguments, shapes and errors of
-    ``gl.Recurrent``. A ``PackedSequence`` as x returns a ``PackedSequence`` as output; the states have the order of its
-    sequences before sorting.
+    ``gl.Recurrent``. If x is a ``PackedSequence``, so is the output, and the states have the order of the sequences
+    before sorting.
 
     >>> gl.torch.Recurrent("coupled", 3, 4)(torch.zeros(5, 2, 3))[0].shape
     torch.Size([5, 2, 4])
@@ -39,7 +39,7 @@ class Recurrent(Module):
         """See ``gl.Recurrent``."""
         if isinstance(x, PackedSequence):
             if not (lengths is None and mask is None and reset is None):
-                raise ShapeError("lengths: expected no lengths, mask or reset with a PackedSequence, which has its own")
+                raise ShapeError("lengths: expected no lengths, mask or reset with a PackedSequence, which has lengths")
             return self._packed(x, hx)
         modes = {"lengths": on_host(lengths), "mask": on_host(mask), "reset": on_host(reset)}
         states = optional_tensors(self._layer.cell.states, hx)
@@ -47,7 +47,7 @@ class Recurrent(Module):
         return output, after[0] if len(after) == 1 else tuple(after)
 
     def _packed(self, x: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
-        """Over the sequences as they are sorted; the steps that a short one lacks are no steps."""
+        """Run over the sequences padded and in sorted order; their lengths mark the padding."""
         if not self.return_sequences:
             raise ShapeError("return_sequences: expected True with a PackedSequence, got False")
         first = self.batch_first
@@ -64,11 +64,11 @@ class Recurrent(Module):
         return state if state is None or order is None else state.index_select(1, order)
 
     def flatten_parameters(self) -> None:
-        """Nothing: it is there for programs that call it on ``torch.nn.LSTM``."""
+        """Does nothing; programs that call it on ``torch.nn.LSTM`` keep working."""
 
     @property
     def all_weights(self) -> list[list[torch.nn.Parameter]]:
-        """The parameters of each layer and direction, as those of ``torch.nn.LSTM``."""
+        """The parameters of each layer and direction, as in ``torch.nn.LSTM``."""
         suffixes = ("", "_reverse") if self.bidirectional else ("",)
         ends = [f"_l{layer}{suffix}" for layer in range(self.num_layers) for suffix in suffixes]
         return [[getattr(self, n) for n in self._names if n[n.rindex("_l") :] == end] for end in ends]

@@ -1,4 +1,4 @@
-"""One memory for torch's tensors and the arrays that gpulstm computes with, both ways."""
+"""Converts torch's tensors to gpulstm's arrays and back; both share their memory."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,10 +12,10 @@ from gpulstm.errors import DeviceError
 
 
 def as_array(tensor: torch.Tensor) -> Array:
-    """The NumPy or CuPy array that has the tensor's memory. Raises DeviceError for a device that is neither's."""
+    """The tensor's memory as a NumPy or CuPy array. Raises DeviceError for a device other than cpu and cuda."""
     if tensor.requires_grad:
         tensor = tensor.detach()
-    narrow = tensor.dtype is torch.bfloat16  # which NumPy does not know
+    narrow = tensor.dtype is torch.bfloat16  # which NumPy does not have
     bits = tensor.view(torch.int16) if narrow else tensor
     if tensor.is_cpu:
         array = bits.numpy()
@@ -27,7 +27,7 @@ def as_array(tensor: torch.Tensor) -> Array:
 
 
 def as_tensor(array: Array) -> torch.Tensor:
-    """The tensor that has the array's memory; of a copy where torch takes no such memory."""
+    """The array's memory as a tensor; a copy if torch does not support such memory."""
     wide = array.dtype.itemsize != 2 or array.dtype.name != "bfloat16"
     if not wide:
         array = array.view(np.int16)
@@ -41,7 +41,7 @@ def as_tensor(array: Array) -> torch.Tensor:
 
 
 def current_stream(tensor: torch.Tensor) -> AbstractContextManager:
-    """While it lasts, CuPy works on the tensor's GPU and on the stream that torch works on there."""
+    """A context in which CuPy uses the tensor's GPU and torch's current stream on it."""
     if tensor.device.type != "cuda":
         return nullcontext()
     number: Any = tensor.device.index

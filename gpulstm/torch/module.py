@@ -1,4 +1,4 @@
-"""What all layers here have in common: parameters that are torch's, arithmetic that is gpulstm's."""
+"""The base class of all modules here: the parameters are torch's, and gpulstm does the arithmetic."""
 
 import inspect
 from collections.abc import Callable
@@ -30,8 +30,8 @@ class Module(torch.nn.Module):
 
     kind: ClassVar[Callable[..., Any]]  # the layer of gpulstm
     compute: ClassVar[Callable[..., tuple]]  # its forward with flat arguments and results
-    _layer: Any  # it, with all but its parameters
-    _names: tuple[str, ...]  # of these
+    _layer: Any  # an instance of kind, without its parameters
+    _names: tuple[str, ...]  # the names of the parameters
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -72,7 +72,7 @@ class Module(torch.nn.Module):
             super().__setattr__(name, value)
 
     def _is_the_layers(self, name: str) -> bool:
-        """Whether an attribute that is no module's own is one of the layer of gpulstm."""
+        """Whether an attribute is that of the layer of gpulstm and not the module's own."""
         own = self.__dict__
         layer = own.get("_layer")
         if layer is None or name.startswith("_") or name in own:
@@ -80,8 +80,8 @@ class Module(torch.nn.Module):
         return name in vars(layer) or name == "output_size"
 
     def _call(self, *inputs: torch.Tensor | None, **options: Any) -> tuple[torch.Tensor, ...]:
-        """What ``compute`` gives, in autocast's type where torch is told to use one."""
-        names, own = self._names, self._parameters  # a parametrization takes a parameter out of these
+        """Call ``compute``, in autocast's dtype if autocast is on."""
+        names, own = self._names, self._parameters  # a parametrization removes its parameter from these
         given = [*inputs, *(own[name] if name in own else getattr(self, name) for name in names)]
         place = inputs[0].device.type  # type: ignore[union-attr]
         if torch.is_autocast_enabled(place):
@@ -102,7 +102,7 @@ class Module(torch.nn.Module):
 
 
 class _Torchs(np.random.Generator):
-    """Draws first values from torch's default generator, for tensors of one type, just as ``torch.nn`` does."""
+    """Draws initial values from torch's default generator, for tensors of one dtype, exactly as ``torch.nn`` does."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__(np.random.PCG64(0))
@@ -116,24 +116,24 @@ class _Torchs(np.random.Generator):
 
 
 def drawn_seed() -> int:
-    """From torch's default generator."""
+    """A seed from torch's default generator."""
     return int(torch.randint(2**63 - 1, ()))
 
 
 def tensor_of(name: str, x: Any) -> torch.Tensor:
-    """The argument; raises DTypeError, naming it, for what is no tensor of torch's."""
+    """The argument. Raises DTypeError, naming it, unless it is a torch.Tensor."""
     if not isinstance(x, torch.Tensor):
-        raise DTypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}; torch.as_tensor makes one")
+        raise DTypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}; convert it with torch.as_tensor")
     return x
 
 
 def on_host(x: Any) -> Any:
-    """Lengths, a mask: what says where sequences end is read on the host."""
+    """Lengths or a mask as a NumPy array, since gpulstm reads them on the host."""
     return x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x
 
 
 def optional_tensors(names: tuple[str, ...], values: Any) -> list[torch.Tensor | None]:
-    """The states given as one tensor (a cell with one state), as a sequence of them, or as None."""
+    """The states as a list, from one tensor (a cell with one state), several, or None."""
     if values is None:
         return [None] * len(names)
     given = [values] if isinstance(values, torch.Tensor) else list(values)
@@ -142,12 +142,12 @@ def optional_tensors(names: tuple[str, ...], values: Any) -> list[torch.Tensor |
 
 
 def as_given(states: tuple) -> Any:
-    """The states as a layer of gpulstm takes them: None for none, alone where the cell has one."""
+    """The states as a layer of gpulstm takes them: None if there are none, the state itself if the cell has one."""
     if all(state is None for state in states):
         return None
     return states[0] if len(states) == 1 else states
 
 
 def flat(states: Any) -> tuple:
-    """A cell's states as a tuple, also where it has one."""
+    """A cell's states as a tuple, even if it has only one."""
     return states if isinstance(states, tuple) else (states,)

@@ -1,4 +1,4 @@
-"""Training: the loop with its progress, validation, metrics, callbacks, checkpoints and log."""
+"""The training loop, with progress, validation, metrics, callbacks, checkpoints and a log."""
 
 from gpulstm.train.callback import Callback
 from gpulstm.train.metrics import accuracy

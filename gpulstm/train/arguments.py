@@ -1,4 +1,4 @@
-"""What Trainer asks of its arguments, each fault named before any work is done."""
+"""Checks of the arguments of gl.Trainer and fit, before any work is done."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: Any, precision: Any) -> None:
-    """Raise DTypeError or ShapeError for arguments of Trainer that do not fit, or not each other."""
+    """Raise DTypeError or ShapeError for arguments of Trainer that are wrong or do not belong together."""
     if not isinstance(model, Module):
         raise DTypeError(f"model: expected a gl.Module, got {model!r:.80}")
     if isinstance(optimizer, type) or not (hasattr(optimizer, "step") and hasattr(optimizer, "lr")):
@@ -24,13 +24,13 @@ def check_parts(model: Any, optimizer: Any, loss: Any, schedule: Any, tokens: An
     groups = getattr(optimizer, "param_groups", None)
     if checked(precision) == "fp16" and groups is None:
         raise DTypeError(
-            "optimizer: expected one with param_groups, whose gradients are scaled for 'fp16', got one without"
+            "optimizer: expected one with param_groups, as precision 'fp16' scales their gradients, got one without"
         )
     if groups is not None:
         mine = {id(parameter) for parameter in model.parameters()}
         if not any(id(parameter) in mine for group in groups for parameter in group["params"]):
             raise ShapeError(
-                "optimizer: expected parameters of the model, got none of them; was it made for another one?"
+                "optimizer: expected parameters of the model, got none of them; was it made for another model?"
             )
     if schedule is not None and (isinstance(schedule, type) or not hasattr(schedule, "step")):
         raise DTypeError(f"schedule: expected e.g. gl.StepLR(optimizer, 1000) or None, got {schedule!r:.80}")
@@ -50,7 +50,7 @@ def check_run(
     file: Any,
     log: Any,
 ) -> None:
-    """Raise DTypeError or ShapeError for what could only fail, or be passed over, later."""
+    """Raise DTypeError or ShapeError for arguments of fit that would fail or be ignored later."""
     check_batches("batches", batches, "" if epochs is None else "epochs counts passes over them")
     if validation is not None:
         check_batches("validation", validation, "it is evaluated several times")
@@ -61,12 +61,13 @@ def check_run(
         raise ShapeError(f"mode: expected 'min' or 'max', whichever is better for {monitor}, got None")
     waits = getattr(trainer.schedule, "needs_metric", False)
     if waits and validation is None:
-        raise ShapeError(f"{type(trainer.schedule).__name__} needs the validation loss: expected validation, got None")
+        need = f"{type(trainer.schedule).__name__} needs the validation loss"
+        raise ShapeError(f"validation: expected batches, as {need}, got None")
     by_validation = {"patience": patience is not None, "monitor": monitor != "val_loss", "mode": mode is not None}
     for name, given in by_validation.items():
         if given and validation is None:
             raise ShapeError(f"{name}: expected validation batches to compare, got validation=None")
     if resume and file is None:
-        raise ShapeError("resume: expected checkpoint=, the file to go on from, got None")
+        raise ShapeError("resume: expected checkpoint=, the file to continue from, got None")
     if file is not None and log is not None and Path(file).resolve() == Path(log).resolve():
-        raise ShapeError(f"log: expected a file of its own, got {log}, which is the checkpoint")
+        raise ShapeError(f"log: expected another file than the checkpoint, got {log} for both")

@@ -1,4 +1,4 @@
-"""A look at the axes: batches of one convention that meet recurrent layers of the other are an error, not a result."""
+"""Checks that batches and recurrent layers agree on whether time or the examples come first."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,12 +10,11 @@ from gpulstm.train.batch import leaves, padded_arrays, plain
 
 
 class Axes:
-    """Compares what the recurrent layers of a model receive with the batches, until one batch could tell.
+    """Compares the inputs of a model's recurrent layers with the batches, until one batch has settled the question.
 
-    Only batches that say which axis comes first, by an attribute ``batch_first``, are looked at. A layer is
-    at fault where its x has the two leading axes of an array of the batch and takes them the other way
-    round. Where the model has transposed x by itself, they differ. Axes of equal length cannot tell the two
-    apart: then the next batch is looked at.
+    Only batches of a data set with an attribute ``batch_first`` are checked. A layer is wrong if its x has the same
+    two leading axes as an array of the batch, but the layer reads them in the other order. If the model transposes x
+    itself, the axes differ and nothing is wrong. If both axes have the same length, the next batch is checked.
     """
 
     def __init__(self, model: Module, batches: Any) -> None:
@@ -27,7 +26,7 @@ class Axes:
         """``loss(model, batch, state)``; raises ShapeError where a layer reads its axes the wrong way."""
         if not self._looking:
             return loss(model, batch, state)
-        # Beside sequences padded time first there may be arrays whose rows are the examples.
+        # A time-first batch may also have arrays with the examples first: padded arrays, if any, are the sequences.
         held = plain(batch)
         arrays = [] if self._batch_first else list(padded_arrays(held))
         leading = {array.shape[:2] for array in arrays or leaves(held) if array.ndim >= 2}

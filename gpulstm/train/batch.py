@@ -1,4 +1,4 @@
-"""What a batch holds: its target, and how many items the loss averages over."""
+"""Finds the target in a batch, and counts the items that the loss averages over."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -12,16 +12,15 @@ from gpulstm.tape import tensor
 
 IGNORED = -100  # an integer target that cross_entropy leaves out
 TARGETS = ("target", "targets", "label", "labels", "y")
-ADVICE = "give Trainer(..., tokens=function), which returns how many items the loss of a batch averages over"
+ADVICE = "give Trainer(..., tokens=function); tokens(batch) returns the number of items the loss averages over"
 Pair = tuple[Array, Array]  # a padded array and its lengths
 
 
 def target_of(batch: Any) -> Array | Pair:
-    """The target in a batch: the last entry of a tuple or list, an entry of a dict by its name, an array itself.
+    """Find the target in a batch: the last entry of a tuple or list, a named entry of a dict, or the array itself.
 
-    The names are ``TARGETS``; nests of tuples, lists and dicts are searched. A pair (padded, lengths) inside
-    a batch, as ``gl.data.Batches`` makes it of sequences, is returned as a tuple. Raises DTypeError where
-    there is no target to be found.
+    The names are ``TARGETS``; nested tuples, lists and dicts are searched. A pair (padded, lengths) inside a batch, as
+    ``gl.data.Batches`` makes it from sequences, is returned as a tuple. Raises DTypeError if there is no target.
     """
     found = _search(plain(batch), top=True)
     if found is None:
@@ -35,10 +34,10 @@ def target_of(batch: Any) -> Array | Pair:
 def count_tokens(batch: Any) -> Any:
     """Count the items that the loss of a batch averages over: the elements of its target.
 
-    The target is the last entry of a tuple or list, or the entry of a dict named target, targets, label, labels or y; a
-    pair (padded (T, B, ...), lengths (B,)) counts the steps within the lengths. Integer targets of -100 do not count.
-    On a GPU an integer target gives an array of one number, so that the host need not wait. Raises DTypeError for a
-    batch without a target.
+    The target is the last entry of a tuple or list, or the entry of a dict named target, targets, label, labels or y.
+    In a pair (padded (T, B, ...), lengths (B,)) only the steps within the lengths count. Integer targets of -100 do not
+    count. For an integer target on a GPU the result is an array of one number, so that the host does not wait. Raises
+    DTypeError for a batch without a target.
 
     >>> gl.train.count_tokens((np.zeros((3, 8)), np.array([1, 2, -100])))
     2
@@ -56,14 +55,14 @@ def count_tokens(batch: Any) -> Any:
 
 
 def within(padded: Array, lengths: Array) -> Array:
-    """Which elements of a padded array are within the lengths of their sequences, booleans of its shape.
+    """A boolean mask of a padded array's shape: True for the elements within the length of their sequence.
 
-    The array is (T, B, ...) or (B, T, ...). Where both fit, it is the one past whose lengths everything is equal,
-    as padding is; else the first.
+    The array is (T, B, ...) or (B, T, ...). If both fit, the padding decides: all elements beyond the lengths are
+    equal. If that does not decide either, it is (T, B, ...).
     """
     backend = backend_of(padded)
     masks = []
-    for axis in (1, 0):  # of the examples
+    for axis in (1, 0):  # the axis of the examples
         if padded.shape[axis] == lengths.size and int(lengths.max()) <= padded.shape[1 - axis]:
             mask = backend.xp.arange(padded.shape[1 - axis])[:, None] < lengths
             mask = (mask if axis == 1 else mask.T).reshape(*padded.shape[:2], *[1] * (padded.ndim - 2))
@@ -73,8 +72,8 @@ def within(padded: Array, lengths: Array) -> Array:
 
 
 def plain(batch: Any) -> Any:
-    """The same nest of tuples, lists and dicts with the raw array of every Tensor and of any library's array."""
-    if type(batch) is np.ndarray:  # by far the most common
+    """The same nested tuples, lists and dicts, with Tensors and other libraries' arrays as NumPy or CuPy arrays."""
+    if type(batch) is np.ndarray:  # by far the most common case
         return batch
     if isinstance(batch, dict):
         return {name: plain(part) for name, part in batch.items()}
@@ -86,7 +85,7 @@ def plain(batch: Any) -> Any:
 
 
 def leaves(batch: Any) -> Iterator[Array]:
-    """The arrays in a plain nest."""
+    """The arrays in nested tuples, lists and dicts."""
     if _is_array(batch):
         yield batch
     for part in _parts(batch):
@@ -94,7 +93,7 @@ def leaves(batch: Any) -> Iterator[Array]:
 
 
 def padded_arrays(batch: Any) -> Iterator[Array]:
-    """The padded arrays of the pairs (padded, lengths) in a plain nest."""
+    """The padded arrays of the pairs (padded, lengths) in nested tuples, lists and dicts."""
     if _is_padded(batch):
         yield batch[0]
     else:
@@ -103,7 +102,7 @@ def padded_arrays(batch: Any) -> Iterator[Array]:
 
 
 def checked_count(count: Any) -> Any:
-    """A count that the user's ``tokens`` gave, a number from 0 up or an array of one on a device.
+    """The count that the user's ``tokens`` returned: a number of at least 0, or an array of one number on a device.
 
     Raises DTypeError and ShapeError for anything else.
     """
@@ -118,7 +117,7 @@ def checked_count(count: Any) -> Any:
 
 
 def _search(batch: Any, top: bool = False) -> Any:
-    """The target in a plain nest; None where there is none."""
+    """The target in nested tuples, lists and dicts; None if there is none."""
     if _is_array(batch):
         return batch
     if isinstance(batch, dict):
@@ -126,7 +125,7 @@ def _search(batch: Any, top: bool = False) -> Any:
     if _is_number(batch) or (isinstance(batch, list) and not top and _only_numbers(batch)):
         return np.asarray(batch)
     if isinstance(batch, list | tuple) and batch:
-        # At the top (x, y) is an input and its labels: a pair of a padded array and its lengths stands deeper.
+        # The batch itself, (x, y), is an input and its labels; only deeper can a pair be (padded, lengths).
         return tuple(batch) if not top and _is_padded(batch) else _search(batch[-1])
     return None
 
@@ -142,7 +141,7 @@ def _search_dict(batch: dict) -> Any:
 
 
 def _is_padded(batch: Any) -> bool:
-    """Whether this is (padded, lengths): as many whole numbers as one axis has rows, none above the other axis."""
+    """Whether this is (padded, lengths): one integer per index of one axis, none above the size of the other axis."""
     if not isinstance(batch, list | tuple) or len(batch) != 2 or not all(map(_is_array, batch)):
         return False
     padded, lengths = batch
@@ -167,5 +166,5 @@ def _is_number(part: Any) -> bool:
 
 
 def _only_numbers(part: Any) -> bool:
-    """Whether these are lists of numbers to any depth."""
+    """Whether this is a number, or nested lists of numbers."""
     return _is_number(part) or (isinstance(part, list) and all(map(_only_numbers, part)))

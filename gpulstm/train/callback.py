@@ -1,4 +1,4 @@
-"""Callbacks: the user's own code that is called while a run goes on, and may end it."""
+"""Callbacks: code of the user's that a run calls, and that may end the run."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from gpulstm.train.trainer import Trainer
 
 Record = dict[str, Any]
-# What a method returns: True, or the reason in words, ends the run; None or False lets it go on.
+# The result of a method: True or a reason ends the run; None or False continues it.
 Answer = bool | str | None
 
 
@@ -33,7 +33,7 @@ class Callback:
         """Called after each validation, whose results are in the record."""
 
     def on_epoch_end(self, trainer: "Trainer", epoch: int, record: Record | None) -> Answer:
-        """Called after each whole pass over the batches, with the last record, or None."""
+        """Called after each whole pass over the batches, with the last record (None if there is none yet)."""
 
 
 class _Function(Callback):
@@ -42,10 +42,10 @@ class _Function(Callback):
 
 
 class Callbacks:
-    """All callbacks of a run; the first that asks to stop decides the reason."""
+    """All callbacks of a run; the first one that asks to stop gives the reason."""
 
     def __init__(self, callbacks: Any) -> None:
-        """Raises DTypeError for what is neither a Callback nor a function."""
+        """Raises DTypeError for anything but Callbacks and functions."""
         given = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
         for callback in given:
             if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
@@ -54,7 +54,7 @@ class Callbacks:
         self._all = [c if isinstance(c, Callback) else _Function(c) for c in given]
 
     def call(self, method: str, *args: Any) -> str:
-        """Call one method of all; return the reason to stop, or "" to go on."""
+        """Call one method of every callback; return the reason to stop, "" if there is none."""
         reason = ""
         for callback, given in zip(self._all, self.given, strict=True):
             answer = getattr(callback, method)(*args)

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on, as a nest in one file. The format is gpulstm/io/tree.py's."""
+"""Checkpoints: everything a run needs to continue, in one file, in the format of gpulstm/io/tree.py."""
 
 from gpulstm.io.tree import detached, load, on_device, save, to_host
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: asked for at any moment, served between two steps."""
+"""Ctrl-C and SIGTERM during training: they may come at any time and take effect between two steps."""
 
 import signal
 import threading
@@ -10,16 +10,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C has stopped a run. ``checkpoint`` is the file to go on from, or None."""
+    """Raised when Ctrl-C stopped a run. ``checkpoint`` is the file to continue from, or None."""
 
     checkpoint: Path | None = None
     together = False  # whether all processes have stopped
 
 
 class Terminated(SystemExit):
-    """SIGTERM has stopped a run; not caught, it ends the program with status 143, as the signal itself does.
+    """Raised when SIGTERM stopped a run; uncaught, it ends the program with status 143, as the signal itself does.
 
-    ``checkpoint`` is the file to go on from, or None.
+    ``checkpoint`` is the file to continue from, or None.
     """
 
     checkpoint: Path | None = None
@@ -30,10 +30,10 @@ class Terminated(SystemExit):
 
 
 class Interrupt:
-    """A context in which the first Ctrl-C or SIGTERM only sets ``number``, and the second stops the program.
+    """A context in which the first Ctrl-C or SIGTERM only sets ``number``; the second raises KeyboardInterrupt.
 
-    A handler of SIGTERM that the program has set by itself stays in force. Outside the main thread, where
-    Python serves no signals, this changes nothing.
+    If the program has its own handler for SIGTERM, that one stays. Outside the main thread, where Python handles no
+    signals, this does nothing.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class Interrupt:
 
     @staticmethod
     def error(number: int, message: str, checkpoint: Path | None) -> BaseException:
-        """What to raise for a signal."""
+        """The exception to raise for a signal."""
         stop = (Terminated if number == signal.SIGTERM else Interrupted)(message)
         stop.checkpoint = checkpoint
         return stop

@@ -1,4 +1,4 @@
-"""One run of a Trainer: the loop over steps, with its validations, records and checkpoints."""
+"""One run of a Trainer: the loop over steps, with validations, records and checkpoints."""
 
 import math
 from collections.abc import Iterable
@@ -45,15 +45,15 @@ class Run:
         self.callbacks = callbacks or Callbacks([])
         self.memory = Memory(goal=plan.goal)
         self._parts = Saved(trainer, plan, self.batches, validation, self.callbacks.given)
-        # A schedule that goes by the validation loss is stepped after each validation, not after each step.
+        # A schedule that needs the validation loss is stepped after each validation, not after each step.
         self._schedule_waits = getattr(trainer.schedule, "needs_metric", False)
-        self._saved_step: int | None = None  # of the last good checkpoint
-        self._is_saved = False  # nothing has happened since then
+        self._saved_step: int | None = None  # the step of the last good checkpoint
+        self._is_saved = False  # whether nothing has changed since then
 
     # -- the loop --------------------------------------------------------------------------------------------
 
     def go(self, resume: bool, force: bool, log: str | Path | None, progress: bool | TextIO) -> list[dict[str, Any]]:
-        """Run to the end; see Trainer.fit. Files are the first process's affair."""
+        """Run to the end; see Trainer.fit. Only the first process reads and writes files."""
         trainer = self.trainer
         parts = trainer.model, trainer.optimizer, trainer.schedule, trainer.scaler, self.batches
         self._team.begin(parts, parameters_of(trainer), trainer.generator)
@@ -75,7 +75,7 @@ class Run:
                 self.memory = self._parts.restore(file)
                 self.memory.goal, self._saved_step, self._is_saved = self.plan.goal, self.memory.step, True
             elif not force:
-                choices = "give resume=True to go on from it, force=True to replace it, or another name"
+                choices = "give resume=True to continue from it, force=True to replace it, or another name"
                 raise FileExists(f"{file}: exists already; {choices}")
         if log is not None and not force:
             group.on_root(lambda: check_log(log, self.memory.history))
@@ -99,7 +99,7 @@ class Run:
         return self.memory.history
 
     def _new_log(self, path: str | Path | None) -> Log:
-        """The log, which the first process alone writes; raises OSError on all."""
+        """Open the log, which only the first process writes; raises OSError in all processes."""
         logs = [Log(None, [])]
         if path is not None:
             self._group.on_root(lambda: logs.append(Log(path, self.memory.history)))
@@ -115,7 +115,7 @@ class Run:
         self._asks = self._team.agree(bool(self.callbacks.given)) != [0]
         self.trainer.model.train()
 
-    @np.errstate(all="ignore")  # what is not finite shows in the loss, on a GPU as here
+    @np.errstate(all="ignore")  # NotFinite reports a loss that is not finite; NumPy's warnings add nothing
     def _loop(self) -> None:
         plan, memory = self.plan, self.memory
         while not self._finished():
@@ -147,7 +147,7 @@ class Run:
         return ended if every is None else bool(group) and self.memory.step % every == 0
 
     def _finish(self) -> None:
-        """What every run ends with: a validation, a record and a checkpoint, unless this step has had them."""
+        """End the run with a validation, a record and a checkpoint, unless this step already had them."""
         memory = self.memory
         self._steps.check_alike()
         if self.validation is not None and memory.validated != memory.step:
@@ -171,7 +171,7 @@ class Run:
             if self.plan.steps is not None
             else f"in epoch {self._epoch()} of {self.plan.epochs}"
         )
-        saved = file or "nothing: no checkpoint was asked for"
+        saved = file or "nothing, as no checkpoint= was given"
         message = f"stopped after step {self.memory.step} {of}; saved: {saved}"
         stop = Interrupt.error(signal, message, file)
         stop.together = True  # type: ignore[attr-defined]
@@ -194,7 +194,7 @@ class Run:
         self._progress.step()
 
     def _validate(self) -> dict[str, float]:
-        """The validation's results; the best model so far is kept."""
+        """Evaluate the validation batches; keep the model if it is the best so far."""
         self._recorder.read()
         self._recorder.tick(training=True)
         self._steps.check_alike()
@@ -223,7 +223,7 @@ class Run:
     # -- records ---------------------------------------------------------------------------------------------
 
     def _epoch(self) -> int:
-        """The number of this pass, from 1."""
+        """The number of this epoch, counted from 1."""
         return self.memory.epoch + (self.memory.drawn > 0)
 
     def _record(self, validated: dict[str, float] | None) -> None:
@@ -234,7 +234,7 @@ class Run:
         )
         self._is_saved = False
         if len(memory.history) == 1 and self._logs and self.plan.checkpoint is not None:
-            # From here on a log that is not empty has a checkpoint, by which a resumed run knows it as its own.
+            # A resumed run recognises its log by the first record in its checkpoint, so write that now.
             self._save(self.plan.checkpoint)
         if self._logs:
             self._group.on_root(lambda: self._log.write(record))
@@ -276,4 +276,4 @@ class Run:
     def _good(self) -> str:
         if self._saved_step is None:
             return "no checkpoint was written"
-        return f"the last good checkpoint is {self.plan.checkpoint}, of step {self._saved_step}"
+        return f"the last good checkpoint is {self.plan.checkpoint}, from step {self._saved_step}"

@@ -1,18 +1,18 @@
-"""The user's loss function: called with the model, a batch and a state, and held to what it must return."""
+"""Checks the result of the user's loss function."""
 
 from typing import Any
 
 from gpulstm.errors import DTypeError, ShapeError, TapeError
 from gpulstm.tape import Tensor
 
-WANT = "loss: expected (loss, state), a Tensor of one number and what the next batch starts from or None"
+WANT = "loss: expected (loss, state), a Tensor of one number and the state for the next batch or None"
 
 
 def checked(result: Any, training: bool) -> tuple[Tensor, Any]:
-    """What a loss function returned, as (loss, state).
+    """Return the result of a loss function as (loss, state).
 
-    Raises DTypeError for anything but a pair that begins with a Tensor, ShapeError for a Tensor of more than
-    one number, and TapeError, in training, for one without a gradient.
+    Raises DTypeError for anything but a pair that begins with a Tensor, ShapeError for a Tensor of more than one
+    number, and TapeError, in training, for a loss without a gradient.
     """
     if isinstance(result, Tensor):
         raise DTypeError(
@@ -21,7 +21,7 @@ def checked(result: Any, training: bool) -> tuple[Tensor, Any]:
     if not isinstance(result, tuple | list):
         raise DTypeError(f"{WANT}, got {_kind(result)}")
     if len(result) != 2:
-        raise DTypeError(f"{WANT}, got {len(result)} things: ({', '.join(map(_kind, result))})")
+        raise DTypeError(f"{WANT}, got {len(result)} values: ({', '.join(map(_kind, result))})")
     loss, state = result
     if not isinstance(loss, Tensor):
         raise DTypeError(f"{WANT}, got {_kind(loss)} as the loss; do not call item() or numpy() on it")
@@ -29,8 +29,8 @@ def checked(result: Any, training: bool) -> tuple[Tensor, Any]:
         raise ShapeError(f"{WANT}, got a loss of shape {loss.shape}; take its mean() or sum()")
     if training and not loss.requires_grad:
         raise TapeError(
-            f"{WANT}, got a loss without a gradient: it was detached, made under no_grad, or depends on no "
-            "parameter that requires one"
+            f"{WANT}, got a loss without a gradient: it was detached, computed under no_grad, or depends on no "
+            "parameter with requires_grad"
         )
     return loss, state
 

@@ -1,4 +1,4 @@
-"""Metrics: numbers beside the loss, made of the model's prediction and the batch."""
+"""Metrics: numbers computed from the model's prediction and the batch, such as accuracy."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def accuracy(prediction: Any, batch: Any) -> Array:
 
 
 def check_metrics(metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
-    """The metrics by name. Raises DTypeError for what is no dict of functions, ShapeError for a name in use."""
+    """The metrics by name. Raises DTypeError for anything but a dict of functions, ShapeError for a name in use."""
     metrics = {} if metrics is None else metrics
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         want = "a dict of functions, e.g. {'accuracy': gl.train.accuracy}"
@@ -51,12 +51,12 @@ def check_metrics(metrics: Mapping[str, Metric] | None) -> dict[str, Metric]:
     taken = {"step", "epoch", "loss", "lr", "tokens_per_second", "seconds", "skipped_steps", "loss_scale"}
     for name in metrics:
         if not isinstance(name, str) or name in taken or name.startswith("val_"):
-            raise ShapeError(f"metrics: expected names other than those of a record's own entries, got {name!r}")
+            raise ShapeError(f"metrics: expected names that records do not use yet, got {name!r}")
     return dict(metrics)
 
 
 def check_value(name: str, value: Any) -> Any:
-    """A metric's value as a number or an array of one. Raises DTypeError, naming the metric, for anything else."""
+    """A metric's value, a number or an array of one. Raises DTypeError, naming the metric, for anything else."""
     value = value.data if isinstance(value, Tensor) else value
     if isinstance(value, str) or getattr(value, "size", 1) != 1 or not hasattr(value, "__float__"):
         got = f"shape {value.shape}" if hasattr(value, "shape") else repr(value)[:80]

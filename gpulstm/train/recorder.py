@@ -1,4 +1,4 @@
-"""The records of a run: the means of the batches since the last one, with the time they took."""
+"""The records of a run: means over the batches since the last record, and the time they took."""
 
 import math
 import time
@@ -12,21 +12,23 @@ from gpulstm.train.rows import Row, means, to_host
 
 
 class Recorder:
-    """Gathers a row a batch, and makes records of them in ``memory.history``.
+    """Collects one row of numbers per batch, and makes records of them in ``memory.history``.
 
-    The rows stay where they are, so that no step waits for a device, until they are read.
+    The rows stay on the device until they are read, so that no step waits for it.
     """
 
     def __init__(self, memory: Memory, names: list[str], good: Callable[[], str], team: Team) -> None:
-        """``names`` are those of the rows after the count; ``good()`` tells of the last good checkpoint; the rows are
-        of this process's parts of the batches."""
+        """``names`` are the names of a row's numbers after the count; ``good()`` describes the last good checkpoint.
+
+        The rows are those of this process's parts of the batches.
+        """
         self._memory, self._names, self._good, self._team = memory, names, good, team
         self._unread: list[tuple[int, Row]] = []  # (step, row)
         self._clock = time.perf_counter()
         self._first_step, self._first_seconds = memory.step, memory.seconds
 
     def add(self, step: int, row: Row) -> None:
-        """One more batch."""
+        """Add the row of a batch."""
         self._unread.append((step, row))
 
     @property
@@ -36,18 +38,18 @@ class Recorder:
 
     @property
     def pace(self) -> float:
-        """Seconds a step, since the run began or was resumed."""
+        """Seconds per step since the run began or was resumed."""
         return (self._memory.seconds - self._first_seconds) / max(self._memory.step - self._first_step, 1)
 
     def tick(self, training: bool) -> None:
-        """Add the time since the last tick to the run's, and if it went by in training to that of the record."""
+        """Add the time since the last tick to the run's time and, if it was spent training, to the record's."""
         now = time.perf_counter()
         self._memory.seconds += now - self._clock
         self._memory.train_seconds += now - self._clock if training else 0.0
         self._clock = now
 
     def read(self) -> None:
-        """Bring the rows to the host, all in one copy; raises NotFinite for a loss that is not finite."""
+        """Copy the rows to the host, all at once; raises NotFinite for a loss that is not finite."""
         steps, unread = [step for step, _ in self._unread], [row for _, row in self._unread]
         self._unread = []
         for step, row in zip(steps, rows := self._team.means(to_host(unread)), strict=True):
@@ -80,5 +82,5 @@ class Recorder:
         memory = self._memory
         if memory.rows:
             return dict(zip(self._names, means(memory.rows), strict=True))
-        # The end of a pass that was not foreseen, just after a record: the same batches again.
+        # A pass without a known length ended right after a record: repeat that record's means.
         return {name: memory.history[-1][name] if memory.history else None for name in self._names}

@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a progress bar or plain lines, and a log of one JSON object a line."""
+"""The output of a run: a progress bar or plain lines, and a log with one JSON object per line."""
 
 import json
 import sys
@@ -12,9 +12,9 @@ Record = dict[str, Any]
 
 
 class _Lasting:
-    """A text stream to which writing does not fail: what can no longer be written is dropped.
+    """A text stream whose writes never fail: text that cannot be written is dropped.
 
-    An error in the middle of a bar's drawing would leave tqdm's lock held, and whoever draws a bar after it waiting.
+    An error while tqdm draws a bar would leave its lock held, and the next bar would wait for ever.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -33,12 +33,11 @@ class _Lasting:
 
 
 class Progress:
-    """A tqdm bar where the stream is a terminal, a line a record where it is not, nothing for None.
+    """Shows a tqdm bar on a terminal, one line per record on another stream, and nothing for None.
 
-    A stream that can no longer be written to (nobody reads on, the terminal is closed) ends the showing, not the run.
+    If the stream can no longer be written to (a closed pipe or terminal), the output stops and the run continues.
 
-    ``steps`` is how many the run has in all, None where that is not known; ``epochs`` is given for a run that
-    is counted in them.
+    ``steps`` is the total number of steps, None if unknown; ``epochs`` is given for a run that is counted in epochs.
     """
 
     def __init__(self, stream: TextIO | None, step: int, steps: int | None, epochs: int | None = None) -> None:
@@ -48,12 +47,12 @@ class Progress:
             from tqdm import tqdm
 
             class Bar(tqdm):
-                monitor_interval = 0  # no thread that looks for slow steps: each step looks at the clock
+                monitor_interval = 0  # no monitor thread: every step checks the clock
 
             self._bar = Bar(total=steps, initial=step, file=self._stream, unit="step", dynamic_ncols=True, miniters=1)
 
     def step(self) -> None:
-        """One more step is done."""
+        """Count one more step."""
         if self._bar is not None:
             self._bar.update()
 
@@ -81,7 +80,7 @@ class Progress:
         return f"{epoch}step {record['step']:>{len(str(self._steps))}}/{self._steps}"
 
     def line(self, text: str) -> None:
-        """Show a line of text without harming the bar."""
+        """Print a line of text without breaking the bar."""
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         elif self._stream is not None:
@@ -93,7 +92,7 @@ class Progress:
 
 
 def _words(record: Record, prefix: str) -> str:
-    """The loss and the metrics of a record, "loss 0.1234, accuracy 0.9"; empty without any."""
+    """The loss and the metrics of a record as text, "loss 0.1234, accuracy 0.9000"; empty if there are none."""
     known = {"step", "epoch", "lr", "tokens_per_second", "seconds", "skipped_steps", "loss_scale"}
     names = [name for name in record if name not in known and not name.startswith("val_")]
     values = [(name, record[prefix + name]) for name in names]
@@ -108,23 +107,23 @@ def clock(seconds: float) -> str:
 
 
 class Log:
-    """A JSON-lines file: one record a line, each flushed. Starting over a file replaces it; see ``check_log``."""
+    """A JSON Lines file: one record per line, flushed each time. It replaces an existing file; see ``check_log``."""
 
     def __init__(self, path: str | Path | None, records: list[Record]) -> None:
-        """Open the file and write the records that a resumed run had made before; raises OSError."""
+        """Open the file and write the earlier records of a resumed run; raises OSError."""
         self._file = None if path is None else Path(path).open("w", encoding="utf-8")  # noqa: SIM115
         for record in records:
             self.write(record)
 
     def write(self, record: Record) -> None:
-        """One more line; raises OSError."""
+        """Write one record as a line; raises OSError."""
         if self._file is None:
             return
         try:
             self._file.write(json.dumps(record) + "\n")
             self._file.flush()
         except OSError as error:
-            with suppress(OSError):  # it would write once more
+            with suppress(OSError):  # closing tries to write again
                 self._file.close()
             raise OSError(error.errno, f"{self._file.name} cannot be written: {error.strerror}") from error
 
@@ -134,9 +133,9 @@ class Log:
 
 
 def check_log(path: str | Path, records: list[Record]) -> None:
-    """Raise FileExists where a log that is there is not that of the run that made these records before.
+    """Raise FileExists if the log exists and does not belong to the run that made these records.
 
-    A log is of this run if it begins with the run's first record. An empty file may always be replaced.
+    It belongs to that run if its first line is the run's first record. An empty file may always be replaced.
     """
     file = Path(path)
     if not file.exists() or file.stat().st_size == 0:
@@ -145,11 +144,11 @@ def check_log(path: str | Path, records: list[Record]) -> None:
         first = log.readline()
     if not records or first.strip() != json.dumps(records[0]):
         choices = "give force=True to replace it, or another name"
-        raise FileExists(f"{path}: exists already, and is not this run's log; {choices}")
+        raise FileExists(f"{path}: exists already and is not the log of this run; {choices}")
 
 
 def stream_of(progress: bool | TextIO) -> TextIO | None:
-    """True means standard error, False no stream, anything else is the stream. Raises DTypeError for no stream."""
+    """Standard error for True, None for False, else the stream given. Raises DTypeError for anything else."""
     if isinstance(progress, bool):
         return sys.stderr if progress else None
     if not hasattr(progress, "write"):

@@ -1,4 +1,4 @@
-"""Rows of numbers, one a batch: the count of its items, its loss, its metrics; and their means."""
+"""Rows of numbers, one per batch (item count, loss, metrics), and their weighted means."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ Row = list[Any]  # [count, loss, *metrics]: numbers, or arrays of one number tha
 
 
 def to_host(rows: list[Row]) -> list[list[float]]:
-    """The rows as Python numbers; what lies on a device comes in one copy for each element type."""
+    """The rows as Python numbers; values on a device are copied all at once, one copy per element type."""
     arrays: dict[Any, list[Any]] = {}
     for value in (value for row in rows for value in row if _on_device(value)):
         arrays.setdefault(value.dtype, []).append(value.reshape(()))
@@ -25,12 +25,12 @@ def _copied(arrays: list[Any]) -> list[float]:
 
 
 def means(rows: list[list[float]]) -> list[float]:
-    """The mean of each column after the first, in which every row weighs its count; NaN without any count."""
+    """The mean of each column after the first, weighted by the counts in the first; NaN if all counts are 0."""
     table = np.array(rows, np.float64)
     counts = table[:, 0]
     if not counts.any():
         return [math.nan] * (table.shape[1] - 1)
-    counted = counts > 0  # a batch without items has no loss: NaN, which must not spread
+    counted = counts > 0  # the loss of a batch without items is NaN and must not enter the mean
     return (counts[counted] / counts.sum() @ table[counted, 1:]).tolist()
 
 

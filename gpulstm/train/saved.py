@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, how it is restored, and what must be the same to go on from it."""
+"""The checkpoint of a run: its contents, how it is restored, and the settings that must match to resume from it."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -18,27 +18,27 @@ from gpulstm.train.plan import Memory, Plan
 if TYPE_CHECKING:
     from gpulstm.train.trainer import Trainer
 
-OPTIONAL = {"validation"}  # may be added or left out when a run goes on
-USUAL = {"precision": IEEE}  # facts that older checkpoints and models do not tell, and what they were then
+OPTIONAL = {"validation"}  # may be added or left out on resuming
+USUAL = {"precision": IEEE}  # settings that older checkpoints and models do not store, and their values then
 
 
 def check_finite(arrays: Mapping[str, Array], when: str = "") -> None:
     """Raise NotFinite, naming the first array that holds NaN or an infinity."""
     for name, values in arrays.items():
-        # On the host, where a checkpoint takes them anyway: on a GPU CuPy would compile a reduction for seconds.
+        # On the host, where the checkpoint needs them anyway; on a GPU CuPy would compile a reduction for seconds.
         if not np.isfinite(backend_of(values).to_numpy(values)).all():
-            raise NotFinite(f"{name}: expected finite numbers, got others{when}")
+            raise NotFinite(f"{name}: expected finite numbers, got NaN or infinity{when}")
 
 
 def differences(had: Mapping[str, Any], have: Mapping[str, Any]) -> str:
-    """What differs between the facts a run began with and those it is resumed with, in words; "" if nothing."""
+    """Describe how the settings a run is resumed with differ from those it began with; "" if they do not."""
     had, have = {**USUAL, **had}, {**USUAL, **have}
     names = [name for name in sorted(had.keys() | have.keys()) if had.get(name) != have.get(name)]
-    return "; ".join(f"{name}: expected {had.get(name)}, as it began, got {have.get(name)}" for name in names)
+    return "; ".join(f"{name}: expected {had.get(name)}, as at the start, got {have.get(name)}" for name in names)
 
 
 class Saved:
-    """The parts of a run that keep a state of their own, and the facts that decide what it computes."""
+    """The objects of a run that have a state, and the settings that decide its results."""
 
     def __init__(self, trainer: "Trainer", plan: Plan, batches: Any, validation: Any, callbacks: list[Any]) -> None:
         self._trainer, self._plan = trainer, plan
@@ -62,8 +62,11 @@ class Saved:
         checkpoint.save(file, tree)
 
     def restore(self, file: Path) -> Memory:
-        """Go on from a checkpoint. Raises FormatError for one that is not of this run, with nothing changed where
-        the notes tell, and ShapeError for fewer steps or epochs than it has done."""
+        """Restore the run from a checkpoint.
+
+        Raises FormatError for a checkpoint of another run (nothing is changed if its settings or notes differ), and
+        ShapeError for fewer steps or epochs than it has already done.
+        """
         tree = parallel.group().on_root(lambda: checkpoint.load(file))
         try:
             self._check(tree)
@@ -73,7 +76,7 @@ class Saved:
         for name, count in done.items():
             goal = getattr(self._plan, name)
             if goal is not None and goal < count:
-                raise ShapeError(f"{name}: expected at least {count}, which {file} has done already, got {goal}")
+                raise ShapeError(f"{name}: expected at least {count}, as many as {file} has done, got {goal}")
         try:
             return self._restored(tree)
         except (GpulstmError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -101,13 +104,13 @@ class Saved:
         memory = Memory(**tree["run"])
         backend = backend_of(*self._trainer.model.state_dict().values())
         memory.state = checkpoint.on_device(own_part(parallel.group(), memory.state), backend)
-        if memory.goal != self._plan.goal and memory.stopped:  # asked for more: an early stop is no longer one
+        if memory.goal != self._plan.goal and memory.stopped:  # a new goal cancels the early stop
             memory.stopped, memory.worse = "", 0
         return memory
 
 
 def _facts(trainer: "Trainer", plan: Plan) -> dict[str, Any]:
-    """What else decides a run's result: an optimiser's state, for one, brings its options along."""
+    """The settings that decide a run's results; loading an optimiser's state would replace its options unnoticed."""
     options = ("accumulate", "clip_norm", "clip_value", "precision")
     facts: dict[str, Any] = {name: getattr(trainer, name) for name in options}
     facts |= {"monitor": plan.monitor, "mode": plan.mode, "keep_best": plan.keep_best}

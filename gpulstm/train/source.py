@@ -1,4 +1,4 @@
-"""Where a run's batches come from: pass after pass over what the user gave, in groups of one step each."""
+"""Draws the batches of a run: pass after pass over the data, in groups of one step each."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ END = object()
 
 
 def check_batches(name: str, batches: Any, again: str = "") -> None:
-    """Raise DTypeError for what is no iterable of batches; with ``again``, why, also for what can be used up."""
+    """Raise DTypeError for anything but an iterable of batches; ``again`` is the reason to refuse an iterator too."""
     iterable = hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")
     if isinstance(batches, str | bytes | dict | type) or not iterable:
         what = "a dict; put a batch into a list" if isinstance(batches, dict) else type(batches).__name__
@@ -19,12 +19,12 @@ def check_batches(name: str, batches: Any, again: str = "") -> None:
     if again and isinstance(batches, Iterator):
         raise DTypeError(
             f"{name}: expected batches that can be iterated over again, e.g. a list or gl.data.Batches, as {again}; "
-            f"got a {type(batches).__name__}, which gives its batches once"
+            f"got a {type(batches).__name__}, which can be iterated over only once"
         )
 
 
 class Source:
-    """Draws groups of batches; ``memory.drawn`` and ``memory.epoch`` follow."""
+    """Draws groups of batches, and counts them in ``memory.drawn`` and ``memory.epoch``."""
 
     def __init__(self, batches: Iterable[Any], group: int, memory: Memory) -> None:
         self.batches, self._group, self._memory = batches, group, memory
@@ -36,14 +36,14 @@ class Source:
 
     @property
     def steps(self) -> int | None:
-        """Steps in an epoch, where the batches tell their number."""
+        """The steps per epoch, None if the batches have no length."""
         return None if self.length is None else -(-self.length // self._group)
 
     def draw(self) -> tuple[list[Any], bool]:
-        """The batches of the next step, and whether they are the last of this pass.
+        """The batches of the next step, and whether the pass has ended.
 
-        Where the batches do not tell their number, the end of a pass comes alone, with no batch. Raises
-        ShapeError for a pass without batches, and for more batches than ``len`` tells.
+        If the batches have no length, the end of a pass may come alone, without a batch. Raises ShapeError for a pass
+        without batches, and for more batches than ``len`` says.
         """
         memory = self._memory
         if self._pass is None:
@@ -53,21 +53,21 @@ class Source:
         ended = len(group) < self._group
         if memory.drawn == self.length and not ended:
             if next(self._pass, END) is not END:
-                raise ShapeError(f"batches: expected {self.length} in a pass, as their len() tells, got more")
+                raise ShapeError(f"batches: expected {self.length} in a pass, as their len() says, got more")
             ended = True
         if ended:
             self._end()
         return group, ended
 
     def _begin(self) -> Iterator[Any]:
-        """A pass, without the batches that a resumed run has had of it."""
+        """A new pass, without the batches that a resumed run has already used."""
         skip = 0 if hasattr(self.batches, "load_state_dict") else self._memory.drawn
         return itertools.islice(self.batches, skip, None)
 
     def _end(self) -> None:
         memory = self._memory
         if memory.drawn == 0:
-            once = ": an iterator gives its batches once, a list or gl.data.Batches in every pass"
+            once = "; an iterator gives its batches only once, give a list or gl.data.Batches"
             why = once if memory.epoch and isinstance(self.batches, Iterator) else ""
-            raise ShapeError(f"batches: expected at least one in every pass over them, got none{why}")
+            raise ShapeError(f"batches: expected at least one in every pass, got none{why}")
         memory.epoch, memory.drawn, self._pass = memory.epoch + 1, 0, None

@@ -1,4 +1,4 @@
-"""Trainer: a model, an optimiser and a loss function put together, and fitted to batches."""
+"""The Trainer: fits a model to batches with an optimiser and a loss function."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,24 +39,26 @@ class Trainer:
     Peng 1990) and is None at the start of every pass over the data.
 
     ``schedule`` changes the learning rate after each step, or after each validation if it needs the validation loss.
-    ``clip_norm`` and ``clip_value`` limit the gradients. ``accumulate`` batches form one step: its gradient is that of
-    the mean loss over all their items, as of one large batch, in the memory of a small one. The last group of a pass
-    may be smaller.
+    ``clip_norm`` and ``clip_value`` limit the gradients. ``accumulate`` is the number of batches per optimiser step
+    (gradient accumulation): the gradient is that of the mean loss over all their items, as for one large batch, but
+    memory holds only one of them at a time. The last step of a pass may have fewer batches.
 
-    ``tokens(batch)`` returns the number of items the batch loss averages over, its weight in every mean; by default the
-    size of the target (see ``train.count_tokens``).
+    ``tokens(batch)`` returns the number of items the batch loss averages over; it weights the batch in every mean. By
+    default it counts the elements of the target (see ``gl.train.count_tokens``).
 
-    ``metrics`` are functions ``metric(prediction, batch)`` by name, each returning one number per batch; the records
-    hold their weighted means: ``{"accuracy": gl.train.accuracy}``. The prediction is what the loss function's last call
-    of the model returned, of a tuple the first entry. ``generator`` draws the model's random numbers (default:
-    gpulstm's).
+    ``metrics`` is a dict of functions ``metric(prediction, batch)`` by name, e.g. ``{"accuracy": gl.train.accuracy}``.
+    Each returns one number per batch; the records hold their weighted means. The prediction is the result of the last
+    call of the model in the loss function; if that is a tuple, its first entry.
 
-    ``precision`` is that of float32 products on a GPU, in training and in evaluation: "ieee", "tf32", "bf16" or "fp16"
-    (see ``gl.precision``; a block around ``fit`` has no effect). With "fp16" the loss is scaled by ``scaler``, a
-    ``gl.GradScaler``. A step whose gradients overflow is skipped, but counts as a step, also for the schedule; the
-    records hold the number of skipped steps.
+    ``generator`` is the random generator that the model draws from, e.g. for dropout (default: gpulstm's own, see
+    ``gl.manual_seed``). Checkpoints save and restore its state.
 
-    Raises DTypeError for arguments of another kind, and ShapeError for an optimiser without any of the model's
+    ``precision`` sets the precision of float32 matrix products on a GPU, in training and in evaluation: "ieee", "tf32",
+    "bf16" or "fp16" (see ``gl.precision``; a ``gl.precision`` block around ``fit`` has no effect). With "fp16" a
+    ``gl.GradScaler``, the attribute ``scaler``, scales the loss. A step whose gradients overflow is skipped, but still
+    counts as a step, also for the schedule; the records hold the number of skipped steps.
+
+    Raises DTypeError for arguments of the wrong type, and ShapeError for an optimiser that has none of the model's
     parameters and for a schedule of another optimiser.
 
     >>> model = gl.LSTM(1, 1)
@@ -95,7 +97,7 @@ class Trainer:
         self.tokens, self.metrics = tokens, check_metrics(metrics)
         self.generator, self.precision = random.as_generator(generator), precision
         self.scaler = GradScaler() if precision == "fp16" else None
-        self.stopped = ""  # why the last run ended before its time; empty if it did not
+        self.stopped = ""  # why the last run ended early; empty if it did not
 
     def __repr__(self) -> str:
         parts = [type(self.model).__name__, type(self.optimizer).__name__, getattr(self.loss, "__name__", "loss")]
@@ -132,35 +134,35 @@ class Trainer:
     ) -> list[dict[str, Any]]:
         """Train for ``steps`` steps, repeating the batches as needed, or for ``epochs`` passes over them.
 
-        Returns the records. A record, made every ``log_every`` steps, at every validation and, with ``epochs``, at the
-        end of each, is a dict of ``step``, ``epoch`` (the pass, from 1), ``loss`` (the mean since the last record),
-        ``val_loss`` (or None), the same for each metric (``accuracy``, ``val_accuracy``), ``lr``, ``tokens_per_second``
-        and ``seconds``, with precision "fp16" also ``skipped_steps`` (of the whole run) and ``loss_scale``. Each record
-        goes to the file ``log`` as one line of JSON, to the stream ``progress`` (True: standard error) and to the
-        ``callbacks`` (functions ``callback(trainer, record)`` or ``train.Callback`` objects, which may end the run).
+        Returns the records. A record is a dict of ``step``, ``epoch`` (counted from 1), ``loss`` (the mean since the
+        last record), ``val_loss`` (or None), the same two for each metric (``accuracy``, ``val_accuracy``), ``lr``,
+        ``tokens_per_second`` and ``seconds``; with precision "fp16" also ``skipped_steps`` (of the whole run) and
+        ``loss_scale``. There is one every ``log_every`` steps, at every validation and, with ``epochs``, at the end of
+        each epoch. Each record goes to the file ``log`` as one line of JSON, to the stream ``progress`` (True: standard
+        error) and to the ``callbacks`` (functions ``callback(trainer, record)`` or ``gl.train.Callback`` objects, which
+        may end the run).
 
-        Every ``validate_every`` steps (by default 500; with ``epochs`` at the end of each) and at the end the
-        ``validation`` batches are evaluated. ``patience`` stops after that many validations without a better value of
-        ``monitor``, and ``keep_best`` leaves the model with its best parameters. For another monitor than "val_loss",
-        ``mode`` says which value is better, "min" or "max".
+        The ``validation`` batches are evaluated every ``validate_every`` steps (default: 500, or with ``epochs`` at the
+        end of each epoch) and at the end of the run. ``patience`` stops the run after that many validations without a
+        better value of ``monitor``. ``keep_best`` leaves the model with its best parameters. For a ``monitor`` other
+        than "val_loss", ``mode`` says whether a lower ("min") or a higher ("max") value is better.
 
-        Every ``checkpoint_every`` steps (the same defaults) and at the end everything is written to the file
-        ``checkpoint``, atomically. ``resume=True`` continues from it, if it exists, and gives the same bits as a run
-        without interruption, provided that ``batches`` has ``state_dict`` and ``load_state_dict`` or gives the same
-        batches in every pass. ``steps``, ``epochs``, ``patience``, the intervals and the files may then differ: a
-        finished run continues if more steps are requested. A schedule made for another number of steps continues with
-        the rates of the new one. ``notes`` (JSON values) are saved in the checkpoint and must be the same on resuming;
-        ``about`` is only saved.
+        A checkpoint of the whole run is written to the file ``checkpoint``, atomically, every ``checkpoint_every``
+        steps (same defaults) and at the end. ``resume=True`` continues from this file if it exists, with the same bits
+        as a run without interruption. For this, ``batches`` must have ``state_dict`` and ``load_state_dict``, or give
+        the same batches in every pass. ``steps``, ``epochs``, ``patience``, the intervals and the files may differ on
+        resuming: a finished run continues if you ask for more steps. A schedule made for another number of steps
+        continues with the learning rates of the new one. ``notes`` (JSON values) are saved in the checkpoint and must
+        be the same on resuming; ``about`` is saved and not compared.
 
         An existing checkpoint or log is not overwritten, except on resuming or with ``force=True``. Ctrl-C finishes the
         step, writes the checkpoint and raises KeyboardInterrupt; SIGTERM does the same and raises SystemExit with
-        status 143. A second one stops at once.
+        status 143. A second signal stops at once.
 
-        Raises FileExists for files of another run; NotFinite when a loss or a parameter is not finite, naming the step
-        and the last good checkpoint (checked with every record and before every checkpoint); FormatError for a
-        checkpoint of another model or run; DTypeError or ShapeError for batches, losses and options that do not fit,
-        and for a recurrent layer that reads time where the batches, by their attribute ``batch_first``, have the
-        examples; OSError if a file cannot be written.
+        Raises FileExists for files of another run; NotFinite, naming the step and the last good checkpoint, when a loss
+        or a parameter is not finite (checked with every record and before every checkpoint); FormatError for a
+        checkpoint of another model or run; DTypeError or ShapeError for batches, losses and options that do not fit;
+        ShapeError for batches and recurrent layers that differ in ``batch_first``; OSError if a file cannot be written.
         """
         given = Callbacks(callbacks)
         check_run(self, batches, epochs, validation, patience, monitor, mode, resume, checkpoint, log)
@@ -179,11 +181,12 @@ class Trainer:
     def evaluate(self, batches: Iterable[Any], return_dict: Literal[True]) -> dict[str, float]: ...
 
     def evaluate(self, batches: Iterable[Any], return_dict: bool = False) -> float | dict[str, float]:
-        """The mean loss over all items of the batches, in evaluation mode, the state carried along.
+        """Return the mean loss over all items of the batches, in evaluation mode.
 
-        With ``return_dict`` a dict of ``loss`` and every metric. All processes of a group call it together, and each
-        evaluates its part. The model's mode is as before afterwards,
-        also after an error. Raises ShapeError without any item, NotFinite for a loss that is not finite.
+        The state is carried from batch to batch. With ``return_dict`` the result is a dict of ``loss`` and every
+        metric. With several processes all of them call this together, and each evaluates its part. The model's mode is
+        restored afterwards, also after an error. Raises ShapeError for batches without any item, and NotFinite for a
+        loss that is not finite.
         """
         check_batches("batches", batches)
         team, axes, state = Team(batches), Axes(self.model, batches), None
@@ -204,27 +207,27 @@ class Trainer:
             if count and not math.isfinite(value):
                 raise NotFinite(f"loss: expected a finite number, got {value} in batch {number}")
         if not any(row[0] for row in read):
-            raise ShapeError(f"validation: expected at least one token, got none in {len(read)} batches")
+            raise ShapeError(f"batches: expected at least one item to average over, got none in {len(read)} batches")
         results = dict(zip(["loss", *self.metrics], means(read), strict=True))
         return results if return_dict else results["loss"]
 
-    # -- what a run needs ------------------------------------------------------------------------------------
+    # -- used by a run ---------------------------------------------------------------------------------------
 
     def count(self, batch: Any, may_be_empty: bool = False) -> Any:
-        """The items of a batch, a number or an array of one; raises ShapeError for none, unless it ``may_be_empty``."""
+        """The number of items in a batch, maybe as an array; raises ShapeError for 0, unless it ``may_be_empty``."""
         count = checked_count(self.tokens(batch))
         if isinstance(count, int | float) and count == 0 and not may_be_empty:
             raise ShapeError(f"batch: expected at least one item for the loss to average over, got none; {ADVICE}")
         return count
 
     def zero_grad(self) -> None:
-        """Forget every gradient, of parameters that only the model or only the optimiser has too."""
+        """Clear all gradients, also of parameters that only the model or only the optimiser has."""
         self.model.zero_grad()
         if hasattr(self.optimizer, "zero_grad"):
             self.optimizer.zero_grad()
 
     def compute(self, batch: Any, state: Any, axes: Axes) -> tuple[Tensor, Any, list[Any]]:
-        """(loss, state, a value for each metric) of a batch, in the mode that the model is in."""
+        """Compute (loss, state, metric values) of a batch, in the model's current mode."""
         predictions: list[Any] = []
         with ExitStack() as hooks:
             if self.metrics:
@@ -233,7 +236,7 @@ class Trainer:
             hooks.enter_context(precision(self.precision))
             loss, state = checked(axes.call(self.loss, self.model, batch, state), self.model.training)
         if self.metrics and not predictions:
-            raise DTypeError("metrics: expected a loss function that calls the model, got none called")
+            raise DTypeError("metrics: expected a loss function that calls the model, got one that does not")
         with no_grad():
             values = [self._value(name, predictions[-1], batch) for name in self.metrics]
         return loss, state, values

@@ -1,4 +1,4 @@
-"""The end of a step: from the gradients of the loss, which may be scaled, to new parameters."""
+"""The end of a step: unscales and clips the gradients, and updates the parameters."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def update(trainer: "Trainer") -> None:
-    """Clip the gradients and move the parameters; with a scaler only where no gradient has overflowed.
+    """Clip the gradients and update the parameters; with a scaler, skip the update if a gradient overflowed.
 
-    Raises NotFinite where gradients overflow at every scale.
+    Raises NotFinite if gradients overflow at every scale.
     """
     scaler = trainer.scaler
-    if scaler is not None:  # clipping also sees parameters that the optimiser does not have
+    if scaler is not None:  # clipping includes parameters that only the model has
         scaler.unscale_(trainer.optimizer, trainer.model.parameters())
     if trainer.clip_value is not None:
         clip_grad_value(trainer.model.parameters(), trainer.clip_value)
@@ -29,7 +29,7 @@ def update(trainer: "Trainer") -> None:
 
 
 def scaled(scaler: GradScaler | None) -> dict[str, Any]:
-    """What a record holds of the scaler."""
+    """The entries of a record about the scaler."""
     if scaler is None:
         return {}
     return {"skipped_steps": scaler.skipped_steps, "loss_scale": scaler.get_scale()}

@@ -1,10 +1,10 @@
-// The LSTM with coupled gates: gpulstm/cells/coupled.py under the same names.
+// The LSTM with coupled gates, with the names of gpulstm/cells/coupled.py.
 //
 //     f, o = sigmoid(z_f), sigmoid(z_o);  g = tanh(z_g)                       z = x W_ih' + h_prev W_hh' + b
 //     c = f * c_prev + (1 - f) * g
 //     h = o * tanh(c)                                                         Greff et al. 2017, CIFG
 //
-// Kept are f, g and o.
+// The cell keeps f, g and o.
 
 #pragma once
 

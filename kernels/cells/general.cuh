@@ -1,20 +1,20 @@
-// The LSTM with every attribute of ONNX' operator: gpulstm/cells/general.py under the same names.
+// The LSTM with every attribute of ONNX's operator, with the names of gpulstm/cells/general.py.
 //
 //     i = act_f(z_i + p_i * c_prev);  f = act_f(z_f + p_f * c_prev), or 1 - i if coupled;  g = act_g(z_g)
 //     c = f * c_prev + i * g                                          z = x W_ih' + h_prev W_hh' + b
 //     o = act_f(z_o + p_o * c)
 //     h = o * act_h(c)                                                ONNX, LSTM-22
 //
-// Kept are the pre-activations without peepholes, from which the slope of any activation follows. Forward takes them
-// as they are stored, so that both passes are on the same side of every bend of an activation. The options are those
-// of act_f, act_g and act_h, and 1 for coupled gates.
+// The cell keeps the pre-activations without peepholes, which give the slope of any activation. Forward uses them as
+// they are stored, so that both passes are on the same side of every kink of an activation. The options are those of
+// act_f, act_g and act_h, and 1 for coupled gates or 0.
 
 #pragma once
 
 #include "activation.cuh"
 #include "cell.cuh"
 
-// e is p_i, p_f and p_o.
+// e holds p_i, p_f and p_o.
 struct GeneralPeephole : Cell {
     static constexpr int gates = 4, states = 2, kept = 4, vectors = 3, options = 3 * Activation::options + 1;
     Activation act_f, act_g, act_h;
@@ -24,7 +24,7 @@ struct GeneralPeephole : Cell {
         : Cell(o), act_f(o), act_g(o + Activation::options), act_h(o + 2 * Activation::options),
           coupled(o[3 * Activation::options] != 0) {}
 
-    // One step: what the activations see, and what becomes of it.
+    // One step: the arguments of the activations, and the results.
     template <class V> struct Step {
         V z_i, z_f, z_g, z_o, i, f, g, o, c, h_c;
     };

@@ -1,18 +1,18 @@
-// The gated recurrent unit: gpulstm/cells/gru.py under the same names.
+// The gated recurrent unit, with the names of gpulstm/cells/gru.py.
 //
 //     r, z = f(z_r), f(z_z)                 z_r, z_z = x W_ih' + h_prev W_hh' + b
 //     n = g(z_n)                            z_n = x_n + r * q, q = h_prev U_n' + b_hn      Gru: cuDNN, PyTorch
 //                                           z_n = x_n + (r * h_prev) U_n' + b_hn           GruBefore: Cho 2014
 //     h = z * h_prev + (1 - z) * n, or with update "cho" (1 - z) * h_prev + z * n
 //
-// Kept are z_r, z_z, z_n, and for Gru q. The options are those of f and of g, and 1 for "cho".
+// The cell keeps z_r, z_z and z_n, and Gru also keeps q. The options are those of f, those of g, and 1 for "cho" or 0.
 
 #pragma once
 
 #include "activation.cuh"
 #include "cell.cuh"
 
-// What both forms share.
+// The part that both forms share.
 struct GruUpdate {
     static constexpr int options = 2 * Activation::options + 1;
     Activation f, g;
@@ -24,7 +24,7 @@ struct GruUpdate {
     // The share of h_prev in h.
     template <class V> FN V old_share(V z) const { return cho ? 1 - z : z; }
 
-    // h, and the pre-activations it is made of into keep[0..2].
+    // Returns h, and writes the pre-activations to keep[0..2].
     template <class V> FN V forward(V z_r, V z_z, V z_n, V h_prev, V* keep) const {
         keep[0] = z_r;
         keep[1] = z_z;
@@ -33,7 +33,7 @@ struct GruUpdate {
         return old * h_prev + (1 - old) * g.activate(z_n);
     }
 
-    // dz[1] and dz[2]; d[0] from dh to what reaches h_prev without a product.
+    // Writes dz[1] and dz[2]. d[0] is dh at first, and then the gradient of h_prev without its product.
     template <class V> FN void backward(const V* keep, V h_prev, V* d, V* dz) const {
         V z_z = keep[1], z_n = keep[2], dh = d[0];
         V old = old_share(f.activate(z_z)), n = g.activate(z_n);
@@ -77,7 +77,7 @@ struct GruBefore : Cell {
 
     FN explicit GruBefore(const double* o) : Cell(o), update(o) {}
 
-    // r * h_prev, which U_n is multiplied with.
+    // The factor of U_n: r * h_prev.
     template <class V> FN V inner_forward(const V* zx, const V* zr, const V* before, const V* e) const {
         return update.f.activate(stored(zx[0] + zr[0])) * before[0];
     }

@@ -1,11 +1,11 @@
-// The LSTM with layer normalisation: gpulstm/cells/layer_norm.py under the same names.
+// The LSTM with layer normalisation, with the names of gpulstm/cells/layer_norm.py.
 //
 //     z = norm_ih * LN(x W_ih') + norm_hh * LN(h_prev W_hh') + bias
 //     i, f, o = sigmoid(z_i), sigmoid(z_f), sigmoid(z_o);  g = tanh(z_g)
 //     c = f * c_prev + i * g
 //     h = o * tanh(norm_c * LN(c) + bias_c)                          Ba, Kiros & Hinton 2016, eq. 20-22; Haste
 //
-// e is norm_ih, norm_hh and bias, four numbers each, norm_c and bias_c.
+// e holds norm_ih, norm_hh and bias, four numbers each, then norm_c and bias_c.
 
 #pragma once
 

@@ -1,10 +1,10 @@
-// The LSTM of PyTorch, cuDNN and Keras: gpulstm/cells/lstm.py under the same names.
+// The LSTM of PyTorch, cuDNN and Keras, with the names of gpulstm/cells/lstm.py.
 //
 //     i, f, o = sigmoid(z_i), sigmoid(z_f), sigmoid(z_o);  g = tanh(z_g)      z = x W_ih' + h_prev W_hh' + b
 //     c = f * c_prev + i * g
 //     h = o * tanh(c)                       Hochreiter & Schmidhuber 1997 with the forget gate of Gers 2000
 //
-// Kept are i, f, g and o.
+// The cell keeps i, f, g and o.
 
 #pragma once
 

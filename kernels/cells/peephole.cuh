@@ -1,18 +1,18 @@
-// The LSTM with peepholes: gpulstm/cells/peephole.py under the same names.
+// The LSTM with peepholes, with the names of gpulstm/cells/peephole.py.
 //
 //     i, f = sigmoid(z_i + p_i * c_prev), sigmoid(z_f + p_f * c_prev);  g = tanh(z_g)
 //     c = f * c_prev + i * g                                          z = x W_ih' + h_prev W_hh' + b
 //     o = sigmoid(z_o + p_o * c)
 //     h = o * tanh(c)                                                 Gers & Schmidhuber 2000
 //
-// Kept are i, f, g and o.
+// The cell keeps i, f, g and o.
 
 #pragma once
 
 #include "cell.cuh"
 #include "cells/lstm.cuh"
 
-// Diagonal peepholes; e is p_i, p_f and p_o.
+// Diagonal peepholes; e holds p_i, p_f and p_o.
 struct Peephole : Cell {
     static constexpr int gates = 4, states = 2, kept = 4, vectors = 3;
     using Cell::Cell;
@@ -51,7 +51,8 @@ struct Peephole : Cell {
     }
 };
 
-// Matrices in place of p_i, p_f and p_o: their products come in with zr, that of the o gate in the middle of the step.
+// Full peepholes: matrices in place of p_i, p_f and p_o. zr contains their products; the product of the o gate is
+// computed in the middle of the step.
 struct PeepholeFull : Cell {
     static constexpr int gates = 4, states = 2, kept = 4;
     static constexpr bool inner = true;
@@ -69,13 +70,13 @@ struct PeepholeFull : Cell {
         lstm.backward(keep, before, e, d, dzx, dzr, de);
     }
 
-    // c, which the o gate's matrix is multiplied with.
+    // The factor of the o gate's matrix: c.
     template <class V> FN V inner_forward(const V* zx, const V* zr, const V* before, const V* e) const {
         V i = sigmoid(zx[0] + zr[0]), f = sigmoid(zx[1] + zr[1]), g = tanh_(zx[2] + zr[2]);
         return f * before[1] + i * g;
     }
 
-    // Adds what reaches c through the o gate; all but dz_o is linear in it.
+    // Adds the gradient dc that reaches c through the o gate. All gradients but dz_o are linear in it.
     template <class V>
     FN void inner_backward(const V* keep, const V* before, const V* e, V dc, V* d, V* dz) const {
         V i = keep[0], f = keep[1], g = keep[2];

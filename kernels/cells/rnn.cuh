@@ -1,8 +1,8 @@
-// The simple recurrent network: gpulstm/cells/rnn.py under the same names.
+// The simple recurrent network, with the names of gpulstm/cells/rnn.py.
 //
 //     h = activation(z)                     z = x W_ih' + h_prev W_hh' + b                            Elman 1990
 //
-// Kept is z. The options are those of the activation.
+// The cell keeps z. Its options are those of the activation.
 
 #pragma once
 

@@ -1,12 +1,12 @@
-// The sLSTM: gpulstm/cells/slstm.py under the same names, where stands why m begins with z_i and n needs no guard.
+// The sLSTM, with the names of gpulstm/cells/slstm.py, which explains why m begins with z_i and n needs no guard.
 //
 //     m = max(log sigmoid(z_f) + m_prev, z_i), z_i where n_prev is 0          z = x W_ih' + h_prev W_hh' + b
 //     i = exp(z_i - m);  f = exp(log sigmoid(z_f) + m_prev - m);  z = tanh(z_z);  o = sigmoid(z_o)
 //     c = f * c_prev + i * z;  n = f * n_prev + i
 //     h = o * c / n                                                           Beck et al. 2024, eq. 8-17
 //
-// Kept are the pre-activations: i and f may be too small for a half type. Forward takes them as they are stored, so
-// that both passes have the same c and n, on which it rests that gradients through m cancel.
+// The cell keeps the pre-activations, since i and f may be too small for a half type. Forward uses them as they are
+// stored, so that both passes have the same c and n. Gradients through m cancel only then.
 
 #pragma once
 
@@ -14,12 +14,12 @@
 
 struct Slstm : Cell {
     static constexpr int gates = 4, states = 4, kept = 4;  // states h, c, n, m
-    static constexpr int largest = 8;                      // of log f
+    static constexpr int largest = 8;                      // limit of log f
     using Cell::Cell;
 
-    // The stabilised exponents, from which both passes begin.
+    // The stabilised exponents, with which both passes begin.
     template <class V> struct Exponents {
-        V m, log_i, log_f;  // log_f before it is cut at `largest`
+        V m, log_i, log_f;  // log_f before it is limited to `largest`
     };
 
     template <class V> FN Exponents<V> exponents(V z_i, V z_f, const V* before) const {
@@ -51,7 +51,7 @@ struct Slstm : Cell {
     FN void backward(const V* keep, const V* before, const V* e, V* d, V* dzx, V* dzr, V* de) const {
         V zero = number<V>(0), z_i = keep[0], z_f = keep[1], c_prev = before[1], n_prev = before[2];
         Exponents<V> x = exponents(z_i, z_f, before);
-        auto from_i = x.m == z_i;  // where they are equal, too, the gradient is that of z_i
+        auto from_i = x.m == z_i;  // if both are equal, z_i gets the gradient
         auto free = x.log_f <= number<V>(largest);
         V i = exp_(x.log_i), f = exp_(minimum(x.log_f, number<V>(largest)));
         V z = tanh_(keep[2]), o = sigmoid(keep[3]);
@@ -61,7 +61,7 @@ struct Slstm : Cell {
         V dc = d[1] + dmean, dn = d[2] - dmean * mean;
         V dlog_i = (dc * z + dn) * i;
         V dlog_f = where(free, (dc * c_prev + dn * n_prev) * f, zero);
-        V dm = d[3] - dlog_i - dlog_f;  // what reaches the maximum
+        V dm = d[3] - dlog_i - dlog_f;  // the gradient of the maximum
         V dlog_old = dlog_f + where(from_i, zero, dm);
         dzx[0] = dlog_i + where(from_i, dm, zero);
         dzx[1] = dlog_old * sigmoid(-z_f);  // the slope of log sigmoid

@@ -1,12 +1,12 @@
-// The backward pass of a whole sequence, from what the forward pass kept. Each thread owns blocks of units, of
-// outputs and of inputs: it differentiates its units, and multiplies for its own columns of dh and rows of weights.
+// The backward pass of a whole sequence, from what the forward pass kept. Each thread owns blocks of units, of outputs
+// and of inputs. It differentiates its units, and computes its own columns of dh and rows of the weights' gradients.
 
 template <class V> struct Backward : Sequence<V> {
     using Base = Sequence<V>;
     using S = Scalar<V>;
     using Base::W, Base::a, Base::code, Base::T, Base::B, Base::D, Base::H, Base::P, Base::G, Base::U, Base::Hp, Base::UP;
 
-    static constexpr Size input_rows = 96;       // of dx at a time
+    static constexpr Size input_rows = 96;       // rows of dx that are computed at a time
     static constexpr Size gradient_block = 256;  // rows of dz that a weight's gradient sums over at a time
     static constexpr int widest = Panels<V>::widest_short;
     static constexpr Size edge_size = (W + input_rows) * widest * W;
@@ -18,14 +18,14 @@ template <class V> struct Backward : Sequence<V> {
         Size columns() const { return outputs.count() * W; }
     };
 
-    const Size UD, N, E;  // blocks of inputs; numbers of a row of dz; vectors of the extras
+    const Size UD, N, E;  // blocks of inputs; numbers in a row of dz; parameters that are vectors
     S *dzx, *dzr, *dh_all, *dcell, *direct, *ds, *dinner, *dhs, *sums_zx, *sums_zr, *sums_e, *d_hat;
     double* parts;
     S *operand[MOST_PRODUCTS], *packed_r[MOST_PRODUCTS], *packed_p, *packed_x, *left_all, *right_all, *edge_all;
     Own* owns;
     Barrier barrier;
 
-    // dz takes the place of what was kept where it fits.
+    // Whether dz can overwrite what forward kept, because it fits there.
     static bool in_place(const Code<V>& code) {
         return code.kept == code.gates && !code.split && !code.inner && !code.normed;
     }
@@ -104,7 +104,7 @@ template <class V> struct Backward : Sequence<V> {
         if (a.dx) own.x = {packed_x + own.inputs.begin * W * N, N, own.inputs.count(), 1};
     }
 
-    // Columns of a weight (gates * rows, n), from block `first` of them on; k goes through the rows as dz has them:
+    // Packs columns of a weight (gates * rows, n), from block `first` on. k goes through the rows in the order of dz:
     // block by block, gate by gate.
     void pack_columns(const Packed<V>& out, const S* weight, Size first, Size gates, Size rows, Size n) {
         for (Size v = 0; v < out.vectors;) {
@@ -121,7 +121,7 @@ template <class V> struct Backward : Sequence<V> {
         }
     }
 
-    // The gradients of the last states.
+    // Begins with the gradients of the last states.
     void start(Own& own) {
         for (Size b = 0; b < B; b++) {
             for (Size i = 0; i < own.outputs.count(); i++) {
@@ -144,8 +144,8 @@ template <class V> struct Backward : Sequence<V> {
     }
     S* dstate(Size k, Size b, Size u) const { return ds + ((k - 1) * B + b) * Hp + u * W; }
 
-    // All of the gradient of a row's h; direct becomes the part that passes the step by (zoneout), which is returned
-    // to the state before; a row that is not alive passes all of it.
+    // Returns the gradient of a sequence's h that passes through the step. direct becomes the rest, which goes to the
+    // state before: the share that zoneout keeps, or all of it if the sequence is not alive.
     FN V take_dh(Own& own, Size t, Size b, Size i) {
         Size u = own.outputs.begin + i;
         S* past = direct + (b * UP + u) * W;
@@ -160,7 +160,7 @@ template <class V> struct Backward : Sequence<V> {
         return all - kept;
     }
 
-    // The gradient of what was projected at a step, in dhs, and of what it was projected from, in dcell.
+    // Writes the gradient of a step's projected h to dhs, and that of the projection's input to dcell.
     void project(Own& own, int threads, Size t) {
         for (Size b = 0; b < B; b++)
             for (Size i = 0; i < own.outputs.count(); i++)
@@ -176,7 +176,7 @@ template <class V> struct Backward : Sequence<V> {
     }
 
     FN void add(S* sum, V value) const { store(sum, load<V>(sum) + value); }
-    // dv for the own units: from the gates that have the inner product.
+    // Computes dv for the own units from the gates that have the inner product.
     void inner_products(Own& own, Size step, Size t) {
         S* out = dinner + own.units.begin * W * B;
         Size width = own.units.count() * W;
@@ -198,7 +198,7 @@ template <class V> struct Backward : Sequence<V> {
             }
     }
 
-    // dz of a step for a product that has some of the gates alone, its columns side by side.
+    // Copies dz of a step for products that have only some of the gates, so that their columns are contiguous.
     void copy_operands(Own& own, Size step, Size t, bool inner) {
         for (Size i = 0; i < a.products; i++) {
             const Product& p = a.product[i];
@@ -216,7 +216,7 @@ template <class V> struct Backward : Sequence<V> {
     }
     Size left_row(Size i) const { return Hp * a.product[i].gates; }
 
-    // The gradients of the states before a step, through its products.
+    // Computes the gradients of the states before a step, through its products.
     void products(Own& own, Size step, Size t) {
         bool written = false;
         for (Size i = 0; i < a.products; i++) {
@@ -243,7 +243,7 @@ template <class V> struct Backward : Sequence<V> {
             }
     }
 
-    // The sums over all steps, and the gradients of the first states.
+    // Stores the sums over all steps, and the gradients of the initial states.
     void finish(Own& own) {
         for (Size u = own.units.begin; u < own.units.end; u++) {
             Size valid = this->valid(u, H);

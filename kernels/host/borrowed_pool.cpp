@@ -1,4 +1,4 @@
-// The threads of a library with a cell of the user's own: those of gpulstm's engine, so that there is one pool only.
+// The threads of a library with a user's own cell: it borrows those of gpulstm's engine, so that there is one pool.
 #include "exported.h"
 
 typedef void (*Parallel)(int threads, void (*work)(void* context, int thread, int threads), void* context);

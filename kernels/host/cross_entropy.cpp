@@ -1,5 +1,5 @@
-// The two passes of softmax cross-entropy over its logits; gpulstm/functional/cross_entropy.py does what is one number
-// a row.
+// The two passes of softmax cross-entropy over the logits; gpulstm/functional/cross_entropy.py computes what is one
+// number for each row.
 #include "exported.h"
 #include "math.cuh"
 #include "share.h"
@@ -8,7 +8,7 @@ namespace GPULSTM_ISA {
 
 using V = Vector<REAL>;
 
-// The first `count` lanes of v, and the others' of `rest`.
+// The first `count` lanes of v, and the other lanes of `rest`.
 FN V with_rest(V v, long long count, V rest) {
     for (long long lane = count; lane < Traits<V>::lanes; lane++) v[lane] = rest[lane];
     return v;
@@ -52,7 +52,7 @@ EXPORTED void ENTRY(cross_entropy)(
                 const V z = load<V>(of + c, n) - largest, e = with_rest(exp_(z), n, V{});
                 store(exps + row * C + c, e, n);
                 sum_exps += e;
-                if (smooth) sum_z += load<V>(weight + c, n) * z; // beyond the row the weights are zero
+                if (smooth) sum_z += load<V>(weight + c, n) * z; // the weights after the last class are zero
             });
             total[row] = sum(sum_exps);
             nll[row] = log_(total[row]) - (x_y - largest);
@@ -65,7 +65,7 @@ EXPORTED void ENTRY(cross_entropy)(
 //
 // exps, y, weight    as above
 // own, part, spread  (rows)     of the equation; spread is null for zero
-// kept               (rows)     the rows that have a gradient; that of the others is 0
+// kept               (rows)     which rows have a gradient; the others get 0
 // dx                 (rows, C)  out; may be exps
 EXPORTED void ENTRY(cross_entropy_backward)(
     const REAL* exps, const long long* y, const REAL* weight, const REAL* own, const REAL* part, const REAL* spread,

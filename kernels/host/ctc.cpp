@@ -1,5 +1,5 @@
-// Connectionist temporal classification on the processor: what kernels/ctc.cu computes, the positions of a sequence
-// side by side in vectors, and sequences shared between threads.
+// Connectionist temporal classification on the processor: what kernels/ctc.cu computes, with the positions of a
+// sequence side by side in vectors, and with the sequences shared between threads.
 #include <string.h>
 
 #include "exported.h"
@@ -22,7 +22,7 @@ FN V within(long long first, long long last, long long s) {
     return v;
 }
 
-// Calls work(s, count) for every vector of L positions; returns the largest number of what that returns.
+// Calls work(s, count) for every vector of L positions, and returns the largest number that work returns.
 template <class Work> FN REAL largest(long long L, const Work& work) {
     V most = number<V>(nothing);
     for_vectors<V>(L, [&](long long s, long long n) INLINED {
@@ -33,7 +33,7 @@ template <class Work> FN REAL largest(long long L, const Work& work) {
     return of_all;
 }
 
-// Log p of the positions from s on, at step t.
+// The log probabilities of the positions from s on, at step t.
 FN V log_prob(const Sequence<REAL>& q, long long t, long long s, long long n) {
     V v{};
     for (long long lane = 0; lane < n; lane++) v[lane] = q.log_prob(t, s + lane);
@@ -66,7 +66,7 @@ REAL forward(const Sequence<REAL>& q) {
 void backward(const Sequence<REAL>& q, REAL scale, REAL* dlogits) {
     REAL most = 0, *share = q.share();
     for (long long t = q.T - 1; t >= 0; t--) {
-        const REAL *behind = q.row(t + 1), *skip = q.skip(); // beta + log p of the step behind
+        const REAL *behind = q.row(t + 1), *skip = q.skip(); // beta + log p of the next step
         REAL *now = q.row(t), *gradient = dlogits + t * q.stride, sum = 0;
         const REAL share_largest = largest(q.L, [&](long long s, long long n) INLINED {
             V beta = within(q.L - 2, q.L, s);
@@ -103,7 +103,7 @@ template <class Work> void for_sequences(const Batch<REAL>& a, const Work& work)
 } // namespace
 } // namespace GPULSTM_ISA
 
-// The parameters are those of ctc.cu's entries.
+// The parameters are those of the kernels in ctc.cu.
 EXPORTED void ENTRY(ctc_alpha)(
     const REAL* log_probs, const long long* targets, const long long* lengths, REAL* alpha, REAL* rows,
     long long* classes, REAL* loss, long long T, long long B, long long C, long long S, long long blank)

@@ -1,17 +1,17 @@
-// Dropout: y = x * (draw >= threshold ? scale : 0), the draws made from a seed as in kernels/dropout.cu.
+// Dropout: y = x * (draw >= threshold ? scale : 0); the draws come from a seed as in kernels/dropout.cu.
 #include "exported.h"
 #include "share.h"
 #include "split_mix.cuh"
 
 namespace GPULSTM_ISA {
 
-constexpr long long block = 1024; // numbers whose draws are made at once
+constexpr long long block = 1024; // elements whose draws are computed at a time
 
 static void make_draws(unsigned short* draws, unsigned long long seed, long long first_word, long long words) {
     static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a word's lowest 16 bits come first");
     for (long long word = 0; word < words; word++) {
         unsigned long long four = split_mix(seed, first_word + word);
-        asm("" : "+r"(four)); // keeps it out of vectors, where AVX2 multiplies 64 bits at half the speed
+        asm("" : "+r"(four)); // prevents vectors: AVX2 multiplies 64-bit numbers at half the speed
         __builtin_memcpy(draws + 4 * word, &four, sizeof four);
     }
 }

@@ -8,7 +8,7 @@
 EXPORTED void ENTRY(embedding_backward)(
     const REAL* dy, const long long* ids, REAL* dtable, long long V, long long D, long long N, long long padding)
 {
-    // A thread has rows of its own and looks for their tokens.
+    // Each thread has rows of its own, and looks for the tokens of these rows.
     GPULSTM_ISA::share(V, (V + N) * D, [=](long long first, long long last) {
         memset(dtable + first * D, 0, (last - first) * D * sizeof(REAL));
         for (long long n = 0; n < N; n++) {

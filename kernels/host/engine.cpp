@@ -1,7 +1,7 @@
 // The processor's engine, for one instruction set and one type: whole sequences of every cell of cells.inc.
 //
-// gpulstm/building.py says which macros and flags it is compiled with, and writes cells.inc: the cells' text, and
-// CELL(Lstm) and so on for each.
+// gpulstm/building.py decides the macros and flags, and writes cells.inc, which has the cells' code and a list of them:
+// CELL(Lstm) and so on.
 
 #include <cstring>
 
@@ -10,7 +10,7 @@
 #include "pool.h"
 
 namespace GPULSTM_ISA {
-#include "cells.inc"  // the cells' text
+#include "cells.inc"  // the cells' code
 
 #include "lanes.h"
 #include "product.h"
@@ -43,7 +43,7 @@ template <class C, class V> Code<V> code_of() {
 template <class V, class Pass> OUTLINED void run(const Code<V>& code, Args& a) {
     Carver save(a.saved), scratch(a.scratch);
     Pass pass(a, code, save, scratch);
-    // One thread does what is over before another one would have begun.
+    // One thread does small work, which would end before another thread could begin.
     const double work = 2.0 * a.T * a.B * a.H * (a.D + a.P);
     gpulstm_parallel(work < 2e5 ? 1 : (int)a.threads, Pass::work, &pass);
 }
@@ -62,14 +62,14 @@ template <class V> OUTLINED void call(const Code<V>& code, What what, Args& a) {
     a.used_up = Backward<V>::in_place(code);
 }
 
-// What the row in Python says too (Cell.row, in its order): of a cell where they differ nothing must run.
+// The numbers that the row in Python states too, in the order of Cell.row. A cell where they differ must not run.
 template <class C> void tell(Size* numbers) {
     const Size besides = C::kept > C::gates ? C::kept - C::gates : 0;
     const Size all[] = {C::gates, C::states, C::vectors, besides, C::split, C::direct, C::inner, C::normed, C::options};
     for (Size number : all) *numbers++ = number;
 }
 
-// V is in the name: the objects of two types would share one function otherwise.
+// V is a template parameter, since otherwise the objects for two types would share one function.
 template <class C, class V> void serve(What what, void* arguments) {
     if (what == NUMBERS) return tell<C>((Size*)arguments);
     call(code_of<C, V>(), what, *(Args*)arguments);
@@ -77,7 +77,8 @@ template <class C, class V> void serve(What what, void* arguments) {
 
 }  // namespace GPULSTM_ISA
 
-// 0, or 1 where there is no cell of that name. The arguments are Args, of NUMBERS an array of as many Size as `tell` has.
+// Returns 0, or 1 if there is no cell of that name. `arguments` are Args; for NUMBERS they are an array of Size, of as
+// many elements as `tell` writes.
 EXPORTED int ENTRY(engine)(const char* cell, int what, void* arguments) {
     using namespace GPULSTM_ISA;
 #define CELL(X) \

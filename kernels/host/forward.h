@@ -1,28 +1,28 @@
-// The forward pass of a whole sequence. Each thread owns some blocks of units: it packs their weights, multiplies,
-// steps and stores for them alone, and meets the others once a step.
+// The forward pass of a whole sequence. Each thread owns some blocks of units. It packs their weights, multiplies,
+// steps and stores for them alone, and waits for the other threads once in each step.
 
 template <class V> struct Forward : Sequence<V> {
     using Base = Sequence<V>;
     using S = Scalar<V>;
     using Base::W, Base::a, Base::code, Base::T, Base::B, Base::D, Base::H, Base::P, Base::G, Base::U, Base::Hp, Base::UP;
 
-    // zx of many steps is one product; so many rows at least make it worth while.
+    // One product computes zx for several steps, with at least this many rows if there are so many.
     static constexpr Size input_rows = 96;
-    // Up to so many rows of x in all, weights are used as they lie, since packing would take longer than the products.
+    // If x has at most this many rows in all, weights are not packed, since that would take longer than the products.
     static constexpr Size unpacked_rows = 8;
-    static constexpr Size cached = 16384;  // bytes
+    static constexpr Size cached = 16384;  // bytes of products that stay in the first-level cache
 
-    // What one thread works on.
+    // The part of one thread.
     struct Own {
         Share units, outputs;
         S *bias, *zx, *z;
-        Size width;            // numbers of a row of zx
-        Size z_blocks, z_row;  // blocks of units that z holds at a time; numbers of a row of z
+        Size width;            // numbers in a row of zx
+        Size z_blocks, z_row;  // blocks of units that z holds at a time; numbers in a row of z
         Packed<V> x, r[MOST_PRODUCTS], p;
     };
 
     const bool packed;
-    const Size chunk;  // blocks of units whose products fill whole panels; all of them where something follows before h
+    const Size chunk;  // blocks of units that are computed together; all of them for an inner or a normed cell
     Size steps_at_once;
     S *packed_x, *packed_r[MOST_PRODUCTS], *packed_p, *bias_all, *zx_all, *z_all, *projected, *dropped;
     double* parts;
@@ -47,7 +47,7 @@ template <class V> struct Forward : Sequence<V> {
     }
 
     static void work(void* self, int thread, int threads) { ((Forward*)self)->run(thread, threads); }
-    // As many blocks of units as fill whole panels, and as their products stay in the first-level cache.
+    // The number of blocks of units that fill whole panels and whose products stay in the first-level cache.
     static Size chunk_of(Size gates, Size B) {
         Size blocks = 1;
         while (blocks * gates % Packed<V>::width_for(gates)) blocks++;
@@ -70,7 +70,7 @@ template <class V> struct Forward : Sequence<V> {
         if (packed) pack(own);
         load_biases(own);
         start_states(own);
-        barrier.wait(threads);  // the first step's products take what other threads have written, too
+        barrier.wait(threads);  // the first step's products also read what other threads have written
         for (Size begin = 0; begin < T; begin += steps_at_once) {
             Size end = begin + steps_at_once < T ? begin + steps_at_once : T, t0 = a.reverse ? T - end : begin;
             input_product(own, t0, end - begin);
@@ -83,7 +83,7 @@ template <class V> struct Forward : Sequence<V> {
         last_states(own);
     }
 
-    // The weights of the own units: for each, its gates side by side.
+    // Packs the weights of the own units, with the gates of a unit side by side.
     void pack(Own& own) {
         Size u0 = own.units.begin, units = own.units.count();
         own.x = {packed_x + u0 * G * W * D, D, units * G, G};
@@ -91,7 +91,7 @@ template <class V> struct Forward : Sequence<V> {
         for (Size i = 0; i < a.products; i++) {
             const Product& p = a.product[i];
             own.r[i] = {packed_r[i] + u0 * p.gates * W * depth(i), depth(i), units * p.gates, (int)p.gates};
-            if (p.gates != G) own.r[i].widest = 1;  // its gates lie apart in z
+            if (p.gates != G) own.r[i].widest = 1;  // its gates are not contiguous in z
             pack_gates(own.r[i], (const S*)p.weight, u0, units, p.gates, H);
         }
         if (!a.w_hr) return;
@@ -99,7 +99,7 @@ template <class V> struct Forward : Sequence<V> {
         pack_gates(own.p, (const S*)a.w_hr, own.outputs.begin, own.outputs.count(), 1, P);
     }
 
-    // Rows of a weight (gates * rows, K): vector (block, gate) of the panels.
+    // Packs rows of a weight (gates * rows, K), one vector of the panels for each (block, gate).
     void pack_gates(const Packed<V>& out, const S* weight, Size u0, Size blocks, Size gates, Size rows) {
         Size vectors = blocks * gates;
         for (Size v = 0; v < vectors;) {
@@ -138,7 +138,7 @@ template <class V> struct Forward : Sequence<V> {
         }
     }
 
-    // The biases that are not the recurrent part's alone, in zx's layout.
+    // Loads the biases that zx includes, in zx's layout: both, or only b_ih for a `split` cell.
     void load_biases(Own& own) {
         const S *first = (const S*)a.b_ih, *second = code.split ? nullptr : (const S*)a.b_hh;
         for (Size v = 0; v < own.units.count() * G; v++) {
@@ -148,7 +148,7 @@ template <class V> struct Forward : Sequence<V> {
         }
     }
 
-    // zx (steps, B, own units, G, W) from time t0 on.
+    // Computes zx (steps, B, own units, G, W) from time t0 on.
     void input_product(Own& own, Size t0, Size steps) {
         Size rows = steps * B;
         const S* x = (const S*)a.x + t0 * B * D;
@@ -157,7 +157,7 @@ template <class V> struct Forward : Sequence<V> {
         product_unpacked(own, rows, x, D, (const S*)a.w_ih, 0, G, D, own.zx, own.width, 0, own.units.count(), true);
     }
 
-    // A product with the weight as it lies: gates first .. first + gates of some own blocks, in z's layout.
+    // A product with an unpacked weight: gates first .. first + gates of some own blocks, in z's layout.
     void product_unpacked(Own& own, Size M, const S* left, Size ld, const S* weight, Size first, Size gates, Size K,
                           S* z, Size z_row, Size block, Size blocks, bool add = false) {
         S narrow[unpacked_rows * W];
@@ -173,7 +173,7 @@ template <class V> struct Forward : Sequence<V> {
         }
     }
 
-    // Into z: one product of a step, for some of the own blocks. Gates that an earlier one has written are added to.
+    // Computes one product of a step into z, for some own blocks. It adds to gates that an earlier product has written.
     void product(Own& own, Size i, Size step, Size block, Size blocks, unsigned& written) {
         const Product& p = a.product[i];
         unsigned gates = ((1u << p.gates) - 1) << p.first;
@@ -202,7 +202,7 @@ template <class V> struct Forward : Sequence<V> {
             }
     }
 
-    // What a product takes: (B, P|H), rows ld apart.
+    // The left factor of a product: (B, P|H), with rows ld apart.
     const S* source(Size source, Size step, Size& ld) const {
         ld = source == 0 ? P : Hp;
         if (source == INNER) return this->inner + (a.training ? this->time(step) : 0) * B * Hp;
@@ -217,12 +217,12 @@ template <class V> struct Forward : Sequence<V> {
         if (inner == code.inner && written != (1u << G) - 1) clear_gates(own, ~written);
         if (inner) return;
         Size t = this->time(step);
-        for (Size b = 0; b < B; b++)  // a sequence that begins here has had no h, whatever was multiplied
+        for (Size b = 0; b < B; b++)  // a sequence that begins here has no previous h, so its products are zero
             if (this->cleared(t, b))
                 for (Size i = 0; i < blocks * G * W; i++) own.z[b * own.z_row + i] = 0;
     }
 
-    // Gates that no product writes.
+    // Sets gates that no product writes to zero.
     void clear_gates(Own& own, unsigned gates) {
         for (Size b = 0; b < B; b++)
             for (Size v = 0; v < own.z_blocks * G; v++)
@@ -247,14 +247,14 @@ template <class V> struct Forward : Sequence<V> {
         project(own, step);
     }
 
-    // h of a row that is not alive stays what it is.
+    // Keeps h of a sequence that is not alive.
     FN void stay(Size step, Size t, Size b, Size u) {
         const S* h = this->cleared(t, b) ? nullptr : this->h_before(step);
         Size valid = this->valid(u, P);
         store((S*)a.y + (t * B + b) * P + u * W, V{}, valid);
         pass_on(step, b, u, h ? load<V>(h + b * P + u * W, valid) : V{});
     }
-    // h for the next step, where y is not what that takes.
+    // Stores h for the next step, unless that reads y.
     FN void pass_on(Size step, Size b, Size u, V h) {
         if (a.alive) {
             S* to = this->hs + ((a.training ? step : step % 2) * B + b) * P + u * W;
@@ -268,7 +268,7 @@ template <class V> struct Forward : Sequence<V> {
     }
     static FN V mixed(V share, V before, V after) { return share * before + (1 - share) * after; }
 
-    // h = w_hr (o * tanh c), and what of the old h is kept.
+    // h = w_hr (o * tanh c), mixed with the share of the old h that is kept.
     void project(Own& own, Size step) {
         Size t = this->time(step), n = own.outputs.count();
         const S* out = this->cell_out + (a.training ? t : 0) * B * H;

@@ -1,10 +1,10 @@
-// The gradients of the weights and of the inputs, once all steps have been gone through.
+// The gradients of the weights and of the inputs, computed after the backward pass through all steps.
 
-// A right factor of weight gradients: a row for each step and sequence, null rows counting as zero.
+// A right factor of weight gradients: a row for each step and sequence; a null row counts as zeros.
 template <class V> struct Backward<V>::Right {
     enum Kind { X, STATE, INNER_V, CELL } kind;
-    Size state, columns;          // columns: numbers of a row
-    Size first, gates;            // which gates of dz it meets
+    Size state, columns;          // columns: numbers in a row
+    Size first, gates;            // the gates of dz that it is multiplied with
     Size rows;                    // of each gate: H, or P for the projection
     S* out;                       // (gates * rows, columns)
 };
@@ -30,15 +30,15 @@ template <class V> void Backward<V>::weights(Own& own) {
     if (a.dw_hr) gradient(own, dhs, own.outputs.begin, own.outputs.count(), UP * W, &cell_out, 1);
 }
 
-// dw (own rows, columns) of each right factor = the own vectors of left, transposed, times it. Left's part is packed
-// once for all of them. `first` and `count` are the own vectors of left, whose rows are `row` numbers long.
+// For each right factor, dw (own rows, columns) = the own vectors of left, transposed, times the factor. The part of
+// left is packed once for all factors. `first` and `count` give the own vectors of left, whose rows have `row` numbers.
 template <class V>
 void Backward<V>::gradient(Own& own, const S* left, Size first, Size count, Size row, const Right* rights, int n) {
     const bool outputs = n && rights[0].kind == Right::CELL;
-    // The outputs' parts lie behind the units': another thread may not be done with these.
+    // The outputs' parts are after the units' parts, which another thread may still be using.
     S *packed = left_all + ((outputs ? Hp * G : 0) + first * W) * gradient_block, *panel = own.right, *edge = own.edge;
     Size of_block = outputs ? 1 : G;  // vectors of a block of units
-    for (Size k0 = 0; k0 < T * B || k0 == 0; k0 += gradient_block) {  // without rows, once: zeros
+    for (Size k0 = 0; k0 < T * B || k0 == 0; k0 += gradient_block) {  // once even without rows, to write zeros
         Size depth = T * B - k0 < gradient_block ? T * B - k0 : gradient_block;
         for (Size k = 0; k < depth; k++)
             for (Size m = 0; m < count; m++)
@@ -71,7 +71,7 @@ void Backward<V>::gradient(Own& own, const S* left, Size first, Size count, Size
     }
 }
 
-// What a step of a sequence multiplied: null where it does not count, or h began anew.
+// The factor that a step of a sequence multiplied; null if the step is invalid, or if its states were cleared.
 template <class V> auto Backward<V>::row_of(const Right& right, Size t, Size b) const -> const S* {
     if (!this->alive(t, b)) return nullptr;
     switch (right.kind) {

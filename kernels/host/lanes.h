@@ -10,13 +10,29 @@ template <class V> using Mask = typename Traits<V>::Integer;
 
 template <class V> FN V fill(Scalar<V> x) { return x - V{}; }
 
+template <class T, int n> struct Lanes { typedef T Vector __attribute__((vector_size(n * sizeof(T)))); };
+
+// The sum of n lanes in double: one half of them is added to the other, until one is left.
+template <class T, int n> FN double folded(typename Lanes<T, n>::Vector v) {
+    if constexpr (n == 1) return v[0];
+    else {
+        using Half = typename Lanes<T, n / 2>::Vector;
+        using Wide = typename Lanes<double, n / 2>::Vector;
+        Half halves[2];
+        __builtin_memcpy(halves, &v, sizeof v);
+        return folded<double, n / 2>(__builtin_convertvector(halves[0], Wide) + __builtin_convertvector(halves[1], Wide));
+    }
+}
+
+// The sum of the first `count` lanes, in double.
 template <class V> FN double sum_of(V v, Size count) {
+    if (count >= lanes<V>) return folded<Scalar<V>, lanes<V>>(v);
     double sum = 0;
-    for (Size i = 0; i < (count < lanes<V> ? count : lanes<V>); i++) sum += v[i];
+    for (Size i = 0; i < count; i++) sum += v[i];
     return sum;
 }
 
-// Lanes of two vectors by their numbers, those of the second counting on from the first's.
+// Selects lanes of two vectors by number; the lanes of b are numbered after those of a.
 template <class V> FN V shuffle(V a, V b, Mask<V> which) {
 #if defined(__clang__)
     V out;

@@ -1,7 +1,7 @@
-// Products of two matrices in the engine's own tiles and threads, for linear layers: what BLAS would compute with threads
-// of its own, which take the processor from the engine's for a while after each product.
+// Products of two matrices for linear layers, in the engine's own tiles and threads. BLAS has threads of its own, which
+// would compete with the engine's for a while after each product.
 //
-// The columns of C are shared between threads, or its rows where A lies transposed; no element of C depends on how.
+// Threads share the columns of C, or its rows if A is transposed. No element of C depends on how they share them.
 #include <new>
 
 #include "exported.h"
@@ -12,13 +12,13 @@ namespace GPULSTM_ISA {
 #include "lanes.h"
 #include "product.h"
 
-namespace {  // the objects for float and for double share the name of the instruction set
+namespace {  // since the objects for float and for double share the namespace of the instruction set
 
 using V = Vector<REAL>;
 constexpr Size W = lanes<V>, widest = Panels<V>::widest;
 constexpr Size block = 128;  // of k: long sums are made of short ones, which lose fewer digits
-constexpr Size rows_together = 64;  // of C, where the last of a panel's columns are missing
-constexpr Size blocks_together = 64;  // of W rows of C, whose part of a transposed A is packed at once
+constexpr Size rows_together = 64;  // rows of C that are computed together if a panel's last columns are missing
+constexpr Size blocks_together = 64;  // blocks of W rows of C whose part of a transposed A is packed together
 
 struct Matrix {
     const REAL* at;
@@ -26,7 +26,7 @@ struct Matrix {
     const REAL* element(Size r, Size c) const { return at + r * row + c * column; }
 };
 
-// A thread's memory for what is packed.
+// A thread's buffer for packed numbers.
 struct Memory {
     V* vectors;
     explicit Memory(Size numbers) : vectors(new V[(numbers + W - 1) / W]) {}
@@ -39,10 +39,10 @@ struct Multiplication {
     const Matrix a, b;  // (M, K), (K, N)
     const REAL* bias;   // (N), or null
     REAL* c;            // (M, N), contiguous
-    REAL* sums;         // (M): A's sums over K, where A lies transposed; or null
+    REAL* sums;         // (M): A's sums over K, for a transposed A; or null
     const Size M, N, K;
 
-    // `depth` rows of B from k on, `width` vectors of columns from column n on.
+    // Packs `depth` rows of B from k on, and `width` vectors of columns from column n on.
     void pack(Size k, Size depth, Size n, int width, REAL* panel) const {
         for (int i = 0; i < width; i++) {
             const Size at = n + i * W, valid = N - at < W ? N - at : W;
@@ -52,7 +52,7 @@ struct Multiplication {
             for (Size r = 0; r < depth; r++) pack_row<V>(b.element(k + r, n), N - n, panel + r * width * W, width);
     }
 
-    // C's rows [m, m + rows) and the columns of a panel: with the part of A from k on, added to what is there already.
+    // Computes C's rows [m, m + rows) and the columns of a panel: adds the product of A's part from k on.
     template <bool TRANSPOSED>
     void add(const REAL* left, Size lda, Size m, Size rows, Size k, Size depth, Size n, int width, const REAL* panel,
              REAL* edge) const {
@@ -61,7 +61,7 @@ struct Multiplication {
         const Size valid = N - n < width * W ? N - n : width * W, step = k ? N : 0;
         if (valid == width * W)
             return multiply_panel<V, TRANSPOSED>(width, rows, left, lda, panel, depth, before, step, out, N);
-        // Of nearly the same height: one or two rows alone would be summed in another order.
+        // The parts have nearly the same height: one or two rows alone would be summed in another order.
         Size parts = (rows + rows_together - 1) / rows_together, r0 = 0;
         for (; parts > 0; parts--) {
             const Size some = (rows - r0 + parts - 1) / parts;
@@ -74,7 +74,7 @@ struct Multiplication {
         }
     }
 
-    // Vectors of columns [first, last): every row of C.
+    // Computes every row of C for the vectors of columns [first, last).
     void columns(Size first, Size last) const {
         Memory memory((block + rows_together) * widest * W);
         REAL *panel = memory.at(), *edge = panel + block * widest * W;
@@ -90,7 +90,7 @@ struct Multiplication {
         }
     }
 
-    // Blocks of W rows [first, last): every column of C. A lies transposed: its columns are packed.
+    // Computes every column of C for the blocks of W rows [first, last). A is transposed, and its columns are packed.
     void rows(Size first, Size last) const {
         const Size most = last - first < blocks_together ? last - first : blocks_together;
         Memory memory((block + rows_together) * widest * W + most * W * block);
@@ -114,7 +114,7 @@ struct Multiplication {
         }
     }
 
-    // W rows of A from row m on, k by k, and their sums.
+    // Packs W rows of A from row m on, k by k, and computes their sums.
     void pack_left(Size m, Size k, Size depth, REAL* to) const {
         V sum{};
         for (Size r = 0; r < depth; r++) {
@@ -129,7 +129,7 @@ struct Multiplication {
 }  // namespace
 }  // namespace GPULSTM_ISA
 
-// C (M, N) = A B + bias; M, N and K are above 0. With `sums`, for an A that lies transposed, its sums over K too.
+// C (M, N) = A B + bias; M, N and K are above 0. With `sums`, for a transposed A, also A's sums over K.
 EXPORTED void ENTRY(matmul)(
     const REAL* a, long long a_row, long long a_column, const REAL* b, long long b_row, long long b_column,
     const REAL* bias, REAL* c, REAL* sums, long long M, long long N, long long K)

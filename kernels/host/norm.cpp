@@ -1,5 +1,5 @@
-// The squares of all gradients of a model, summed, and their scaling. Sums are made a chunk at a time, so that they do
-// not depend on the number of threads.
+// The sum of the squares of all gradients of a model, and their scaling. Sums are computed chunk by chunk, so that they
+// do not depend on the number of threads.
 #include "exported.h"
 #include "math.cuh"
 #include "share.h"
@@ -7,7 +7,7 @@
 
 namespace GPULSTM_ISA {
 
-// work(grad, n, chunk) for every chunk: where it begins, and how many numbers it has.
+// Calls work(grad, n, chunk) for every chunk: grad is where it begins, n is how many numbers it has.
 template <class Work> static void for_each_chunk(
     const long long* first_chunk, const long long* arrays, long long count, long long chunk_size, const Work& work)
 {
@@ -23,7 +23,7 @@ template <class Work> static void for_each_chunk(
 
 static double squares(const REAL* x, long long n) {
     using V = Vector<REAL>;
-    constexpr int several = 4, lanes = Traits<V>::lanes; // additions that do not wait for each other
+    constexpr int several = 4, lanes = Traits<V>::lanes; // four independent sums, which need not wait for each other
     V sums[several] = {};
     const long long whole = n - n % (several * lanes);
     for (long long k = 0; k < whole; k += several * lanes) {

@@ -1,6 +1,6 @@
-// Cells that normalise rows (layer norm): their sums over a row go through all units, so that threads meet in the
-// middle of a step. Each block of units gives its part of a sum, and every thread adds the parts in the same order; in
-// double, since a row has many elements and their sums nearly cancel.
+// The steps of cells that normalise rows (layer norm). Sums over a row need all units, so threads wait for each other
+// in the middle of a step. Each block of units gives its part of a sum, and every thread adds the parts in the same
+// order. Sums are in double, since a row has many elements and their sums nearly cancel.
 
 // Mean and scale 1 / sqrt(variance + eps) of a row, from the parts (mean, squared deviations) of its blocks.
 // Chan, Golub & LeVeque 1983, "Algorithms for computing the sample variance".
@@ -19,7 +19,7 @@ template <class S> struct Moments {
     }
 };
 
-// The part of one block: n vectors, of which `valid` lanes count.
+// The part of one block: n vectors, each with `valid` lanes.
 template <class V> FN void moments_of(const V* values, int n, Size valid, double* part) {
     V sum = values[0], squares{};
     for (int i = 1; i < n; i++) sum += values[i];
@@ -45,7 +45,8 @@ template <class S> struct Means {
 template <class C, class V> struct NormedSteps {
     using S = Scalar<V>;
     using P = Steps<C, V>;
-    // Kept are the gates and both normalised products; moments has a row's scales of zx and zr, and mean and scale of c.
+    // A step keeps the gates and both normalised products. moments has, for each row, the scales of zx and of zr, and
+    // the mean and the scale of c.
     static constexpr int W = lanes<V>, G = C::gates, E = C::vectors, K = 3 * G;
 
     static S* keep_of(const Sequence<V>& s, Size t, Size b, Size u) { return s.keep + (t * s.B + b) * s.keep_row + u * K * W; }
@@ -53,7 +54,7 @@ template <class C, class V> struct NormedSteps {
         for (int k = 0; k < K; k++) keep[k] = load<V>(keep_of(s, t, b, u) + k * W);
     }
 
-    // LN(x W_ih') of several steps, in place of the product.
+    // Normalises the products x W_ih' of several steps, in place.
     static void normalise_input(Forward<V>& f, int thread, int threads, Size t0, Size steps) {
         auto& own = f.owns[thread];
         const Size B = f.B, U = f.U, rows = steps * B, last = f.valid(U - 1, f.H);

@@ -1,8 +1,8 @@
-// The pool of threads behind pool.h: made at the first call, asleep between calls, made anew in a forked child.
+// The pool of threads behind pool.h: created at the first call, asleep between calls, created again in a forked child.
 //
-// A call costs a store for each worker that still spins after the last one, and a wake-up for each that sleeps. The
-// caller's thread may be on any core, and a worker that woke up on the same one would wait for it to be done; so
-// workers keep to the other cores.
+// A call costs a store for each worker that still spins after the last call, and a wake-up for each that sleeps. The
+// caller's thread may be on any core, and a worker that woke up on the same core would have to wait for the caller. So
+// workers use the other cores.
 #include "pool.h"
 
 #include <atomic>
@@ -27,10 +27,10 @@ using GPULSTM_ISA::Barrier;
 using GPULSTM_ISA::relax;
 
 constexpr int most = 256;
-constexpr std::chrono::microseconds spinning{50}; // a worker's after a call; longer would slow what else the caller runs
+constexpr std::chrono::microseconds spinning{50}; // of a worker after a call; a longer time would slow the program
 
 struct alignas(64) Worker {
-    std::atomic<unsigned> calls{0}; // made to this worker
+    std::atomic<unsigned> calls{0}; // the number of calls to this worker
     std::atomic<bool> asleep{false};
     std::mutex lock;
     std::condition_variable called;
@@ -39,12 +39,12 @@ struct alignas(64) Worker {
 
 struct Pool {
     std::atomic<bool> busy{false};
-    void (*work)(void*, int, int) = nullptr; // of the call that is served, with its context and number of threads
+    void (*work)(void*, int, int) = nullptr; // of the current call, with its context and number of threads
     void* context = nullptr;
     int threads = 0;
     Barrier done;
-    int workers = 0; // threads made; worker k is thread k + 1 of a call
-    int core = -1, placed = 0; // the caller's core and the most threads when the workers were given their cores
+    int workers = 0; // threads created; worker k is thread k + 1 of a call
+    int core = -1, placed = 0; // the caller's core and the limit of threads when the workers were given their cores
     Worker worker[most - 1];
 };
 
@@ -64,7 +64,7 @@ void wait_for_call(Worker& worker, unsigned seen) {
         }
     } while (std::chrono::steady_clock::now() < until);
     std::unique_lock<std::mutex> held(worker.lock);
-    worker.asleep = true; // then a last look at `calls`: call() writes and looks in the opposite order
+    worker.asleep = true; // before the last look at `calls`: call() writes and looks in the opposite order
     while (worker.calls.load() == seen) worker.called.wait(held);
     worker.asleep = false;
 }
@@ -85,10 +85,10 @@ void serve(int thread) {
     }
 }
 
-// -- what the systems do each in their own way ----------------------------------------
+// -- what depends on the operating system ----------------------------------------
 #if defined(_WIN32)
 
-// The library's code stays while workers run it, whoever unloads it.
+// Keeps the library's code in memory for the workers, even if someone unloads the library.
 void keep_loaded() {
     HMODULE module;
     const auto flags = GET_MODULE_HANDLE_EX_FLAG_PIN | GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS;
@@ -106,7 +106,7 @@ void keep_loaded() {
     }
 }
 
-// Threads made while it lives take no signals: these are for the program's own threads.
+// Threads created while this object exists receive no signals, which are for the program's own threads.
 struct SignalsBlocked {
     sigset_t before;
     SignalsBlocked() {
@@ -117,7 +117,7 @@ struct SignalsBlocked {
     ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before, nullptr); }
 };
 
-// A forked child has its forking thread alone, whatever the others were doing with the pool.
+// A forked child has only the thread that forked, so it needs a new pool, whatever state the old one was in.
 void forget_workers() { new (memory) Pool; }
 
 const int registered = pthread_atfork(nullptr, nullptr, forget_workers);
@@ -126,7 +126,7 @@ const int registered = pthread_atfork(nullptr, nullptr, forget_workers);
 
 #if defined(__linux__)
 
-// Every worker may use the cores that the caller may use, but the one it is on; all, where threads outnumber cores.
+// Gives every worker the cores that the caller may use, except the caller's own core; all, if threads outnumber cores.
 void place_workers() {
     const int core = sched_getcpu(), threads = limit;
     cpu_set_t cores;
@@ -144,7 +144,7 @@ void place_workers() {}
 
 #endif
 
-// Makes workers up to a number; leaves it at fewer where the system gives no more threads.
+// Creates workers up to the number wanted, or fewer if the system gives no more threads.
 void make_workers(int wanted) {
     if (pool.workers >= wanted) return;
     keep_loaded();

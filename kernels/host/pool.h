@@ -1,4 +1,4 @@
-// Threads for the processor's code: the pool's C interface (pool.cpp), and the barrier where a call's threads meet.
+// Threads for the processor's code: the C interface of the pool (pool.cpp), and the barrier for the threads of a call.
 #pragma once
 
 #include "exported.h"
@@ -14,13 +14,13 @@ extern "C" __declspec(dllimport) int __stdcall SwitchToThread(void);
 #include <unistd.h>
 #endif
 
-#if !defined(GPULSTM_ISA) // objects of several instruction sets share no inline function: each has its namespace
+#if !defined(GPULSTM_ISA) // each instruction set has its own namespace, so that objects share no inline function
 #define GPULSTM_ISA baseline
 #endif
 
 // Runs work(context, thread, n) for each thread 0 <= thread < n, all at the same time, and returns when all are done.
-// Thread 0 is the caller's. n is at most `threads` and the number set below; it is 1 for a call from within `work`,
-// and while another of the program's threads is served.
+// Thread 0 is the caller's. n is at most `threads` and the number set below. It is 1 for a call from within `work`, and
+// while the pool works for another thread of the program.
 EXPORTED void gpulstm_parallel(int threads, void (*work)(void* context, int thread, int threads), void* context);
 // The most threads of a call, 1 to 256. It is 1 until it is set: gpulstm/threads.py knows what the process may use.
 EXPORTED void gpulstm_set_num_threads(int n);
@@ -28,7 +28,7 @@ EXPORTED int gpulstm_num_threads(void);
 
 namespace GPULSTM_ISA {
 
-// Tells the processor that this thread spins.
+// Tells the processor that this thread is spinning.
 inline void relax() {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -46,14 +46,14 @@ inline void yield() {
 #endif
 }
 
-// A place where threads meet, again and again: as many as wait says, or n, which whoever makes it sets.
+// A reusable barrier for as many threads as wait is told, or for n, which the creator sets.
 struct alignas(64) Barrier {
     int n = 1;
     alignas(64) int arrived = 0;
     alignas(64) int round = 0; // grows by one each time that all have arrived
-    int asleep = 0;            // threads that wait in the kernel
+    int asleep = 0;            // threads that wait in the operating system's kernel
 
-    void wait() { wait(n); } // n is read first: a next use may set another one
+    void wait() { wait(n); } // n is read first, since the next use may change it
     void wait(int all) {
         const int now = __atomic_load_n(&round, __ATOMIC_RELAXED);
         if (all == 1) return;
@@ -69,7 +69,7 @@ private:
 
     bool open(int now) const { return __atomic_load_n(&round, __ATOMIC_ACQUIRE) != now; }
 
-    // A thread that is late for long has lost its processor, perhaps to this one: it gets it back.
+    // A thread that is very late has lost its processor, perhaps to this thread, which therefore yields it.
     void wait_for_others(int now) {
         for (int turn = 0;; turn++) {
             for (int k = 0; k < spins; k++) {

@@ -1,9 +1,9 @@
-// What this processor can run, and which text the library was compiled from.
+// What this processor can run, and the source text that the library was compiled from.
 #include <cstring>
 
 #include "exported.h"
 
-// 1 where the code for instruction set `isa` runs here, the operating system's part included; else 0.
+// Returns 1 if this processor and its operating system support the instruction set `isa`, else 0.
 EXPORTED int gpulstm_supports(const char* isa)
 {
 #if defined(__x86_64__) || defined(_M_X64)
@@ -17,7 +17,7 @@ EXPORTED int gpulstm_supports(const char* isa)
     return !strcmp(isa, "baseline");
 }
 
-// The name that gpulstm/building.py gives to all text and flags of this library.
+// The hash that gpulstm/building.py makes of all source text and flags of this library.
 EXPORTED const char* gpulstm_text(void)
 {
     return

@@ -1,9 +1,9 @@
-// Matrix products for the engine: register tiles over packed panels, and the packing. Nothing here knows a cell.
+// Matrix products for the engine: register tiles over packed panels, and the packing. Nothing here depends on a cell.
 //
-// A panel is a few vectors of columns of the right factor, for every k side by side: (K, N, W) numbers. A tile
-// holds R rows times N vectors of the result in registers while it goes through K. Each element of a result is
-// one sum over k in order, whatever the tile, unless there are one or two rows in all: so the bits of a result do
-// not depend on how rows and columns are shared out.
+// A panel is a few vectors of columns of the right factor, side by side for every k: (K, N, W) numbers. A tile holds R
+// rows times N vectors of the result in registers while it goes through K. Whatever the tile, each element of a result
+// is one sum over k in order, unless there are only one or two rows in all. So the bits of a result do not depend on
+// how rows and columns are shared between threads.
 
 #if GPULSTM_VECTOR_BYTES == 64 || defined(__aarch64__)
 constexpr bool many_registers = true;
@@ -15,19 +15,19 @@ template <class V> struct Panels {
     static constexpr int W = lanes<V>;
     static constexpr int registers = many_registers ? 32 : 16;
     static constexpr int widest = registers == 32 ? 4 : 2;  // vectors of a panel
-    static constexpr int widest_short = registers == 32 ? 4 : 3;  // where a product has as few rows as a vector numbers
+    static constexpr int widest_short = registers == 32 ? 4 : 3;  // for products of at most W rows
     // Rows of a tile: its sums, a row of the panel and one broadcast number fill the registers.
     static constexpr int rows(int n) { return (registers - n - 1) / n < 12 ? (registers - n - 1) / n : 12; }
 };
 
 // R rows of C = A times the panel + init. A's element (r, k) is a[r * lda + k], or with TRANSPOSED a[r + k * lda].
-// init's rows lie ldi apart (0: one row for all); null for zero. C may be init.
+// init's rows are ldi apart (0: one row for all); null for zero. C may be init.
 template <class V, int R, int N, bool TRANSPOSED>
 OUTLINED void tile(const Scalar<V>* a, Size lda, const Scalar<V>* panel, Size K, const Scalar<V>* init, Size ldi,
                    Scalar<V>* c, Size ldc) {
-    constexpr int W = lanes<V>, chains = R == 1 ? 4 : R == 2 ? 2 : 1;  // few rows: more sums that do not wait
+    constexpr int W = lanes<V>, chains = R == 1 ? 4 : R == 2 ? 2 : 1;  // few rows: several independent sums
     V sum[chains][R][N] = {};
-    if (init)  // on its way while the sums are made
+    if (init)  // prefetched during the sums
         UNROLLED for (int r = 0; r < R; r++) {
             __builtin_prefetch(init + r * ldi);
             __builtin_prefetch(init + r * ldi + N * W - 1);
@@ -49,14 +49,14 @@ OUTLINED void tile(const Scalar<V>* a, Size lda, const Scalar<V>* panel, Size K,
     for (int i = 1; i < chains; i++)
         for (int r = 0; r < R; r++)
             for (int n = 0; n < N; n++) sum[0][r][n] += sum[i][r][n];
-    if (init)  // last: a large number to begin with would take digits from every term
+    if (init)  // added last: every term would lose digits beside a large initial number
         for (int r = 0; r < R; r++)
             for (int n = 0; n < N; n++) sum[0][r][n] += load<V>(init + r * ldi + n * W);
     for (int r = 0; r < R; r++)
         for (int n = 0; n < N; n++) store(c + r * ldc + n * W, sum[0][r][n]);
 }
 
-// `rows` <= R rows.
+// A tile of `rows` <= R rows.
 template <class V, int R, int N, bool TRANSPOSED, class... More>
 inline void tile_of(int rows, More... more) {
     if constexpr (R > 0) {
@@ -93,12 +93,12 @@ inline void multiply_panel(int n, Size M, const Scalar<V>* a, Size lda, const Sc
     if constexpr (most > 3) rows_of_panel<V, 4, TRANSPOSED>(M, a, lda, panel, K, init, ldi, c, ldc);
 }
 
-// The right factor of a product, its columns cut into panels as wide as the registers allow, or of `period` vectors
-// where that fits better.
+// The right factor of a product, with its columns cut into panels. These are as wide as the registers allow, or
+// `period` vectors wide if that fits better.
 template <class V> struct Packed {
     using S = Scalar<V>;
     static constexpr int W = lanes<V>;
-    static constexpr Size block = 512;  // of k: a panel's part that stays in the first-level cache
+    static constexpr Size block = 512;  // rows of a panel that stay in the first-level cache
     S* panels = nullptr;
     Size K = 0, vectors = 0;
     int widest = 1;
@@ -113,7 +113,7 @@ template <class V> struct Packed {
     int width(Size left) const { return (int)(left < widest ? left : widest); }
     S* panel(Size v) const { return panels + v * W * K; }
 
-    // C (M, own vectors) = init + A times all panels; `first` (a multiple of the width) and `count` choose some.
+    // C (M, own vectors) = init + A times all panels; `first` (a multiple of the width) and `count` select some.
     void multiply(Size M, const S* a, Size lda, const S* init, Size ldi, S* c, Size ldc, Size first = 0,
                   Size count = -1) const {
         Size stop = count < 0 ? vectors : first + count;
@@ -130,7 +130,7 @@ template <class V> struct Packed {
     }
 };
 
-// W x W numbers in W vectors, transposed: log2(W) perfect shuffles of the rows.
+// Transposes W x W numbers in W vectors, by log2(W) perfect shuffles of the rows.
 template <class V> FN void transpose(V* rows) {
     constexpr int W = lanes<V>;
     Mask<V> low, high;
@@ -148,8 +148,8 @@ template <class V> FN void transpose(V* rows) {
     }
 }
 
-// `valid` <= W rows of a matrix, K numbers each, become a vector of a panel (n vectors wide) for every k; the
-// lanes that have no row are zero.
+// Packs `valid` <= W rows of a matrix, K numbers each, as one vector of a panel (n vectors wide) for every k; lanes
+// without a row are zero.
 template <class V> OUTLINED void pack_rows(const Scalar<V>* rows, Size ld, Size valid, Size K, Scalar<V>* out, int n) {
     constexpr int W = lanes<V>;
     Size k = 0;
@@ -164,14 +164,14 @@ template <class V> OUTLINED void pack_rows(const Scalar<V>* rows, Size ld, Size 
         for (Size i = 0; i < W; i++) out[k * n * W + i] = i < valid ? rows[i * ld + k] : 0;
 }
 
-// One row of a panel n vectors wide from `valid` numbers; zeros follow them, and stand for a null row.
+// Packs one row of a panel n vectors wide: `valid` numbers and then zeros, or only zeros for a null row.
 template <class V> FN void pack_row(const Scalar<V>* row, Size valid, Scalar<V>* out, int n) {
     constexpr int W = lanes<V>;
     for (int i = 0; i < n; i++) store(out + i * W, row ? load<V>(row + i * W, valid - i * W) : V{});
 }
 
-// (M, rows) = A (M, K) times the transposed rows of a matrix as they lie there: for so few M that packing would
-// take longer than the product. Element (m, r) goes to c[m * ldc + r].
+// (M, rows) = A (M, K) times the transposed rows of an unpacked matrix: for so small an M that packing would take
+// longer than the product. Element (m, r) goes to c[m * ldc + r].
 template <class V> OUTLINED void multiply_rows(Size M, const Scalar<V>* a, Size lda, const Scalar<V>* rows, Size ld,
                                                Size count, Size K, Scalar<V>* c, Size ldc) {
     constexpr int W = lanes<V>, together = 4;

@@ -1,8 +1,8 @@
 // The minimal LSTM and GRU over a whole sequence on the processor, forward and backward, without the products.
 //
-// The arithmetic stands in kernels/cells/minlstm.cuh and mingru.cuh; what is computed, and what the arrays are, in the
-// head of kernels/scan.cu. Steps follow one another, so that arrays are read and written from one end to the other;
-// the units are shared between threads, none of which waits for another.
+// The arithmetic is in kernels/cells/minlstm.cuh and mingru.cuh. The head of kernels/scan.cu describes the computation
+// and the arrays. Steps are computed one after another, so that arrays are read and written from one end to the other.
+// Threads share the units, and none waits for another.
 
 #include <string.h>
 
@@ -14,7 +14,7 @@ namespace GPULSTM_ISA {
 #include "cells/mingru.cuh"
 #include "cells/minlstm.cuh"
 
-namespace {  // the objects for float and for double share the name of the instruction set
+namespace {  // since the objects for float and for double share the namespace of the instruction set
 
 using V = Vector<REAL>;
 
@@ -64,7 +64,7 @@ template <class Cell> struct Place {
         V dh = load<V>(between, count), dz[Cell::gates] = {};
         if (counts) {
             if (a.dy) dh += load<V>(a.dy + at, count);
-            const Coefficients<V> c = coefficients();  // again: that costs less than keeping them
+            const Coefficients<V> c = coefficients();  // computed again, which costs less than storing them
             Cell::gradients(c, h_prev(), dh, dz);
             dh *= c.keep;
         }
@@ -74,7 +74,7 @@ template <class Cell> struct Place {
     }
 };
 
-// All steps, in the order of time or against it, with work(place) for every vector of units.
+// Calls work(place) for every vector of units at every step, forwards or backwards in time.
 template <class Cell, class Work> void scan(const Scan& a, bool upwards, const Work& work) {
     const long long lanes = Traits<V>::lanes, vectors = (a.H + lanes - 1) / lanes;
     share(a.B * vectors, a.T * a.B * a.H * Cell::gates, [&](long long first, long long last) {

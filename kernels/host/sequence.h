@@ -1,22 +1,22 @@
-// What a call of the engine is given, and where everything of one sequence lies in memory.
+// The arguments of a call of the engine, and the memory layout of everything that belongs to one sequence.
 //
 // S is float or double, V a vector of W of them. T steps, B sequences, D inputs, H units, P outputs (H, or the size of
-// the projection). Arrays of the caller are C-contiguous. Units are worked on in blocks of W; what the engine lays out
-// itself is padded to whole blocks: U blocks of H, Hp = U * W.
+// the projection). The caller's arrays are C-contiguous. The engine computes units in blocks of W. Arrays that it lays
+// out itself are padded to whole blocks: H units take U blocks, which are Hp = U * W numbers.
 
 constexpr int MOST_STATES = 8, MOST_PRODUCTS = 8;
 
-// One product of every step: gates first .. first + gates of zr get source times the transposed rows of weight.
+// One product of every step: gates first .. first + gates of zr receive source times the transposed rows of weight.
 struct Product {
-    Size source;         // the number of a state, for its value before the step, or INNER
+    Size source;         // the number of a state, taken before the step, or INNER
     Size first, gates;   // in blocks of H
-    Size dropped;        // INNER alone: whether dropout on the recurrent path acts on it (h_prev comes with it)
+    Size dropped;        // for INNER: whether recurrent dropout acts on the factor (it always does on h_prev)
     const void* weight;  // (gates * H, P for source 0, else H)
-    void* dweight;       // out of backward, null where it is not wanted
+    void* dweight;       // out of backward, null if it is not wanted
 };
 constexpr Size INNER = -1;
 
-// gpulstm/functional/engine_loop.py has the same fields in the same order. Null: not there, zero, or not wanted.
+// gpulstm/functional/engine_loop.py has the same fields in the same order. Null means absent, zero, or not wanted.
 struct Args {
     Size T, B, D, H, P, threads, reverse, training, products;
     const double* options;
@@ -24,18 +24,18 @@ struct Args {
     const void* first[MOST_STATES];                       // states before the first step: h (B, P), others (B, H)
     const unsigned char *alive, *clear;                   // (T, B)
     const void *keep_h, *keep_states;                     // shares of the old states: (B, P), (B, H) for each step
-    Size keep_h_step, keep_states_step;                   // elements from one step's to the next, 0: the same for all
-    const void* dropped;                                  // (B, P): what h_prev is multiplied with in its product
+    Size keep_h_step, keep_states_step;                   // elements from one step to the next, 0: the same for all
+    const void* dropped;                                  // (B, P): factors of h_prev in its product
     Product product[MOST_PRODUCTS];
     void *y, *last[MOST_STATES];  // out: (T, B, P) and the states after the last step
-    void *saved, *scratch;        // memory of the sizes that SIZES tells
+    void *saved, *scratch;        // buffers of the sizes that a SIZES call returns
     Size saved_bytes, forward_bytes, backward_bytes;  // out of SIZES
-    Size used_up;  // likewise: whether backward writes over what is saved, and so runs once
+    Size used_up;  // out of SIZES: whether backward overwrites what is saved, so that it can run only once
     const void *dy, *dlast[MOST_STATES];
     void *dx, *dw_ih, *db_ih, *db_hh, *dw_hr, *dvectors, *dfirst[MOST_STATES];
 };
 
-// Hands out parts of one block of memory, or, without one, counts what they would take.
+// Allocates parts of one block of memory, or, without a block, counts the bytes that they would take.
 class Carver {
     char* start;
     Size used = 0;
@@ -54,14 +54,14 @@ class Carver {
 
 inline Size blocks_of(Size n, Size size) { return (n + size - 1) / size; }
 
-// The part of n things that falls to one of several threads.
+// The part of n items that belongs to one of several threads.
 struct Share {
     Size begin, end;
     Share(Size n, int thread, int threads) : begin(n * thread / threads), end(n * (thread + 1) / threads) {}
     Size count() const { return end - begin; }
 };
 
-// A cell's numbers, and its code for one instruction set and type (steps.h, normed.h).
+// A cell's properties, and its code for one instruction set and type (steps.h, normed.h).
 template <class V> struct Forward;
 template <class V> struct Backward;
 template <class V> struct Code {
@@ -74,15 +74,15 @@ template <class V> struct Code {
     void (*inner_backward)(Backward<V>&, int thread, Size step);
 };
 
-// What both passes know of a sequence, and what forward leaves for backward: in inference the little alone that one
-// step leaves for the next.
+// What both passes know of a sequence, and what forward keeps for backward. In inference forward keeps only what one
+// step passes to the next.
 template <class V> struct Sequence {
     using S = Scalar<V>;
     static constexpr int W = lanes<V>;
     const Args& a;
     const Code<V>& code;
     const Size T, B, D, H, P, G, U, Hp, UP;
-    const Size keep_row;  // numbers of a row of keep
+    const Size keep_row;  // numbers in a row of keep
     S *keep, *states, *hs, *inner, *cell_out, *moments;
 
     Sequence(const Args& a, const Code<V>& code, Carver& carve)
@@ -101,9 +101,9 @@ template <class V> struct Sequence {
     Size step_of(Size t) const { return a.reverse ? T - 1 - t : t; }
     bool alive(Size t, Size b) const { return !a.alive || a.alive[t * B + b]; }
     bool cleared(Size t, Size b) const { return a.clear && a.clear[t * B + b]; }
-    Size valid(Size block, Size n) const { return n - block * W < W ? n - block * W : W; }  // lanes of a block
+    Size valid(Size block, Size n) const { return n - block * W < W ? n - block * W : W; }  // used lanes of a block
 
-    // h (B, P) as the step before `step` left it, null for zero.
+    // h (B, P) before `step`, null for zero.
     const S* h_before(Size step) const {
         if (step == 0) return (const S*)a.first[0];
         return a.alive ? hs + (a.training ? step - 1 : (step - 1) % 2) * B * P : (const S*)a.y + time(step - 1) * B * P;

@@ -4,12 +4,12 @@
 #include "math.cuh"
 #include "pool.h"
 
-#define INLINED __attribute__((always_inline)) // behind a lambda's parameters
+#define INLINED __attribute__((always_inline)) // to be written after a lambda's parameters
 
 namespace GPULSTM_ISA {
 
-// Calls work(first, last) for parts of 0 <= k < pieces that together are all of it, side by side. A loop over few
-// numbers is over before another thread would have begun.
+// Splits 0 <= k < pieces into parts and calls work(first, last) for each of them, in parallel. A loop over few numbers
+// runs on one thread: it would end before another thread could begin.
 template <class Work> void share(long long pieces, long long numbers, const Work& work) {
     struct Context {
         long long pieces;
@@ -22,7 +22,7 @@ template <class Work> void share(long long pieces, long long numbers, const Work
     gpulstm_parallel(numbers < 50000 ? 1 : 256, part, &context);
 }
 
-// Calls work(k, count) for every vector of n numbers: the place of its first one, and how many it has.
+// Calls work(k, count) for every vector of n numbers: k is the index of its first number, count is how many it has.
 template <class V, class Work> FN void for_vectors(long long n, const Work& work) {
     long long k = 0;
     for (; k + Traits<V>::lanes <= n; k += Traits<V>::lanes) work(k, (long long)Traits<V>::lanes);

@@ -1,11 +1,11 @@
-// One step of a cell for the blocks of units that a thread owns, forward and backward: all that is written once for
-// each cell (normed.h has that of the others). What stands between the cell's struct and its arrays.
+// One step of a cell, forward and backward, for the blocks of units that a thread owns. It connects the cell's struct
+// with the arrays and is compiled once for each cell. normed.h does the same for cells with norms.
 
 template <class C, class V> struct Steps {
     using S = Scalar<V>;
     static constexpr int W = lanes<V>, G = C::gates, N = C::states, E = C::vectors, K = C::kept;
 
-    // One row of a block of units, as the struct of the cell sees it.
+    // The values of a block of units in one sequence, as the cell's struct takes them.
     struct Unit {
         V zx[G], zr[G], before[N], e[E + 1], keep[K];
         V after[N], d[N], de[E + 1];
@@ -14,7 +14,7 @@ template <class C, class V> struct Steps {
     static FN void load_vectors(const Sequence<V>& s, Size u, V* e) {
         for (int k = 0; k < E; k++) e[k] = load<V>((const S*)s.a.vectors + k * s.H + u * W, s.valid(u, s.H));
     }
-    // The states before a step; h where the cell or zoneout takes it, and no projection keeps it elsewhere.
+    // Loads the states before a step. It loads h only if the cell or zoneout reads it and h is not projected.
     static FN void load_before(const Sequence<V>& s, Size step, Size b, Size u, V* before) {
         bool zero = s.cleared(s.time(step), b);
         const S* h = (C::direct || s.a.keep_h) && !s.a.w_hr && !zero ? s.h_before(step) : nullptr;
@@ -31,14 +31,14 @@ template <class C, class V> struct Steps {
             if constexpr (C::split) unit.zr[g] += bias[g];
         }
     }
-    // That of the recurrent part, where it stands apart.
+    // Loads the recurrent bias of a `split` cell; for other cells zx includes it.
     static FN void load_bias(const Sequence<V>& s, Size u, V* bias) {
         if constexpr (C::split)
             for (int g = 0; g < G; g++)
                 bias[g] = s.a.b_hh ? load<V>((const S*)s.a.b_hh + g * s.H + u * W, s.valid(u, s.H)) : V{};
     }
 
-    // What is multiplied in the middle of the step.
+    // Computes the factor of the inner product, in the middle of the step.
     static void multiplied(Forward<V>& f, int thread, Size step, const S* zx) {
         const C cell(f.a.options);
         auto& own = f.owns[thread];
@@ -90,12 +90,12 @@ template <class C, class V> struct Steps {
         }
     }
 
-    // All states of a row that is not alive stay what they are.
+    // Keeps all states of a sequence that is not alive.
     static FN void stay(Forward<V>& f, Size step, Size t, Size b, Size u, const V* before) {
         for (int k = 1; k < N; k++) store(f.state(k, step + 1) + b * f.Hp + u * W, before[k]);
         if (!f.a.w_hr) f.stay(step, t, b, u);
     }
-    // The states after a step, and what of the old ones is kept.
+    // Stores the states after a step, mixed with the shares of the old ones that are kept.
     static FN void put(Forward<V>& f, Size step, Size t, Size b, Size u, const V* before, const V* after) {
         for (int k = 1; k < N; k++) {
             V value = after[k];
@@ -147,7 +147,7 @@ template <class C, class V> struct Steps {
             if constexpr (C::split) f.add(f.sums_zr + (u * G + g) * W, zr[g]);
         }
     }
-    // The gradients of the other states that pass through the step, and the parts that pass it by.
+    // Splits the gradients of the other states: d passes through the step, `past` goes to old states that were kept.
     static FN void take_ds(Backward<V>& f, Size t, Size b, Size u, V* d, V* past) {
         V share = f.a.keep_states && N > 1 ? f.share_of_states(t, b, u) : V{};
         for (int k = 1; k < N; k++) {
@@ -156,7 +156,7 @@ template <class C, class V> struct Steps {
             d[k] = all - past[k];
         }
     }
-    // Null for zeros.
+    // Stores dz; null means zeros.
     static FN void put_dz(Backward<V>& f, Size row, Size u, const V* zx, const V* zr) {
         for (int g = 0; g < G; g++) {
             store(f.dzx + row * f.N + (u * G + g) * W, zx ? zx[g] : V{});
@@ -164,7 +164,7 @@ template <class C, class V> struct Steps {
         }
     }
 
-    // Completes the step once the gradient of what was multiplied in its middle is there.
+    // Completes the step, once the gradient of the inner product's factor is known.
     static void inner_backward(Backward<V>& f, int thread, Size step) {
         const C cell(f.a.options);
         auto& own = f.owns[thread];

@@ -1,10 +1,10 @@
-// Vectors of float and double for the processor, and math.cuh's functions of them: GCC's and Clang's vector types,
-// no intrinsics, so that SSE2, AVX2, AVX-512 and NEON have the same text. Included by math.cuh alone.
+// Vectors of float and double for the processor, and math.cuh's functions of them. They use GCC's and Clang's vector
+// types and no intrinsics, so that SSE2, AVX2, AVX-512 and NEON share the same code. Only math.cuh includes this file.
 //
 // Errors are at most 2.5 units in the last place, with and without fused multiply-adds; tests/test_math.py measures
-// them. An exp_ below 2^-125.5 (2^-1021.5 in double) is 0: numbers below the normal ones are slow on some processors.
+// them. An exp_ below 2^-125.5 (2^-1021.5 in double) is 0, since subnormal numbers are slow on some processors.
 #pragma once
-#pragma GCC diagnostic ignored "-Wpsabi"  // every function here is inlined: nothing is passed by any convention
+#pragma GCC diagnostic ignored "-Wpsabi"  // every function here is inlined, so calling conventions do not matter
 
 #ifndef GPULSTM_VECTOR_BYTES
 #if defined(__AVX512F__)
@@ -21,9 +21,9 @@ namespace GPULSTM_ISA {
 template <class T, int bytes> struct Register {
     typedef T type __attribute__((vector_size(bytes)));
 };
-template <class T> using Vector = typename Register<T, GPULSTM_VECTOR_BYTES>::type;  // of the widest kind
+template <class T> using Vector = typename Register<T, GPULSTM_VECTOR_BYTES>::type;  // the widest one
 
-// What is known of a vector type V.
+// The properties of a vector type V.
 template <class T> struct Bare { using type = T; };
 template <class T> struct Bare<T&> { using type = T; };
 template <class T> struct Bare<T&&> { using type = T; };
@@ -33,7 +33,7 @@ template <class V> struct Traits {
     static constexpr int lanes = sizeof(V) / sizeof(Scalar);
 };
 
-// The first `count` numbers at `at`, which need not be aligned, and zeros; store writes as many and no more.
+// Loads the first `count` numbers at `at`, which need not be aligned, and then zeros; store writes only `count`.
 template <class V> FN V load(const Scalar<V>* at, long long count = Traits<V>::lanes) {
     V v{};
     if (count >= Traits<V>::lanes) __builtin_memcpy(&v, at, sizeof(V));  // one instruction
@@ -45,7 +45,7 @@ template <class V> FN void store(Scalar<V>* at, V v, long long count = Traits<V>
     else if (count > 0) __builtin_memcpy(at, &v, count * sizeof(Scalar<V>));
 }
 
-// What the two floating-point formats differ in.
+// The constants in which the two floating-point formats differ.
 template <class T> struct Format;
 template <> struct Format<float> {
     using Integer = int;
@@ -141,7 +141,7 @@ template <class V> FN V log1p_(V x) {
     return where((u > 0) & (u < F::infinity), log, limit);
 }
 
-// One lane after another, which compilers make one instruction (-fno-math-errno).
+// One lane after another, which compilers turn into one instruction (-fno-math-errno).
 template <class V> FN V sqrt_(V x) {
     for (int lane = 0; lane < Traits<V>::lanes; ++lane) x[lane] = sqrt_(x[lane]);
     return x;

@@ -1,11 +1,17 @@
 """Models and weights from Keras' files, ``.keras``, ``.h5`` and ``.weights.h5``; neither Keras nor h5py is needed.
 
->>> file = gl.io.keras.load("model.keras")
->>> print(file)  # the layers with their names, kinds and shapes
->>> model = file.model()  # the whole model, batch first as in Keras, where its layers stand in a row
->>> lstm = file.layer("lstm")  # a gl.LSTM with these weights
->>> stack = file.layer("lstm", "lstm_1")  # two Keras layers as one of two levels
->>> mine.load_state_dict(file.state_dict("lstm"))
+    file = gl.io.keras.load("model.keras")
+    print(file)  # the layers with their names, kinds and shapes
+    model = file.model()  # the whole model, batch first as in Keras, if its layers form a chain
+    lstm = file.layer("lstm")  # a gl.LSTM with the weights of the layer "lstm"
+    stack = file.layer("lstm", "lstm_1")  # two Keras layers as one gl.LSTM with two layers
+    mine.load_state_dict(file.state_dict("lstm"))  # the weights alone
+
+Other functions convert the result of a Keras layer's ``get_weights()``:
+
+>>> kernel, recurrent_kernel, bias = np.ones((3, 16)), np.ones((4, 16)), np.zeros(16)
+>>> state = gl.io.keras.lstm(kernel, recurrent_kernel, bias)  # lstm(*layer.get_weights())
+>>> loaded = gl.LSTM(3, 4).load_state_dict(state)
 """
 
 import io
@@ -42,21 +48,21 @@ __all__ = [
     "simple_rnn",
 ]
 
-_SKIPPED = ("optimizer", "optimizer_weights")  # what their variables are, is in no gpulstm layer
+_SKIPPED = ("optimizer", "optimizer_weights")  # no gpulstm layer uses an optimizer's variables
 _ZIP = ("config.json", "model.weights.h5")
 
 
 def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
     """Read a file that ``model.save`` or ``model.save_weights`` of Keras 1.1 to 3 or TensorFlow's Keras wrote.
 
-    The format is ``.keras``, ``.h5`` or ``.hdf5``, or ``.weights.h5``. Layers keep their names in the model
-    (``layer.name``; "encoder/lstm" for a layer of a model inside it). The file of a whole model also holds the layers'
-    options, see ``file.layers[name].options``; a file of weights does not. Optimizer weights are skipped. No class or
-    function is looked up by a name in the file. ``config`` is a file with the result of ``model.to_json()``, for
-    weights saved apart from it.
+    The format is ``.keras``, ``.h5`` or ``.hdf5``, or ``.weights.h5``. Layers have the names that they have in the
+    model (``layer.name``; "encoder/lstm" for a layer of a model inside the model). The file of a whole model also holds
+    the layers' options, see ``file.layers[name].options``; a file of weights does not. If the weights were saved
+    without the model, ``config`` may be a file with the result of ``model.to_json()``. Optimizer weights are skipped.
+    No class or function is looked up by a name in the file.
 
-    Raises FormatError, saying what is wrong and where, for a file that is damaged or has another format, DTypeError for
-    bfloat16 without the package ml_dtypes, and OSError if the file cannot be read.
+    Raises FormatError, saying what is wrong and where, for a file that is damaged or has another format; DTypeError for
+    bfloat16 without the package ml_dtypes; and OSError if the file cannot be read.
 
     >>> gl.io.keras.load("missing.keras")
     Traceback (most recent call last):
@@ -69,7 +75,7 @@ def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
             groups = read_groups(file, os.fstat(file.fileno()).st_size, str(path), _SKIPPED)
             return _from_hdf5(path, groups, config)
     if config is not None:
-        raise FormatError(f"config: expected None, as {path} holds its own, got {config}")
+        raise FormatError(f"config: expected None, as {path} has its own, got {config}")
     with open_archive(path) as archive:
         for name in _ZIP:
             if name not in archive.members:
@@ -88,10 +94,10 @@ def load(path: str | Path, config: str | Path | None = None) -> "KerasFile":
 
 
 def _from_hdf5(path: Path, groups: dict[str, Group], config: Path | None) -> "KerasFile":
-    """A file that is HDF5 alone: of the first layout, or weights of Keras 3 (2.12 at the earliest)."""
+    """A file that is HDF5 alone: of the first layout, or with weights of Keras 2.12 or later."""
     top, own = legacy.top_of(groups), legacy.text_of(groups, "model_config")
     if own is not None and config is not None:
-        raise FormatError(f"config: expected None, as {path} holds its own, got {config}")
+        raise FormatError(f"config: expected None, as {path} has its own, got {config}")
     text = None if own is None else own.encode()
     if config is not None:
         if config.stat().st_size > LARGEST:
@@ -106,12 +112,12 @@ def _from_hdf5(path: Path, groups: dict[str, Group], config: Path | None) -> "Ke
 
 
 def _by_names(groups: dict[str, Group]) -> str:
-    """The version of a file that does not say it."""
+    """The version of a file that does not say it, by whether its groups have names."""
     return NAMED if any(group.name for group in groups.values()) else UNNAMED
 
 
 def _version(text: bytes) -> str:
-    """The version of Keras in metadata.json, "" where it does not say it."""
+    """The version of Keras in metadata.json, "" if it is not there."""
     try:
         found = json.loads(text[:10_000])
     except (ValueError, RecursionError):
@@ -123,8 +129,8 @@ def _version(text: bytes) -> str:
 class KerasFile:
     """The layers of a Keras file by name, as ``gl.io.keras.load`` returns them.
 
-    ``version`` is the version of Keras that wrote the file, "" if unknown. The methods raise FormatError for what
-    gpulstm cannot compute.
+    ``version`` is the version of Keras that wrote the file, "" if unknown. The methods raise FormatError for layers and
+    options that gpulstm cannot compute.
 
     >>> weights = {"kernel": np.ones((3, 16)), "recurrent_kernel": np.ones((4, 16)), "bias": np.zeros(16)}
     >>> layer = gl.io.keras.KerasLayer("lstm", "LSTM", weights)
@@ -141,13 +147,13 @@ class KerasFile:
     def state_dict(self, name: str, *more: str) -> dict[str, np.ndarray]:
         """Return a layer's weights with gpulstm's names, for ``load_state_dict``; several recurrent layers become one.
 
-        These are weights only: ``layers[name].options`` holds activations, directions and the like, and ``layer``
-        checks them. Raises FormatError for an unsupported layer, and for an unknown name.
+        It does not check the layer's options (activations, directions and the like), which ``layers[name].options``
+        holds; ``layer`` does. Raises FormatError for an unsupported layer, and for an unknown name.
         """
         state: dict[str, np.ndarray] = {}
         for level, layer in enumerate(self._named(one) for one in (name, *more)):
             if more and layer.kind in ("Dense", "Embedding"):
-                raise FormatError(f"{self.path}: expected recurrent layers as levels of one, got {layer.kind}")
+                raise FormatError(f"{self.path}: expected recurrent layers to stack, got {layer.kind}")
             try:
                 own = converted(layer)
             except ShapeError as error:
@@ -158,19 +164,19 @@ class KerasFile:
     def layer(self, name: str, *more: str, **options: Any) -> Any:
         """Make a gpulstm layer that computes the same as the Keras layer, with its weights.
 
-        The result is a gl.LSTM, GRU, RNN, GeneralLSTM, Linear or Embedding, on the CPU unless ``device`` says
-        otherwise. Recurrent layers are batch first, as in Keras, and return the output of all steps whatever Keras'
-        return_sequences says; several names become layers of one. With go_backwards the output has the order of
-        computation, as in Keras. A Dense layer's activation is not part of gl.Linear: apply it yourself, or use
-        ``model``. Pass states in and out, whatever ``stateful`` says.
+        The result is a gl.LSTM, GRU, RNN, GeneralLSTM, Linear or Embedding, on the CPU unless you pass ``device``.
+        Recurrent layers are batch first, as in Keras. With several names they are stacked in one layer. They always
+        return the output of all steps; Keras' return_sequences has no effect. With go_backwards the output is in the
+        order of computation, as in Keras. Pass states in and out yourself; ``stateful`` has no effect. A Dense layer's
+        activation is not part of gl.Linear: apply it yourself, or use ``model``.
 
         ``options`` with Keras' names (activation, recurrent_activation, reset_after, go_backwards, merge_mode) override
-        those of the file; an activation may also be (name, alpha, beta), see gpulstm.cells.activation. Other options go
-        to the constructor. A file of weights has no options: those of Keras that you do not pass are assumed to be its
-        version's defaults, and a UserWarning lists them.
+        those of the file. An activation may also be (name, alpha, beta), see gpulstm.cells.activation. Other options go
+        to the layer's constructor. A file of weights has no options. For those that you do not pass, the defaults of
+        its Keras version are assumed, and a UserWarning lists them.
 
-        Raises FormatError for activations, directions and the like that the layer does not support, and for options
-        that the file does not assign to a layer.
+        Raises FormatError for activations, directions and the like that the layer does not support, and if it is not
+        certain which options in the file are the layer's.
         """
         names = (name, *more)
         state, first = self.state_dict(*names), self._named(name)
@@ -184,25 +190,26 @@ class KerasFile:
             whole, where = self._root is not None, f"{self.path}, {one}"
             forms.append(form_of(self._named(one), one, self.version_of, given, whole, where))
         if any(other != forms[0] for other in forms):
-            raise FormatError(f"{self.path}: expected layers alike as levels of one, got {', '.join(names)}")
+            raise FormatError(f"{self.path}: expected layers with the same options to stack, got {', '.join(names)}")
         if more and (forms[0].go_backwards or forms[0].backward):
             raise FormatError(
-                f"{self.path}: expected layers that begin at the first step, with directions alike, as levels of one"
+                f"{self.path}: expected go_backwards=False and the same options in both directions for layers to "
+                f"stack, got {', '.join(names)}"
             )
         return recurrent(forms[0], state, options, f"{self.path}, {first.path}")
 
     def model(self, device: Any = None) -> KerasModel:
-        """Make the whole model with its weights, if its layers follow one after the other (Sequential and the like).
+        """Make the whole model with its weights, if its layers form a chain (Sequential and the like).
 
-        ``model(x)`` takes the input of the Keras model, batch first, and returns the result of its ``predict``: every
-        layer has its activation, returns only its last step if return_sequences is False, and respects the masks of
-        Embedding (mask_zero) and Masking, which ``mask=`` or ``lengths=`` can replace. Dropout and noise have no effect
-        in evaluation and are left out. Raises FormatError for a file of weights, and for unsupported layers and
-        options, by name.
+        ``model(x)`` takes the input of the Keras model, batch first, and returns the result of its ``predict``. Every
+        layer applies its activation, and returns only its last step if return_sequences is False. The model uses the
+        masks of Embedding (mask_zero) and Masking layers; pass ``mask=`` or ``lengths=`` to replace them. Dropout and
+        noise layers have no effect in evaluation and are left out. Raises FormatError for a file of weights, and for
+        unsupported layers and options, by name.
         """
         if self._root is None:
             raise FormatError(
-                f"{self.path}: expected a whole model, got weights alone; layer() makes its layers one by one"
+                f"{self.path}: expected a whole model, got only weights; make the layers one by one with layer()"
             )
         return chain(self, self._root, device)
 
@@ -221,7 +228,7 @@ class KerasFile:
         if name in self.layers:
             return self.layers[name]
         for layer in self.layers.values():
-            if layer.path == name:  # the whole path in the file, which no other layer has
+            if layer.path == name:  # the whole path in the file is unique
                 return layer
         raise FormatError(f"{self.path}: expected one of the layers {', '.join(self.layers)}, got {name!r}")
 
@@ -231,5 +238,5 @@ class KerasFile:
             for name, layer in self.layers.items()
         ]
         of = f" of Keras {self.version}" if self.version else ""
-        note = "" if self._root else ": weights alone; layer() takes their options, or assumes Keras' defaults"
+        note = "" if self._root else ": only weights; layer() takes the options, or assumes Keras' defaults"
         return "\n".join([f"KerasFile {self.path}{of}{note}", *(f"  {line}" for line in lines)])

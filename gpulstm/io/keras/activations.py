@@ -1,4 +1,4 @@
-"""Keras' activations: what each is among those that cells can be given, and as a function on Tensors."""
+"""Keras' activations as activations of gpulstm's cells, and as layers or functions of Tensors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,15 +17,16 @@ _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772  # Klambauer e
 
 
 def of_cell(value: Any, version: Version, where: str) -> Activation:
-    """The activation of a cell by Keras' name, or as cells.activation takes one; None is linear, as in Keras.
+    """The activation of a cell, by Keras' name or in a form that cells.activation takes; None is linear, as in Keras.
 
-    Raises FormatError for one that cells have not, and for hard_sigmoid of a version that is not known.
+    Raises FormatError for an activation that cells lack, and for hard_sigmoid if the version is not known.
     """
     if value == "hard_sigmoid":
         if version.hard_sigmoid is None:
             raise FormatError(
-                f"{where}: expected the version of Keras, whose hard_sigmoid it is, got {version.text or 'none'}; give "
-                "('hard_sigmoid', 0.2, 0.5) for that of Keras 1 and 2, ('hard_sigmoid', 1 / 6, 0.5) for Keras 3"
+                f"{where}: expected a known version of Keras, as hard_sigmoid depends on it, got "
+                f"{version.text or 'none'}; give ('hard_sigmoid', 0.2, 0.5) for that of Keras 1 and 2, "
+                "('hard_sigmoid', 1 / 6, 0.5) for Keras 3"
             )
         value = version.hard_sigmoid
     if value is None or isinstance(value, str):
@@ -47,7 +48,7 @@ def _relu6(x: Tensor) -> Tensor:
     return nn.relu(x) - nn.relu(x - 6)
 
 
-# As layers of gpulstm, or as functions where it has none.
+# As layers of gpulstm, or as functions if it has no such layer.
 _LAYERS: dict[str, Callable[[], Callable[[Any], Any]]] = {
     "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "elu": nn.ELU, "softsign": nn.Softsign,
     "softplus": nn.Softplus, "leaky_relu": lambda: nn.LeakyReLU(0.2), "softmax": nn.Softmax,

@@ -1,4 +1,4 @@
-"""Recurrent layers of gpulstm that compute what Keras' do, out of their options and weights."""
+"""Makes gpulstm's recurrent layers from the options and weights of Keras layers; they compute the same."""
 
 import warnings
 from dataclasses import dataclass, replace
@@ -22,8 +22,11 @@ _SIGMOID, _TANH = Activation("sigmoid"), Activation("tanh")
 
 @dataclass(frozen=True)
 class Form:
-    """What a recurrent layer computes, beside its weights; ``gates`` is the activation of those that open and
-    close, of an LSTM or GRU, and ``backward`` the other direction's form where it is unlike."""
+    """The options that decide what a recurrent layer computes.
+
+    ``gates`` is the activation of the gates (recurrent_activation), None for a SimpleRNN. ``backward`` is the other
+    direction's form if it differs.
+    """
 
     kind: str
     activation: Activation
@@ -36,11 +39,11 @@ class Form:
 
 
 def form_of(layer: KerasLayer, name: str, version: Version, given: dict[str, Any], whole: bool, where: str) -> Form:
-    """What a layer computes: by its options, those ``given`` first, and its version's defaults where the file holds
-    none (``whole`` is False).
+    """The options that decide what a layer computes.
 
-    Warns of defaults that nobody said. Raises FormatError for options that gpulstm's layers have not, and where a
-    file that holds options does not tell this layer's.
+    They are those ``given``, then the layer's own; if the file holds none (``whole`` is False), the defaults of its
+    version, with a warning. Raises FormatError for options that gpulstm's layers lack, and if a file with options does
+    not tell which ones are this layer's.
     """
     kind, two = layer.kind, layer.bidirectional
     bias = layer.weights.get("forward/bias" if two else "bias")
@@ -49,14 +52,15 @@ def form_of(layer: KerasLayer, name: str, version: Version, given: dict[str, Any
     known = {key: layer.options[key] for key in OPTIONS if key in layer.options} | given
     if kind == "GRU" and bias is not None:
         if known.get("reset_after", bias.ndim == 2) != (bias.ndim == 2):
-            raise FormatError(f"{where}: reset_after: expected {bias.ndim == 2}, as the bias {bias.shape} has it")
+            want, got = bias.ndim == 2, known["reset_after"]
+            raise FormatError(f"{where}: reset_after: expected {want} for a bias {bias.shape}, got {got!r}")
         known["reset_after"] = bias.ndim == 2
     wanted += ["reset_after"] if kind == "GRU" else []
     assumed = {key: version.default(key) for key in wanted if key not in known}
     if whole and not layer.told and assumed:
         raise FormatError(
-            f"{where}: expected the layer in the file's configuration, got none that is surely it; give "
-            f"{', '.join(f'{key}=' for key in assumed)}, or take state_dict({name!r}) into a layer of your own"
+            f"{where}: expected the layer in the file's configuration, got none that matches for certain; give "
+            f"{', '.join(f'{key}=' for key in assumed)}, or load state_dict({name!r}) into a layer of your own"
         )
     for key, value in assumed.items():
         if value == AMBIGUOUS:
@@ -68,7 +72,7 @@ def form_of(layer: KerasLayer, name: str, version: Version, given: dict[str, Any
         words = ", ".join(f"{key}={value!r}" for key, value in assumed.items())
         warnings.warn(
             f"{where}: the file holds no options of its layers; assumed {words}, the defaults of Keras {version.text}. "
-            f"Where the model had others give them: layer({name!r}, {next(iter(assumed))}=...)",
+            f"If the model had others, give them: layer({name!r}, {next(iter(assumed))}=...)",
             stacklevel=3,  # the line that calls KerasFile.layer
         )
     return _form(layer, known | assumed, version, where)
@@ -78,7 +82,7 @@ def _form(layer: KerasLayer, options: dict[str, Any], version: Version, where: s
     told = layer.options
     differ = {key.removeprefix("backward_"): value for key, value in told.items() if key.startswith("backward_")}
     if others := differ.keys() - {"activation", "recurrent_activation"}:
-        raise FormatError(f"{where}: expected both directions alike, got another {', '.join(sorted(others))}")
+        raise FormatError(f"{where}: expected both directions alike, got different {', '.join(sorted(others))}")
     for key in ("go_backwards", "reset_after"):
         if not isinstance(options.get(key, False), bool):
             raise FormatError(f"{where}: {key}: expected True or False, got {options[key]!r}")
@@ -101,7 +105,7 @@ def _form(layer: KerasLayer, options: dict[str, Any], version: Version, where: s
 
 
 def recurrent(form: Form, state: dict[str, np.ndarray], options: dict[str, Any], where: str) -> nn.Module:
-    """The layer with the weights of ``state``; ``options`` go to its constructor."""
+    """Make the layer with the weights of ``state``; ``options`` go to its constructor."""
     if form.backward is not None:
         return _unlike(form, form.backward, state, options, where)
     first, levels = state["weight_ih_l0"], sum(key.startswith("weight_ih_l") for key in state)
@@ -120,7 +124,7 @@ def recurrent(form: Form, state: dict[str, np.ndarray], options: dict[str, Any],
 
 
 def _unlike(form: Form, other: Form, state: dict[str, np.ndarray], options: dict[str, Any], where: str) -> nn.Module:
-    """Two layers for the two directions."""
+    """Make two layers for two directions that differ."""
     merge = options.pop("merge", form.merge)
     forward = {key: value for key, value in state.items() if not key.endswith("_reverse")}
     backward = {key.removesuffix("_reverse"): value for key, value in state.items() if key.endswith("_reverse")}
@@ -146,15 +150,15 @@ def _made(form: Form, sizes: tuple[int, int, int], options: dict[str, Any]) -> n
 
 
 def _short(activation: Activation) -> Any:
-    """The activation as one would write it: its name where its numbers are the usual ones."""
+    """The activation in its shortest form: only its name if its numbers are the defaults."""
     return activation.name if activation == Activation(activation.name) else activation
 
 
 class Backwards(nn.Module):
-    """A recurrent layer that begins at the last step, as Keras' ``go_backwards=True``: its output is in the order in
-    which it is computed, the last step's first.
+    """A recurrent layer that begins at the last step, as with Keras' ``go_backwards=True``.
 
-    ``output, states = layer(x, states_0, lengths=, mask=)`` as gl.Recurrent's.
+    The output is in the order of computation: that of the last step comes first. ``output, states = layer(x, states_0,
+    lengths=, mask=)``, as for gl.Recurrent.
     """
 
     def __init__(self, layer: Any) -> None:
@@ -175,8 +179,10 @@ class Backwards(nn.Module):
 
 
 class Directions(nn.Module):
-    """Both directions as two layers, where they are unlike: ``output, states = layer(x, states_0, lengths=, mask=)``
-    as gl.Recurrent's with ``bidirectional=True``."""
+    """A bidirectional layer made of two layers, for directions that differ in their options.
+
+    ``output, states = layer(x, states_0, lengths=, mask=)``, as for gl.Recurrent with ``bidirectional=True``.
+    """
 
     bidirectional = True
 
@@ -204,7 +210,7 @@ def _tuple(states: Any) -> tuple[Any, ...]:
 
 
 def merged(forward: Tensor, backward: Tensor, merge: str) -> Any:
-    """Both directions' outputs as one, by gl.Recurrent's names."""
+    """Merge the outputs of both directions; ``merge`` is one of gl.Recurrent's names."""
     if merge == "concat":
         return nn.concatenate([forward, backward], axis=-1)
     if merge == "mul":
@@ -213,12 +219,12 @@ def merged(forward: Tensor, backward: Tensor, merge: str) -> Any:
 
 
 def flipped(x: Any, axis: int) -> Any:
-    """With the last step first."""
+    """x with the order of its steps reversed."""
     return x[(slice(None),) * axis + (slice(None, None, -1),)]
 
 
 def mask_of(lengths: Any, steps: int, batch_first: bool = True) -> np.ndarray:
-    """Which steps of sequences padded at their ends count: bool (B, T), or (T, B)."""
+    """The mask of the steps within the lengths, for sequences padded at their ends: bool (B, T), or (T, B)."""
     lengths = lengths.data if isinstance(lengths, Tensor) else lengths
     counts = np.asarray(lengths.get() if hasattr(lengths, "get") else lengths)
     mask = np.arange(steps) < counts[:, None]

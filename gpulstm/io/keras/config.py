@@ -1,6 +1,6 @@
-"""What the text of a model's configuration says: its layers, and the layers and cells inside them.
+"""Reads a model's configuration from JSON: its layers, and the layers and cells inside them.
 
-The text is data: no class or function is looked up by a name in it.
+It is data alone: no class or function is looked up by a name in it.
 """
 
 import json
@@ -12,38 +12,38 @@ from gpulstm.errors import FormatError
 
 DEEPEST = 64  # models inside models
 LARGEST = 1 << 26  # bytes of a configuration
-_FEW = 10_000  # brackets that cost no memory to speak of
+_FEW = 10_000  # brackets that any configuration may have; they take little memory
 _CELLS = {"LSTMCell": "LSTM", "GRUCell": "GRU", "SimpleRNNCell": "SimpleRNN"}
 _CUDNN = {"CuDNNLSTM": "LSTM", "CuDNNGRU": "GRU"}
 RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 MODELS = ("Sequential", "Functional", "Model", "Graph")
-# What is taken over from a layer's configuration, where it is there.
+# The arguments that are read from a layer's configuration.
 _OPTIONS = (
     "units", "input_dim", "output_dim", "use_bias", "activation", "recurrent_activation", "reset_after",
     "go_backwards", "return_sequences", "return_state", "merge_mode", "mask_zero", "dropout", "recurrent_dropout",
     "stateful", "time_major", "zero_output_for_mask",
 )  # fmt: skip
-# What Keras 1 called them.
+# Their names in Keras 1, if different.
 _BEFORE_2 = {"output_dim": "units", "inner_activation": "recurrent_activation", "bias": "use_bias"}
-# What both directions of a layer of gpulstm share.
+# The arguments that both directions of a bidirectional layer share.
 _SHARED = ("units", "use_bias", "activation", "recurrent_activation", "reset_after", "return_sequences")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One layer of a configuration: its class, name and arguments, and the layers of a model.
+    """One layer of a configuration: its class, name and arguments, and if it is a model its layers.
 
-    The class of what is not Keras' own has its package before it.
+    A class that is not Keras' own has its package in front.
     """
 
     kind: str
     name: str
     config: dict[str, Any]
-    source: dict[str, Any]  # the whole of it, as the file has it
+    source: dict[str, Any]  # the whole entry as it is in the file
     layers: list["Entry"] = field(default_factory=list)
 
     def inner(self, key: str) -> "Entry | None":
-        """The layer or cell that its argument ``key`` holds."""
+        """The layer or cell in its argument ``key``."""
         found = self.config.get(key)
         return _entry(found, models=True) if isinstance(found, dict) else None
 
@@ -55,7 +55,7 @@ class Entry:
 
     @property
     def cell(self) -> "Entry":
-        """What says its recurrent arguments: the cell of an RNN, the layer of a Bidirectional or itself."""
+        """The entry with its recurrent arguments: the cell of an RNN, the layer of a Bidirectional, or itself."""
         found: Entry = self
         for _ in range(4):
             key = {"Bidirectional": "layer", "RNN": "cell"}.get(found.kind)
@@ -64,18 +64,18 @@ class Entry:
 
     @property
     def recurrent(self) -> str | None:
-        """LSTM, GRU or SimpleRNN, alone or in both directions; None for what is none of them."""
+        """LSTM, GRU or SimpleRNN, in one direction or both; None for other layers."""
         kind = self.cell.kind
         kind = _CELLS.get(kind) or _CUDNN.get(kind) or kind
         return kind if kind in RECURRENT else None
 
     @property
     def cudnn(self) -> bool:
-        """Whether its weights stand in cuDNN's order."""
+        """Whether its weights are in cuDNN's order."""
         return self.cell.kind in _CUDNN
 
     def options(self) -> dict[str, Any]:
-        """Its arguments that gpulstm knows, under Keras 2's names, with those of the layer or cell inside it."""
+        """Its arguments that gpulstm knows, with Keras 2's names, and those of the layer or cell inside it."""
         options: dict[str, Any] = {}
         wrapped, cell = self.inner("layer"), self.cell
         for each in (self, *([wrapped] if wrapped else []), *([cell] if cell is not self else [])):
@@ -94,12 +94,12 @@ class Entry:
 
 
 def parse(text: bytes, where: str) -> Entry:
-    """The model that a text in JSON describes; raises FormatError, beginning with ``where``, for anything else."""
+    """Read the model that JSON describes; raises FormatError, beginning with ``where``, for anything else."""
     brackets = text.count(b"{") + text.count(b"[")
     if len(text) > LARGEST or brackets > _FEW + len(text) // 10:
         # An empty dict takes two bytes here and a hundred in memory.
         raise FormatError(
-            f"{where}: expected at most {LARGEST} bytes with a bracket in ten, got {len(text)} with {brackets}"
+            f"{where}: expected at most {LARGEST} bytes, and one bracket in ten bytes, got {len(text)} with {brackets}"
         )
     try:
         root = json.loads(text)
@@ -112,7 +112,7 @@ def parse(text: bytes, where: str) -> Entry:
 
 
 def walk(root: Entry) -> Iterator[tuple[str, Entry]]:
-    """(name behind those of the models it is in, layer) of all layers, models too, in the file's order."""
+    """(name with those of the models around it, layer) of all layers, also of models, in the file's order."""
     todo = [("", entry) for entry in reversed(root.layers)]
     while todo:
         prefix, entry = todo.pop()
@@ -122,7 +122,7 @@ def walk(root: Entry) -> Iterator[tuple[str, Entry]]:
 
 
 def _entry(source: Any, models: bool = False, depth: int = 0) -> Entry:
-    """A layer out of JSON; with ``models`` also the layers of a model. Raises FormatError for models too deep."""
+    """A layer from JSON; with ``models`` also the layers of a model. Raises FormatError for too deep models."""
     source = source if isinstance(source, dict) else {}
     config = source.get("config")
     listed = config if isinstance(config, list) else None  # Keras 1 and 2.0: a Sequential is a list of layers
@@ -139,7 +139,7 @@ def _entry(source: Any, models: bool = False, depth: int = 0) -> Entry:
 
 
 def _class(source: dict[str, Any]) -> str:
-    """The class of a layer as a text, to be compared and shown; classes of the user's are not taken for Keras'."""
+    """The class name of a layer, for comparisons and messages; a class of the user's never looks like Keras' own."""
     name = source.get("class_name")
     own = "module" not in source or str(source["module"]).split(".")[0] in ("keras", "tf_keras")
     if not isinstance(name, str) or not own or source.get("registered_name") not in (None, name):
@@ -148,7 +148,7 @@ def _class(source: dict[str, Any]) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Numbers, texts and None as they are; of an object its class's name, of a leaky activation (name, slope)."""
+    """Numbers, strings and None unchanged; for a LeakyReLU (name, slope), for another object its class name."""
     if isinstance(value, dict):
         entry = _entry(value)
         if entry.kind == "LeakyReLU":

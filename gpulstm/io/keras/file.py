@@ -1,4 +1,4 @@
-"""The layers of a file of Keras 3's layout: out of the groups of its weights and the text of its configuration."""
+"""The layers of a file in Keras 3's layout, from the groups of its weights and its configuration."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,12 +13,12 @@ from gpulstm.io.keras.config import MODELS, Entry, walk
 from gpulstm.io.keras.hdf5 import Group
 
 GATES = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
-# What the arrays of each kind are, in Keras' order.
+# The arrays of each kind of layer, in Keras' order.
 ARRAYS = {kind: ("kernel", "recurrent_kernel", "bias") for kind in GATES.values()} | {
     "Dense": ("kernel", "bias"),
     "Embedding": ("embeddings",),
 }
-# Where a model keeps its layers, since Keras 2.13 and before.
+# The groups of a model's layers, since Keras 2.13 and before.
 _CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 _NORMS = {
     "BatchNormalization": ("gamma", "beta", "moving_mean", "moving_variance"), "LayerNormalization": ("gamma", "beta"),
@@ -29,10 +29,11 @@ _NORMS = {
 class KerasLayer:
     """One layer of a Keras file with its weights; ``kind`` is the class name, such as LSTM, GRU, SimpleRNN or Dense.
 
-    ``weights`` are Keras' arrays: "kernel" (D, G*H), "recurrent_kernel" (H, G*H), "bias", prefixed with "forward/" and
-    "backward/" for a bidirectional layer; weights of other kinds have the names in the file, or numbers. ``options``
-    are the layer's arguments in the configuration ("units", "activation", ...). ``told`` is False for a file of
-    weights, which has no configuration. ``path`` is the place of the weights in the file. Making one raises no error.
+    ``weights`` are Keras' arrays by name: "kernel" (D, G*H), "recurrent_kernel" (H, G*H), "bias", with "forward/" or
+    "backward/" in front for a bidirectional layer. For other kinds the names are those in the file, or numbers.
+    ``options`` are the layer's arguments in the configuration ("units", "activation", ...). ``told`` is whether the
+    layer was found in the configuration, which a file of weights does not have. ``path`` is the place of the weights in
+    the file. Making one raises no error.
 
     >>> gl.io.keras.KerasLayer("dense", "Dense", {"kernel": np.ones((3, 2))}).kind
     'Dense'
@@ -51,10 +52,10 @@ class KerasLayer:
 
 
 def layers_of(path: str | Path, groups: Mapping[str, Group], root: Entry | None) -> dict[str, KerasLayer]:
-    """The layers of a file by name, in the order of the configuration where there is one.
+    """The layers of a file by name, in the order of the configuration if there is one.
 
-    Every layer keeps its arrays in a group "vars" of its own; a recurrent layer in that of its cell, with both
-    directions in those of forward_layer and backward_layer. Keras 2.12 to 2.15 wrote backslashes on Windows.
+    Every layer keeps its arrays in a group "vars"; a recurrent layer keeps them in its cell's, a bidirectional layer in
+    those of forward_layer and backward_layer. Keras 2.12 to 2.15 wrote backslashes on Windows.
     """
     turned = {place.replace("\\", "/"): group for place, group in groups.items()}
     if len(turned) != len(groups):
@@ -86,7 +87,7 @@ def layers_of(path: str | Path, groups: Mapping[str, Group], root: Entry | None)
 
 
 def in_order(layers: dict[str, KerasLayer], root: Entry | None) -> dict[str, KerasLayer]:
-    """The layers in the order of the configuration; what is inside a layer stands where that one does."""
+    """The layers in the order of the configuration; layers inside a layer take its place."""
     order = {} if root is None else {name: place for place, (name, _) in enumerate(walk(root))}
 
     def place(name: str) -> int:
@@ -98,7 +99,7 @@ def in_order(layers: dict[str, KerasLayer], root: Entry | None) -> dict[str, Ker
 
 
 class _Match:
-    """Which group is which layer of a configuration."""
+    """Matches the groups of a file with the layers of its configuration."""
 
     def __init__(self, groups: Mapping[str, Group]) -> None:
         self.groups = groups
@@ -109,8 +110,10 @@ class _Match:
                 self.inside.setdefault(place, {})[last] = None
 
     def layers(self, entry: Entry, place: str, name: str) -> Iterator[tuple[str, str, Entry]]:
-        """(group, name behind those of the models it is in, layer) for the layers inside one that stands at
-        ``place``, as far as their groups are certain."""
+        """(group, name with those of the models around it, layer) for the layers inside the one at ``place``.
+
+        Layers whose group is not certain are left out.
+        """
         before, prefix = (f"{place}/" if place else ""), (f"{name}/" if name else "")
         for key in ("layer", "cell") if entry.kind != "Bidirectional" else ():
             inner, inside = entry.inner(key), f"{before}{key}"
@@ -124,10 +127,10 @@ class _Match:
                 yield from self._in_container(entry.layers, f"{before}{container}", name)
 
     def _in_container(self, entries: list[Entry], container: str, name: str) -> Iterator[tuple[str, str, Entry]]:
-        """As ``layers``, for those of one group.
+        """As ``layers``, for the layers of one group.
 
-        From Keras 3.6 on the groups have the layers' names; before, they are numbered by the class in the order
-        of the layers: lstm, lstm_1, ... (by twos before 2.13, which counted layers with weights twice).
+        Since Keras 3.6 the groups have the layers' names. Before, they are numbered by class in the order of the
+        layers: lstm, lstm_1, ... (in steps of two before 2.13, which counted layers with weights twice).
         """
         by_name = {entry.name: entry for entry in entries}
         kinds: dict[str, list[Entry]] = {}
@@ -144,7 +147,7 @@ class _Match:
                 pairs.append((step, by_name[group.name]))
         for kind, found in steps.items():
             own = kinds.get(kind, [])
-            # Layers without weights may have no group: a kind with fewer groups than layers is not certain.
+            # Layers without weights may have no group: with fewer groups than layers the match is not certain.
             if len(found) == len(own):
                 pairs += [(step, entry) for (_, step), entry in zip(sorted(found), own, strict=True)]
         for step, entry in pairs:
@@ -160,14 +163,14 @@ def _numbered(step: str) -> tuple[str, int]:
 
 
 def _snake(kind: str) -> str:
-    """A class's name as Keras makes one for a group of it."""
+    """A class name in the form that Keras uses for groups: snake case."""
     kind = re.sub(r"\W+", "", kind.rpartition(".")[2])
     kind = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", kind)
     return re.sub("([a-z])([A-Z])", r"\1_\2", kind).lower()
 
 
 def _name(owner: str, groups: Mapping[str, Group]) -> str:
-    """A layer's name behind those of the models it is in, "encoder/lstm", as far as the file has them."""
+    """A layer's name with those of the models around it, "encoder/lstm", as far as the file has them."""
     names, steps = [], owner.split("/")
     for count in range(1, len(steps) + 1):
         group = groups.get("/".join([*steps[:count], "vars"]))
@@ -177,9 +180,9 @@ def _name(owner: str, groups: Mapping[str, Group]) -> str:
 
 
 def layer_of(path: str, numbered: dict[str, np.ndarray], entry: Entry | None) -> KerasLayer:
-    """The layer whose arrays these are; its kind follows from their shapes, unless the file tells another class.
+    """The layer with these arrays; its kind follows from their shapes, unless the file says another class.
 
-    ``numbered`` are its arrays by number, with the direction before it.
+    ``numbered`` are its arrays by number, with the direction in front.
     """
     options, told = (entry.options(), entry.kind) if entry else ({}, "")
     if entry is not None and told in _NORMS:
@@ -213,7 +216,7 @@ def _kind(arrays: list[np.ndarray], path: str, told: str) -> str:
     if len(shapes) == 2 and shapes[1] == shapes[0][1:]:
         return "Dense"
     if len(shapes) == 1:
-        # A Dense layer without a bias looks the same: the class or, where none is told, Keras' path decides.
+        # A Dense layer without a bias looks the same: the class decides or, without one, Keras' path.
         return told if told in ("Dense", "Embedding") else _kind_of_path(path)
     return ""
 

@@ -1,8 +1,8 @@
-"""Reads HDF5 files of strangers, as Keras writes them: groups, arrays in one piece and texts beside them.
+"""Reads untrusted HDF5 files, as Keras writes them: groups, contiguous arrays, and strings as attributes.
 
-HDF5 File Format Specification, version 3.0: what h5py writes, with any ``libver``. The HDF5 library itself is not
-used: a damaged file can stop it for ever. Everything read is inside the file, and in all no more than a few times
-its size.
+It follows the HDF5 File Format Specification, version 3.0, for everything that h5py writes, with any ``libver``. It
+does not use the HDF5 library, which a damaged file can block for ever. All reads are inside the file, and the bytes
+read in all are no more than a few times its size.
 """
 
 import math
@@ -25,7 +25,7 @@ _SOFT_LINK = 2
 
 
 class Group(NamedTuple):
-    """A group of a file: its attributes that are texts, or lists of texts, and the arrays in it."""
+    """A group of a file: its attributes that are strings, or lists of strings, and the arrays in it."""
 
     texts: dict[str, str | list[str]]
     arrays: dict[str, np.ndarray]
@@ -38,12 +38,11 @@ class Group(NamedTuple):
 
 
 def read_groups(file: BinaryIO, size: int, where: str, skipped: tuple[str, ...] = ()) -> dict[str, Group]:
-    """The groups of an HDF5 file of ``size`` bytes by path ("layers/lstm/cell/vars"; "" for the file itself), without
-    those under ``skipped``.
+    """The groups of an HDF5 file of ``size`` bytes by path, without those under ``skipped``.
 
-    Arrays stand in the file as plain numbers in one piece: no filters, no chunks, no other files, no links but
-    hard ones. Raises FormatError for anything else, beginning with ``where``, and DTypeError for bfloat16
-    without the package ml_dtypes.
+    A path is "layers/lstm/cell/vars", or "" for the root group. Arrays must be contiguous and uncompressed: filters,
+    chunks, other files and links other than hard ones are not supported. Raises FormatError for them, beginning with
+    ``where``, and DTypeError for bfloat16 without the package ml_dtypes.
     """
     reader = _Reader(Source(file, size, where))
     found: dict[str, Group] = {}
@@ -75,13 +74,13 @@ def read_groups(file: BinaryIO, size: int, where: str, skipped: tuple[str, ...] 
 
 
 class _Reader:
-    """The structures of one file."""
+    """Reads the structures of one file."""
 
     def __init__(self, source: Source) -> None:
         self.source, self.where, self.headers = source, source.where, Headers(source)
 
     def root(self) -> int:
-        """Where the header of the outermost group is."""
+        """The address of the root group's header."""
         signature, version = self.source.unpack(0, "8sB", "a superblock")
         if signature != SIGNATURE:
             raise FormatError(f"{self.where}: expected an HDF5 file, got something else at byte 0")
@@ -100,7 +99,7 @@ class _Reader:
         return TABLE in header.messages or LINKS in header.messages or bool(header.links)
 
     def members(self, header: Header, path: str) -> Iterator[tuple[str, int]]:
-        """(name, where its header is) of what is in a group."""
+        """(name, address of its header) of each member of a group."""
         if not self.is_group(header):
             raise FormatError(f"{self.where}, {path!r:.200}: expected a group, got something else")
         if TABLE in header.messages:
@@ -111,11 +110,11 @@ class _Reader:
         if len(info) >= 2:
             heap, index = struct.unpack_from("<QQ", info.ljust(26, b"\xff"), 10 if info[1] & 1 else 2)
             if heap != UNDEFINED:
-                for link in objects(self.source, heap, index, id_place=4):  # behind a hash of the name
+                for link in objects(self.source, heap, index, id_place=4):  # after a hash of the name
                     yield self._linked(link, path)
 
     def _linked(self, link: bytes, path: str) -> tuple[str, int]:
-        """(name, where its header is) out of a message of the newer format."""
+        """(name, address of its header) from a link message of the newer format."""
         where = f"{self.where}, {path!r:.200}"
         if len(link) < 2 or link[0] != 1:
             raise FormatError(f"{where}: expected a link of version 1, got another")
@@ -133,7 +132,7 @@ class _Reader:
         return name, int.from_bytes(target[:8], "little")
 
     def _members_in_tables(self, message: bytes, path: str) -> Iterator[tuple[str, int]]:
-        """As ``members``, out of the first format's tree of tables."""
+        """As ``members``, from the first format's tree of tables."""
         if len(message) < 16:
             raise FormatError(f"{self.where}, {path!r:.200}: expected a group, got something else")
         tree, heap = struct.unpack_from("<QQ", message)
@@ -161,15 +160,15 @@ class _Reader:
                     yield text, address
 
     def array(self, header: Header, path: str) -> np.ndarray:
-        """The array that a header describes; its place in the file is checked before memory is taken."""
+        """The array that a header describes; its place in the file is checked before memory is allocated."""
         where, messages = f"{self.where}, {path!r:.200}", header.messages
         if FILTERS in messages or EXTERNAL in messages:
-            raise FormatError(f"{where}: expected an array stored as it is, got one with filters or in another file")
+            raise FormatError(f"{where}: expected an uncompressed array, got one with filters or in another file")
         shape, layout = shape_of(messages.get(SPACE, b"")), messages.get(LAYOUT, b"")
         dtype = array_type(messages.get(TYPE, b""), header.texts.get("dtype") == "bfloat16")
         if shape is None or dtype is None:
             raise FormatError(f"{where}: expected an array of numbers, got something else")
-        if math.prod(n or 1 for n in shape) >= 2**60:  # NumPy has no larger ones, empty ones neither
+        if math.prod(n or 1 for n in shape) >= 2**60:  # NumPy's limit, also for empty arrays
             raise FormatError(f"{where}: expected a shape that the file holds, got {shape}")
         count = math.prod(shape) * dtype.itemsize
         if len(layout) >= 18 and layout[0] in (3, 4) and layout[1] == 1:
@@ -180,7 +179,7 @@ class _Reader:
         elif len(layout) >= 4 and layout[0] in (3, 4) and layout[1] == 0:
             data = layout[4 : 4 + int.from_bytes(layout[2:4], "little")]
         else:
-            raise FormatError(f"{where}: expected an array in one piece, got chunks or parts of other files")
+            raise FormatError(f"{where}: expected a contiguous array, got chunks or parts of other files")
         if len(data) != count:
             raise FormatError(f"{where}: expected {count} bytes for {shape}, got {len(data)}")
         value = np.frombuffer(data, dtype).reshape(shape)

@@ -1,22 +1,22 @@
-"""The bytes of an HDF5 file of strangers, with a limit on how much may be read and made of them."""
+"""The bytes of an untrusted HDF5 file, with a limit on how much may be read and made from them."""
 
 import struct
 from typing import Any, BinaryIO
 
 from gpulstm.errors import FormatError
 
-REREAD = 4  # times its size that may be read of a file: its structures may be named more than once
-UNDEFINED = 2**64 - 1  # the address of what is not there
+REREAD = 4  # times its size that may be read from a file, as it may refer to a structure more than once
+UNDEFINED = 2**64 - 1  # the address of a missing structure
 
 
 class Source:
-    """One file; ``left`` are the bytes that may still be taken, of it or for what is made of it."""
+    """One file; ``left`` is the number of bytes that may still be read, or used by objects made from it."""
 
     def __init__(self, file: BinaryIO, size: int, where: str) -> None:
         self.file, self.size, self.where, self.left = file, size, where, REREAD * size
 
     def spend(self, count: int) -> None:
-        """Count bytes that are read, or that names and texts take again; raises FormatError when there are too many."""
+        """Count bytes that are read, or that names and strings take; raises FormatError for too many."""
         self.left -= count
         if self.left < 0:
             raise FormatError(
@@ -24,7 +24,7 @@ class Source:
             )
 
     def take(self, start: int, count: int, what: str) -> bytes:
-        """``count`` bytes from byte ``start``."""
+        """Read ``count`` bytes from byte ``start``."""
         if start + count > self.size:
             raise FormatError(
                 f"{self.where}: expected {what} in bytes {start} to {start + count}, got {self.size} bytes"
@@ -37,11 +37,11 @@ class Source:
         return data
 
     def unpack(self, start: int, layout: str, what: str) -> tuple[Any, ...]:
-        """Numbers from byte ``start``, in the layout of the module struct."""
+        """Read numbers from byte ``start``, in the layout of the module struct."""
         return struct.unpack(f"<{layout}", self.take(start, struct.calcsize(f"<{layout}"), what))
 
     def expect(self, start: int, signature: bytes, layout: str, what: str) -> tuple[Any, ...]:
-        """As ``unpack``, behind a signature of four bytes that must be there."""
+        """As ``unpack``, after a signature of four bytes that must match."""
         found, *numbers = self.unpack(start, f"4s{layout}", what)
         if found != signature:
             raise FormatError(f"{self.where}: expected {what} at byte {start}, got something else")

@@ -1,7 +1,7 @@
-"""What newer HDF5 keeps in a "fractal heap" found by a "version 2 B-tree": many links, many or large attributes.
+"""Newer HDF5's storage for many links, and many or large attributes: a "fractal heap" with a "version 2 B-tree".
 
-File Format Specification 3.0, III.A.2 and III.G. Only objects inside the heap, or whole outside of it, are read:
-no filters.
+File Format Specification 3.0, III.A.2 and III.G. Objects may be inside the heap, or as a whole outside of it. Filters
+are not supported.
 """
 
 import struct
@@ -13,25 +13,27 @@ from gpulstm.io.keras.hdf5_bytes import UNDEFINED, Source
 
 _DEEPEST = 16  # levels of a tree, and blocks inside blocks of a heap
 _MANAGED, _HUGE = 0, 1  # kinds of objects in a heap
-_HUGE_RECORDS = 1  # kind of the tree of objects outside of the heap
+_HUGE_RECORDS = 1  # kind of the tree for objects outside of the heap
 
 
 class Heap(NamedTuple):
-    """What a heap's header says: sizes in bytes, addresses in the file."""
+    """The header of a heap: sizes in bytes, addresses in the file."""
 
     id_length: int
-    huge: int  # the tree of objects outside of it
+    huge: int  # the tree for objects outside of it
     width: int  # blocks in a row
     first: int  # size of a block in the first two rows; it doubles from row to row
-    largest: int  # of a block that holds objects; larger ones hold blocks
+    largest: int  # size of a block that holds objects; larger blocks hold blocks
     offset_bytes: int
     root: int
-    rows: int  # of the root; 0 where it holds objects
+    rows: int  # of the root block; 0 if it holds objects
 
 
 def objects(source: Source, heap: int, index: int, id_place: int) -> Iterator[bytes]:
-    """The objects of the heap at byte ``heap``, in the order of the tree at ``index``, whose records hold their
-    ids from byte ``id_place``."""
+    """The objects of the heap at byte ``heap``, in the order of the tree at byte ``index``.
+
+    The tree's records hold the objects' ids from byte ``id_place`` on.
+    """
     head = _heap(source, heap)
     huge: dict[int, tuple[int, int]] | None = None
     for record in records(source, index):
@@ -56,7 +58,7 @@ def objects(source: Source, heap: int, index: int, id_place: int) -> Iterator[by
                 raise FormatError(f"{source.where}: expected the object {key} of a heap, got none")
             yield source.take(*huge[key], "a large object of a heap")
         else:
-            raise FormatError(f"{source.where}: expected objects in a heap or whole beside it, got kind {kind}")
+            raise FormatError(f"{source.where}: expected objects in a heap, or whole ones outside, got kind {kind}")
 
 
 def _heap(source: Source, start: int) -> Heap:
@@ -69,8 +71,8 @@ def _heap(source: Source, start: int) -> Heap:
 
 
 def _address(source: Source, heap: Heap, offset: int) -> int:
-    """Where in the file the byte ``offset`` of a heap is."""
-    block, rows, begin = heap.root, heap.rows, 0  # the block, and which byte of the heap it begins with
+    """The place in the file of a heap's byte ``offset``."""
+    block, rows, begin = heap.root, heap.rows, 0  # the block, its rows, and the heap's byte where it begins
     for _ in range(_DEEPEST):
         if rows == 0:
             return block + offset - begin
@@ -81,7 +83,7 @@ def _address(source: Source, heap: Heap, offset: int) -> int:
         column = (offset - begin) // size
         if column >= heap.width:
             break
-        # Signature, version, the heap's address and the block's own place stand before the addresses.
+        # The addresses follow the signature, the version, the heap's address and the block's own offset.
         place = block + 13 + heap.offset_bytes + 8 * (row * heap.width + column)
         (block,) = source.unpack(place, "Q", "a heap's blocks")
         begin += column * size
@@ -96,7 +98,7 @@ def records(source: Source, start: int, kind: int | None = None) -> Iterator[byt
     found, node_size, size, depth, root, count = source.expect(start, b"BTHD", "xBIHHxxQH", "a tree")
     if kind not in (None, found) or not size or depth > _DEEPEST or node_size < 10 + size:
         raise FormatError(f"{source.where}, byte {start}: expected a tree of usual sizes, got another")
-    # How many bytes the numbers of records take that stand beside the address of a node on each level.
+    # For each level, the widths in bytes of the record counts that are stored beside a node's address.
     most = [(node_size - 10) // size]
     total, widths = most[0], [(_width(most[0]), 0)]
     for _ in range(depth):
@@ -128,5 +130,5 @@ def _node(
 
 
 def _width(number: int) -> int:
-    """The bytes in which HDF5 writes a number up to this one."""
+    """The number of bytes in which HDF5 writes a number up to this one."""
     return max(number.bit_length() - 1, 0) // 8 + 1

@@ -1,4 +1,4 @@
-"""The headers of HDF5's objects: their messages and the texts beside them (File Format Specification 3.0, IV.A)."""
+"""The headers of HDF5's objects: their messages and string attributes (File Format Specification 3.0, IV.A)."""
 
 import math
 import struct
@@ -18,7 +18,7 @@ _READ = {SPACE, LINKS, TYPE, LINK, LAYOUT, ATTRIBUTE, TABLE, ATTRIBUTES}
 
 
 class Header(NamedTuple):
-    """What describes an object: its messages by kind, its links, and its texts by name, alone or in lists."""
+    """The header of an object: its messages by kind, its links, and its string attributes, single or in lists."""
 
     messages: dict[int, bytes]
     links: list[bytes]
@@ -26,7 +26,7 @@ class Header(NamedTuple):
 
 
 class Headers:
-    """Reads the headers of one file; ``heaps`` are the texts that stand apart from what they belong to."""
+    """Reads the headers of one file; ``heaps`` holds the strings that are stored outside of their attributes."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -37,7 +37,7 @@ class Headers:
         found = Header({}, [], {})
         for kind, flags, body in self._messages(start):
             if flags & 2 and kind in _READ:
-                raise FormatError(f"{self.source.where}, byte {start}: expected messages in place, got shared ones")
+                raise FormatError(f"{self.source.where}, byte {start}: expected unshared messages, got shared ones")
             if kind == ATTRIBUTE:
                 found.texts.update(self._text(body, start))
             elif kind == LINK:
@@ -76,13 +76,13 @@ class Headers:
                     )
                 if kind == CONTINUED and size >= 16:
                     first, more = struct.unpack_from("<QQ", body)
-                    # The second version has a signature before and a checksum behind the messages.
+                    # The second version has a signature before the messages and a checksum after them.
                     blocks.append((first + 4, max(more - 8, 0)) if signature == b"OHDR" else (first, more))
                 else:
                     yield kind, flags, body
 
     def _attributes_apart(self, info: bytes) -> Iterator[bytes]:
-        """The attributes in a heap of their own, where there are many or large ones."""
+        """The attributes in a separate heap, used if there are many or large ones."""
         if len(info) < 2:
             return
         heap, index = struct.unpack_from("<QQ", info.ljust(20, b"\xff"), 4 if info[1] & 1 else 2)
@@ -90,13 +90,13 @@ class Headers:
             yield from objects(self.source, heap, index, id_place=0)
 
     def _text(self, body: bytes, block: int) -> dict[str, str | list[str]]:
-        """The name and value of an attribute, if it is a text or a list of texts."""
+        """The name and value of an attribute, if it is a string or a list of strings."""
         if len(body) < 8 or body[0] not in (1, 2, 3) or (body[0] > 1 and body[1]):
             return {}
         sizes, place, parts = struct.unpack_from("<HHH", body, 2), 9 if body[0] == 3 else 8, []
         for size in sizes:
             parts.append(body[place : place + size])
-            place += -(-size // 8) * 8 if body[0] == 1 else size  # the first version fills up to eights
+            place += -(-size // 8) * 8 if body[0] == 1 else size  # the first version pads to multiples of 8
         name, kind, space = parts
         shape, width = shape_of(space), text_type(kind)
         if shape is None or len(shape) > 1:
@@ -109,16 +109,16 @@ class Headers:
                 return {}
             count, step = math.prod(shape), width or 16
             if count * step > len(body) - place:
-                raise FormatError(f"{self.source.where}, byte {block}: expected {count} texts, got fewer bytes")
-            self.source.spend(count * 100)  # what a text costs in Python
+                raise FormatError(f"{self.source.where}, byte {block}: expected {count} strings, got fewer bytes")
+            self.source.spend(count * 100)  # bytes that a string takes in Python
             pieces = [body[place + n * step : place + (n + 1) * step] for n in range(count)]
             texts = [(piece if width else self._elsewhere(piece)).split(b"\0")[0].decode() for piece in pieces]
         except UnicodeDecodeError as error:
-            raise FormatError(f"{self.source.where}, byte {block}: expected texts in UTF-8, got {error}") from error
+            raise FormatError(f"{self.source.where}, byte {block}: expected strings in UTF-8, got {error}") from error
         return {key: texts if shape else texts[0]}
 
     def _elsewhere(self, piece: bytes) -> bytes:
-        """A text of any length, which stands in a heap of the file."""
+        """A string of variable length, which is stored in a heap of the file."""
         length, heap, index = struct.unpack("<IQI", piece)
         if not length:
             return b""
@@ -127,12 +127,12 @@ class Headers:
         return text
 
     def _heap(self, start: int) -> dict[int, bytes]:
-        """The texts of a heap by number."""
+        """The strings of a heap by number."""
         if start not in self.heaps:
-            signature, size = self.source.unpack(start, "4s4xQ", "texts")
+            signature, size = self.source.unpack(start, "4s4xQ", "strings")
             if signature != b"GCOL" or size < 16:
-                raise FormatError(f"{self.source.where}: expected texts at byte {start}, got something else")
-            data, place, texts = self.source.take(start, size, "texts"), 16, {}
+                raise FormatError(f"{self.source.where}: expected strings at byte {start}, got something else")
+            data, place, texts = self.source.take(start, size, "strings"), 16, {}
             while place + 16 <= size:
                 index, length = struct.unpack_from("<H6xQ", data, place)
                 if index == 0:  # the rest is free

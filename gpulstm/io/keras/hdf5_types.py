@@ -1,4 +1,4 @@
-"""What HDF5's messages say of element types and shapes: plain numbers, texts, and nothing else."""
+"""Element types and shapes in HDF5's messages: plain numbers and strings, and nothing else."""
 
 import struct
 from typing import Literal
@@ -9,7 +9,7 @@ from gpulstm.dtypes import as_dtype
 
 _MOST_AXES = 32  # HDF5's limit
 _INTEGER, _FLOAT, _TEXT, _OPAQUE, _ENUM, _VARIABLE = 0, 1, 3, 5, 8, 9
-# (size, exponent's place and bits, fraction's place and bits) of the types with a name.
+# (size, place and bits of the exponent, place and bits of the fraction) -> name of the type.
 _FLOATS = {
     (2, 10, 5, 0, 10): "float16",
     (2, 7, 8, 0, 7): "bfloat16",
@@ -19,7 +19,7 @@ _FLOATS = {
 
 
 def shape_of(space: bytes) -> tuple[int, ...] | None:
-    """The shape in a dataspace message; None for what is neither a number nor an array."""
+    """The shape in a dataspace message; None for anything but a number or an array."""
     if len(space) < 4 or space[0] not in (1, 2) or space[1] > _MOST_AXES:
         return None
     start = 8 if space[0] == 1 else 4
@@ -29,9 +29,9 @@ def shape_of(space: bytes) -> tuple[int, ...] | None:
 
 
 def array_type(kind: bytes, is_bfloat16: bool) -> np.dtype | None:
-    """The element type in a datatype message, None for another than numbers.
+    """The element type in a datatype message; None for anything but numbers.
 
-    ``is_bfloat16``: a note of the file's, for two bytes that HDF5 does not know as a number.
+    ``is_bfloat16`` says that the file marks its elements of two opaque bytes as bfloat16, which HDF5 does not know.
     """
     if len(kind) < 8:
         return None
@@ -52,7 +52,7 @@ def array_type(kind: bytes, is_bfloat16: bool) -> np.dtype | None:
 
 
 def text_type(kind: bytes) -> int | None:
-    """The bytes of a text, 0 for one of any length, which stands elsewhere; None for what is no text."""
+    """The size of a string in bytes, 0 for one of variable length, stored elsewhere; None for another type."""
     if len(kind) < 8:
         return None
     group, size = kind[0] & 15, int.from_bytes(kind[4:8], "little")

@@ -1,7 +1,7 @@
-"""The layers of a file of Keras' first layout, HDF5 alone: ``model.save("x.h5")`` and ``save_weights`` of Keras 1 to 3.
+"""The layers of a file in Keras' first layout, HDF5 alone: ``model.save("x.h5")`` and ``save_weights``, Keras 1 to 3.
 
-A group for each layer, named in the attribute layer_names; its attribute weight_names has the names of its arrays
-in the order trainable, not trainable. A model inside the model is one such layer. Keras 1 keeps an array a gate.
+The attribute layer_names lists the groups, one per layer. A group's attribute weight_names lists its arrays, the
+trainable ones first. A model inside the model is one such layer. Keras 1 stores one array per gate.
 """
 
 import re
@@ -15,8 +15,8 @@ from gpulstm.io.keras.config import Entry, walk
 from gpulstm.io.keras.file import KerasLayer, in_order, layer_of
 from gpulstm.io.keras.hdf5 import Group
 
-TOP = "model_weights"  # the group of the layers, where the file is a whole model
-_GATES = {"i": "ifco", "z": "zrh"}  # the gates that Keras 1 has apart, by the first, in the order of later versions
+TOP = "model_weights"  # the group of the layers in the file of a whole model
+_GATES = {"i": "ifco", "z": "zrh"}  # Keras 1's separate gates, by the first one, in the order of later versions
 _NO_WEIGHTS = {
     "Activation", "ActivityRegularization", "AlphaDropout", "Dropout", "ELU", "Flatten", "GaussianDropout",
     "GaussianNoise", "GlobalAveragePooling1D", "GlobalMaxPooling1D", "InputLayer", "LeakyReLU", "Masking", "Permute",
@@ -27,8 +27,7 @@ _ONE = {"BatchNormalization", "Dense", "Embedding", "LayerNormalization"}
 
 
 class _Run:
-    """Arrays that follow each other and belong to one cell, Dense layer or the like: by role ("kernel"), with the
-    path that stands before their names."""
+    """Successive arrays of one cell, Dense layer or the like: by role ("kernel"), with the path before their names."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
@@ -36,7 +35,7 @@ class _Run:
 
 
 def top_of(groups: Mapping[str, Group]) -> str | None:
-    """The group that holds the layers, None for a file of another layout."""
+    """The group that holds the layers; None for a file in another layout."""
     return next((top for top in (TOP, "") if top in groups and _texts(groups[top], "layer_names") is not None), None)
 
 
@@ -47,7 +46,7 @@ def text_of(groups: Mapping[str, Group], name: str) -> str | None:
 
 
 def version_of(groups: Mapping[str, Group], top: str) -> str:
-    """The version that the file says, "1" where the arrays' names tell it (weights of Keras 1 do not say it), or ""."""
+    """The version in the file; "1" if the arrays' names show it, as weights of Keras 1 do not say it; else ""."""
     told = text_of(groups, "keras_version")
     if told:
         return told
@@ -57,7 +56,7 @@ def version_of(groups: Mapping[str, Group], top: str) -> str:
 
 
 def layers_of(path: str | Path, groups: Mapping[str, Group], top: str, root: Entry | None) -> dict[str, KerasLayer]:
-    """The layers of a file by name, in the order of the configuration where there is one."""
+    """The layers of a file by name, in the order of the configuration if there is one."""
     entries = {} if root is None else {entry.name: entry for entry in root.layers}
     found: dict[str, KerasLayer] = {}
     for name in _texts(groups[top], "layer_names") or []:
@@ -83,7 +82,7 @@ def layers_of(path: str | Path, groups: Mapping[str, Group], top: str, root: Ent
 
 
 def _texts(group: Group, name: str) -> list[str] | None:
-    """A list of texts in an attribute, or in several, numbered ones where it is long."""
+    """A list of strings in an attribute; a long list is split into several numbered attributes."""
     whole = group.texts.get(name)
     if isinstance(whole, list):
         return whole
@@ -108,7 +107,7 @@ def _runs(names: list[str], arrays: list[np.ndarray]) -> list[_Run]:
         owner, _, last = re.sub(r":\d+$", "", name).rpartition("/")
         if not owner and (before_2 := _BEFORE_2.fullmatch(last)):
             owner, last = before_2[1], before_2[2]
-        if last.startswith(("moving_", "running_")):  # behind all that is trainable
+        if last.startswith(("moving_", "running_")):  # after all trainable arrays
             run = first.get(owner)
         else:
             run = runs[-1] if runs and runs[-1].owner == owner else None
@@ -122,7 +121,7 @@ def _runs(names: list[str], arrays: list[np.ndarray]) -> list[_Run]:
 def _assigned(
     name: str, entry: Entry | None, runs: list[_Run], told: bool
 ) -> list[tuple[str, Entry | None, list[_Run]]]:
-    """(name, layer, its arrays) of a group: itself, or the layers of the model that it is."""
+    """(name, layer, its arrays) for a group, or for each layer inside if the group is a model."""
     if entry is None:
         if told or len(runs) == 1 or (len(runs) == 2 and _is_pair(runs)):
             return [(name, None, runs)]
@@ -142,7 +141,7 @@ def _assigned(
 
 
 def _by_name(leaves: list[tuple[str, Entry]], runs: list[_Run]) -> list[tuple[str, Entry | None, list[_Run]]] | None:
-    """Each run at the layer whose name stands in its path; None where that is not certain."""
+    """Assign each run to the layer whose name is in its path; None if that is not certain."""
     found: dict[str, list[_Run]] = {}
     keys: dict[str, list[str]] = {}
     for key, leaf in leaves:
@@ -159,7 +158,7 @@ def _by_name(leaves: list[tuple[str, Entry]], runs: list[_Run]) -> list[tuple[st
 
 
 def _by_place(leaves: list[tuple[str, Entry]], runs: list[_Run]) -> list[tuple[str, Entry | None, list[_Run]]] | None:
-    """The runs in the order of the layers, frozen ones at the end; None where their numbers do not fit."""
+    """Assign the runs in the order of the layers, frozen layers last; None if their numbers do not fit."""
     ordered = sorted(leaves, key=lambda leaf: leaf[1].config.get("trainable", True) is False)
     counts = [_count(leaf) for _, leaf in ordered]
     if None in counts or sum(count or 0 for count in counts) != len(runs):
@@ -177,7 +176,7 @@ def _by_place(leaves: list[tuple[str, Entry]], runs: list[_Run]) -> list[tuple[s
 
 
 def _count(leaf: Entry) -> int | None:
-    """How many runs of arrays a layer has, None where that is not known."""
+    """The number of runs of arrays that a layer has; None if that is not known."""
     if leaf.recurrent:
         return 2 if leaf.kind == "Bidirectional" else 1
     if leaf.kind == "TimeDistributed" and (inner := leaf.inner("layer")) is not None:
@@ -191,7 +190,7 @@ def _is_pair(runs: list[_Run]) -> bool:
 
 
 def _by_owner(runs: list[_Run]) -> dict[str, list[_Run]]:
-    """The runs of a file without a configuration, by the path of each, both directions together."""
+    """The runs of a file without a configuration by their paths; the two directions of a layer stay together."""
     found: dict[str, list[_Run]] = {}
     own: list[_Run] = []
     for number, run in enumerate(runs):
@@ -205,7 +204,7 @@ def _by_owner(runs: list[_Run]) -> dict[str, list[_Run]]:
 
 
 def _layer(place: str, runs: list[_Run], entry: Entry | None) -> KerasLayer:
-    """The layer whose arrays these are."""
+    """The layer with these arrays."""
     prefixes = ("forward/", "backward/") if len(runs) == 2 and _both(runs, entry) else ("",) * len(runs)
     numbered: dict[str, np.ndarray] = {}
     for prefix, run in zip(prefixes, runs, strict=True):
@@ -219,7 +218,7 @@ def _both(runs: list[_Run], entry: Entry | None) -> bool:
 
 
 def _canonical(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The arrays of a cell as Keras 2 and 3 have them: [kernel, recurrent_kernel, bias], gates side by side."""
+    """The arrays of a cell in the form of Keras 2 and 3: [kernel, recurrent_kernel, bias], gates side by side."""
     for first, gates in _GATES.items():
         if f"W_{first}" in arrays:
             names = [[f"{role}_{gate}" for gate in gates] for role in "WUb"]
@@ -236,7 +235,7 @@ def _canonical(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def _from_cudnn(kernel: np.ndarray, recurrent: np.ndarray, bias: np.ndarray, gates: int) -> list[np.ndarray]:
-    """The arrays of a CuDNNLSTM or CuDNNGRU, which hold each gate's matrix turned, in the layout of the others."""
+    """Convert the arrays of a CuDNNLSTM or CuDNNGRU, whose matrix of each gate is transposed, to the usual layout."""
     if kernel.shape[1:] != recurrent.shape[1:]:
         return [kernel, recurrent, bias]
     D, H = len(kernel), len(recurrent)

@@ -1,4 +1,4 @@
-"""Whole models out of Keras' files: layers that stand in a row, as one gpulstm model with the same outputs."""
+"""Makes whole models from Keras' files: a chain of layers as one gpulstm model with the same outputs."""
 
 import contextlib
 import warnings
@@ -23,7 +23,7 @@ _NOTHING = {
     "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "InputLayer",
     "SpatialDropout1D",
 }  # fmt: skip
-# What computes along the last axis alone, so that it serves every step as it is.
+# Layers that compute along the last axis alone: TimeDistributed can apply them to all steps at once.
 _LAST_AXIS = {"Activation", "BatchNormalization", "Dense", "ELU", "LayerNormalization", "LeakyReLU", "ReLU"}
 _WHOLE = {"Sequential", "Functional", "Model"}
 
@@ -31,17 +31,18 @@ _WHOLE = {"Sequential", "Functional", "Model"}
 class KerasModel(nn.Sequential):
     """The layers of a Keras model one after the other: ``y = model(x)``, batch first, x (B, T, ...).
 
-    ``mask`` (B, T) is True for valid steps of the input; ``lengths`` (B,) can replace it. Without them Embedding
-    (mask_zero) and Masking layers compute the mask. Raises ShapeError for a ``reset``, and the errors of the layers.
+    ``mask`` (B, T) is True for the valid steps of the input; you can pass ``lengths`` (B,) instead. Without them
+    Embedding (mask_zero) and Masking layers compute the mask. Raises ShapeError for a ``reset``, and the errors of the
+    layers.
 
     >>> gl.io.keras.KerasModel(gl.Linear(3, 2))(np.zeros((5, 3), np.float32)).shape
     (5, 2)
     """
 
     def forward(self, x: Any, *, lengths: Any = None, mask: Any = None, reset: Any = None) -> Tensor:
-        """x through all the layers."""
+        """Apply all layers to x."""
         if reset is not None:
-            raise ShapeError(f"reset: expected None, as Keras' layers begin anew with each sequence, got {reset!r}")
+            raise ShapeError(f"reset: expected None, as Keras' layers have no resets, got {reset!r}")
         x = x if isinstance(x, Tensor) or not hasattr(x, "dtype") else tensor(x)
         if lengths is not None:
             mask = mask_of(lengths, np.shape(x)[1])
@@ -55,7 +56,7 @@ class KerasModel(nn.Sequential):
 
 
 def chain(file: "KerasFile", root: Entry, device: Any) -> KerasModel:
-    """The model that a file's configuration describes; raises FormatError for what is not in a row or not known."""
+    """Make the model that a file's configuration describes; raises FormatError unless it is a chain of known layers."""
     maker = _Maker(file, device)
     maker.model(root, "")
     return KerasModel(*maker.layers)
@@ -76,12 +77,12 @@ class _Maker:
         }  # fmt: skip
 
     def model(self, entry: Entry, prefix: str) -> None:
-        """All layers of a model."""
+        """Make the steps of all layers of a model."""
         for layer in in_a_row(entry, f"{self.file.path}, {prefix.rstrip('/') or 'the model'}"):
             self.layer(layer, f"{prefix}{layer.name}")
 
     def layer(self, entry: Entry, name: str) -> None:
-        """The steps of one layer, whose name in the file is ``name``."""
+        """Make the steps of one layer; ``name`` is its name in the file."""
         if name.count("/") > DEEPEST:
             raise FormatError(f"{self.file.path}: expected layers at most {DEEPEST} deep, got {name:.100}")
         if entry.kind in _WHOLE:
@@ -102,13 +103,11 @@ class _Maker:
     def _weights(self, name: str, kind: str) -> dict[str, np.ndarray]:
         layer = self.file.layers.get(name)
         if layer is None or layer.kind != kind or not layer.told:
-            raise FormatError(
-                f"{self._where(name)}: expected the weights of a {kind}, got none that are surely its own"
-            )
+            raise FormatError(f"{self._where(name)}: expected the weights of a {kind}, got none that match for certain")
         return layer.weights
 
     def _refuse(self, name: str, entry: Entry, **usual: Any) -> None:
-        """Raises FormatError where an option is there and not the one that the step has."""
+        """Raises FormatError for an option with another value than the supported ones."""
         for key, values in usual.items():
             if key in entry.config and entry.config[key] not in values:
                 want = " or ".join(map(repr, values))
@@ -116,7 +115,7 @@ class _Maker:
 
     def _number(self, entry: Entry, name: str, keys: tuple[str, ...], usual: float) -> float:
         value = next((entry.config[key] for key in keys if key in entry.config), usual)
-        value = value.get("value") if isinstance(value, dict) else value  # as TensorFlow keeps numbers at times
+        value = value.get("value") if isinstance(value, dict) else value  # TensorFlow sometimes stores a dict
         if isinstance(value, int | float) and not isinstance(value, bool):
             with contextlib.suppress(OverflowError):
                 return float(value)
@@ -126,11 +125,11 @@ class _Maker:
         options = entry.options()
         self._refuse(name, Entry("", "", options, {}), return_state=(False, None), time_major=(False, None))
         if options.get("stateful"):
-            warnings.warn(f"{self._where(name)}: stateful: this model begins each call with states of 0", stacklevel=2)
+            warnings.warn(f"{self._where(name)}: stateful: this model starts every call from zero states", stacklevel=2)
         self._sequence(name, bool(options.get("return_sequences")), options)
 
     def _stack(self, entry: Entry, stack: Entry, name: str) -> None:
-        """The cells of StackedRNNCells, each over the whole sequence of the one before."""
+        """The cells of StackedRNNCells, one layer after the other, each over the whole sequence."""
         self._refuse(name, entry, go_backwards=(False,), return_state=(False,), time_major=(False,))
         for number, cell in enumerate(stack.cells, 1):
             inside = number < len(stack.cells)
@@ -139,10 +138,10 @@ class _Maker:
 
     def _sequence(self, name: str, whole: bool, options: dict[str, Any]) -> None:
         if name not in self.file.layers or self.file.layers[name].kind not in RECURRENT:
-            raise FormatError(f"{self._where(name)}: expected the layer's weights, got none that are surely its own")
+            raise FormatError(f"{self._where(name)}: expected the layer's weights, got none that match for certain")
         zeros = bool(options.get("zero_output_for_mask"))
         if self.file.layers[name].bidirectional and not zeros:
-            zeros = not self.file.version_of.standalone  # in TensorFlow's Bidirectional, whatever the option says
+            zeros = not self.file.version_of.standalone  # TensorFlow's Bidirectional ignores the option
         made = self.file.layer(name, device=self.device)
         if not whole or zeros or not getattr(made, "bidirectional", False):
             self.layers.append(steps.Recurrence(made, whole, zeros))
@@ -234,7 +233,7 @@ class _Maker:
         self._over_last(entry, name, made)
 
     def _over_last(self, entry: Entry, name: str, made: nn.Module) -> None:
-        """A normalisation, whose axis must turn out to be the last."""
+        """A normalisation; its axis must be the last one of x, which is checked when it runs."""
         axis = self._axis(entry, name)
         self.layers.append(made if axis == -1 else steps.OverLast(made, axis))
 

@@ -1,4 +1,4 @@
-"""Whether the layers of a model stand in a row, each taking what the one before gives, and in which order."""
+"""Finds the order of a model's layers, if they form a chain: each takes the output of the one before."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from gpulstm.io.keras.config import Entry
 
 
 def in_a_row(model: Entry, where: str) -> list[Entry]:
-    """The layers of a model in the order in which they compute, without its inputs.
+    """The layers of a model in the order of computation, without its inputs.
 
-    Raises FormatError for a model with branches, several inputs or outputs, or layers that it uses twice, and for
-    a class of the user's own.
+    Raises FormatError for a model with branches, several inputs or outputs, or layers that are used twice, and for a
+    model class of the user's.
     """
     if model.kind == "Sequential":
         return [layer for layer in model.layers if layer.kind != "InputLayer"]
     if model.kind not in ("Functional", "Model") or not model.layers:
         raise FormatError(f"{where}: expected a Sequential or Functional model, got {model.kind}; use layer()")
-    source: dict[str, str] = {}  # of each layer but the input, what it takes
+    source: dict[str, str] = {}  # for each layer but the input, the layer before it
     inputs, by_name = [], {}
     for layer in model.layers:
         by_name[layer.name] = layer
@@ -33,7 +33,7 @@ def in_a_row(model: Entry, where: str) -> list[Entry]:
         source[layer.name] = names[0]
     follows = {given: layer for layer, given in source.items()}
     if len(inputs) != 1 or len(follows) != len(source):
-        raise FormatError(f"{where}: expected one input, and layers in a row, got branches; use layer()")
+        raise FormatError(f"{where}: expected one input and a chain of layers, got branches; use layer()")
     row: list[Entry] = []
     name = inputs[0]
     while name in follows and len(row) < len(source):
@@ -41,7 +41,7 @@ def in_a_row(model: Entry, where: str) -> list[Entry]:
         row.append(by_name[name])
     outputs = _names(model.config.get("output_layers"))
     if len(row) < len(source) or outputs != [name]:
-        raise FormatError(f"{where}: expected the last layer's output alone, got {', '.join(outputs)[:200] or 'none'}")
+        raise FormatError(f"{where}: expected only the last layer's output, got {', '.join(outputs)[:200] or 'none'}")
     return row
 
 

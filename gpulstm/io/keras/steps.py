@@ -1,7 +1,7 @@
-"""The steps of a model out of Keras that gpulstm's own layers are not: they also pass on which steps count.
+"""The parts of a Keras model that gpulstm's own layers cannot be, as they also pass on the mask.
 
-Each takes (x, mask) and gives (y, mask): x is batch first, mask (B, T) bool on x's device, or None where every step
-counts.
+Each takes (x, mask) and returns (y, mask). x is batch first; mask is (B, T) bool on x's device, or None if every time
+step is valid.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from gpulstm.tape import Tensor, apply
 
 
 class Step(nn.Module):
-    """The base of the steps; ``label`` is how repr shows those that hold no layer."""
+    """The base class; ``label`` is what repr shows for a step without a layer."""
 
     label = ""
 
@@ -26,19 +26,19 @@ class Step(nn.Module):
 
 
 class Symbols(Step):
-    """An Embedding whose symbol 0 is padding (mask_zero)."""
+    """An Embedding for which id 0 is padding (mask_zero)."""
 
     def __init__(self, layer: nn.Embedding) -> None:
         self.layer = layer
 
     def forward(self, x: Any, mask: Any = None) -> Any:
-        """ids (B, T) -> vectors (B, T, D), and the steps with another id than 0."""
+        """ids (B, T) -> vectors (B, T, D), and the mask of the ids that are not 0."""
         given = backend_of(self.layer.weight.data).asarray(x.data if isinstance(x, Tensor) else np.asarray(x))
         return self.layer(given), given != 0 if mask is None else mask
 
 
 class Masking(Step):
-    """Steps in which every feature has one value do not count; their features become 0."""
+    """Masks the time steps in which every feature has this value, and sets their features to 0."""
 
     def __init__(self, value: float) -> None:
         self.value, self.label = value, f"{value}"
@@ -50,10 +50,10 @@ class Masking(Step):
 
 
 class Recurrence(Step):
-    """A recurrent layer: its output at every step, or at the last alone; with a mask the last step that counts.
+    """A recurrent layer that returns its output at every time step, or only at the last valid one.
 
-    Where a step does not count Keras repeats the output before it, or gives 0 with ``zeros``. Where it repeats that of
-    each direction, the layer gives both side by side, and ``merge`` joins them.
+    At a masked step Keras repeats the output before it, or returns 0 (``zeros``). To repeat the output of each
+    direction separately, the layer concatenates both directions, and ``merge`` merges them afterwards.
     """
 
     def __init__(self, layer: Any, sequences: bool, zeros: bool, merge: str | None = None) -> None:
@@ -70,7 +70,7 @@ class Recurrence(Step):
         return merged(h[-2], h[-1], self.merge or self.layer.merge), None
 
     def _filled(self, y: Tensor, mask: Any) -> Tensor:
-        """The output with what Keras gives for steps that do not count."""
+        """The output with Keras' values at masked steps."""
         half = y.shape[-1] // 2
         if mask is not None and not self.zeros:
             other = flipped(mask, 1)
@@ -86,7 +86,7 @@ class Recurrence(Step):
 
 
 class Function(Step):
-    """A function of x alone; ``masked`` says whether the steps stay what they are, and with them the mask."""
+    """A function of x alone; ``masked`` says whether it keeps the time steps, and so the mask."""
 
     def __init__(self, label: str, function: Callable[[Tensor], Tensor], masked: bool = True) -> None:
         self.label, self.function, self.masked = label, function, masked
@@ -97,7 +97,7 @@ class Function(Step):
 
 
 class EachStep(Step):
-    """A model of its own for every step: TimeDistributed."""
+    """TimeDistributed: applies a model to every time step."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -110,7 +110,7 @@ class EachStep(Step):
 
 
 class Average(Step):
-    """The mean over the steps that count."""
+    """The mean over the valid time steps."""
 
     def forward(self, x: Tensor, mask: Any = None) -> Any:
         """x (B, T, D) -> (B, D)."""
@@ -122,7 +122,7 @@ class Average(Step):
 
 
 class Affine(nn.Module):
-    """scale * x + shift over the last axis: a BatchNormalization in use, with its running mean and variance."""
+    """scale * x + shift over the last axis: a BatchNormalization in evaluation mode."""
 
     def __init__(self, scale: np.ndarray, shift: np.ndarray, device: Any = None) -> None:
         self.scale, self.shift = (_parameter(value, device) for value in (scale, shift))
@@ -133,13 +133,13 @@ class Affine(nn.Module):
 
 
 class OverLast(Step):
-    """A normalisation over the last axis, which Keras' configuration names by its number."""
+    """A normalisation over an axis that Keras' configuration gives as a number, and that must be the last one."""
 
     def __init__(self, layer: nn.Module, axis: int) -> None:
         self.layer, self.axis = layer, axis
 
     def forward(self, x: Tensor, mask: Any = None) -> Any:
-        """x (..., D) -> the same shape; raises ShapeError where ``axis`` is not the last."""
+        """x (..., D) -> the same shape; raises ShapeError if ``axis`` is not the last one."""
         if self.axis != x.ndim - 1:
             raise ShapeError(f"normalisation: expected it over the last axis of {x.shape}, got axis {self.axis}")
         return self.layer(x), mask
@@ -152,8 +152,10 @@ def _parameter(value: np.ndarray, device: Any) -> nn.Parameter:
 
 
 def held(y: Array, *, mask: Array) -> tuple[Array, Callable]:
-    """``z, pullback = held(y, mask=mask)``: y (B, T, P) with the last output that counts at every step (0 before the
-    first) and mask (B, T); ``pullback(dz)`` returns (dy,)."""
+    """``z, pullback = held(y, mask=mask)``: repeat the last valid output of y (B, T, P) at the masked steps.
+
+    mask is (B, T). Before the first valid step z is 0. ``pullback(dz)`` returns (dy,).
+    """
     backend = backend_of(y)
     xp, host = backend.xp, backend_of(mask).to_numpy(mask)
     on_host = np.maximum.accumulate(np.where(host, np.arange(host.shape[1]), -1), axis=1)  # CuPy has no such function
@@ -169,8 +171,10 @@ def held(y: Array, *, mask: Array) -> tuple[Array, Callable]:
 
 
 def maximum(x: Array) -> tuple[Array, Callable]:
-    """``y, pullback = maximum(x)``: the largest over the steps of x (B, T, D), all of them whatever counts, as in
-    Keras; ``pullback(dy)`` returns (dx,), for the first of equal ones."""
+    """``y, pullback = maximum(x)``: the maximum over all time steps of x (B, T, D), masked ones too, as in Keras.
+
+    ``pullback(dy)`` returns (dx,); among equal values the gradient goes to the first.
+    """
     xp = backend_of(x).xp
     place = xp.argmax(x, axis=1)[:, None]  # (B, 1, D)
 

@@ -1,15 +1,15 @@
-"""What a version of Keras does where a file does not say it: its default options, and its hard_sigmoid."""
+"""The default options of each version of Keras, and its hard_sigmoid, for files that do not say them."""
 
 import re
 from typing import Any
 
-AMBIGUOUS = "ambiguous"  # a version that stands for two sets of defaults
-UNNAMED, NAMED = "2.12 to 3.5", "3.6 or later"  # of a file that only tells whether its groups have names
+AMBIGUOUS = "ambiguous"  # for a version with two possible defaults
+UNNAMED, NAMED = "2.12 to 3.5", "3.6 or later"  # for a file that only shows whether its groups have names
 STEEP, FLAT = ("hard_sigmoid", 0.2, 0.5), ("hard_sigmoid", 1 / 6, 0.5)  # of Keras 1 and 2; of Keras 3
 
 
 class Version:
-    """A version as a file has it, "3.8.0" or "2.2.4-tf"; "" for none. "-tf" is TensorFlow's own Keras before 2.4."""
+    """A version as written in a file, "3.8.0" or "2.2.4-tf"; "" for none. "-tf" is TensorFlow's Keras before 2.4."""
 
     def __init__(self, text: str) -> None:
         found = re.match(r"(\d{1,9})(?:\.(\d{1,9}))?", text)
@@ -19,18 +19,18 @@ class Version:
 
     @property
     def hard_sigmoid(self) -> tuple[str, float, float] | None:
-        """The function of that name as cells.activation takes it; None where the version is not known."""
+        """The version's hard_sigmoid as cells.activation takes it; None if the version is not known."""
         if self.number is None or self.text == UNNAMED:
             return None
         return FLAT if self.number >= (3, 0) else STEEP
 
     @property
     def standalone(self) -> bool:
-        """Whether it is Keras before it became TensorFlow's."""
+        """Whether this is the standalone Keras, before it became part of TensorFlow."""
         return self.number is not None and self.number < (2, 4) and not self.tensorflow
 
     def default(self, option: str) -> Any:
-        """The value of a recurrent layer's option where nothing else is said; AMBIGUOUS for two or none known."""
+        """The default of a recurrent layer's option; AMBIGUOUS if there are two, or if the version is not known."""
         usual = {"activation": "tanh", "go_backwards": False, "merge_mode": "concat"}
         if option in usual:
             return usual[option]

@@ -1,6 +1,6 @@
-"""Keras' arrays under gpulstm's names: gates in gpulstm's order, one below the other, and two biases.
+"""Converts Keras' arrays to gpulstm's: other names, gates stacked along the first axis in another order, two biases.
 
-Each function takes what a Keras layer's ``get_weights()`` gives: ``lstm(*layer.get_weights())``.
+Each function takes the result of a Keras layer's ``get_weights()``: ``lstm(*layer.get_weights())``.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from gpulstm.io.keras.file import ARRAYS, KerasLayer
 def lstm(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
     """Convert a Keras LSTM's ``get_weights()`` to the state dict of a gl.LSTM.
 
-    kernel (D, 4H), recurrent_kernel (H, 4H), bias (4H,) or none; gates i, f, c, o. Keras has one bias, which becomes
+    kernel (D, 4H), recurrent_kernel (H, 4H), bias (4H,) or None; gates i, f, c, o. Keras has one bias, which becomes
     bias_ih; bias_hh is zero. Raises ShapeError for other shapes.
 
     >>> gl.io.keras.lstm(np.ones((3, 16)), np.ones((4, 16)), np.ones(16))["weight_ih_l0"].shape
@@ -40,7 +40,7 @@ def gru(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.nd
 def simple_rnn(kernel: Any, recurrent_kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
     """Convert a Keras SimpleRNN's ``get_weights()`` to the state dict of a gl.RNN.
 
-    kernel (D, H), recurrent_kernel (H, H), bias (H,) or none. Raises ShapeError for other shapes.
+    kernel (D, H), recurrent_kernel (H, H), bias (H,) or None. Raises ShapeError for other shapes.
 
     >>> gl.io.keras.simple_rnn(np.ones((3, 4)), np.ones((4, 4)))["weight_ih_l0"].shape
     (4, 3)
@@ -64,7 +64,7 @@ def bidirectional(forward: dict[str, np.ndarray], backward: dict[str, np.ndarray
 def dense(kernel: Any, bias: Any = None) -> dict[str, np.ndarray]:
     """Convert a Keras Dense's ``get_weights()`` to the state dict of a gl.Linear.
 
-    kernel (D, units) -> weight (units, D), bias (units,) or none. Raises ShapeError for other shapes.
+    kernel (D, units) -> weight (units, D), bias (units,) or None. Raises ShapeError for other shapes.
 
     >>> gl.io.keras.dense(np.ones((3, 2)))["weight"].shape
     (2, 3)
@@ -99,7 +99,7 @@ _CONVERTERS: dict[str, Callable[..., dict[str, np.ndarray]]] = {
 
 
 def _recurrent(weights: tuple[Any, Any, Any], order: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Keras' arrays with their gates in another order, side by side in the last axis -> one below the other."""
+    """Reorder the gates of Keras' arrays, and stack them along the first axis instead of the last."""
     kernel, recurrent = np.asarray(weights[0]), np.asarray(weights[1])
     if recurrent.ndim != 2 or recurrent.shape[1] != len(order) * recurrent.shape[0]:
         raise ShapeError(f"recurrent_kernel: expected (H, {len(order)}*H), got {recurrent.shape}")

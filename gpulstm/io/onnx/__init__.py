@@ -1,4 +1,4 @@
-"""Recurrent networks from and for ONNX; needs the package onnx.
+"""Reads recurrent layers from ONNX models, and exports gpulstm's models to ONNX; needs the package onnx.
 
 >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))  # onnxruntime computes the same results
 >>> file = gl.io.onnx.load("model.onnx")  # print(file) lists the LSTM, GRU and RNN operators
@@ -35,15 +35,15 @@ MOST_OPERATORS = 5000
 def load(source: Any, values: Mapping[str, Any] | None = None) -> "OnnxFile":
     """Read the LSTM, GRU and RNN operators of an ONNX file: a path, its bytes, or an onnx.ModelProto.
 
-    Operators in branches, loops and the file's own functions are included, with their place before the name:
+    Operators in branches, loops and the file's own functions are included; their names begin with their place:
     "If_0.then_branch.lstm". Weights may be initializers, constants, or computed from these by nodes such as Slice,
-    Concat, Transpose, Cast and DequantizeLinear; ``values`` are arrays (...) for names that the graph leaves open.
-    Arrays in other files are read if these are in the folder of the model's path. Other nodes are skipped; ``others``
-    names their operators.
+    Concat, Transpose, Cast and DequantizeLinear. For weights that the file does not contain, pass the arrays (...) by
+    name in ``values``. Arrays in other files are read if those files are in the model's folder. Other nodes are
+    skipped; the result's ``others`` lists their operators.
 
-    Raises FormatError, saying which node and what, for a file that is damaged or has another format, without such an
-    operator or with an invalid one, and for ``values`` that no operator needs; ImportError without the package onnx;
-    OSError if the file cannot be read.
+    Raises FormatError, naming the node and the fault, for a file that is damaged or has another format, for one without
+    such an operator or with an invalid one, and for ``values`` that no operator needs; ImportError without the package
+    onnx; OSError if the file cannot be read.
 
     >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
     >>> gl.io.onnx.load("model.onnx").layer("l0.lstm")
@@ -70,7 +70,7 @@ def load(source: Any, values: Mapping[str, Any] | None = None) -> "OnnxFile":
 
 
 def _free_name(node: Node, taken: Mapping[str, Any]) -> str:
-    """The node's name behind the place where it stands; with its first output where names are not unique."""
+    """The node's name after its place in the graph; with its first output added if names are not unique."""
     free = name = node.scope.path + node.name
     if free in taken:
         free = name = f"{name}.{text(next(filter(None, node.proto.output), node.kind)):.100}"
@@ -83,8 +83,8 @@ def _free_name(node: Node, taken: Mapping[str, Any]) -> str:
 class OnnxFile:
     """The recurrent operators of an ONNX file by name, in the file's order, as ``gl.io.onnx.load`` returns them.
 
-    The name is that of the node, or of its first output. ``layer(name)`` makes a layer and raises FormatError for an
-    operator that no layer computes.
+    An operator has the name of its node, or of the node's first output. ``layer(name)`` makes a layer, and raises
+    FormatError for an operator that no layer computes.
 
     >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
     >>> gl.io.onnx.load("model.onnx")
@@ -97,9 +97,9 @@ class OnnxFile:
         self.path, self.operators, self.others = path, operators, others
 
     def layer(self, *names: str, ignore_states: bool = False, **options: Any) -> Any:
-        """Make a gpulstm layer that computes the same as the operator; several names become layers of one.
+        """Make a gpulstm layer that computes the same as the operator; several operators are stacked in one layer.
 
-        See Operator.layer. Without a name the file must have one operator.
+        See Operator.layer. Without a name the file must have exactly one operator.
         """
         if not names and len(self.operators) == 1:
             names = tuple(self.operators)
@@ -128,15 +128,15 @@ def export(
     with axes named time and batch in the order of the first recurrent layer, and the output "output". A Sequential may
     contain the functions gl.tanh, sigmoid, relu, exp, log, softmax and log_softmax too.
 
-    ``states`` makes the initial states of recurrent layers inputs ("h_0", "c_0", in a Sequential after the layer's
-    name: "1.h_0") and the final ones outputs ("h_n", "c_n"); ``lengths`` adds an input "lengths" (batch,) int32 for all
-    of them, each at least 1, as onnxruntime clears the states of an empty sequence. ``softmax`` is None, "softmax" or
-    "log_softmax" over the last axis of the output.
+    With ``states`` the initial states of recurrent layers are inputs ("h_0", "c_0", in a Sequential after the layer's
+    name: "1.h_0") and the final states are outputs ("h_n", "c_n"). With ``lengths`` there is an input "lengths"
+    (batch,) int32 for all recurrent layers. Each length must be at least 1, as onnxruntime clears the states of an
+    empty sequence. ``softmax`` adds a "softmax" or "log_softmax" over the last axis of the output.
 
     float32 and float16 weights keep their type. Raises DTypeError for layers in float64, which onnxruntime does not
-    compute: export ``copy.deepcopy(model).float()``. Raises FormatError for what ONNX lacks: projections, zoneout,
-    layer norms inside a cell, other functions, hooks, bfloat16 and others, or more than protobuf's 2 GiB; for
-    ``states`` and ``lengths`` that no layer takes; and ImportError without the package onnx.
+    compute: export ``copy.deepcopy(model).float()``. Raises FormatError for anything that ONNX lacks (projections,
+    zoneout, layer norms inside a cell, other functions, hooks, bfloat16 and more), for models larger than protobuf's
+    2 GiB, and for ``states`` or ``lengths`` that no layer takes. Raises ImportError without the package onnx.
 
     >>> gl.io.onnx.export(gl.LSTM(3, 4)).graph.output[0].name
     'output'
@@ -168,9 +168,10 @@ def export(
 
 
 def save(path: str | Path, model: Any, inputs: Input | Iterable[Input] | None = None, **options: Any) -> None:
-    """Write the result of ``export``, which has the same arguments, to a file, as a whole or not at all.
+    """Export a model to an ONNX file; the arguments are those of ``export``.
 
-    Raises the errors of ``export``, and OSError if the file cannot be written.
+    The file is replaced as a whole or not at all. Raises the errors of ``export``, and OSError if the file cannot be
+    written.
 
     >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
     """
@@ -180,7 +181,7 @@ def save(path: str | Path, model: Any, inputs: Input | Iterable[Input] | None = 
 
 
 def _operator(graph: Exporter, operator: Operator) -> None:
-    """A graph of one operator with ONNX' names for what goes in and out."""
+    """Build a graph of one operator, with ONNX' names for its inputs and outputs."""
     leading = ("time", "batch") if operator.layout == 0 else ("batch", "time")
     dtype = operator.weights[0]["weight_ih"].dtype.name
     x = graph.input("X", (*leading, operator.input_size), dtype)
@@ -195,7 +196,7 @@ def _operator(graph: Exporter, operator: Operator) -> None:
 
 
 def _input_of(model: nn.Module) -> Input:
-    """The input of a layer or of layers in a row."""
+    """The input of a layer or of a Sequential."""
     layers = list(_flat(model))
     recurrent = next((layer for layer in layers if isinstance(layer, nn.Recurrent)), None)
     leading: tuple[str, ...] = ("batch",)
@@ -212,7 +213,7 @@ def _input_of(model: nn.Module) -> Input:
 
 
 def _flat(model: nn.Module) -> Iterable[nn.Module]:
-    """The layers in the order in which they are called."""
+    """The layers in the order of their calls."""
     if isinstance(model, nn.Sequential):
         for layer in model:
             yield from _flat(layer)

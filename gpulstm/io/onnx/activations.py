@@ -1,4 +1,4 @@
-"""Activations, norms and changes of shape as nodes of ONNX."""
+"""Exports activations, norms and changes of shape as ONNX nodes."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _same(kind: str, **options: str) -> Callable[..., Value]:
-    """A node whose attributes are the layer's attributes of other names."""
+    """A rule that makes a node; ``options`` maps the node's attributes to the layer's."""
 
     def rule(graph: "Exporter", layer: nn.Module, name: str, x: Value) -> Value:
         return graph.elementwise(kind, x, **{key: getattr(layer, own) for key, own in options.items()})
@@ -55,7 +55,7 @@ def _flatten(graph: "Exporter", layer: nn.Flatten, name: str, x: Value) -> Value
         raise ShapeError(f"{name or 'x'}: expected axes {layer.start_axis} to {layer.end_axis}, got {x.axes}")
     flat, behind = x.axes[first : last + 1], x.axes[last + 1 :]
     if not all(isinstance(size, int) for size in behind):
-        raise FormatError(f"{name or 'x'}: expected sizes of the axes behind those that are flattened, got {behind}")
+        raise FormatError(f"{name or 'x'}: expected known sizes for the axes after the flattened ones, got {behind}")
     shape = graph.constant(np.array([*[0] * first, -1, *behind], np.int64), f"{name}flat")
     size = math.prod(map(int, flat)) if all(isinstance(each, int) for each in flat) else "*".join(map(str, flat))
     return graph.node("Reshape", x, shape, axes=(*x.axes[:first], size, *behind))
@@ -71,7 +71,7 @@ def _layer_norm(graph: "Exporter", layer: nn.LayerNorm, name: str, x: Value) -> 
     return graph.node("LayerNormalization", x, *given, axes=x.axes, axis=-axes, epsilon=layer.eps)
 
 
-# Layers, in the order in which they are looked for.
+# Layers, in the order of the search.
 SHAPES: list[tuple[type[nn.Module], Callable[..., Any]]] = [
     (nn.Tanh, _same("Tanh")),
     (nn.Sigmoid, _same("Sigmoid")),
@@ -87,7 +87,7 @@ SHAPES: list[tuple[type[nn.Module], Callable[..., Any]]] = [
     (nn.LayerNorm, _layer_norm),
     (nn.Flatten, _flatten),
 ]
-# gpulstm's own functions, which stand in a Sequential as they are.
+# gpulstm's own functions, which a Sequential may contain.
 FUNCTIONS: list[tuple[Callable[..., Any], Callable[..., Value]]] = [
     (nn.tanh, _function("Tanh")),
     (nn.sigmoid, _function("Sigmoid")),

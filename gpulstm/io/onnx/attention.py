@@ -1,4 +1,4 @@
-"""The attention layer as nodes of ONNX: scores, their softmax over what may be seen, the values' sum."""
+"""Exports the attention layer as ONNX nodes: scores, their masked softmax, and the weighted sum of the values."""
 
 import math
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ def attention(
     graph: "Exporter", layer: nn.Attention, name: str, query: Value, keys: Value, values: Value | None = None,
     lengths: Value | None = None, mask: Value | None = None,
 ) -> tuple[Value, Value]:  # fmt: skip
-    """(context, weights); see nn.Attention for the shapes. Inside all is (B, S, ...) and (B, T, ...)."""
+    """(context, weights); see nn.Attention for the shapes. Inside, all arrays are (B, S, ...) or (B, T, ...)."""
     if lengths is not None and mask is not None:
         raise ShapeError("mask: expected lengths or mask, got both")
     single = len(query.axes) == 2
@@ -30,7 +30,7 @@ def attention(
         keys, values = graph.transpose(keys, 1, 0, 2), graph.transpose(values, 1, 0, 2)
         mask = None if mask is None else graph.transpose(mask, 1, 0)
     seen = mask if lengths is None else _seen(graph, lengths, keys)
-    if seen is not None:  # 0 times what stands in padding might be no number
+    if seen is not None:  # padding may hold NaN, and 0 * NaN is NaN
         there = unsqueeze(graph, seen, 2)
         keys, values = (_where(graph, there, each, 0.0) for each in (keys, values))
     scores = _scores(graph, layer, name, query, keys)
@@ -39,7 +39,7 @@ def attention(
     else:
         there = unsqueeze(graph, seen, 1)
         weights = graph.softmax(_where(graph, there, scores, -math.inf))
-        weights = _where(graph, there, weights, 0.0)  # a row that sees nothing too
+        weights = _where(graph, there, weights, 0.0)  # also in a row where everything is masked
     context = graph.node("MatMul", weights, values, axes=(*weights.axes[:2], values.axes[2]))
     outputs = [_outwards(graph, each, single, layer.batch_first) for each in (context, weights)]
     return outputs[0], outputs[1]
@@ -72,7 +72,7 @@ def _scores(graph: "Exporter", layer: nn.Attention, name: str, query: Value, key
 
 
 def _seen(graph: "Exporter", lengths: Value, keys: Value) -> Value:
-    """(B, T) bool: the keys (B, T, K) before each sequence's end."""
+    """(B, T) bool: which keys (B, T, K) are within the lengths."""
     B, T, _ = keys.axes
     zero, one = (graph.constant(np.array(n), word) for n, word in ((0, "zero"), (1, "one")))
     steps = graph.node("Gather", graph.node("Shape", keys, axes=(3,), dtype="int64"), one, axes=(), axis=0)
@@ -83,13 +83,13 @@ def _seen(graph: "Exporter", lengths: Value, keys: Value) -> Value:
 
 
 def _where(graph: "Exporter", there: Value, x: Value, other: float) -> Value:
-    """x where it may be seen, else a number."""
+    """x where ``there`` is true, else a number."""
     filling = graph.constant(np.array(other, x.dtype), "filling")
     return graph.node("Where", there, x, filling, axes=x.axes, dtype=x.dtype)
 
 
 def _outwards(graph: "Exporter", x: Value, single: bool, batch_first: bool) -> Value:
-    """(B, S, n) as the layer gives it."""
+    """(B, S, n) in the shape that the layer returns."""
     if single:
         one = graph.constant(np.array([1]), "axis_1")
         return graph.node("Squeeze", x, one, axes=(x.axes[0], x.axes[2]))
@@ -97,6 +97,6 @@ def _outwards(graph: "Exporter", x: Value, single: bool, batch_first: bool) -> V
 
 
 def unsqueeze(graph: "Exporter", x: Value, axis: int) -> Value:
-    """x with a new axis of one."""
+    """x with a new axis of size one."""
     place = graph.constant(np.array([axis]), f"axis_{axis}")
     return graph.node("Unsqueeze", x, place, axes=(*x.axes[:axis], 1, *x.axes[axis:]))

@@ -1,6 +1,6 @@
-"""What ONNX calls the parts of a recurrent operator and what gpulstm calls them: gates, activations, attributes.
+"""ONNX' names for the parts of a recurrent operator, and gpulstm's: gates, activations, attributes.
 
-Version 22 of ONNX' operators LSTM, GRU and RNN, which reads as those from 7 and 14 on. Gate orders:
+This is version 22 of ONNX' operators LSTM, GRU and RNN, which computes the same as versions 7 and 14. Gate orders:
 
 ======== ============ ============ ==================================
 operator ONNX         gpulstm      rows of W and R; P holds i, o, f
@@ -19,14 +19,14 @@ import numpy as np
 from gpulstm.cells.activation import Activation
 from gpulstm.errors import FormatError
 
-# For each block of ours, the number of ONNX' block that it is.
+# For each of gpulstm's blocks, the number of ONNX' block.
 GATES = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
 PEEPHOLES = (0, 2, 1)
 STATES = {"LSTM": 2, "GRU": 1, "RNN": 1}
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
-# The attributes with the fields of their types, see proto.attributes. Versions before 7 tell with
-# output_sequence whether Y is given out, which changes no number.
+# The attributes with the fields of their types, see proto.attributes. In versions before 7 output_sequence says
+# whether Y is an output, which changes no number.
 _SHARED = {
     "activation_alpha": "floats", "activation_beta": "floats", "activations": "strings", "clip": "f",
     "direction": "s", "hidden_size": "i", "layout": "i",
@@ -45,8 +45,8 @@ DEFAULTS = {
     "RNN": (Activation("tanh"),),
 }
 
-# ONNX' name, ours, and what ONNX takes for alpha and beta where a file says nothing: a number, NaN where it is
-# not defined, None for a function without this parameter.
+# ONNX' name, gpulstm's name, and ONNX' defaults for alpha and beta: a number, NaN if it is not defined, None for a
+# function without this parameter.
 _UNDEFINED = float("nan")
 _ACTIVATIONS = (
     ("Relu", "relu", None, None),
@@ -61,14 +61,14 @@ _ACTIVATIONS = (
     ("Softsign", "softsign", None, None),
     ("Softplus", "softplus", None, None),
 )
-_FROM_ONNX = {row[0].lower(): row for row in _ACTIVATIONS}  # onnxruntime's LSTM and GRU take any case
+_FROM_ONNX = {row[0].lower(): row for row in _ACTIVATIONS}  # onnxruntime's LSTM and GRU ignore the case
 _TO_ONNX = {row[1]: row for row in _ACTIVATIONS}
 
 
 def activations_in(kind: str, directions: int, given: dict[str, Any], where: str) -> tuple[tuple[Activation, ...], ...]:
-    """For each direction its activations, (f, g, h) of an LSTM, (f, g) of a GRU, (f,) of an RNN.
+    """The activations of each direction: (f, g, h) for an LSTM, (f, g) for a GRU, (f,) for an RNN.
 
-    The values of activation_alpha and activation_beta go, in their order, to the functions that take one.
+    The values of activation_alpha and activation_beta are assigned in order to the functions that take one.
     """
     count, names = len(DEFAULTS[kind]), given.get("activations")
     if names is None:
@@ -81,7 +81,7 @@ def activations_in(kind: str, directions: int, given: dict[str, Any], where: str
     for name in names:
         if name.lower() not in _FROM_ONNX:
             raise FormatError(
-                f"{where}: expected activations out of {', '.join(row[0] for row in _ACTIVATIONS)}, got {name!r:.60}"
+                f"{where}: expected activations from {', '.join(row[0] for row in _ACTIVATIONS)}, got {name!r:.60}"
             )
         rows.append(_FROM_ONNX[name.lower()])
     alpha = _parameters("activation_alpha", given, [(row[0], row[2]) for row in rows], where)
@@ -91,9 +91,9 @@ def activations_in(kind: str, directions: int, given: dict[str, Any], where: str
 
 
 def _parameters(attribute: str, given: dict[str, Any], wanted: list, where: str) -> Iterator[float | None]:
-    """The value of each function, None for one that takes none."""
+    """The parameter of each function; None for a function without one."""
     values, takers = list(given.get(attribute, ())), [name for name, usual in wanted if usual is not None]
-    # With none that takes one, values change nothing; with fewer, nobody can say whose they are.
+    # If no function takes one, the values change nothing; if too few do, it is not clear whose they are.
     if takers and len(values) > len(takers):
         raise FormatError(
             f"{where}, {attribute}: expected {len(takers)} values, for {', '.join(takers)}, got {len(values)}"
@@ -108,7 +108,7 @@ def _parameters(attribute: str, given: dict[str, Any], wanted: list, where: str)
 
 
 def activations_out(kind: str, activations: tuple[tuple[Activation, ...], ...]) -> dict[str, Any]:
-    """The attributes of these activations; none where all are the operator's defaults."""
+    """The attributes for these activations; empty if all are the operator's defaults."""
     if all(each == DEFAULTS[kind] for each in activations):
         return {}
     flat = [activation for each in activations for activation in each]
@@ -120,11 +120,11 @@ def activations_out(kind: str, activations: tuple[tuple[Activation, ...], ...]) 
 
 
 def blocks_in(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """ONNX' blocks along the first axis in our order."""
+    """ONNX' blocks along the first axis, in gpulstm's order."""
     blocks = np.split(array, len(order))
     return np.concatenate([blocks[n] for n in order])
 
 
 def blocks_out(array: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """Our blocks along the first axis in ONNX' order."""
+    """gpulstm's blocks along the first axis, in ONNX' order."""
     return blocks_in(array, tuple(int(n) for n in np.argsort(order)))

@@ -1,4 +1,4 @@
-"""What a node among constants is given, and what it may take."""
+"""The inputs and attributes of a node that computes a constant, and limits on its result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MOST_PARTS = 4096  # numbers of a shape, parts of an array
 
 @dataclass
 class Call:
-    """What a node is given: ``inputs`` are arrays, None for one that is left out."""
+    """The arguments of a node: ``inputs`` are arrays, None for an input that is left out."""
 
     where: str
     version: int
@@ -26,7 +26,7 @@ class Call:
     source: Source
 
     def input(self, place: int) -> Any:
-        """An input, None where it is left out."""
+        """An input; None if it is left out."""
         return self.inputs[place] if place < len(self.inputs) else None
 
     def option(self, name: str, place: int, since: int) -> list[int] | None:
@@ -42,9 +42,9 @@ class Call:
         return [int(number) for number in value.reshape(-1)]
 
     def axis(self, axis: int, rank: int) -> int:
-        """An axis counted from the front."""
+        """The axis as a number from 0 up."""
         if not -rank <= axis < rank:
-            raise FormatError(f"{self.where}: expected an axis of {rank}, got {axis}")
+            raise FormatError(f"{self.where}: expected an axis from {-rank} to {rank - 1}, got {axis}")
         return axis % rank
 
     def shape(self, sizes: list[int] | None) -> tuple[int, ...]:
@@ -54,6 +54,6 @@ class Call:
         return tuple(sizes)
 
     def own(self, view: Any) -> Any:
-        """A view of few elements, which looks large, as an array of its own."""
+        """A copy of a view that repeats its elements."""
         self.reserve(view.size * view.dtype.itemsize)
         return np.array(view)

@@ -1,4 +1,4 @@
-"""The cells and layers of gpulstm that compute what ONNX' recurrent operators do."""
+"""The cells and layers of gpulstm that compute the same as ONNX' recurrent operators."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from gpulstm.io.onnx.attributes import DEFAULTS
 if TYPE_CHECKING:
     from gpulstm.io.onnx.operator import Operator
 
-# What levels of one layer have alike.
+# What all levels of one layer share.
 _SHARED = ("kind", "direction", "activations", "clip", "input_forget", "linear_before_reset", "layout", "hidden_size")
 
 
@@ -29,15 +29,15 @@ def cell_of(operator: "Operator", activations: tuple[Activation, ...]) -> Cell:
 
 
 def layer_of(operators: Sequence["Operator"], ignore_states: bool = False, **options: Any) -> nn.Recurrent:
-    """One layer with the operators as its levels; see Operator.layer."""
+    """Make one layer with the operators as its levels; see Operator.layer."""
     first = operators[0]
     _check_levels(operators)
     for operator in operators:
         if operator.held and not ignore_states:
             got = f"{', '.join(operator.held)} in the file"
             raise FormatError(
-                f"{operator.name!r}: expected no first states and lengths, which a layer does not hold, got {got}; "
-                "use run, or ignore_states=True and give operator.states and operator.sequence_lens at each call"
+                f"{operator.name!r}: expected no initial states and lengths, as a layer does not hold them, got {got}; "
+                "use run, or ignore_states=True and pass operator.states and operator.sequence_lens at each call"
             )
     options = {
         "bias": "bias_ih" in first.weights[0],
@@ -57,7 +57,7 @@ def layer_of(operators: Sequence["Operator"], ignore_states: bool = False, **opt
 
 
 def _made(operator: "Operator", sizes: tuple[int, int, int], options: dict[str, Any]) -> nn.Recurrent:
-    """The layer by its most common name."""
+    """Make the layer, with the most specific class."""
     cell, activations = operator.cells[0], operator.activations[0]
     if operator.kind == "RNN":
         return nn.RNN(*sizes, nonlinearity=activations[0], clip=operator.clip, **options)
@@ -91,7 +91,7 @@ def _check_levels(operators: Sequence["Operator"]) -> None:
             f"{first.name!r}: expected direction forward or bidirectional for a layer, got reverse; use run"
         )
     if any(each != first.activations[0] for each in first.activations):
-        raise FormatError(f"{first.name!r}: expected both directions with the same activations for a layer; use run")
+        raise FormatError(f"{first.name!r}: expected the same activations in both directions for a layer; use run")
     width = len(first.weights) * first.hidden_size
     for level, operator in enumerate(operators):
         for option in _SHARED:
@@ -103,4 +103,4 @@ def _check_levels(operators: Sequence["Operator"]) -> None:
             raise FormatError(f"{operator.name!r}: expected {want}, as {first.name!r} has, got {got}")
         if level and operator.input_size != width:
             got = operator.input_size
-            raise FormatError(f"{operator.name!r}: expected an input of {width}, the level below's, got {got}")
+            raise FormatError(f"{operator.name!r}: expected input size {width}, from the level below, got {got}")

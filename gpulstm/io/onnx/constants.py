@@ -1,7 +1,7 @@
-"""The operators of ONNX that stand between an array in a file and the weights made of it, in NumPy.
+"""The ONNX operators by which a file may compute weights from its arrays, in NumPy.
 
-Exporters cut, turn and join the weights of recurrent operators with these. Each follows the text of every version
-of its operator; memory is asked for before it is taken.
+Exporters slice, transpose and join the weights of recurrent operators with them. Each follows the definition of every
+version of its operator, and reserves memory before it allocates it.
 """
 
 import math
@@ -17,7 +17,7 @@ from gpulstm.io.onnx.proto import tensor_array
 
 
 def _constant(call: Call) -> Any:
-    """The one attribute that is given; proto.attributes has held its type against the name."""
+    """The value of the one attribute; proto.attributes has checked its type against its name."""
     if len(call.attributes) != 1:
         raise FormatError(f"{call.where}: expected one value, got {', '.join(call.attributes) or 'none'}")
     ((name, value),) = call.attributes.items()
@@ -41,7 +41,7 @@ def _constant_of_shape(call: Call) -> Any:
 def _concat(call: Call) -> Any:
     axis = call.attributes.get("axis", 1 if call.version < 4 else None)
     if axis is None or any(each is None or each.dtype != call.inputs[0].dtype for each in call.inputs):
-        raise FormatError(f"{call.where}: expected an axis and arrays of one type")
+        raise FormatError(f"{call.where}: expected an axis and arrays of the same type, got none or different types")
     call.reserve(sum(each.nbytes for each in call.inputs))
     return np.concatenate(call.inputs, call.axis(axis, call.inputs[0].ndim))
 
@@ -55,9 +55,10 @@ def _arithmetic(function: Callable[..., Any]) -> Callable[[Call], Any]:
     def compute(call: Call) -> Any:
         first = call.inputs[0]
         if any(each is None or each.dtype != first.dtype for each in call.inputs):
-            raise FormatError(f"{call.where}: expected arrays of one type")
+            raise FormatError(f"{call.where}: expected arrays of the same type, got different types")
         if call.version < 7 and any(each.shape != first.shape for each in call.inputs):
-            raise FormatError(f"{call.where}: expected arrays of one shape, as before version 7, got others")
+            want = "expected arrays of the same shape, as before version 7"
+            raise FormatError(f"{call.where}: {want}, got different shapes")
         shape = np.broadcast_shapes(*(each.shape for each in call.inputs))
         call.reserve(math.prod(shape) * first.dtype.itemsize)
         return np.asarray(function(*call.inputs)).astype(first.dtype, copy=False)
@@ -93,7 +94,7 @@ def _dequantize(call: Call) -> Any:
     return (x.astype(wide) - zero).astype(scale.dtype) * scale.reshape(shape if scale.size != 1 else ())
 
 
-# For each operator its attributes with the fields of their types, and what it computes.
+# For each operator its attributes with the fields of their types, and the function that computes it.
 OPERATORS: dict[str, tuple[dict[str, str], Callable[[Call], Any]]] = MOVES | {
     "Constant": (
         {

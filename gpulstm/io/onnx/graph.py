@@ -11,18 +11,18 @@ from gpulstm.errors import DTypeError, FormatError
 from gpulstm.io.onnx.source import library
 from gpulstm.io.onnx.wire import LARGEST
 
-# Version 17 of ONNX' operators, from 2022, is old enough for the runtimes in use and has all that is needed.
+# Version 17 of ONNX' operators, from 2022, is old enough for current runtimes and has all operators needed here.
 OPSET, IR_VERSION = 17, 8
 
-# What onnxruntime 1.23 does not compute in float64, tried on the processor; LeakyRelu rounds its number to float32.
+# Operators that onnxruntime 1.23 does not compute in float64 on the processor (tried); LeakyRelu's alpha is float32.
 NO_DOUBLE = {"LSTM", "GRU", "RNN", "Elu", "Erf", "LeakyRelu", "Softplus", "Softsign"}
 
-Axes = tuple[str | int, ...]  # a size, or the name of one that the data decides
+Axes = tuple[str | int, ...]  # sizes, or names of sizes that the data decide
 
 
 @dataclass(frozen=True)
 class Value:
-    """What a node computes or the model takes: its name in the graph, its element type and its axes."""
+    """An array in the graph, computed by a node or an input of the model: its name, its element type and its axes."""
 
     name: str
     dtype: str
@@ -33,7 +33,7 @@ class Value:
 class Input:
     """Describes an input of an ONNX model: its name, its axes and its element type.
 
-    An axis is a size, or a name for a size that the data decide. Making one raises no error.
+    An axis is a size, or a name for a size that the data determine. Making one raises no error.
 
     >>> gl.io.onnx.Input("ids", ("time", "batch"), "int64")
     Input(name='ids', axes=('time', 'batch'), dtype='int64')
@@ -45,7 +45,7 @@ class Input:
 
 
 class Builder:
-    """A model in the making; ``node`` adds to it, ``model`` gives it out."""
+    """Builds a model: ``node`` adds a node, ``model`` returns the result."""
 
     def __init__(self) -> None:
         self.onnx = library()
@@ -57,7 +57,7 @@ class Builder:
         self._bytes = 0  # of the initializers
 
     def unique(self, name: str) -> str:
-        """The name, with a number behind it if it is taken."""
+        """The name, with a number appended if it is taken."""
         free, number = name, 1
         while free in self._taken:
             number += 1
@@ -66,19 +66,19 @@ class Builder:
         return free
 
     def input(self, name: str, axes: Axes, dtype: str) -> Value:
-        """An input of the model; the same one for a name asked for again."""
+        """Add an input of the model; a name that exists already returns its input."""
         if name not in self.inputs:
             self.inputs[name] = Value(self.unique(name), dtype, tuple(axes))
         return self.inputs[name]
 
     def output(self, name: str, value: Value) -> None:
-        """Give a value out under this name, which nothing else may have."""
+        """Make a value an output of the model, under a name that nothing else has."""
         if name in self._taken:
-            raise FormatError(f"output {name!r}: expected a name of its own, got one that an input or a node has")
+            raise FormatError(f"output {name!r}: expected an unused name, got that of an input or a node")
         self.outputs[self.unique(name)] = value
 
     def constant(self, array: Any, name: str) -> Value:
-        """An array of any library as an initializer; equal ones of a name are kept once."""
+        """Add an array of any library as an initializer; equal arrays of the same name are stored once."""
         host = np.asarray(backend_of(array).to_numpy(array), order="C")
         data = host.astype(host.dtype.newbyteorder("<")).tobytes()
         tensor = self.onnx.helper.make_tensor(name, self._type(name, host.dtype.name), host.shape, data, raw=True)
@@ -95,14 +95,14 @@ class Builder:
     def node(
         self, kind: str, *inputs: Value | None, axes: Axes, dtype: str | None = None, name: str = "", **attributes: Any
     ) -> Value:
-        """The output of a new node with one; ``dtype`` is the first input's unless given."""
+        """Add a node with one output, and return the output; ``dtype`` defaults to the first input's."""
         return self.nodes_outputs(kind, inputs, [axes], dtype, name, **attributes)[0]
 
     def nodes_outputs(
         self, kind: str, inputs: Sequence[Value | None], axes: Sequence[Axes], dtype: str | None = None, name: str = "",
         **attributes: Any,
     ) -> list[Value]:  # fmt: skip
-        """The outputs of a new node, one for each of ``axes``."""
+        """Add a node, and return its outputs, one for each of ``axes``."""
         name = self.unique(name or kind.lower())
         names = [self.unique(f"{name}.{n}" if len(axes) > 1 else f"{name}.out") for n in range(len(axes))]
         given = [value.name if value is not None else "" for value in inputs]
@@ -116,7 +116,7 @@ class Builder:
         return [Value(each, kind_of, tuple(shape)) for each, shape in zip(names, axes, strict=True)]
 
     def model(self) -> Any:
-        """The model as onnx.ModelProto, checked by onnx, of the nodes that the outputs need."""
+        """Return the model as onnx.ModelProto, checked by onnx, with the nodes that the outputs need."""
         helper, needed, kept = self.onnx.helper, {value.name for value in self.outputs.values()}, []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
@@ -134,9 +134,9 @@ class Builder:
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="gpulstm")
         try:
             self.onnx.checker.check_model(model, full_check=True)
-        except Exception as error:  # two classes of onnx, one of them made at run time
+        except Exception as error:  # onnx raises two classes, one of them created at run time
             raise FormatError(
-                f"model: expected layers that fit each other, got a model that onnx refuses: {error}"
+                f"model: expected layers that fit each other, got a model that onnx rejects: {error}"
             ) from error
         return model
 

@@ -1,4 +1,4 @@
-"""Layers as nodes of ONNX: what each kind of layer becomes, in use and not in training."""
+"""Exports layers as ONNX nodes that compute as in evaluation mode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from gpulstm.io.onnx.recurrent import recurrent
 class Exporter(Builder):
     """Builds an ONNX model from layers; ``gl.io.onnx.export`` passes one to a function that describes a model.
 
-    ``states`` and ``lengths`` turn the states and lengths of recurrent layers into inputs of the model where the
+    With ``states`` and ``lengths`` the states and lengths of recurrent layers become inputs of the model if the
     function passes none. Raises FormatError for layers that ONNX lacks.
 
     >>> lstm, linear = gl.LSTM(3, 4), gl.Linear(4, 2)
@@ -36,18 +36,18 @@ class Exporter(Builder):
     def apply(self, layer: Any, *inputs: Any, name: str = "", **options: Any) -> Any:
         """Apply a layer to Values; arguments and results are those of the layer's call, with Values instead of Tensors.
 
-        ``name`` is the prefix of the names of its arrays. Raises FormatError for a layer that ONNX has no nodes for,
-        one with hooks, and a function other than gpulstm's own activations.
+        ``name`` is a prefix for the names of its arrays. Raises FormatError for a layer without matching ONNX nodes, a
+        layer with hooks, and a function other than gpulstm's own activations.
         """
         own = vars(layer) if isinstance(layer, nn.Module) else {}
         plain = type(layer).__call__ is nn.Module.__call__
         if "forward" in own or own.get("_hooks"):
             got = "a forward of its own" if "forward" in own else "hooks"
             raise FormatError(
-                f"{name or type(layer).__name__}: expected a layer as its class has it, got one with {got}"
+                f"{name or type(layer).__name__}: expected a layer without changes of its own, got one with {got}"
             )
         for kind, rule in RULES:
-            # A subclass may compute otherwise.
+            # A subclass may compute something else.
             if isinstance(layer, kind) and type(layer).forward is kind.forward and plain:
                 return rule(self, layer, name, *inputs, **options)
         for function, rule in FUNCTIONS:
@@ -59,19 +59,19 @@ class Exporter(Builder):
             what = f"{what} {getattr(layer, '__name__', '')}"
         raise FormatError(
             f"{name or what}: expected one of the layers and functions {known}, got {what:.100}; for a model of your "
-            "own give a function that takes the graph and applies its layers"
+            "own pass a function that takes the graph and applies its layers"
         )
 
     def softmax(self, x: Value, axis: int = -1) -> Value:
-        """e ** x over its sum along an axis."""
+        """Add the softmax along an axis."""
         return self.node("Softmax", x, axes=x.axes, axis=axis)
 
     def log_softmax(self, x: Value, axis: int = -1) -> Value:
-        """The logarithm of the softmax along an axis."""
+        """Add the logarithm of the softmax along an axis."""
         return self.node("LogSoftmax", x, axes=x.axes, axis=axis)
 
     def elementwise(self, kind: str, *inputs: Value, **attributes: Any) -> Value:
-        """A function of ONNX of values of one shape: Tanh, Relu, Sigmoid, Add, Mul, ..."""
+        """Add an elementwise ONNX function of values of one shape: Tanh, Relu, Sigmoid, Add, Mul, ..."""
         return self.node(kind, *inputs, axes=inputs[0].axes, **attributes)
 
     def transpose(self, x: Value, *order: int) -> Value:
@@ -88,10 +88,10 @@ class Exporter(Builder):
             raise DTypeError(f"{name or 'x'}: expected {np.dtype(dtype).name}, got {x.dtype}")
 
     def project(self, x: Value, weight: Any, name: str) -> Value:
-        """x (..., n) times a matrix in the file (n, m): (..., m).
+        """Multiply x (..., n) by a matrix (n, m) that the file stores, to (..., m).
 
-        The matrix has a leading axis where it is of float16: with two axes, onnxruntime (1.23, on the processor)
-        ends with a segmentation fault if x comes from a Transpose.
+        A float16 matrix gets a leading axis: without it onnxruntime (1.23, on the processor) has a segmentation fault
+        if x comes from a Transpose.
         """
         axes = (*x.axes[:-1], weight.shape[1])
         if x.dtype == "float16" and len(axes) > 2:
@@ -122,7 +122,7 @@ def _embedding(graph: Exporter, layer: nn.Embedding, name: str, ids: Value) -> V
 
 
 def _dropout(graph: Exporter, layer: nn.Dropout, name: str, x: Value) -> Value:
-    return x  # in use it changes nothing
+    return x  # in evaluation mode dropout changes nothing
 
 
 def _sequential(graph: Exporter, layer: nn.Sequential, name: str, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The levels of a recurrent layer as ONNX' operators, where there is one that computes the same."""
+"""Converts the levels of a recurrent layer to ONNX' operators, if there is one that computes the same."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +17,13 @@ Blocks = tuple[np.ndarray, ...]
 
 
 def operators_of(layer: nn.Recurrent, name: str = "") -> list[Operator]:
-    """One operator for each level; raises FormatError for what ONNX has not, naming the layer."""
+    """One operator for each level; raises FormatError, naming the layer, for anything that ONNX lacks."""
     what = f"{name.rstrip('.')} ({type(layer).__name__})" if name else type(layer).__name__
     zoneout = layer.regularization.zoneout
     if layer.proj_size:
-        raise FormatError(f"{what}: expected no projection, which ONNX' LSTM has not, got proj_size={layer.proj_size}")
+        raise FormatError(f"{what}: expected no projection, as ONNX' LSTM has none, got proj_size={layer.proj_size}")
     if zoneout.h or zoneout.c:
-        raise FormatError(f"{what}: expected no zoneout, which acts in use too and which ONNX has not, got {zoneout}")
+        raise FormatError(f"{what}: expected no zoneout, which ONNX lacks (it acts in evaluation too), got {zoneout}")
     options, change = _described(layer.cell, what)
     directions = ("", "_reverse") if layer.bidirectional else ("",)
     activations = (options.pop("activations"),) * len(directions)
@@ -36,7 +36,7 @@ def operators_of(layer: nn.Recurrent, name: str = "") -> list[Operator]:
 
 
 def _weights(layer: nn.Recurrent, suffix: str, change: Callable[..., Blocks] | None) -> dict[str, np.ndarray]:
-    """The parameters of one direction of one level, on the host; ``change`` takes and gives the gates' blocks."""
+    """The parameters of one direction of one level, on the host; ``change`` converts the blocks of the gates."""
     arrays = {}
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_ch"):
         if (parameter := getattr(layer, f"{name}{suffix}", None)) is not None:
@@ -46,9 +46,9 @@ def _weights(layer: nn.Recurrent, suffix: str, change: Callable[..., Blocks] | N
 
 
 def _described(cell: Cell, what: str) -> tuple[dict[str, Any], Callable[..., Blocks] | None]:
-    """(kind, activations and attributes of the operator that computes what the cell does, the change of its gates).
+    """(the operator's kind, activations and attributes for the cell; a function that converts its gates' blocks).
 
-    Variants of a cell are its equations bound to their options.
+    A variant of a cell is its equations with options bound to them (functools.partial).
     """
     plain = {"kind": "LSTM", "activations": DEFAULTS["LSTM"]}
     if cell is lstm.CELL or cell is peephole.DIAGONAL:
@@ -65,22 +65,22 @@ def _described(cell: Cell, what: str) -> tuple[dict[str, Any], Callable[..., Blo
     if equations in (gru.forward, gru.forward_before):
         after, sigmoid = equations is gru.forward, bound["activations"][0] == Activation("sigmoid")
         if bound["update"] == "cho" and not sigmoid:
-            raise FormatError(
-                f"{what}: expected update='torch', as ONNX has it, where the gates are no sigmoid, got 'cho'"
-            )
+            raise FormatError(f"{what}: expected update='torch', as in ONNX, for gates other than sigmoids, got 'cho'")
         change = _cho if bound["update"] == "cho" else None
         options = {"activations": bound["activations"], "clip": bound["clip"], "linear_before_reset": after}
         return {"kind": "GRU", **options}, change
     want = "an LSTM, GRU or RNN, with diagonal peepholes and coupled gates or without"
-    raise FormatError(f"{what}: expected {want}, as ONNX has them, got a {cell.name} that is none of them")
+    raise FormatError(f"{what}: expected {want}, as ONNX has them, got a {cell.name}, which is none of them")
 
 
 def _coupled(f: np.ndarray, g: np.ndarray, o: np.ndarray) -> Blocks:
-    """Of i = 1 - f, gates f, g, o, what ONNX has: f = 1 - i. As 1 - sigmoid(z) = sigmoid(-z), i takes the weights
-    of f with the other sign; those of f have no use."""
+    """From gpulstm's i = 1 - f with gates f, g, o to ONNX' f = 1 - i.
+
+    As 1 - sigmoid(z) = sigmoid(-z), i gets the weights of f with the opposite sign; ONNX ignores those of f.
+    """
     return -f, np.zeros_like(f), g, o
 
 
 def _cho(r: np.ndarray, z: np.ndarray, n: np.ndarray) -> Blocks:
-    """Of h = (1 - z) h_prev + z n what ONNX has, h = (1 - z) n + z h_prev: as above, z with the other sign."""
+    """From h = (1 - z) h_prev + z n to ONNX' h = (1 - z) n + z h_prev: as above, z with the opposite sign."""
     return r, -z, n

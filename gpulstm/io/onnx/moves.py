@@ -1,4 +1,4 @@
-"""The operators of ONNX that move the elements of an array and change none, in NumPy."""
+"""The ONNX operators that move or cast the elements of an array without computing new ones, in NumPy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ def _as(call: Call, array: Any, dtype: np.dtype) -> Any:
     if array.dtype == dtype:
         return array
     call.reserve(array.size * dtype.itemsize)
-    if dtype.name == "bfloat16" and array.dtype.kind in "iub":  # ml_dtypes knows the way from float32
+    if dtype.name == "bfloat16" and array.dtype.kind in "iub":  # ml_dtypes can convert from float32
         array = array.astype(np.float32)
     return array.astype(dtype)
 
@@ -51,13 +51,13 @@ def _reshape(call: Call) -> Any:
     x, shape = call.inputs[0], call.option("shape", 1, 5)
     if shape is None or len(shape) > MOST_AXES:
         raise FormatError(f"{call.where}: expected a shape of at most {MOST_AXES} axes, got {shape}")
-    if not call.attributes.get("allowzero"):  # zero keeps the size
+    if not call.attributes.get("allowzero"):  # 0 means: keep the size
         shape = [x.shape[n] if size == 0 else size for n, size in enumerate(shape)]
     return _reshaped(call, x, shape)
 
 
 def _reshaped(call: Call, x: Any, shape: Sequence[int]) -> Any:
-    """x in another shape; a copy where its elements do not stand in a row."""
+    """x in another shape; a copy if it is not contiguous."""
     if not x.flags.c_contiguous:
         call.reserve(x.nbytes)
     return x.reshape(shape)
@@ -91,8 +91,10 @@ def _slice(call: Call) -> Any:
 
 
 def _places(start: int, end: int, step: int, size: int) -> slice:
-    """ONNX' slice of an axis as Python's: bounds behind an end are moved to it, which Python does otherwise for
-    steps back."""
+    """ONNX' slice of an axis as Python's slice.
+
+    Bounds beyond an end are clipped to it; for negative steps Python's rule is different.
+    """
     start, end = (bound + size if bound < 0 else bound for bound in (start, end))
     if step > 0:
         return slice(min(max(start, 0), size), min(max(end, 0), size), step)
@@ -107,9 +109,9 @@ def _split(call: Call) -> Any:
         each = -(-x.shape[place] // count)  # from version 18 on the last one may be smaller
         sizes = [max(0, min(each, x.shape[place] - n * each)) for n in range(count)]
         if call.version < 18 and len(set(sizes)) > 1:
-            raise FormatError(f"{call.where}: expected an axis that {count} parts share, got one of {x.shape[place]}")
+            raise FormatError(f"{call.where}: expected an axis of {count} equal parts, got size {x.shape[place]}")
     if len(sizes) != count or min(sizes) < 0 or sum(sizes) != x.shape[place]:
-        raise FormatError(f"{call.where}: expected {count} parts of an axis of {x.shape[place]}, got {sizes}")
+        raise FormatError(f"{call.where}: expected {count} parts of an axis of size {x.shape[place]}, got {sizes}")
     return np.split(x, np.cumsum(sizes)[:-1], place)
 
 
@@ -135,7 +137,7 @@ def _tile(call: Call) -> Any:
     return np.tile(call.inputs[0], repeats)
 
 
-# For each operator its attributes with the fields of their types, and what it computes of its first input.
+# For each operator its attributes with the fields of their types, and the function that computes it.
 MOVES: dict[str, tuple[dict[str, str], Callable[[Call], Any]]] = {
     "Identity": ({}, lambda call: call.inputs[0]),
     "Cast": ({"to": "i", "saturate": "i"}, _cast),

@@ -1,4 +1,4 @@
-"""Between a node of ONNX and an Operator: reads the one out of the other, gate orders and shapes included."""
+"""Converts an ONNX node to an Operator and back, with gate orders and shapes."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def read_operator(values: Values, node: Node, name: str) -> Operator:
-    """The Operator of an LSTM, GRU or RNN node under this name; raises FormatError, saying where and what."""
+    """Read an LSTM, GRU or RNN node as an Operator with this name; raises FormatError, saying where and what."""
     kind, place = node.kind, node.where
     given = node.attributes(KNOWN[kind])
     direction = given.get("direction", "forward")
@@ -58,10 +58,10 @@ def read_operator(values: Values, node: Node, name: str) -> Operator:
 
 
 def _arrays(values: Values, place: str, node: Node) -> tuple[dict[str, np.ndarray], tuple[str, ...], tuple[str, ...]]:
-    """(the node's inputs that are in the file, by ONNX' names for them; the names of those that are not; those of
-    these that are numbers of the file in a shape that it leaves open).
+    """(the node's inputs that the file contains, by ONNX' names; the names of the others; which of those the file
+    computes from its own numbers, for any batch size).
 
-    First states of zeros of an open shape are what the operator takes without any, and so are left out.
+    Initial states of zeros for any batch size are left out, as the operator starts from zeros anyway.
     """
     known, inputs = INPUTS if node.kind == "LSTM" else INPUTS[:6], node.proto.input
     if len(inputs) > len(known):
@@ -76,7 +76,7 @@ def _arrays(values: Values, place: str, node: Node) -> tuple[dict[str, np.ndarra
         elif array.left_out or (array.zeros and name.startswith("initial")):
             continue
         elif name in ("W", "R", "B", "P"):
-            got = array.why if array.why.startswith(f"{source!r:.100}") else f"{source!r:.100}, made of {array.why}"
+            got = array.why if array.why.startswith(f"{source!r:.100}") else f"{source!r:.100}, made from {array.why}"
             raise FormatError(f"{place}, {name}: expected an array in the file or in values, got {got}")
         else:
             missing.append(name)
@@ -87,7 +87,7 @@ def _arrays(values: Values, place: str, node: Node) -> tuple[dict[str, np.ndarra
 def _check_weights(
     kind: str, place: str, directions: int, hidden_size: int | None, arrays: dict[str, np.ndarray]
 ) -> tuple[int, int]:
-    """(H, D) of the weights; raises FormatError unless all have their shapes and one type."""
+    """(H, D) of the weights; raises FormatError unless all have the right shapes and the same type."""
     for name in ("W", "R"):
         if name not in arrays:
             raise FormatError(f"{place}: expected the weights {name}, got none")
@@ -119,7 +119,7 @@ def _check_weights(
 
 
 def _check_states(place: str, directions: int, layout: int, H: int, arrays: dict[str, np.ndarray]) -> None:
-    """Raises FormatError unless the states and lengths in the file have shapes for one batch, and their types."""
+    """Raises FormatError unless the states and lengths in the file have the right types, and shapes for one batch."""
     batches = set()
     for name in ("initial_h", "initial_c"):
         if (state := arrays.get(name)) is None:
@@ -143,7 +143,7 @@ def _check_states(place: str, directions: int, layout: int, H: int, arrays: dict
 
 
 def _weights(values: Values, kind: str, arrays: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
-    """The weights of direction n under our names and in our order; nodes of the same weights share them."""
+    """The weights of direction n with gpulstm's names and order; nodes with the same weights share the arrays."""
     order, found = GATES[kind], {}
     for name, theirs, half, blocks in (
         ("weight_ih", "W", None, order), ("weight_hh", "R", None, order), ("bias_ih", "B", 0, order),
@@ -162,7 +162,7 @@ def _weights(values: Values, kind: str, arrays: dict[str, np.ndarray], n: int) -
 
 
 def onnx_arrays(operator: Operator) -> dict[str, np.ndarray]:
-    """The operator's arrays under ONNX' names, in its order and shapes; those that it has."""
+    """The operator's arrays with ONNX' names, order and shapes."""
     order, arrays = GATES[operator.kind], {}
     for name, ours, blocks in (("W", ("weight_ih",), order), ("R", ("weight_hh",), order),
                                ("B", ("bias_ih", "bias_hh"), order), ("P", ("weight_ch",), PEEPHOLES)):  # fmt: skip
@@ -176,7 +176,7 @@ def onnx_arrays(operator: Operator) -> dict[str, np.ndarray]:
 
 
 def onnx_attributes(operator: Operator) -> dict[str, Any]:
-    """The attributes of the operator's node; those that are not ONNX' defaults."""
+    """The attributes of the operator's node that differ from ONNX' defaults."""
     given: dict[str, Any] = {"hidden_size": operator.hidden_size}
     given |= activations_out(operator.kind, operator.activations)
     if operator.direction != "forward":

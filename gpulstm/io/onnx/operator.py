@@ -1,4 +1,4 @@
-"""One recurrent operator of ONNX: its weights and options, run as ONNX defines it or made into a layer."""
+"""One recurrent operator of ONNX: its weights and options. It can run as ONNX defines it, or make a layer."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,21 +13,22 @@ from gpulstm.errors import ShapeError
 from gpulstm.io.onnx.attributes import DEFAULTS, DIRECTIONS, STATES
 from gpulstm.io.onnx.cells import cell_of, layer_of
 
-_GIVEN = ("sequence_lens", "initial_h", "initial_c")  # besides x
+_GIVEN = ("sequence_lens", "initial_h", "initial_c")  # inputs besides X
 
 
 @dataclass(frozen=True, eq=False)
 class Operator:
     """An LSTM, GRU or RNN operator of ONNX; ``direction`` is "forward", "reverse" or "bidirectional".
 
-    ``weights`` are arrays for each direction, with gpulstm's names and gate order: weight_ih (G*H, D), weight_hh (G*H,
-    H), bias_ih and bias_hh (G*H,) if it has biases, weight_ch (3H,) in the order i, f, o if it has peepholes.
-    ``initial_h`` and ``initial_c`` (directions, B, H) and ``sequence_lens`` (B,) are stored in the file, else None.
-    ``open_inputs`` names those that the file computes or takes as inputs of the model: pass them to ``run``. Initial
-    states of zeros that the file makes for any batch size are left out, since the operator starts from zeros anyway;
-    ``any_batch`` names the open ones that the file computes from other numbers, as for learned initial states; ``run``
-    raises without them. With ``layout`` 1 batches come first, also in the states. ``run`` raises ShapeError or
-    FormatError for inputs that do not fit.
+    ``weights`` holds the arrays of each direction, with gpulstm's names and gate order: weight_ih (G*H, D), weight_hh
+    (G*H, H), bias_ih and bias_hh (G*H,) if it has biases, weight_ch (3H,) in the order i, f, o if it has peepholes.
+    With ``layout`` 1 the batch comes first, also in the states.
+
+    ``initial_h`` and ``initial_c`` (directions, B, H) and ``sequence_lens`` (B,) are those stored in the file, else
+    None. ``open_inputs`` names those that are computed by the file or are inputs of the model: pass them to ``run``.
+    ``any_batch`` names those of them that the file computes for any batch size, as for learned initial states; ``run``
+    raises ShapeError without them. Initial states of zeros are not listed, since the operator starts from zeros anyway.
+    ``run`` raises ShapeError or FormatError for inputs that do not fit.
 
     >>> gl.io.onnx.save("model.onnx", gl.LSTM(3, 4))
     >>> Y, Y_h, Y_c = gl.io.onnx.load("model.onnx").operators["l0.lstm"].run(np.zeros((5, 2, 3), np.float32))
@@ -67,7 +68,7 @@ class Operator:
 
     @property
     def states(self) -> Any:
-        """The first states in the file as the layer takes them: None, h, or (h, c), (directions, B, H) each."""
+        """The initial states in the file as the layer takes them: None, h, or (h, c), (directions, B, H) each."""
         h, c = (self._time_first(state) for state in (self.initial_h, self.initial_c))
         if self.kind != "LSTM" or (h is None and c is None):
             return h
@@ -80,15 +81,16 @@ class Operator:
     def run(self, X: Array, sequence_lens: Any = None, initial_h: Any = None, initial_c: Any = None) -> tuple:
         """Run the operator: (Y, Y_h) of a GRU or RNN, (Y, Y_h, Y_c) of an LSTM, with ONNX' shapes, on the device of X.
 
-        X (T, B, D), Y (T, directions, B, H), the states (directions, B, H); with layout 1 (B, T, D), (B, T, directions,
-        H) and (B, directions, H). Missing arguments come from the file, else they are zeros and all steps. A sequence
-        of length 0 keeps its initial states. Raises ShapeError, DTypeError or DeviceError for arrays that do not fit.
+        X is (T, B, D), Y (T, directions, B, H), and the states are (directions, B, H); with layout 1 they are
+        (B, T, D), (B, T, directions, H) and (B, directions, H). Missing arguments come from the file; if it has none,
+        the states are zeros and the lengths T. A sequence of length 0 keeps its initial states. Raises ShapeError,
+        DTypeError or DeviceError for arrays that do not fit.
         """
         if X.ndim != 3:
             raise ShapeError(f"X: expected {'(T, B, D)' if self.layout == 0 else '(B, T, D)'}, got {X.shape}")
         for name, given in zip(_GIVEN, (sequence_lens, initial_h, initial_c), strict=True):
             if name in self.any_batch and given is None:
-                raise ShapeError(f"{name}: expected an array, as the file makes one for any batch, got None")
+                raise ShapeError(f"{name}: expected an array, as the file computes one for any batch size, got None")
         backend, x = backend_of(X), self._time_first(X)
         lengths = self.sequence_lens if sequence_lens is None else sequence_lens
         states = [self._state(backend, "initial_h", initial_h, x), self._state(backend, "initial_c", initial_c, x)]
@@ -108,10 +110,10 @@ class Operator:
         return Y, *last
 
     def _state(self, backend: Backend, name: str, given: Any, x: Array) -> Any:
-        """A first state (directions, B, H) of x (T, B, D), or None."""
+        """An initial state (directions, B, H) for x (T, B, D), or None."""
         state = getattr(self, name) if given is None else given
         if given is not None and name == "initial_c" and STATES[self.kind] == 1:
-            raise ShapeError(f"initial_c: a {self.kind} has none, got one of {given.shape}")
+            raise ShapeError(f"initial_c: expected None, as a {self.kind} has none, got an array {given.shape}")
         if state is None:
             return None
         want = (len(self.weights), x.shape[1], self.hidden_size)
@@ -123,17 +125,18 @@ class Operator:
     def layer(self, ignore_states: bool = False, **options: Any) -> Any:
         """Make a layer that computes the same, with these weights: gl.LSTM, GRU, RNN, else gl.Recurrent with the cell.
 
-        A layer has no initial states and lengths of its own; it takes them at each call. If the file holds some that
-        are not zero, ``ignore_states=True`` leaves them to you: ``layer(x, operator.states,
-        lengths=operator.sequence_lens)``. ``options`` go to the constructor (device, dtype, ...); layout 1 becomes
-        ``batch_first=True``. Raises FormatError for states and lengths in the file unless they are ignored, for the
-        direction "reverse", and for directions with different activations; ``run`` supports all of these.
+        A layer does not store initial states and lengths; it takes them at each call. If the file holds lengths, or
+        initial states that are not zero, pass ``ignore_states=True`` here and give them at each call: ``layer(x,
+        operator.states, lengths=operator.sequence_lens)``. ``options`` go to the constructor (device, dtype, ...);
+        layout 1 becomes ``batch_first=True``. Raises FormatError for states and lengths in the file unless they are
+        ignored, for the direction "reverse", and for directions with different activations; ``run`` supports all of
+        these.
         """
         return layer_of([self], ignore_states, **options)
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Names of the first states and lengths that the file holds and a layer would lack; zeros are none."""
+        """The names of the initial states (other than zeros) and lengths in the file, which a layer does not store."""
         return tuple(
             name for name in _GIVEN
             if name in self.any_batch

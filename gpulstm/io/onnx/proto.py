@@ -1,4 +1,4 @@
-"""The parts of an ONNX file as Python values: texts, attributes, tensors; every size checked before memory is taken."""
+"""Reads the parts of an ONNX file: strings, attributes, tensors; sizes are checked before memory is allocated."""
 
 import math
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from gpulstm.io.onnx.wire import LARGEST
 
 MOST_AXES = 8
 
-# Element types by ONNX' numbers, and the field that holds their values where raw_data does not.
+# Element types by ONNX' numbers, and the field that holds their values if raw_data does not.
 TYPES = {
     1: ("float32", "float_data"),
     2: ("uint8", "int32_data"),
@@ -29,7 +29,7 @@ TYPES = {
     13: ("uint64", "uint64_data"),
     16: ("bfloat16", "int32_data"),
 }
-# Fields of an attribute by ONNX' numbers of its types.
+# The field of an attribute's value by ONNX' number of its type.
 _FIELDS = {
     1: "f", 2: "i", 3: "s", 4: "t", 5: "g", 6: "floats", 7: "ints", 8: "strings", 9: "tensors", 10: "graphs",
     11: "sparse_tensor",
@@ -37,19 +37,19 @@ _FIELDS = {
 
 
 def text(value: str | bytes) -> str:
-    """A text of a file; protobuf gives the bytes of what is not in UTF-8."""
+    """A string of a file; protobuf returns bytes if it is not UTF-8."""
     return value if isinstance(value, str) else value.decode("utf-8", "replace")
 
 
 def field_of(attribute: Any) -> str:
-    """The field that holds an attribute's value; files from before ONNX' second version do not say."""
+    """The field that holds an attribute's value; files before ONNX' second version do not name it."""
     if attribute.type:
         return _FIELDS.get(attribute.type, f"type {attribute.type}")
     return next((field.name for field, _ in attribute.ListFields() if field.name in _FIELDS.values()), "none")
 
 
 def attribute_value(attribute: Any, field: str) -> Any:
-    """The value in a field: texts as str, lists as list."""
+    """The value in a field: strings as str, repeated values as list."""
     value = getattr(attribute, field)
     if field == "s":
         return text(value)
@@ -59,7 +59,7 @@ def attribute_value(attribute: Any, field: str) -> Any:
 
 
 def element_type(number: int, where: str) -> np.dtype:
-    """NumPy's type of an element type of ONNX; raises FormatError for one that has none here."""
+    """The NumPy type for ONNX' number of an element type; raises FormatError for unsupported types."""
     if number not in TYPES:
         names, got = ", ".join(name for name, _ in TYPES.values()), f"ONNX' element type {number}"
         if number in (words := library().TensorProto.DataType).values():
@@ -70,12 +70,12 @@ def element_type(number: int, where: str) -> np.dtype:
 
 
 def tensor_array(tensor: Any, where: str, source: Source | None = None) -> np.ndarray:
-    """The array of a TensorProto, sizes held against the data before memory is taken; raises FormatError.
+    """The array of a TensorProto; raises FormatError if its sizes do not match its data.
 
-    Arrays in other files are read from the folder of ``source``.
+    Sizes are checked before memory is allocated. Arrays in other files are read from the folder of ``source``.
     """
     if tensor.HasField("segment"):
-        raise FormatError(f"{where}: expected it whole, got a segment")
+        raise FormatError(f"{where}: expected a whole tensor, got a segment")
     dims, dtype = tuple(tensor.dims), element_type(tensor.data_type, where)
     if len(dims) > MOST_AXES or any(not 0 <= size <= LARGEST for size in dims):
         raise FormatError(f"{where}: expected at most {MOST_AXES} axes of sizes from 0, got {dims[:MOST_AXES]}")
@@ -95,7 +95,7 @@ def tensor_array(tensor: Any, where: str, source: Source | None = None) -> np.nd
 
 
 def _outside(tensor: Any, size: int, where: str, source: Source | None) -> bytes:
-    """The bytes of a tensor that stand in another file."""
+    """The bytes of a tensor that is stored in another file."""
     entries = {text(entry.key): text(entry.value) for entry in tensor.external_data}
     location = entries.get("location", "")
     numbers = {key: entries.get(key, usual) for key, usual in (("offset", "0"), ("length", str(size)))}
@@ -110,7 +110,7 @@ def _outside(tensor: Any, size: int, where: str, source: Source | None) -> bytes
 
 
 def _listed(tensor: Any, count: int, dtype: np.dtype, where: str) -> np.ndarray:
-    """The values of a tensor that are a list of numbers."""
+    """The values of a tensor that are stored as a list of numbers."""
     field = TYPES[tensor.data_type][1]
     values = getattr(tensor, field)
     if len(values) != count:
@@ -118,7 +118,7 @@ def _listed(tensor: Any, count: int, dtype: np.dtype, where: str) -> np.ndarray:
     if dtype.kind == "f" and dtype.itemsize > 2:
         return np.fromiter(values, dtype, count)
     numbers = np.fromiter(values, np.uint64 if field == "uint64_data" else np.int64, count)
-    held = np.dtype(np.uint16) if dtype.name in ("float16", "bfloat16") else dtype  # the bits of each, in a number
+    held = np.dtype(np.uint16) if dtype.name in ("float16", "bfloat16") else dtype  # these are stored as their bits
     bounds = (0, 1) if dtype.kind == "b" else (np.iinfo(held).min, np.iinfo(held).max)
     if count and (numbers.min() < bounds[0] or numbers.max() > bounds[1]):
         got = f"{numbers.min()} to {numbers.max()}"
@@ -129,10 +129,10 @@ def _listed(tensor: Any, count: int, dtype: np.dtype, where: str) -> np.ndarray:
 def attributes(
     node: Any, where: str, known: Mapping[str, str], others: bool = False, bound: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """A node's attributes by name; ``known`` names each with the field of its type (f, i, s, t, floats, ints, ...).
+    """A node's attributes by name; ``known`` maps each name to the field of its type (f, i, s, t, floats, ints, ...).
 
-    Texts come as str, lists as list. ``bound`` are the attributes of the call, inside a function. Raises
-    FormatError for an attribute that is not known, unless ``others`` may be there, of another type, or there twice.
+    Strings are returned as str, repeated values as list. Inside a function ``bound`` holds the attributes of its call.
+    Raises FormatError for an attribute of another type or a repeated one, and for an unknown one unless ``others``.
     """
     found: dict[str, Any] = {}
     for attribute in node.attribute:

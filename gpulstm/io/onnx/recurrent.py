@@ -1,4 +1,4 @@
-"""Recurrent layers and operators as nodes of ONNX."""
+"""Exports recurrent layers and operators as ONNX nodes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def operator_nodes(
     graph: "Exporter", operator: Operator, name: str, x: Value, lengths: Value | None = None, states: Any = ()
 ) -> list[Value]:
-    """The node of an operator: [Y, Y_h] or [Y, Y_h, Y_c]; lengths and states that are None are the operator's own."""
+    """Add an operator's node; return [Y, Y_h] or [Y, Y_h, Y_c]. Lengths and states default to the operator's own."""
     given: dict[str, Value] = {
         key: graph.constant(array, f"{name}{key}") for key, array in onnx_arrays(operator).items()
     }
@@ -38,7 +38,7 @@ def operator_nodes(
 def recurrent(
     graph: "Exporter", layer: nn.Recurrent, name: str, x: Value, hx: Any = None, lengths: Value | None = None
 ) -> tuple[Value, Any]:
-    """A chain of nodes, one for each level: (output, states)."""
+    """Add a chain of nodes, one for each level; return (output, states)."""
     operators = operators_of(layer, name)
     if len(x.axes) != 3:
         raise ShapeError(f"{name or 'x'}: expected three axes, steps, batch and features, got {x.axes}")
@@ -50,7 +50,7 @@ def recurrent(
     asked = hx is None and graph.states
     if asked and f"{name}h_n" in graph.last_states:
         raise FormatError(
-            f"{name}h_n: expected a name for each recurrent layer whose states go in and out, got one twice"
+            f"{name}h_n: expected different names for recurrent layers with states, got one twice; give apply(name=)"
         )
     if asked:
         rows = len(operators) * len(operators[0].weights)
@@ -76,7 +76,7 @@ def recurrent(
 
 
 def _levels(graph: "Exporter", state: Value, levels: int) -> list[Value | None]:
-    """A state (levels*directions, B, H) level by level."""
+    """Split a state (levels*directions, B, H) into its levels."""
     rows = int(state.axes[0]) // levels
     if levels == 1:
         return [state]
@@ -84,7 +84,7 @@ def _levels(graph: "Exporter", state: Value, levels: int) -> list[Value | None]:
 
 
 def _merged(graph: "Exporter", layer: nn.Recurrent, Y: Value) -> Value:
-    """Y (T, directions, B, H) as a layer's output (T, B, width); Y_h (directions, B, H) as its last step (B, width)."""
+    """Merge the directions: Y (T, directions, B, H) to (T, B, width), or Y_h (directions, B, H) to (B, width)."""
     *steps, K, B, H = Y.axes
     T = len(steps)  # axes before that of the directions
     if layer.bidirectional and layer.merge == "concat":

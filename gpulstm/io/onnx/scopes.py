@@ -1,4 +1,4 @@
-"""Which node makes a name: the graph of a model, the branches and loops inside its nodes, and its functions."""
+"""Finds the node that computes a name: in a model's graph, the branches and loops in its nodes, and its functions."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -8,15 +8,15 @@ from gpulstm.errors import FormatError
 from gpulstm.io.onnx.proto import attributes, field_of, text
 from gpulstm.io.onnx.source import Source
 
-MOST_NODES = 500_000  # that are looked at, those of a function at each of its calls
-DEEPEST = 30  # calls of functions inside each other
+MOST_NODES = 500_000  # nodes visited; those of a function count at each call
+DEEPEST = 30  # nested calls of functions
 LONGEST = 1000  # characters of a name
 
 OWN = ("", "ai.onnx")  # the domain of ONNX' own operators has two names
 
 
 class Body:
-    """A graph or a function as it stands in the file, with an index of its names."""
+    """A graph or a function of the file, with an index of its names."""
 
     def __init__(self, proto: Any, where: str) -> None:
         self.proto, self.where = proto, where
@@ -24,12 +24,12 @@ class Body:
 
     @cached_property
     def inputs(self) -> dict[str, int]:
-        """The place of each name that comes in."""
+        """The position of each input by name."""
         return {text(getattr(each, "name", each)): place for place, each in enumerate(self.proto.input)}
 
     @cached_property
     def tensors(self) -> dict[str, int | None]:
-        """The number of each initializer; None for one that is stored as a sparse one."""
+        """The number of each initializer by name; None for a sparse one."""
         found: dict[str, int | None] = {}
         for number, tensor in enumerate(getattr(self.proto, "initializer", ())):
             if (name := text(tensor.name)) in found and name:
@@ -41,17 +41,18 @@ class Body:
 
     @cached_property
     def makers(self) -> dict[str, int]:
-        """The number of the node that gives each name out."""
+        """The number of the node that has each name as an output."""
         found: dict[str, int] = {}
         for number, node in enumerate(self.proto.node):
             for name in filter(None, map(text, node.output)):
                 if found.setdefault(name, number) != number or name in self.tensors:
-                    raise FormatError(f"{self.where}, {name!r:.100}: expected each name given out once, got it twice")
+                    raise FormatError(f"{self.where}, {name!r:.100}: expected each name as one output, got it twice")
         return found
 
     def inner(self, node: "Node") -> list[tuple[str, "Body"]]:
-        """The graphs among the attributes of one of its nodes, by the attributes' names; each is one Body however
-        often a function is called, as its index may be large.
+        """The graphs in a node's attributes, as (attribute's name, Body).
+
+        Each graph has one Body however often a function is called, as its index may be large.
         """
         if node.number in self._inner:
             return self._inner[node.number]
@@ -66,10 +67,10 @@ class Body:
 
 
 class Scope:
-    """A graph, branch or called function, and where the names lead that it has from outside.
+    """A graph, branch or called function, which knows where its outer names come from.
 
-    ``parent`` is the scope around a branch, which it sees; ``call`` the node that calls a function, which sees
-    nothing but what that node gives it. ``path`` stands before the names of its nodes.
+    ``parent`` is the scope around a branch, whose names the branch can use. ``call`` is the node that calls a function,
+    which can use only that node's inputs. ``path`` is the prefix of its nodes' names.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Scope:
             yield Node(self, number, proto)
 
     def find(self, name: str) -> "tuple[Scope, str]":
-        """The scope that makes a name, and what it is called there; "" where a call leaves it out."""
+        """The scope that defines a name, and the name there; "" if a call leaves it out."""
         scope = self
         while True:
             body = scope.body
@@ -114,13 +115,13 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """The operator; another domain than ONNX' own stands before it."""
+        """The operator, with its domain in front unless it is ONNX' own."""
         domain, kind = text(self.proto.domain), text(self.proto.op_type)
         return kind if domain in OWN else f"{domain}.{kind}"
 
     @property
     def name(self) -> str:
-        """The node's name, or that of its first output, or its operator and place."""
+        """The node's name, or that of its first output, or its operator and number."""
         names = filter(None, (self.proto.name, *self.proto.output[:3]))
         name = text(next(names, f"{text(self.proto.op_type)}_{self.number}"))
         if len(name) > LONGEST:
@@ -145,12 +146,12 @@ class Node:
 
 
 class Graph:
-    """The scopes and nodes of a model; raises FormatError for what is no model."""
+    """The scopes and nodes of a model; raises FormatError for anything but a model."""
 
     def __init__(self, source: Source) -> None:
         model, self.where = source.model, source.where
         versions = _versions(model.opset_import, self.where)
-        if not versions and model.ir_version < 3:  # such files do not say
+        if not versions and model.ir_version < 3:  # such files do not say it
             versions = {"": 1}
         if not versions:
             raise FormatError(f"{self.where}: expected an ONNX model, got a file with no version of any operators")
@@ -160,7 +161,7 @@ class Graph:
             self.functions[_key(function, function.name)] = Body(function, self.where)
 
     def nodes(self) -> Iterator[Node]:
-        """All nodes in the file's order, those inside of a node behind it."""
+        """All nodes in the file's order; those inside a node follow it."""
         left, seen = [self.main.nodes()], 0
         while left:
             node = next(left[-1], None)
@@ -169,17 +170,17 @@ class Graph:
                 continue
             seen += 1
             if seen > MOST_NODES or node.scope.depth > DEEPEST:
-                want = f"at most {MOST_NODES} nodes, those of functions at each call, {DEEPEST} calls deep"
+                want = f"at most {MOST_NODES} nodes, those of functions at each call, and {DEEPEST} nested calls"
                 raise FormatError(f"{self.where}: expected {want}, got more")
             yield node
             left.append(inside for scope in self._inner(node) for inside in scope.nodes())
 
     def is_call(self, node: Node) -> bool:
-        """Whether a function of the file defines the node."""
+        """Whether the node calls a function of the file."""
         return _key(node.proto, node.proto.op_type) in self.functions
 
     def _inner(self, node: Node) -> Iterator[Scope]:
-        """The scopes inside of a node."""
+        """The scopes inside a node."""
         function = self.functions.get(_key(node.proto, node.proto.op_type))
         if function is not None:
             versions = _versions(function.proto.opset_import, self.where) or node.scope.versions
@@ -190,7 +191,7 @@ class Graph:
 
 
 def _key(proto: Any, name: str) -> tuple[str, str, str]:
-    """What a function and the nodes that call it have alike."""
+    """The key that a function shares with the nodes that call it."""
     domain = text(proto.domain)
     return "" if domain in OWN else domain, text(name), text(getattr(proto, "overload", ""))
 
@@ -207,7 +208,7 @@ def _versions(imports: Any, where: str) -> dict[str, int]:
 
 
 def _bound(function: Any, call: Node) -> dict[str, Any]:
-    """The attributes that a function's nodes may refer to: those of the call, else the function's own."""
+    """The attributes that a function's nodes may refer to: those of the call, else the function's defaults."""
     bound = {text(attribute.name): attribute for attribute in getattr(function, "attribute_proto", ())}
     for attribute in call.proto.attribute:
         given: Any = attribute

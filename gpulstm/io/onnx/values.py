@@ -1,4 +1,4 @@
-"""The arrays of a graph by name: those in the file, and those that its nodes make of them; each computed once."""
+"""The arrays of a graph by name: those in the file, and those that its nodes compute from them, each once."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from gpulstm.io.onnx.proto import MOST_AXES, tensor_array, text
 from gpulstm.io.onnx.scopes import Graph, Node, Scope
 from gpulstm.io.onnx.source import Source
 
-# What all computed arrays of a file may take.
-BASE, FACTOR = 1 << 23, 12  # bytes; times the file
+# The limit for all computed arrays of a file.
+BASE, FACTOR = 1 << 23, 12  # bytes; times the file's size
 
 
 @dataclass(frozen=True)
 class Open:
-    """What the file does not settle, and why.
+    """An array that the file does not determine, and why.
 
-    ``zeros`` where it is zeros of a shape that is not settled, ``held`` where it is other numbers of the file in such
-    a shape, ``left_out`` where a function's call leaves it out.
+    ``zeros``: it is zeros, but its shape is not determined. ``held``: it is other numbers of the file, in such a shape.
+    ``left_out``: the call of a function leaves it out.
     """
 
     why: str
@@ -33,25 +33,25 @@ class Open:
     left_out: bool = False
 
 
-_LEFT_OUT = Open("what a call leaves out", left_out=True)
+_LEFT_OUT = Open("an input that a call leaves out", left_out=True)
 _PENDING = Open("")
 
 
 class Values:
     """The arrays that names stand for, in the scopes of a graph.
 
-    ``given`` are arrays for names that the graph leaves open.
+    ``given`` holds arrays for names that the graph does not determine.
     """
 
     def __init__(self, source: Source, graph: Graph, given: Mapping[str, Any] | None = None) -> None:
         self.source, self.graph, self.given = source, graph, dict(given or {})
-        self.used: set[str] = set()  # of the names given
-        self.shared: dict[Any, np.ndarray] = {}  # parts of arrays, by what they are
+        self.used: set[str] = set()  # the names in ``given`` that were needed
+        self.shared: dict[Any, np.ndarray] = {}  # weights of operators, by the array and part they come from
         self._known: dict[tuple[Scope, str], np.ndarray | Open] = {}
         self._taken = 0  # bytes of computed arrays
 
     def array(self, scope: Scope, name: str) -> np.ndarray | Open:
-        """The array of this name, or why there is none; raises FormatError for nodes that are not as ONNX has them."""
+        """The array with this name, or why there is none; raises FormatError for invalid nodes."""
         asked = scope.find(name)
         left = [asked]
         while left:
@@ -68,13 +68,13 @@ class Values:
                 self._known[key] = _PENDING
                 left += missing
             elif any(each is not None and self._known[each] is _PENDING for each in inputs):
-                raise FormatError(f"{node.where}: expected a node that does not need its own output, got a circle")
+                raise FormatError(f"{node.where}: expected a node that does not need its own output, got a cycle")
             else:
                 self._compute(node, [None if each is None else self._known[each] for each in inputs])
         return self._known[asked]
 
     def _settle(self, scope: Scope, name: str) -> Node | None:
-        """Note what a name stands for; its node where that is to be computed first."""
+        """Note what a name stands for; return its node if that must be computed first."""
         key, body = (scope, name), scope.body
         if name in self.given and scope.depth == 0:  # a function's names are its own
             self.used.add(name)
@@ -91,7 +91,7 @@ class Values:
             self._known[key] = Open(f"{name!r:.100}, which a {node.kind:.100} computes")
         else:
             what = "an input of the model" if scope is self.graph.main else "an input of a loop or branch"
-            self._known[key] = Open(f"{name!r:.100}, {what if name in body.inputs else 'which no node gives out'}")
+            self._known[key] = Open(f"{name!r:.100}, {what if name in body.inputs else 'which no node computes'}")
         return None
 
     def _tensor(self, scope: Scope, name: str) -> np.ndarray:
@@ -103,13 +103,13 @@ class Values:
         return self._own(scope, tensor_array(scope.body.proto.initializer[number], where, self.source))
 
     def _own(self, scope: Scope, array: np.ndarray) -> np.ndarray:
-        """An array as the file has it; it counts as computed inside of a function, which may be called many times."""
+        """An array of the file; inside a function, which may be called many times, it counts as computed."""
         if scope.depth:
             self.reserve(array.nbytes)
         return array
 
     def _compute(self, node: Node, inputs: list[Any]) -> None:
-        """Note a node's outputs."""
+        """Compute a node's outputs and note them."""
         names = [text(name) for name in node.proto.output]
         results: Sequence[np.ndarray | Open] = _unsettled(node, inputs)
         if not results:
@@ -128,14 +128,14 @@ class Values:
             self._known[node.scope, name] = result
 
     def reserve(self, size: int) -> None:
-        """Ask for bytes; raises FormatError for too many."""
+        """Reserve bytes for a computed array; raises FormatError for too many."""
         self._taken += size
         if self._taken > (most := BASE + FACTOR * self.source.size):
             raise FormatError(f"{self.source.where}: expected computed arrays of at most {most} bytes in all, got more")
 
 
 def _unsettled(node: Node, inputs: list[Any]) -> list[Open]:
-    """The outputs of a node whose inputs are not all settled; none where they are."""
+    """The outputs of a node with inputs that are not determined; an empty list if all are."""
     unknown = [each for each in inputs if isinstance(each, Open) and each is not _LEFT_OUT]
     if not unknown:
         return []
@@ -148,7 +148,7 @@ def _unsettled(node: Node, inputs: list[Any]) -> list[Open]:
     elif kind == "Concat":
         from_file = inputs
     zeros, held = (bool(from_file) and all(map(of, from_file)) for of in (_is_zeros, _is_held))
-    if kind == "Gather" and any(isinstance(each, Open) for each in inputs[1:2]):  # rows that the data choose
+    if kind == "Gather" and any(isinstance(each, Open) for each in inputs[1:2]):  # the data choose the rows
         held = False
     return [Open(unknown[0].why, zeros, held and not zeros)] * len(node.proto.output)
 
@@ -162,7 +162,7 @@ def _is_held(value: Any) -> bool:
 
 
 def _computed(call: Call, function: Callable[[Call], Any]) -> list[np.ndarray]:
-    """The outputs of a call; whatever NumPy finds wrong is an error of the file."""
+    """The outputs of a call; an error that NumPy raises becomes a FormatError."""
     try:
         with np.errstate(all="ignore"):
             result = function(call)

@@ -1,5 +1,7 @@
-"""Counts the parts of an ONNX file before protobuf reads them: an empty part is two bytes in the file, and a
-hundred times as many in memory."""
+"""Counts the parts of an ONNX file before protobuf reads them.
+
+An empty part takes two bytes in the file, and about a hundred times as many in memory.
+"""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,28 +11,28 @@ import numpy as np
 from gpulstm.errors import FormatError
 
 LARGEST = (1 << 31) - 1  # bytes; protobuf's own limit
-# What the parts of a file may take in memory besides the bytes that they hold.
-BASE, FACTOR = 1 << 24, 10  # bytes; times the file
-MOST_FIELDS = 2_000_000  # a second or two
-DEEPEST = 100  # messages inside each other; protobuf's own limit
+# The limit for the memory of a file's parts, in addition to their own bytes.
+BASE, FACTOR = 1 << 24, 10  # bytes; times the file's size
+MOST_FIELDS = 2_000_000  # they take a second or two
+DEEPEST = 100  # nested messages; protobuf's own limit
 
-# Bytes of memory: measured with protobuf 7 (upb), where lists grow by doubling, plus what this reader adds.
+# Bytes of memory, measured with protobuf 7 (upb), whose lists grow by doubling, plus what this reader adds.
 _MESSAGE, _NODE, _TEXT, _OUTPUT = 200, 350, 32, 232
 
 
 class _Field(NamedTuple):
-    """What one field of a message costs in memory."""
+    """The memory that one field of a message takes."""
 
     cost: int  # for each element
     message: str = ""  # the type of the message that it holds
-    numbers: bool = False  # a list of numbers of seven bits a byte, when it comes with a length
+    numbers: bool = False  # whether it may be a packed list of numbers with seven bits per byte
 
 
 def check_parts(data: bytes, where: str, model: Any) -> None:
-    """Raises FormatError unless the parts of the file ``data`` fit into memory that is in proportion to it.
+    """Raises FormatError if the parts of the file ``data`` would take memory out of proportion to its size.
 
-    ``model`` is the class onnx.ModelProto, which knows what each field holds. Raises FormatError too
-    for what is no protobuf at all.
+    ``model`` is the class onnx.ModelProto, which knows what each field holds. Raises FormatError for data that is not
+    protobuf, too.
     """
     tables = dict(_tables(model.DESCRIPTOR))
     most, cost, fields = BASE + FACTOR * len(data), 0, 0
@@ -73,11 +75,11 @@ def check_parts(data: bytes, where: str, model: Any) -> None:
             place += length
 
 
-_UNKNOWN = _Field(_TEXT)  # kept as it is
+_UNKNOWN = _Field(_TEXT)  # an unknown field, which protobuf keeps as bytes
 
 
 def _tables(message: Any) -> Iterator[tuple[str, dict[int, _Field]]]:
-    """The fields by number of a message and of all those that it may hold, by their names."""
+    """(full name, fields by number) of a message type and of all types that it may contain."""
     left, seen = [message], {message.full_name}
     while left:
         message = left.pop()
@@ -90,7 +92,7 @@ def _tables(message: Any) -> Iterator[tuple[str, dict[int, _Field]]]:
 
 
 def _field(field: Any) -> _Field:
-    """A field of a descriptor of protobuf."""
+    """The cost of a field, from its protobuf descriptor."""
     if field.message_type is not None:
         name = field.message_type.full_name
         return _Field(_NODE if name.endswith(".NodeProto") else _MESSAGE, name)
@@ -102,7 +104,7 @@ def _field(field: Any) -> _Field:
 
 
 def _number(data: bytes, place: int, end: int, where: str) -> tuple[int, int]:
-    """(a number in protobuf's seven bits a byte, the place behind it)."""
+    """(a number in protobuf's seven bits per byte, the place after it)."""
     value = shift = 0
     while place < end and shift < 70:
         byte = data[place]

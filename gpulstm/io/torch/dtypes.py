@@ -1,4 +1,4 @@
-"""PyTorch's element types and kinds of storage, and NumPy's for them."""
+"""PyTorch's element types and storage classes, and the NumPy types for them."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from gpulstm.errors import DTypeError
 
-# Storages that say the type of their elements.
+# Storage classes with an element type.
 STORAGES = {
     "torch.DoubleStorage": "float64", "torch.FloatStorage": "float32", "torch.HalfStorage": "float16",
     "torch.BFloat16Storage": "bfloat16", "torch.LongStorage": "int64", "torch.IntStorage": "int32",
@@ -15,12 +15,12 @@ STORAGES = {
     "torch.BoolStorage": "bool", "torch.ComplexFloatStorage": "complex64",
     "torch.ComplexDoubleStorage": "complex128",
 }  # fmt: skip
-# Those of tensors that are refused later, where their entry can be named, and the size of an element.
+# Storage classes of tensors that are refused later, when the message can name the entry; a type of the same size.
 QUANTIZED = {
     "torch.QInt8Storage": "int8", "torch.QUInt8Storage": "uint8", "torch.QInt32Storage": "int32",
     "torch.QUInt4x2Storage": "uint8", "torch.QUInt2x4Storage": "uint8",
 }  # fmt: skip
-# A storage of bytes; its tensors say the type.
+# A storage of bytes; the element type comes with its tensors.
 UNTYPED = "torch.storage.UntypedStorage"
 _FLOAT8 = ("float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "float8_e4m3fnuz", "float8_e8m0fnu")
 ML_DTYPES = ("bfloat16", *_FLOAT8)
@@ -34,7 +34,7 @@ NAMES = {f"torch.{name}": name for name in (*STORAGES.values(), *NEW, *_WITHOUT_
 
 
 def numpy_dtype(name: str) -> np.dtype:
-    """NumPy's type by PyTorch's name. Raises DTypeError where there is none."""
+    """The NumPy type for PyTorch's name. Raises DTypeError if there is none."""
     if name in _WITHOUT_NUMPY:
         raise DTypeError(f"expected element types that NumPy knows, got PyTorch's {name}")
     if name not in ML_DTYPES:
@@ -46,13 +46,13 @@ def numpy_dtype(name: str) -> np.dtype:
 
 
 def check_there(name: str) -> None:
-    """Raises DTypeError for a type that NumPy would have with the package ml_dtypes."""
+    """Raises DTypeError if the type needs the package ml_dtypes and that is missing."""
     if name in ML_DTYPES:
         numpy_dtype(name)
 
 
 def as_value(text: str) -> Any:
-    """What stands for ``torch.float32`` as a value: NumPy's type, or the text for types that NumPy lacks."""
+    """How ``torch.float32`` is read as a value: as NumPy's type, or as a string for types that NumPy lacks."""
     try:
         return numpy_dtype(NAMES[text])
     except DTypeError:

@@ -1,4 +1,4 @@
-"""Layers out of state dicts: sizes and kinds follow from names and shapes."""
+"""Makes layers from state dicts: kinds and sizes follow from names and shapes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from gpulstm.errors import DTypeError, ShapeError
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _SHOWN = 8  # names in a message
-# How PyTorch keeps a weight that is computed from others: a part of the names, what it is, and what undoes it.
+# Weights that PyTorch computes from other tensors: a pattern of their names, how they are stored, and how to undo it.
 _COMPUTED = (
     ("parametrizations.{}.original", "by a parametrization", "torch.nn.utils.parametrize.remove_parametrizations"),
     ("{}_g", "with weight normalization", "torch.nn.utils.remove_weight_norm"),
@@ -26,7 +26,7 @@ def from_state_dict(state_dict: Mapping[str, Any], kind: str | None, prefix: str
     if not isinstance(state_dict, Mapping):
         raise DTypeError(f"state_dict: expected a dict of arrays by name, got {type(state_dict).__name__}")
     if not isinstance(prefix, str):
-        raise DTypeError(f"prefix: expected a text, got {type(prefix).__name__}")
+        raise DTypeError(f"prefix: expected a string, got {type(prefix).__name__}")
     prefix = f"{prefix}." if prefix and not prefix.endswith(".") else prefix
     own = {
         name.removeprefix(prefix): value
@@ -56,7 +56,7 @@ def from_state_dict(state_dict: Mapping[str, Any], kind: str | None, prefix: str
 
 
 def _sizes(own: Mapping[str, Any], suffix: str) -> dict[str, Any]:
-    """The arguments of a layer's constructor that its weights tell."""
+    """The arguments of a layer's constructor that follow from its weights."""
     projection = own.get("weight_hr_l0")
     sizes: dict[str, Any] = {
         "input_size": int(own[f"weight_ih{suffix}"].shape[1]),
@@ -70,16 +70,16 @@ def _sizes(own: Mapping[str, Any], suffix: str) -> dict[str, Any]:
 
 
 def _computed(own: Mapping[str, Any], name: str) -> str:
-    """What to do about a weight that PyTorch kept in another form; empty if it is not there at all."""
+    """Say what to do about a weight that PyTorch stored in another form; empty if there is no such weight."""
     for pattern, how, remedy in _COMPUTED:
         part = pattern.format(name)
         if kept := next((other for other in own if other.startswith(part)), None):
-            return f"{kept}: PyTorch kept it {how}; save {remedy.replace('torch.', 'the model after torch.', 1)}"
+            return f"{kept}: PyTorch stored it {how}; save {remedy.replace('torch.', 'the model after torch.', 1)}"
     return ""
 
 
 def _found(state_dict: Mapping[str, Any]) -> str:
-    """Where recurrent layers are, in this dict or in those inside it, or the first names; for a message."""
+    """For a message: where recurrent layers are, in this dict or in dicts inside it; else its first names."""
     if prefixes := _prefixes(state_dict):
         return f"recurrent layers under the prefixes {', '.join(map(repr, prefixes[:_SHOWN]))}"
     for key, inner in state_dict.items():
@@ -90,7 +90,7 @@ def _found(state_dict: Mapping[str, Any]) -> str:
 
 
 def _prefixes(names: Mapping[Any, Any]) -> list[str]:
-    """The prefixes of layers ("encoder.rnn.") and of cells among names."""
+    """The prefixes of recurrent layers ("encoder.rnn.") and cells among the names."""
     texts = [name for name in names if isinstance(name, str)]
     ends = [end for end in ("weight_ih_l0", "weight_ih")]
     return [name.removesuffix(end) for name in texts for end in ends if name == end or name.endswith("." + end)]

@@ -1,4 +1,4 @@
-"""What stands for the names in a file of PyTorch: these tables and nothing else; nothing is looked up by its name."""
+"""What the names in a file of PyTorch stand for: only these tables decide; nothing is imported by its name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from gpulstm.io.torch.rebuild import WITHOUT_ARRAY, Rebuild
 from gpulstm.io.torch.tensors import Tensors
 from gpulstm.io.torch.unread import Named, Refused, Unfinished, Unread, modern
 
-# Kinds of quantization, layouts and orders of memory stay texts.
+# Kinds of quantization, layouts and memory formats are read as strings.
 _TEXTS = {
     f"torch.{name}"
     for name in (
@@ -20,7 +20,7 @@ _TEXTS = {
         "channels_last_3d", "preserve_format",
     )
 }  # fmt: skip
-# No data needs these; a file that names one was made to harm, and is refused although nothing would be run.
+# No data needs these: a file that names one is malicious. It is refused, although nothing would be run.
 _HARMFUL_MODULES = {"os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "pty", "importlib", "runpy", "ctypes"}
 _HARMFUL = {f"builtins.{name}" for name in ("eval", "exec", "compile", "open", "__import__", "input", "breakpoint")}
 _HARMFUL |= {"io.open", "_io.open"}
@@ -40,16 +40,16 @@ class TorchNames:
         }
 
     def named(self, text: str) -> Any:
-        """For ``unpickle``: a name alone."""
+        """For ``unpickle``: the value of a name."""
         name = modern(text)
         if name.partition(".")[0] in _HARMFUL_MODULES or name in _HARMFUL:
-            raise FormatError(f"expected data alone, got {text!r}: the file was made to run a command; it was not run")
+            raise FormatError(f"expected only data, got {text!r}: the file was made to run a command; it was not run")
         if name in dtypes.NAMES:
             return dtypes.as_value(name)
         return name if name in _TEXTS else TYPES.get(name) or Named(text)
 
     def call(self, name: Unread, arguments: tuple[Any, ...]) -> Any:
-        """For ``unpickle``: a name applied to arguments."""
+        """For ``unpickle``: the result of calling a name with arguments."""
         text = modern(name.name)
         if not isinstance(name, Named) or (text not in self.calls and text not in WITHOUT_ARRAY):
             return Unread(name.name, arguments)
@@ -62,8 +62,9 @@ class TorchNames:
         return _guarded(target.name, target.finish, state)
 
     def persistent(self, identity: Any) -> Any:
-        """For ``unpickle``: ("storage", kind, key, device, length), and in old files a part of it; there also
-        ("module", class, file, source).
+        """For ``unpickle``: the storage that a tuple ("storage", kind, key, device, length) refers to.
+
+        In old files a part of the storage may follow, and there may also be ("module", class, file, source).
         """
         if type(identity) is not tuple or not identity or type(identity[0]) is not str:
             raise FormatError("expected the name of a storage, got something else")
@@ -86,7 +87,7 @@ class TorchNames:
 
 
 def _guarded(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What the function gives; whatever else the arguments are, they are a FormatError."""
+    """Call the function; raises FormatError if it cannot take the arguments."""
     try:
         return function(*arguments)
     except GpulstmError:

@@ -1,4 +1,4 @@
-"""NumPy's own types, numbers and arrays in a pickle, of NumPy 1 and 2: made from their bytes alone."""
+"""NumPy's types, numbers and arrays in a pickle of NumPy 1 or 2, made from their bytes alone."""
 
 import math
 import re
@@ -25,7 +25,7 @@ TYPES = {
 
 
 class NumPyValues:
-    """The calls by which NumPy's objects are saved; what has no plain bytes (objects, records) stays unread."""
+    """The calls by which NumPy's objects are saved; types without plain bytes (objects, records) stay unread."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -74,13 +74,13 @@ class NumPyValues:
         return self._array(dtype, shape, content, "F" if order == "F" else "C")
 
     def _array(self, dtype: np.dtype, shape: Any, content: Any, order: Any = "C") -> np.ndarray:
-        """A new array of the machine's byte order. Its content may be a text of Python 2."""
+        """A new array in the machine's byte order. Its content may be a string of Python 2."""
         content = content.encode() if type(content) is str else content
         if not are_sizes(shape) or len(shape) > 64 or not isinstance(content, bytes | bytearray):
             raise FormatError("expected an array's shape and content, got something else")
         if math.prod(shape) * dtype.itemsize != len(content) or math.prod(n or 1 for n in shape) > 2**40:
             raise FormatError(
-                f"array {shape} of {dtype}: expected {dtype.itemsize} bytes an element, got {len(content)}"
+                f"array {shape} of {dtype}: expected {dtype.itemsize} bytes per element, got {len(content)} in all"
             )
         self.budget.spend(len(content) + cost.ARRAY)
         if 0 in shape:
@@ -91,6 +91,6 @@ class NumPyValues:
             dtype.kind == "U"
             and np.frombuffer(content, np.dtype(np.uint32).newbyteorder(dtype.byteorder)).max() >= 2**20 + 2**16
         ):
-            raise FormatError(f"array {shape} of {dtype}: expected characters of Unicode, got others")
+            raise FormatError(f"array {shape} of {dtype}: expected Unicode characters, got others")
         read = np.frombuffer(content, dtype).reshape(shape, order=order)
         return np.array(read, dtype.newbyteorder("="), order=order)

@@ -25,13 +25,13 @@ _PATHS: dict[str, Any] = {
     for pure in ("", "Pure")
     for module in ("pathlib", "pathlib._local")
 }
-_LISTS = ("int", "double", "bool", "tensor")  # of PyTorch in C++
+_LISTS = ("int", "double", "bool", "tensor")  # written by PyTorch in C++
 
 
 class PlainValues:
     """The calls by name; wrong arguments raise ValueError, TypeError or FormatError.
 
-    The interpreter counts the memory of what they return.
+    The interpreter counts the memory of their results.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -51,7 +51,7 @@ class PlainValues:
             self.calls[name] = self.path_of(kind)
 
     def ordered_dict(self, pairs: Any = ()) -> dict[Any, Any]:
-        """Python 2 gives the pairs as a list of lists."""
+        """Python 2 writes the pairs as a list of lists."""
         made: dict[Any, Any] = {}
         if type(pairs) not in (list, tuple) or any(type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs):
             raise ValueError

@@ -1,4 +1,4 @@
-"""Reads what torch.save wrote, in a zip archive or before version 1.6, without PyTorch and without running code."""
+"""Reads files of torch.save, zip archives and those before version 1.6, without PyTorch and without running code."""
 
 import io
 import os
@@ -21,8 +21,8 @@ from gpulstm.io.torch.tensors import Tensors
 from gpulstm.io.torch.unpickle import LARGEST, unpickle
 from gpulstm.io.torch.unread import Refused, Unread
 
-_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the numbers that begin a file of before version 1.6
-_REPEATED = 16  # entries of the whole value a byte of its pickle may stand for, when parts are named again
+_MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001  # the numbers that begin a file from before version 1.6
+_REPEATED = 16  # entries of the value allowed per byte of its pickle, which may refer to the same part many times
 
 
 def read(path: str | Path) -> Any:
@@ -41,7 +41,7 @@ class _Reader(ABC):
         self.path, self.notes = path, ""
 
     def load(self) -> Any:
-        """The value that was saved, looked at, with a warning that names what in it was not read."""
+        """Read the value and check it; warn of parts that were not read."""
         try:
             value = self._load()
             if isinstance(value, Unread):
@@ -70,7 +70,7 @@ class _Reader(ABC):
         if self.notes:
             parts.append(self.notes)
         if parts:
-            warnings.warn(f"{self.path}: not all was read; {'; '.join(parts)}", stacklevel=5)
+            warnings.warn(f"{self.path}: not everything was read; {'; '.join(parts)}", stacklevel=5)
 
     def _begin(self, budget: Budget, order: str) -> None:
         self.tensors = Tensors(self._find, budget, order)
@@ -100,14 +100,14 @@ class _Archived(_Reader):
             self.tensors.budget.spend(cost.MEMBER * len(members) + inflated)
             value = self._unpickle(file, size, f"{self.path}, {member}")
             if (rest := size - file.tell()) > 0:
-                raise FormatError(f"{member}, byte {file.tell()}: expected the end, got {rest} bytes more")
+                raise FormatError(f"{member}, byte {file.tell()}: expected the end, got {rest} more bytes")
             self.tensors.finish()
         return value
 
     def _byte_order(self, archive: Archive) -> str:
         member = f"{self.root}byteorder"
         if member not in archive.members:
-            return "little"  # files older than the note about it
+            return "little"  # older files do not say it
         if archive.members[member].file_size <= len("little"):
             order = archive.read(member).tobytes()
             if order in (b"little", b"big"):
@@ -128,8 +128,10 @@ def _is_pickle(name: str) -> bool:
 
 
 class _Legacy(_Reader):
-    """Pickles one after the other (two numbers, the writer's machine, the value, the storages' keys), then the
-    storages: for each its length in elements and its bytes, in little-endian order whatever the machine.
+    """The format before PyTorch 1.6: pickles one after the other, then the storages.
+
+    The pickles are two numbers, the writer's machine, the value, and the storages' keys. Each storage is its length in
+    elements and its bytes, always in little-endian order.
     """
 
     def _load(self) -> Any:
@@ -151,7 +153,7 @@ class _Legacy(_Reader):
             for key in keys:
                 self._fill(key)
             if (rest := self.size - self.file.tell()) > 0:
-                self.notes = f"{rest} bytes follow the value, perhaps another one"
+                self.notes = f"{rest} bytes follow the value, perhaps another value"
             self.tensors.finish()
         self.length = length
         return value
@@ -160,7 +162,7 @@ class _Legacy(_Reader):
         return self._unpickle(self.file, self.size, str(self.path))
 
     def _find(self, key: str, size: int) -> np.ndarray:
-        """Memory for a storage, which ``_fill`` fills; all together are no larger than the file."""
+        """Allocate memory for a storage, which ``_fill`` fills; all storages are no larger than the file."""
         self.free -= size
         if size < 0 or self.free < 0:
             raise FormatError(f"storage {key}: expected bytes of the file, which has {self.size}, got {size}")
@@ -178,7 +180,7 @@ class _Legacy(_Reader):
 
 
 def _of_no_data(value: Unread) -> str:
-    """The message for an object that is the whole content of a file."""
+    """The message for a file whose whole content is one object that is not data."""
     if isinstance(value, Refused):
         return f"expected a tensor that an array can hold, got {value.arguments[0]}"
     is_module = type(value.state) is dict and {"_modules", "_parameters"} <= set(value.state)

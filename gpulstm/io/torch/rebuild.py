@@ -1,4 +1,4 @@
-"""PyTorch's functions that make tensors and parameters, of all versions, by their names."""
+"""PyTorch's functions that rebuild tensors and parameters, in all versions, by their names."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ WITHOUT_ARRAY = {
     "torch._utils._rebuild_nested_tensor": _NESTED,
     "torch.nested._internal.nested_tensor._rebuild_njt": _NESTED,
     "torch._utils._rebuild_meta_tensor_no_storage": "a tensor of the device 'meta', which has no values",
-    "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own, whose values are elsewhere",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor of a wrapper subclass, whose values are elsewhere",
 }
 _PLAIN = ("torch.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
 # Attributes by which torch.nn.Buffer marks its tensors.
@@ -28,7 +28,7 @@ _BUFFER = {"persistent", "_is_buffer"}
 class Rebuild:
     """The calls by name; wrong arguments raise ValueError, TypeError or FormatError.
 
-    ``notes`` gathers the attributes of tensors that were left out.
+    ``notes`` collects the attributes of tensors that were left out.
     """
 
     def __init__(self, tensors: Tensors) -> None:
@@ -81,7 +81,7 @@ class Rebuild:
         return self.parameter(data)
 
     def of_type(self, function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-        """A tensor with attributes, or of a class of its own."""
+        """A tensor with attributes, or of a subclass."""
         if not isinstance(function, Unread) or not isinstance(kind, Unread) or type(arguments) is not tuple:
             raise ValueError
         if kind.name not in _PLAIN:
@@ -95,14 +95,14 @@ class Rebuild:
         return self.made[function.name](*arguments)
 
     def _note(self, state: Any) -> None:
-        """Attributes of a tensor are left out, and said to be, but for PyTorch's own."""
+        """Note the attributes of a tensor, which are left out, except PyTorch's own."""
         for part in state if type(state) is tuple else (state,):
             if type(part) is dict:
                 self.tensors.budget.spend(len(part))
                 self.notes |= {str(key)[:50] for key in part} - _BUFFER
 
     def moved(self, data: Any, dtype: Any, place: Any, grad: Any) -> Any:
-        """A tensor of a device whose memory cannot be written to a file, saved as another type on the CPU."""
+        """A tensor of a device whose memory cannot be saved directly, as a copy on the CPU, maybe of another type."""
         if isinstance(dtype, str) and dtype in dtypes.NAMES:
             return without_dtype(dtype)
         if not isinstance(data, np.ndarray) or not isinstance(dtype, np.dtype):

@@ -1,4 +1,4 @@
-"""The stack of an interpreter of pickles, the stacks below its marks, its memo, and the arguments in the file."""
+"""The pickle interpreter's stack and memo, and the arguments that it reads from the file."""
 
 import pickle
 import struct
@@ -10,12 +10,12 @@ from gpulstm.io.torch import budget as cost
 from gpulstm.io.torch.budget import Budget
 from gpulstm.io.torch.unread import Unfinished
 
-FARTHEST = 64  # places of the memo that may stay free; Python numbers them one after the other
+FARTHEST = 64  # places of the memo that may be skipped; Python numbers them in order
 _FREE = object()
 
 
 class Stack:
-    """Every value that is put here is counted in the budget."""
+    """The stack, the stacks below its marks, and the memo; every value counts in the budget."""
 
     def __init__(self, file: BinaryIO, size: int, budget: Budget) -> None:
         self.file, self.size, self.spend = file, size, budget.spend
@@ -26,22 +26,22 @@ class Stack:
     # -- arguments in the file
 
     def read(self, count: int) -> bytes:
-        """So many bytes; memory is taken only for bytes that are there."""
+        """Read ``count`` bytes; memory is allocated only if the file has them."""
         if count > self.size - self.file.tell():
-            raise FormatError(f"expected {count} bytes more, got the end")
+            raise FormatError(f"expected {count} more bytes, got the end")
         return self.file.read(count)
 
     def number(self, layout: str) -> Any:
         data = self.file.read(struct.calcsize(layout))
         if len(data) < struct.calcsize(layout):
-            raise FormatError(f"expected {struct.calcsize(layout)} bytes more, got the end")
+            raise FormatError(f"expected {struct.calcsize(layout)} more bytes, got the end")
         return struct.unpack(layout, data)[0]
 
     def text(self, data: bytes) -> str:
         try:
             return data.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
-            raise FormatError(f"expected a text in UTF-8, got {error}") from error
+            raise FormatError(f"expected a string in UTF-8, got {error}") from error
 
     # -- values on the stack
 
@@ -73,7 +73,7 @@ class Stack:
         self.push(value, cost.TEXT + sys.getsizeof(value))
 
     def push_old_text(self, layout: str) -> None:
-        """A text of Python 2, which is bytes: of a number's or an array's content, if it is no UTF-8."""
+        """A string of Python 2; bytes if it is not UTF-8: then it is the content of a number or an array."""
         data = self.read(self.number(layout))
         try:
             value: str | bytes = data.decode()
@@ -86,7 +86,7 @@ class Stack:
         self.push(tuple(items) if items else (), cost.TUPLE if items else cost.SLOT)
 
     def pop(self, count: int) -> list[Any]:
-        """The topmost entries, taken off the stack, in the order they were put there."""
+        """Remove the topmost entries, and return them in the order in which they were pushed."""
         if len(self.stack) < count:
             raise FormatError(f"expected {count} entries on the stack, got {len(self.stack)}")
         taken = self.stack[len(self.stack) - count :]
@@ -94,7 +94,7 @@ class Stack:
         return taken
 
     def pop_to_mark(self) -> list[Any]:
-        """All entries above the last mark, taken off with it."""
+        """Remove the last mark and all entries above it, and return the entries."""
         if not self.below:
             raise FormatError("expected a mark on the stack, got none")
         taken, self.stack = self.stack, self.below.pop()
@@ -102,7 +102,7 @@ class Stack:
         return taken
 
     def top(self, want: str, *kinds: type) -> Any:
-        """The topmost entry, which stays; it must be of one of these types."""
+        """The topmost entry, which stays on the stack and must be of one of these types."""
         if not self.stack or not isinstance(self.stack[-1], kinds):
             got = type(self.stack[-1]).__name__ if self.stack else "nothing"
             raise FormatError(f"expected a {want} on the stack, got {got}")
@@ -132,7 +132,7 @@ class Stack:
     def note_at(self, layout: str) -> None:
         place = self.number(layout)
         if place > len(self.memo) + FARTHEST:
-            raise FormatError(f"expected places noted in turn, got place {place} after {len(self.memo)}")
+            raise FormatError(f"expected places of the memo in order, got place {place} after {len(self.memo)}")
         while place >= len(self.memo):
             self.spend(cost.SLOT)
             self.memo.append(_FREE)
@@ -145,7 +145,7 @@ class Stack:
 
     def set_note(self, place: int) -> None:
         if not self.stack:
-            raise FormatError("expected an entry on the stack to note, got none")
+            raise FormatError("expected an entry on the stack for the memo, got none")
         self.memo[place] = self.stack[-1]
         if isinstance(self.stack[-1], Unfinished):
             self.spend(cost.LIST)
@@ -154,5 +154,5 @@ class Stack:
     def noted(self, layout: str) -> None:
         place = self.number(layout)
         if place >= len(self.memo) or self.memo[place] is _FREE:
-            raise FormatError(f"expected a place noted before, got place {place}")
+            raise FormatError(f"expected a filled place of the memo, got place {place}")
         self.push(self.memo[place], cost.SLOT)

@@ -1,4 +1,4 @@
-"""Tensors on storages: views of bytes in the file, each size held against what is there."""
+"""Tensors as views of the file's storages; every size is checked against the bytes that are there."""
 
 import math
 import sys
@@ -14,26 +14,26 @@ from gpulstm.io.torch.budget import Budget
 from gpulstm.io.torch.unread import Refused, Unread
 
 _MOST_AXES = 64  # NumPy's limit
-_LARGEST_COPY = 1 << 26  # bytes; or the file's size: what a copy of a view that repeats elements may take
+_LARGEST_COPY = 1 << 26  # bytes, or the file's size if larger: the limit for a view that repeats elements
 
 
 class _Storage:
-    """Bytes in the file; ``data`` is (size,) uint8."""
+    """A storage, bytes of the file; ``data`` is (size,) uint8."""
 
     __slots__ = ("array", "data", "dtype", "key", "used")
 
     def __init__(self, key: str, data: np.ndarray, dtype: np.dtype | None) -> None:
         self.key, self.data = key, data
-        self.dtype = dtype  # None where each tensor says it
+        self.dtype = dtype  # None if it comes with each tensor
         self.array = data.view(dtype) if dtype else data
-        self.used = dtype  # the type for which the bytes are changed in the end
+        self.used = dtype  # the type for which ``finish`` converts the bytes
 
 
 class Tensors:
     """The storages of a file, and the tensors that are views of them.
 
-    ``find(key, size)`` gives the bytes of a storage as (size,) uint8, or raises FormatError; they may still be
-    filled until ``finish``. ``order`` is the byte order of the file.
+    ``find(key, size)`` returns the bytes of a storage as (size,) uint8, or raises FormatError; the bytes may be filled
+    in later, before ``finish``. ``order`` is the byte order of the file.
     """
 
     def __init__(self, find: Callable[[str, int], np.ndarray], budget: Budget, order: str = "little") -> None:
@@ -44,8 +44,9 @@ class Tensors:
         self.later: list[Callable[[], object]] = []
 
     def storage(self, kind: Any, key: Any, length: Any, view: Any = None) -> np.ndarray:
-        """A storage as an array of one axis: its kind, key and length in elements; of old files also its part
-        ``view``: (key, first element, length).
+        """A storage as a one-dimensional array, by its kind, key and length in elements.
+
+        In old files ``view``, (key, first element, length), may select a part of it.
         """
         text = kind.name.replace("torch.UntypedStorage", dtypes.UNTYPED) if isinstance(kind, Unread) else ""
         name = dtypes.STORAGES.get(text) or dtypes.QUANTIZED.get(text)
@@ -89,7 +90,7 @@ class Tensors:
         return self.parts[place].array
 
     def _use(self, key: str, dtype: np.dtype) -> None:
-        """Note the type for which the bytes are changed; two are an error where that matters."""
+        """Note the type for which the bytes are converted; two types are an error if that matters."""
         whole = self.whole[key]
         whole.used = known = whole.used or dtype
         if known != dtype and (self.swapped or np.dtype(bool) in (known, dtype)):
@@ -120,7 +121,7 @@ class Tensors:
     def _check_place(
         self, storage: _Storage, dtype: np.dtype, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
     ) -> None:
-        """Raises FormatError for elements outside the storage and for views that repeat elements without end."""
+        """Raises FormatError for elements outside the storage and for views that repeat elements too often."""
         held, rest = divmod(len(storage.data), dtype.itemsize)
         if rest:
             raise FormatError(
@@ -136,7 +137,7 @@ class Tensors:
             raise FormatError(f"tensor {shape}: expected at most {largest} bytes, got more")
 
     def _noted(self, made: np.ndarray, notes: Any) -> np.ndarray:
-        """A tensor that is the conjugate or the negative of what the storage holds, as a copy."""
+        """A tensor that is the conjugate or the negative of the storage's values, as a copy."""
         if type(notes) is not dict or not set(notes) <= {"conj", "neg"}:
             raise FormatError("expected the notes conj and neg of a tensor, got others")
         if notes.get("conj"):
@@ -144,7 +145,7 @@ class Tensors:
         return self.copy(made, made.dtype, np.negative) if notes.get("neg") else made
 
     def copy(self, source: np.ndarray, dtype: np.dtype, function: Any = np.positive) -> np.ndarray:
-        """A new array that is filled at the end, when all bytes are there."""
+        """A new array that ``finish`` fills, when all bytes are there."""
         self.budget.spend(math.prod(source.shape) * dtype.itemsize + 2 * cost.ARRAY)
         made = np.empty(source.shape, dtype)
         if function is np.positive:
@@ -154,7 +155,7 @@ class Tensors:
         return made
 
     def finish(self) -> None:
-        """Bring the bytes, which are all there now, to what NumPy takes: the machine's order, and 0 or 1 for bool."""
+        """Convert the bytes, which are all there now, for NumPy: the machine's order, and 0 or 1 for bool."""
         for storage in self.whole.values():
             if storage.used == np.bool_:
                 np.not_equal(storage.data, 0, out=storage.data.view(np.bool_))
@@ -165,16 +166,16 @@ class Tensors:
 
 
 def _ends(view: Any) -> tuple[int, int]:
-    """The first element of a part and the one behind it."""
+    """The first element of a part, and the end, exclusive."""
     if type(view) is not tuple or len(view) != 3 or not are_sizes(view[1:]):
         raise FormatError("expected a part of a storage, got something else")
     return view[1], view[1] + view[2]
 
 
 def without_dtype(name: str) -> Refused:
-    """What stands for a tensor of a type that NumPy, or this machine's, lacks. Raises DTypeError for the latter."""
+    """A placeholder for a tensor of a type that NumPy lacks. Raises DTypeError if only ml_dtypes is missing."""
     dtypes.check_there(dtypes.NAMES[name])
-    return Refused("torch.Tensor", (f"a tensor of the type {name}, which NumPy has not",))
+    return Refused("torch.Tensor", (f"a tensor of the type {name}, which NumPy lacks",))
 
 
 def are_sizes(values: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The look at a value that was read: it can be walked through, and what in it is no data is named."""
+"""Checks a value that was read: that it does not nest without end, and which entries in it are not data."""
 
 import argparse
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import numpy as np
 from gpulstm.errors import FormatError
 from gpulstm.io.torch.unread import Refused, Unread
 
-DEEPEST = 100  # lists inside lists; deeper ones break the programs that print or copy them
+DEEPEST = 100  # nested levels; deeper values break programs that print or copy them
 _LEAVES = (
     str, int, float, bool, type(None), complex, bytes, bytearray, np.ndarray, np.generic, np.dtype, PurePath, type,
 )  # fmt: skip
@@ -19,10 +19,10 @@ _SHOWN = 8  # entries in a message
 
 
 def check(value: Any, largest: int) -> list[str]:
-    """The entries that are Unread, each with its place: "optimizer (torch.optim.adam.Adam)".
+    """Return the entries that are Unread, each with its place: "optimizer (torch.optim.adam.Adam)".
 
-    Raises FormatError for a value without end (a list in itself, parts named again until they would fill memory)
-    and, with its place, for a tensor that no array can hold.
+    Raises FormatError for a value without end (a list that contains itself, or parts repeated until they would fill the
+    memory) and, with its place, for a tensor that no array can hold.
     """
     found: dict[int, str] = {}
     todo: list[Any] = []
@@ -39,7 +39,7 @@ def check(value: Any, largest: int) -> list[str]:
 
 
 def _check_inside(todo: list[Unread], largest: int) -> None:
-    """The same for what Unreads keep, each looked at once: they may well lead to each other."""
+    """Check the contents of Unreads too, each one once, as they may refer to each other."""
     seen, count = {id(unread) for unread in todo}, 0
     while todo:
         unread = todo.pop()
@@ -53,7 +53,7 @@ def _check_inside(todo: list[Unread], largest: int) -> None:
 
 
 def _walk(value: Any) -> Iterator[tuple[list[Any], Any]]:
-    """Every part at all depths, with the keys that lead to it (one list, which changes)."""
+    """Every part at all depths, with the keys that lead to it (always the same list, changed in place)."""
     place: list[Any] = []
     todo = [iter([(None, value)])]
     while todo:
@@ -82,7 +82,7 @@ def _parts(node: Any) -> Iterator[tuple[Any, Any]] | None:
         return iter(enumerate(node))
     if not isinstance(node, (*_LEAVES, Unread)):
         raise FormatError(
-            f"expected tensors, numbers, texts, lists and dicts alone, got {type(node).__name__} as a value"
+            f"expected only tensors, numbers, strings, lists and dicts, got {type(node).__name__} as a value"
         )
     return None
 

@@ -1,8 +1,8 @@
-"""Pickles from strangers: an interpreter of the opcodes that hold data; it imports nothing and calls nothing.
+"""Interprets pickles from untrusted files: only the opcodes that hold data; it imports nothing and calls nothing.
 
-A pickle is a program for a machine with a stack and a memo; Python's module pickle describes each opcode. Here
-they are carried out on lists, dicts, sets, tuples, numbers and texts alone. What a file names
-(``torch.FloatStorage``) stays a name: the reader's own table, never the file, decides what stands for it.
+A pickle is a program for a machine with a stack and a memo; Python's module pickle describes each opcode. This
+interpreter makes only lists, dicts, sets, tuples, numbers and strings. A name in the file (``torch.FloatStorage``)
+stays a name: the reader's own table, never the file, decides what it stands for.
 """
 
 import pickle
@@ -26,25 +26,25 @@ LONGEST_NAME = 1000  # characters
 
 
 class Names(Protocol):
-    """What stands for the names in a pickle; the methods may raise FormatError."""
+    """Decides what the names in a pickle stand for; the methods may raise FormatError."""
 
     def named(self, text: str) -> Any:
-        """For a name alone."""
+        """The value of a name."""
 
     def call(self, name: Unread, arguments: tuple[Any, ...]) -> Any:
-        """For a name applied to arguments."""
+        """The result of calling a name with arguments."""
 
     def finish(self, target: Unfinished, state: Any) -> Any:
-        """For an object's attributes; None if it stays as it is."""
+        """The value that follows from an object's state; None if it stays as it is."""
 
     def persistent(self, identity: Any) -> Any:
-        """For data kept elsewhere in the file."""
+        """The data that is stored elsewhere in the file."""
 
 
 def unpickle(file: BinaryIO, size: int, where: str, names: Names, budget: Budget) -> Any:
-    """The value that a pickle describes; afterwards ``file``, which has ``size`` bytes, stands behind it.
+    """Return the value that a pickle describes; ``file``, which has ``size`` bytes, is then positioned after it.
 
-    Raises FormatError, with ``where`` and about the byte, for opcodes that hold no data, for damage, and for
+    Raises FormatError, with ``where`` and the byte or one near it, for opcodes that hold no data, for damage, and for
     values that take more memory than the budget has.
     """
     try:
@@ -54,7 +54,7 @@ def unpickle(file: BinaryIO, size: int, where: str, names: Names, budget: Budget
 
 
 class _Machine(Stack):
-    """What the opcodes do."""
+    """The interpreter: what each opcode does."""
 
     def __init__(self, file: BinaryIO, size: int, names: Names, budget: Budget) -> None:
         super().__init__(file, size, budget)
@@ -63,7 +63,7 @@ class _Machine(Stack):
         self.methods = self._methods()
 
     def _methods(self) -> dict[bytes, Callable[[], None]]:
-        """What to do for each opcode."""
+        """The method for each opcode."""
         numbers = {pickle.BININT: "<i", pickle.BININT1: "<B", pickle.BININT2: "<H"}
         texts = {pickle.BINUNICODE: "<I", pickle.SHORT_BINUNICODE: "<B", pickle.BINUNICODE8: "<Q"}
         raw = {pickle.BINBYTES: "<I", pickle.SHORT_BINBYTES: "<B", pickle.BINBYTES8: "<Q"}
@@ -104,7 +104,7 @@ class _Machine(Stack):
                 return result
             method = methods.get(code)
             if method is None:
-                raise FormatError(f"expected data alone, got {f'the instruction {code!r}' if code else 'the end'}")
+                raise FormatError(f"expected only data, got {f'the instruction {code!r}' if code else 'the end'}")
             method()
         raise FormatError(f"expected at most {LARGEST} instructions, got more")
 
@@ -149,7 +149,7 @@ class _Machine(Stack):
         self.put(self.pop_to_mark())
 
     def put(self, items: list[Any]) -> None:
-        """Put keys and values, by turns, into the dict on the stack."""
+        """Put alternating keys and values into the dict on the stack."""
         if len(items) % 2:
             raise FormatError("expected keys and values in pairs, got a key alone")
         target = self.top("dict", dict, Unread)
@@ -158,7 +158,7 @@ class _Machine(Stack):
         self.keys.put(target, items)
 
     def items_of(self, unread: Unread, kind: type) -> Any:
-        """What a class of lists or dicts that is not made holds."""
+        """The items of an object that is not created, whose class is a kind of list or dict."""
         if unread.items is None:
             self.spend(cost.DICT)
             unread.items = kind()
@@ -177,7 +177,7 @@ class _Machine(Stack):
     def name_of_texts(self) -> None:
         module, name = self.pop(2)
         if type(module) is not str or type(name) is not str or len(module) + len(name) > LONGEST_NAME:
-            raise FormatError("expected a name of two texts, got something else")
+            raise FormatError("expected a name of two strings, got something else")
         self.push_name(module, name)
 
     def push_name(self, module: str, name: str) -> None:
@@ -196,7 +196,7 @@ class _Machine(Stack):
         self.push(value, cost.SLOT if isinstance(value, np.ndarray) else cost.TEXT + sys.getsizeof(value))
 
     def reduce_with_names(self) -> None:
-        """Arguments in a tuple and in a dict; the dict stays beside the others."""
+        """Call with a tuple and a dict of arguments; the dict becomes the last argument."""
         name, arguments, named = self.pop(3)
         if type(arguments) is not tuple:
             raise FormatError("expected a name and its arguments on the stack, got something else")
@@ -212,7 +212,7 @@ class _Machine(Stack):
         self.reduce()
 
     def build(self) -> None:
-        """Attributes of an object. Those of tensors and dicts (PyTorch's notes about versions) are left out."""
+        """Set the attributes of an object. Those of tensors and dicts (PyTorch's version notes) are left out."""
         (state,) = self.pop(1)
         target = self.top("value with attributes", Unread, Namespace, dict, set, np.ndarray)
         if isinstance(target, Named):

@@ -1,4 +1,4 @@
-"""What stands for the objects of a file that are not data: their class's name, and what was saved of them."""
+"""Placeholders for the objects of a file that are not data: the name of their class, and their saved contents."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ _RENAMED = {"__builtin__.": "builtins.", "copy_reg.": "copyreg.", "numpy.core.":
 
 
 def modern(name: str) -> str:
-    """The name that something in a file has today."""
+    """The current name of something that was renamed since the file was written."""
     for old, new in _RENAMED.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -16,11 +16,11 @@ def modern(name: str) -> str:
 
 
 class Unread:
-    """Stands for an object in a PyTorch file that was not made, because that would run the file's code.
+    """Stands for an object in a PyTorch file that was not created, because creating it would run code.
 
-    ``name`` is its name ("torch.optim.adam.Adam"). Its contents are available as plain data: ``arguments`` (of its
-    class), ``state`` (its attributes, as its class saves them, or None) and ``items`` (of a class of lists or dicts, or
-    None). Raises AttributeError for other attributes.
+    ``name`` is the name of its class or function ("torch.optim.adam.Adam"). Its contents are available as plain data:
+    ``arguments`` (of its constructor), ``state`` (its attributes as they were saved, or None) and ``items`` (of a kind
+    of list or dict, or None). Raises AttributeError for other attributes.
 
     >>> gl.io.torch.Unread("torch.optim.adam.Adam")
     Unread('torch.optim.adam.Adam')
@@ -43,13 +43,13 @@ class Unread:
 
 
 class Named(Unread):
-    """A class or function that a file names; called, it becomes what the reader's table says, or an Unread."""
+    """A class or function that a file names; a call of it gives what the reader's table says, or an Unread."""
 
     __slots__ = ()
 
 
 class Unfinished(Unread):
-    """An object whose value follows from its state alone; ``finish(state)`` gives it, or None if it stays unread."""
+    """An object whose value follows from its state; ``finish(state)`` returns it, or None if it stays unread."""
 
     __slots__ = ("finish", "places")
 

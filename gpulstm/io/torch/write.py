@@ -59,7 +59,7 @@ class Pickle:
             self._scalar(value, where)
 
     def _dict(self, value: dict[Any, Any], where: str, depth: int) -> None:
-        """A dict; of its subclasses Counter stays one."""
+        """A dict; a Counter stays a Counter, other subclasses become dicts."""
         if isinstance(value, Counter):
             return self._call("collections.Counter", [dict(value)], where, depth)
         self._put(pickle.EMPTY_DICT, pickle.MARK)
@@ -69,7 +69,7 @@ class Pickle:
         self._put(pickle.SETITEMS)
 
     def _key(self, key: Any, where: str) -> None:
-        """A text, a number, or a tuple of them, of any depth."""
+        """A string, a number, or a tuple of them, of any depth."""
         if isinstance(key, tuple):
             self._put(pickle.MARK)
             for part in key:
@@ -78,7 +78,7 @@ class Pickle:
         elif isinstance(key, str | int | float | bytes | None | np.generic):
             self._scalar(key.item() if isinstance(key, np.generic) else key, where)
         else:
-            raise FormatError(f"{where}: expected texts, numbers or tuples of them as keys, got {key!r:.100}")
+            raise FormatError(f"{where}: expected strings, numbers or tuples of them as keys, got {key!r:.100}")
 
     def _call(self, name: str, arguments: list[Any], where: str, depth: int) -> None:
         """One of the names that ``torch.load(weights_only=True)`` calls."""
@@ -108,7 +108,7 @@ class Pickle:
         elif isinstance(value, str):
             text = value.encode("utf-8", "surrogatepass")
             if len(text) >= 2**32:
-                raise DTypeError(f"{where}: expected texts and bytes of less than 4 GiB, got {len(text)} bytes")
+                raise DTypeError(f"{where}: expected strings and bytes of less than 4 GiB, got {len(text)} bytes")
             self._put(pickle.BINUNICODE, struct.pack("<I", len(text)), text)
         elif isinstance(value, complex):
             self._call("builtins.complex", [value.real, value.imag], where, 0)
@@ -117,11 +117,11 @@ class Pickle:
         elif isinstance(value, bytes):
             self._call("_codecs.encode", [value.decode("latin-1"), "latin1"], where, 0)
         elif isinstance(value, Unread):
-            raise DTypeError(f"{where}: expected data, got {value}, which was never made; leave it out")
+            raise DTypeError(f"{where}: expected data, got {value}, which stands for an object; leave it out")
         else:
             way = "; give its state_dict()" if hasattr(value, "state_dict") else ""
             raise DTypeError(
-                f"{where or 'state_dict'}: expected arrays, numbers, texts, bytes, lists, dicts and sets, "
+                f"{where or 'state_dict'}: expected arrays, numbers, strings, bytes, lists, dicts and sets, "
                 f"got {type(value).__name__}{way}"
             )
 
@@ -131,7 +131,7 @@ class Pickle:
     def _array(self, array: Any, where: str) -> None:
         """A call of PyTorch's function that makes a tensor: storage, offset, shape, strides, no gradient, no hooks."""
         given, array = array, native(array)
-        dtype = backend_of(**{where or "state_dict": array}) and array.dtype.name  # what is no array is named
+        dtype = backend_of(**{where or "state_dict": array}) and array.dtype.name  # backend_of refuses other objects
         if dtype not in _DTYPES:
             raise DTypeError(f"{where}: expected one of {', '.join(sorted(_DTYPES))}, got {dtype}")
         if id(given) not in self._places:  # weights that two names share are written once, as PyTorch does
@@ -164,7 +164,7 @@ class Pickle:
 
 
 def write(file: BinaryIO, pickled: Pickle) -> None:
-    """The archive of a pickled value into an open file."""
+    """Write the archive of a pickled value to an open file."""
     with zipfile.ZipFile(file, "w") as archive:
         _member(archive, "data.pkl", pickled.data)
         _member(archive, "byteorder", sys.byteorder.encode())
@@ -176,12 +176,12 @@ def write(file: BinaryIO, pickled: Pickle) -> None:
 
 
 def _member(archive: zipfile.ZipFile, name: str, data: bytes | memoryview) -> None:
-    """One member, stored as it is and aligned; without the date, so that equal values make equal files."""
+    """Write one member, uncompressed and aligned; without a date, so that equal values make equal files."""
     member = zipfile.ZipInfo(f"{ROOT}/{name}", (1980, 1, 1, 0, 0, 0))
     member.file_size = len(data)
     assert archive.fp is not None
     start = archive.fp.tell() + _HEADER + len(member.filename) + 4
-    # A field of an unknown kind, which readers pass over, fills up to the alignment. PyTorch's has this name.
+    # An extra field, which readers skip, pads to the alignment. PyTorch uses the same name for it.
     padding = -start % ALIGNMENT
     member.extra = b"FB" + struct.pack("<H", padding) + bytes(padding)
     with archive.open(member, "w") as stream:

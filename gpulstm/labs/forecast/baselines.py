@@ -1,4 +1,4 @@
-"""What a forecast must beat: the last value, the value a season ago, and a ridge regression; and the measures."""
+"""Baseline forecasts (last value, value a season ago, ridge regression) and error measures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,24 +8,27 @@ import numpy as np
 from gpulstm.labs.forecast.estimator import Forecasts
 from gpulstm.labs.forecast.layout import spread_of
 
-PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # of the ridge regression, chosen by validation
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # of the ridge regression; validation chooses one
 
 
 @dataclass(frozen=True)
 class Measures:
-    """How far forecasts are from what came: means over origins, steps and series."""
+    """Forecast errors: means over origins, steps and series."""
 
     mae: float  # mean absolute error, in the units of the data
     mse: float  # mean squared error
-    scaled_mse: float  # the same, of series standardised by the training part
+    scaled_mse: float  # mean squared error of the series standardised by the training part
     mase: (
-        float  # mean absolute error beside that of the naive forecast within the training part (Hyndman & Koehler 2006)
+        float  # mean absolute error divided by that of the naive forecast in the training part (Hyndman & Koehler 2006)
     )
     smape: float  # per cent, from 0 to 200
 
     @classmethod
     def of(cls, predicted: np.ndarray, truth: np.ndarray, training: np.ndarray, season: int) -> "Measures":
-        """predicted and truth (n, steps, K), training (N, K); MASE is beside the value ``season`` rows ago."""
+        """Measure predicted against truth, both (n, steps, K), with training (N, K).
+
+        The naive forecast of MASE is the value ``season`` rows ago.
+        """
         error = predicted - truth
         naive = np.abs(training[season:] - training[:-season]).mean(axis=0) if len(training) > season else np.nan
         spread = spread_of(training)
@@ -41,13 +44,13 @@ class Measures:
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean of what there is: a series that never changes in training has no naive error to stand beside."""
+    """Return the mean of the values that are not NaN; NaN marks a series that is constant in training."""
     found = values[~np.isnan(values)]
     return float(found.mean()) if found.size else float("nan")
 
 
 def coverages(forecasts: Forecasts) -> dict[float, float]:
-    """The share of the values that came which lie in each interval."""
+    """Return the share of the true values that lie in each interval."""
     return {
         coverage: float(((low <= forecasts.truth) & (forecasts.truth <= high)).mean())
         for coverage, (low, high) in forecasts.intervals.items()
@@ -55,21 +58,21 @@ def coverages(forecasts: Forecasts) -> dict[float, float]:
 
 
 def last_value(series: np.ndarray, origins: np.ndarray, steps: int) -> np.ndarray:
-    """The naive forecast (n, steps, K): the last value again and again; series (N, K)."""
+    """Return the naive forecast (n, steps, K), which repeats the last value; series (N, K)."""
     return np.repeat(series[origins - 1][:, None], steps, axis=1)
 
 
 def seasonal(series: np.ndarray, origins: np.ndarray, steps: int, season: int) -> np.ndarray:
-    """The seasonal naive forecast (n, steps, K): the value of the last season at the same place."""
+    """Return the seasonal naive forecast (n, steps, K), which repeats the last season; series (N, K)."""
     back = season - np.arange(steps) % season  # rows before the origin
     return series[origins[:, None] - back]
 
 
 class Ridge:
-    """A linear forecast of each series from its own window, of differences from the last value.
+    """A linear forecast of each series from its own window; it predicts differences from the last value.
 
-    Fitted on the rows before ``cut`` by least squares with a penalty on the weights (Hoerl & Kennard 1970), the penalty
-    chosen by the rows from ``cut`` to ``end``.
+    It is fitted to the rows before ``cut`` by least squares with a penalty on the weights (Hoerl & Kennard 1970). The
+    rows from ``cut`` to ``end`` choose the penalty.
     """
 
     def __init__(self, series: np.ndarray, window: int, steps: int, cut: int, end: int) -> None:
@@ -77,7 +80,7 @@ class Ridge:
         self._weights = [self._fit(column, cut, end) for column in (series / spread_of(series[:cut])).T]
 
     def __call__(self, series: np.ndarray, origins: np.ndarray) -> np.ndarray:
-        """The forecast (n, steps, K) from these origins; series (N, K)."""
+        """Return the forecast (n, steps, K) from these origins; series (N, K)."""
         parts = []
         for column, weights in zip(series.T, self._weights, strict=True):
             x, last = self._past(column, origins)
@@ -90,7 +93,7 @@ class Ridge:
         return np.concatenate([past[:, :-1] - last, np.ones_like(last)], axis=1), last
 
     def _fit(self, column: np.ndarray, cut: int, end: int) -> np.ndarray:
-        """The weights (window, steps), the last row the constant."""
+        """Return the weights (window, steps); the last row is the bias."""
         (x, y), (vx, vy) = (self._pairs(column, *part) for part in ((self.window, cut), (max(cut, self.window), end)))
         gram, right = x.T @ x, x.T @ y
         scale = np.diag(gram)[:-1].mean() / max(1, len(x)) or 1.0
@@ -107,7 +110,7 @@ class Ridge:
 
 
 def table_lines(rows: Mapping[str, Measures], unit: str = "") -> list[str]:
-    """The measures of several forecasts as lines of text."""
+    """Return a table of the measures of several forecasts, as lines of text."""
     width = max(map(len, rows))
     lines = [f"{'':{width}}  {'MAE':>9}  {'MSE':>9}  {'MSE/var':>8}  {'MASE':>6}  {'sMAPE':>6}"]
     for name, m in rows.items():
@@ -118,5 +121,5 @@ def table_lines(rows: Mapping[str, Measures], unit: str = "") -> list[str]:
 
 
 def _shown(mase: float) -> str:
-    """MASE, or a dash where the training part never changes or is shorter than a season."""
+    """Return MASE as text, or a dash if the training part is constant or shorter than a season."""
     return f"{mase:6.3f}" if mase == mase else f"{'-':>6}"

@@ -33,21 +33,21 @@ from gpulstm.labs.forecast.table import Options, read_table
 from gpulstm.labs.forecast.times import Clock, same, shown
 
 SUNSPOTS = Path(__file__).with_name("sunspots.csv")  # yearly, 1700 to 2008; National Geophysical Data Center
-STEPS = 1000  # that a run has, in whole epochs and at least EPOCHS of them, where --epochs says nothing
+STEPS = 1000  # without --epochs, a run has as many epochs as these steps need, and at least EPOCHS
 EPOCHS = 8
 USUAL = Forecaster(hidden_size=32, dropout=0.3, noise=0.05, random_state=0)
 FILE_OPTIONS = {
-    "date": "Column of the times, by name or position from 1, or none.  [default: found]",
-    "date_format": "Format of the dates, as in strptime: %d.%m.%Y.  [default: ISO's, or numbers]",
-    "delimiter": "Character between cells.  [default: found in the first line]",
+    "date": "Column of the times, by name or position (from 1), or none.  [default: detected]",
+    "date_format": "Format of the dates for strptime, e.g. %d.%m.%Y.  [default: ISO 8601, or numbers]",
+    "delimiter": "Character between columns.  [default: detected in the first line]",
 }
 
 
 def _file_options(command: Callable) -> Callable:
-    command = click.option("--gaps", is_flag=True, help="Take rows one after the other, whatever times are missing.")(
+    command = click.option("--gaps", is_flag=True, help="Allow missing times: use the rows one after the other.")(
         command
     )
-    command = click.option("--fill", is_flag=True, help="Fill missing values and rows with the values before.")(command)
+    command = click.option("--fill", is_flag=True, help="Fill missing values and rows with previous values.")(command)
     command = ENCODING(command)
     for name, words in reversed(FILE_OPTIONS.items()):
         command = click.option(f"--{name.replace('_', '-')}", help=words)(command)
@@ -65,26 +65,30 @@ def forecast_lab() -> None:
 
 @forecast_lab.command()
 @click.argument("file", required=False, metavar="[CSV]", type=click.Path(allow_dash=True))
-@_columns("target", "Column to forecast, by name or position from 1; may be repeated.  [default: all others]")
-@_columns("known", "Covariate that is known in advance; may be repeated.")
-@_columns("past", "Covariate that is not known in advance; may be repeated.")
+@_columns("target", "Column to forecast, by name or position (from 1); may be repeated.  [default: all others]")
+@_columns("known", "Covariate whose future values are known; may be repeated.")
+@_columns("past", "Covariate whose future values are unknown; may be repeated.")
 @_file_options
 @click.option("--rows", type=int, help="Read the first rows only.  [default: all]")
-@click.option("--returns", is_flag=True, help="Forecast returns: changes as shares of the value before (prices).")
-@click.option("--levels", is_flag=True, help="Predict levels, not changes from the last value (series about a mean).")
+@click.option("--returns", is_flag=True, help="Forecast returns, i.e. relative changes from row to row (for prices).")
+@click.option("--levels", is_flag=True, help="Predict the values instead of the changes from the last value.")
 @click.option("--horizon", default=12, help="Steps to forecast.")
-@click.option("--window", type=int, help="Rows that a forecast is made of.  [default: 24 and twice the horizon]")
-@click.option("--recursive", is_flag=True, help="Forecast step by step from forecasts, instead of all steps at once.")
+@click.option("--window", type=int, help="Rows that the model reads for a forecast.  [default: 24 + twice the horizon]")
+@click.option("--recursive", is_flag=True, help="Forecast one step at a time and feed the forecasts back.")
 @click.option("--patch", default=USUAL.patch, help="Rows that the LSTM reads as one step.")
 @click.option("--noise", default=USUAL.noise, help="Noise on the window in training, in standard deviations.")
 @click.option(
-    "--coverage", multiple=True, type=float, default=USUAL.coverages, help="Prediction interval; may be repeated."
+    "--coverage",
+    multiple=True,
+    type=float,
+    default=USUAL.coverages,
+    help="Coverage of a prediction interval; may be repeated.",
 )
-@click.option("--season", type=int, help="Rows of a season, for the seasonal forecast and MASE.")
-@click.option("--validation", default=0.2, help="Share of the rows before the test part that choose the best epoch.")
-@click.option("--test", default=0.2, help="Last rows, to test on: a share, or a number of rows.")
+@click.option("--season", type=int, help="Length of a season in rows, for the seasonal forecast and MASE.")
+@click.option("--validation", default=0.2, help="Fraction of the rows before the test rows, to choose the best epoch.")
+@click.option("--test", default=0.2, help="Last rows, used for the test: a fraction or a number of rows.")
 @parameter_options(replace(USUAL, epochs=None), epochs="  [default: enough for 1,000 steps]")  # type: ignore[arg-type]
-@picture_option("the forecasts of the test part")
+@picture_option("the forecasts of the test rows")
 @run_options(out="forecast.safetensors")
 def train(
     file: str | None,
@@ -106,11 +110,12 @@ def train(
 ) -> None:
     """Train a forecaster on the series of a CSV file, by default the yearly sunspot numbers, and test it.
 
-    The last rows are the test part. From each of its rows a forecast is made from the rows before it, and held against
-    what came, beside simpler forecasts: the last value, the value a season ago, a linear regression.
+    The last rows are for the test. The command forecasts from each of them, and compares the forecasts with the true
+    values. It also shows the errors of simpler forecasts: the last value, the value one season ago, and a linear
+    regression.
     """
     options = _file_part(others)
-    if file is None:  # sunspots come and go about every 11 years
+    if file is None:  # the sunspot cycle is about 11 years long
         season, levels = season or 11, True
     if season is not None:
         checks.count("season", season, 1)
@@ -123,9 +128,7 @@ def train(
     start = len(series) - test_rows(test, len(series), checks.count("horizon", horizon, 1))
     epochs = others.pop("epochs")
     if recursive and past and horizon > 1:
-        raise ShapeError(
-            "recursive: expected no --past, which cannot be read beyond the next step, got " + ", ".join(past)
-        )
+        raise ShapeError("recursive: expected no --past, whose future values are unknown, got " + ", ".join(past))
     forecaster = Forecaster(
         **parameters(others),
         horizon=1 if recursive else horizon,
@@ -156,13 +159,14 @@ def train(
 @forecast_lab.command()
 @click.argument("model", type=FILE)
 @click.argument("file", required=False, metavar="[CSV]", type=click.Path(allow_dash=True))
-@click.option(
-    "--future", type=FILE, help="CSV file with the covariates that are known in advance, of the rows to forecast."
-)
+@click.option("--future", type=FILE, help="CSV file with the --known covariates for the rows to forecast.")
 @click.option("--steps", type=int, help="Steps to forecast.  [default: the horizon of training]")
 @DEVICE
 def predict(model: str, file: str | None, future: str | None, steps: int | None, device: str) -> None:
-    """Print as CSV what follows the data that a MODEL was trained and tested on, or what follows another CSV file."""
+    """Forecast with a MODEL and print the result as CSV.
+
+    The forecast follows the data that the model was trained and tested on or, if you pass one, another CSV file.
+    """
     forecaster, made = Forecaster.load(model, device), _made(model)
     given_steps = steps is not None
     steps = made["horizon"] if steps is None else checks.count("steps", steps, 1)
@@ -189,7 +193,7 @@ def info(model: str) -> None:
 
 
 def _file_part(options: dict[str, Any]) -> Options:
-    """Take the options of the file out of all."""
+    """Remove the options for the file from ``options`` and return them."""
     return Options(**{name: options.pop(name) for name in (*FILE_OPTIONS, "encoding", "fill", "gaps")})
 
 
@@ -204,7 +208,7 @@ def _series(
 ) -> Series:
     asked = (*target, *known, *past)
     table = read_table(file, options, asked, others=not target)
-    # Positions are those of the file; from here on columns go by their names.
+    # Positions refer to the file; from here on, columns are identified by their names.
     names = iter(table.names[: len(asked)])
     target, known, past = ([next(names) for _ in part] for part in (target, known, past))
     if rows is not None:
@@ -215,24 +219,27 @@ def _series(
 def _future(
     forecaster: Forecaster, file: str, options: Options, known: Sequence[str], clock: Clock, steps: int | None
 ) -> tuple[np.ndarray, int]:
-    """(the covariates of the rows to forecast, how many rows there are), of a file whose times are those rows'."""
+    """Read the covariates of the rows to forecast, and return (covariates, number of rows).
+
+    Raises FormatError if the times in the file do not follow the data.
+    """
     if not known:
         raise FormatError(
-            f"future: expected None, as the model has no covariates that are known in advance, got {file}"
+            f"future: expected no file, because the model has no --known covariates, got {file}; leave it out"
         )
     table = read_table(file, options, known)
     if steps is not None and steps != len(table):
-        raise ShapeError(f"steps: expected {len(table)}, the rows of {file}, or none, got {steps}")
+        raise ShapeError(f"steps: expected {len(table)}, the number of rows in {file}, got {steps}; leave --steps out")
     first = clock.next(1)[0]
     if table.times is not None and not same(table.times[0], first):
         raise FormatError(
-            f"{file}: expected rows from {shown(first)} on, which follow the data, got {shown(table.times[0])}"
+            f"{file}: expected the first row at {shown(first)}, the step after the data, got {shown(table.times[0])}"
         )
     return forecaster.future_rows(table.values), len(table)
 
 
 def _made(model: str) -> dict[str, Any]:
-    """What the command that trained the model keeps in its file; raises FormatError for a file without."""
+    """Read what ``gpulstm forecast train`` has stored in the model file; raises FormatError if it is missing."""
     made: Any = model_file.facts(model, Forecaster.kind).get("forecast")
     try:
         for name in ("target", "known", "past"):
@@ -246,6 +253,6 @@ def _made(model: str) -> dict[str, Any]:
         checks.flag("returns", made["returns"])
         checks.count("horizon", made["horizon"], 1)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        want = "expected a model of `gpulstm forecast train`, got a Forecaster of a program's own or a broken file"
+        want = "expected a model of `gpulstm forecast train`, got a Forecaster from another program or a damaged file"
         raise FormatError(f"{model}: {want}") from error
     return made

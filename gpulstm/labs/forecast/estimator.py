@@ -1,4 +1,4 @@
-"""Forecaster: time series with covariates and prediction intervals, with scikit-learn's habits."""
+"""Forecaster: forecasts time series with covariates and prediction intervals; a scikit-learn-style estimator."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,17 +24,23 @@ BLOCK = 1024  # windows forecast at once
 
 @dataclass(frozen=True)
 class Forecasts:
-    """Forecasts from many origins: the rows that they begin at, and what was predicted and came."""
+    """Forecasts from many origins, with the true values: what ``Forecaster.backtest`` returns.
 
-    origins: np.ndarray  # (n,): the row of the first step of each
+    A forecast has ``steps`` steps of K series; there are n forecasts.
+    """
+
+    origins: np.ndarray  # (n,): the row of each forecast's first step
     predicted: np.ndarray  # (n, steps, K)
     truth: np.ndarray  # (n, steps, K)
-    intervals: Bounds  # lower and upper, each (n, steps, K)
+    intervals: Bounds  # by coverage: (lower, upper), each (n, steps, K)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Forecaster(Estimator):
     """Forecasts one or several time series from a window of past values, with or without covariates.
+
+    Train on a series with ``fit``; then ``predict`` returns the steps that follow and ``predict_interval`` their
+    prediction intervals.
 
     >>> t = np.arange(240)
     >>> series = np.sin(t / 6) + 0.01 * t
@@ -45,33 +51,34 @@ class Forecaster(Estimator):
     >>> bool(np.abs(forecaster.predict() - series[228:]).mean() < 0.3)
     True
 
-    ``fit(y)`` trains on the series y, (N,) or (N, K) for K series; ``fit(X, y)`` on y with the covariates X (N, D).
-    ``predict(X)`` forecasts the ``len(X)`` rows that follow the training data, ``predict(steps=n)`` n of them if no
-    covariate is known in advance. ``after=y`` or ``after=(X, y)`` forecasts what follows other data. In
-    ``cross_val_score`` use ``TimeSeriesSplit``: each fold is forecast from the data before it.
+    ``fit(y)`` trains on the series y, (N,) for one series or (N, K) for K series; a row is a time step. ``fit(X, y)``
+    trains on y with the covariates X (N, D). ``predict(X)`` forecasts the ``len(X)`` rows that follow the training
+    data. If no covariate is known in advance, ``predict(steps=n)`` forecasts n rows. ``after=y`` or ``after=(X, y)``
+    forecasts the rows that follow other data. In ``cross_val_score`` use ``TimeSeriesSplit``: it forecasts each fold
+    from the data before it.
 
     window
-        Rows of the past that a forecast reads, a multiple of ``patch``. None: 24 and twice the horizon, at most a third
-        of the series.
+        Number of past rows that a forecast reads, a multiple of ``patch``. None means 24 plus twice the horizon, but at
+        most a third of the series.
     horizon
-        Steps predicted at once. Longer forecasts continue from their own predictions (recursive forecasting);
-        ``horizon=1`` always does.
+        Number of steps predicted at once. A longer forecast continues from its own predictions (recursive forecasting),
+        so with ``horizon=1`` every forecast of several steps is recursive.
     known
-        Which columns of X are known in advance, by number or by name: None means all. The others are read only up to
-        the last row of the past.
+        The columns of X that are known in advance, by number or by name; None means all. The forecaster reads the other
+        columns only up to the last past row.
     coverages
         The prediction intervals to train, as shares: (0.8, 0.95). () trains only the mean.
     patch
-        Rows that the LSTM reads as one step: 24 makes it read hours day by day.
+        Number of rows that the LSTM reads as one step: with 24 it reads hourly data day by day.
     relative
-        Predict changes from the last value, which suits levels (prices, loads); False suits data without a level of
-        their own, such as returns.
+        True predicts changes from the last value, which suits levels such as prices and loads. False suits data that
+        vary about a fixed mean, such as returns.
     noise
-        Standard deviation of the noise that training adds to the targets in the window, after standardisation.
+        Standard deviation of the noise that training adds to the past values of the series, after standardisation.
 
-    Data are standardised with the mean and deviation of the training part. If too few rows would be left for training,
-    none are held out. Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before
-    ``fit``. The other parameters are those of ``Estimator``.
+    Data are standardised with the mean and standard deviation of the training part. If holding out validation rows
+    would leave too few for training, none are held out. Raises ShapeError or DTypeError for invalid data and
+    parameters, NotFitted before ``fit``. The other parameters are those of ``Estimator``.
     """
 
     window: int | None = None
@@ -87,10 +94,10 @@ class Forecaster(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any = None, *, run: Run | None = None) -> Self:
-        """Train on the series, ``fit(y)``, or on y with covariates, ``fit(X, y)``; see the class. Returns self.
+        """Train on a series, ``fit(y)``, or on a series with covariates, ``fit(X, y)``; returns self.
 
-        ``run`` is for commands: files, checkpoints, progress. Raises ShapeError for data that do not fit and for fewer
-        rows than a window and a horizon need, DTypeError for anything but numbers.
+        y is (N,) or (N, K), X (N, D). ``run`` is for commands: files, checkpoints, progress. Raises ShapeError for
+        invalid shapes and for fewer rows than one window and one horizon, DTypeError for anything but numbers.
         """
         self.check_params()
         self._layout, table = Layout.of(X, y, self.known)
@@ -101,17 +108,19 @@ class Forecaster(Estimator):
         self.window_ = self._window_for(N)
         held_out = round(self.validation_fraction * N)
         if held_out and (N - held_out < self.window_ + self.horizon or held_out < self.horizon):
-            held_out = 0  # too few rows to hold any out and train on the others
+            held_out = 0  # too few rows to hold some out
         if self.window_ + self.horizon > N - held_out:
             raise ShapeError(
                 f"y: expected at least {self.window_ + self.horizon} rows to train on, for a window of {self.window_} "
-                f"and a horizon of {self.horizon}, got {N - held_out} (n_samples = {N}; 1 sample makes no series)"
+                f"and a horizon of {self.horizon}, got {N - held_out} (n_samples = {N}; 1 sample is not a series)"
             )
         cut = N - held_out
         with np.errstate(over="ignore", invalid="ignore"):
             self._center, self._scale = table[:cut].mean(axis=0), spread_of(table[:cut])
         if not np.isfinite([self._center, self._scale]).all():
-            raise ShapeError(f"y: expected numbers whose squares are finite, got up to {np.abs(table).max():.3g}")
+            raise ShapeError(
+                f"y: expected numbers whose squares are finite, got numbers up to {np.abs(table).max():.3g}"
+            )
         self._recent = table[-self.window_ :]
         scaled = self._standardised(table)
         generator = self._generator()
@@ -126,11 +135,11 @@ class Forecaster(Estimator):
         return self
 
     def predict(self, X: Any = None, *, steps: int | None = None, after: Any = None) -> np.ndarray:
-        """Forecast the mean: (n,) for a series (N,), (n, K) for (N, K).
+        """Forecast the mean of the next rows: (n,) for a series (N,), (n, K) for (N, K).
 
-        X (n, D) are the covariates of the rows to forecast; without any, ``steps`` is their number (default:
-        ``horizon``). ``after`` is the past to continue from: y or (X, y); by default the training data. Raises
-        NotFitted, and ShapeError for data that do not fit.
+        X (n, D) holds the covariates of the rows to forecast. Without X, ``steps`` is the number of rows (default:
+        ``horizon``). ``after`` is the past to continue from, y or (X, y); by default the training data. Raises
+        NotFitted before ``fit``, and ShapeError for invalid data.
         """
         mean, _ = self._predict(X, steps, after, intervals=False)
         return self._layout.shaped(mean)
@@ -138,7 +147,11 @@ class Forecaster(Estimator):
     def predict_interval(
         self, X: Any = None, *, coverage: float = 0.8, steps: int | None = None, after: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bounds (lower, upper) of the interval with this probability; arguments as for ``predict``."""
+        """Return the bounds (lower, upper) of the prediction interval that holds the truth with this probability.
+
+        ``coverage`` is one of ``coverages``; each bound has the shape of ``predict``, and the other arguments are those
+        of ``predict``. Raises ShapeError for another coverage, else as ``predict`` does.
+        """
         self.check_is_fitted()
         if coverage not in self.coverages:
             raise ShapeError(f"coverage: expected one of coverages = {self.coverages}, got {coverage!r}")
@@ -146,9 +159,10 @@ class Forecaster(Estimator):
         return self._layout.shaped(low), self._layout.shaped(high)
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return R², the coefficient of determination, of the forecast of the rows that follow the training data.
+        """Return R², the coefficient of determination, of the forecast for the rows that follow the training data.
 
-        ``score(y)`` or ``score(X, y)``, as in ``fit``; the mean for several series.
+        Call it as ``score(y)`` or ``score(X, y)``, as in ``fit``, where y holds those rows. For several series it is
+        the mean over the series. Raises as ``predict`` does.
         """
         self.check_is_fitted()
         layout = self._layout
@@ -156,24 +170,26 @@ class Forecaster(Estimator):
         predicted, _ = self._predict(X if layout.covariates else None, len(series), None, intervals=False)
         residual = ((series - predicted) ** 2).sum(axis=0)
         spread = ((series - series.mean(axis=0)) ** 2).sum(axis=0)
-        # Where the truth never changes there is nothing to explain: 1 for what is exact, else 0 (scikit-learn's rule).
+        # If the truth is constant, R² is undefined: return 1 for an exact forecast, else 0 (scikit-learn's rule).
         plain = np.where(residual == 0, 1.0, 0.0)
         return float(np.mean(np.where(spread > 0, 1 - residual / np.where(spread > 0, spread, 1), plain)))
 
     def update(self, X: Any, y: Any = None) -> Self:
-        """Append newer data, ``update(y)`` or ``update(X, y)``, from which ``predict`` continues, without training.
+        """Give newer data, ``update(y)`` or ``update(X, y)``; ``predict`` then continues from it, without training.
 
-        Raises ShapeError for fewer rows than a window.
+        Returns self. Only the last window of rows is kept. Raises ShapeError for fewer rows than a window.
         """
         self.check_is_fitted()
         self._recent = self._past_in(X if y is None else (X, y))
         return self
 
     def backtest(self, X: Any, y: Any = None, *, start: int, steps: int | None = None, stride: int = 1) -> Forecasts:
-        """Forecast ``steps`` rows from every origin ``start, start + stride, ...``, each from the rows before it.
+        """Forecast ``steps`` rows from each of the rows ``start, start + stride, ...``; returns a ``Forecasts``.
 
-        The data are those of ``fit`` with the rows to forecast appended; the model is not retrained (rolling origin,
-        Tashman 2000). Raises ShapeError for fewer rows than a window before ``start`` or fewer than ``steps`` after.
+        Each forecast reads only the rows before its origin, and the model is not retrained (rolling origin, Tashman
+        2000). Pass the data of ``fit`` with the rows to forecast appended: ``backtest(y, ...)`` or
+        ``backtest(X, y, ...)``. Raises ShapeError if fewer rows than a window precede ``start`` or fewer than ``steps``
+        follow it.
         """
         self.check_is_fitted()
         table = self._layout.table(X, y)
@@ -181,7 +197,9 @@ class Forecaster(Estimator):
         checks.count("start", start, self.window_)
         origins = np.arange(start, len(table) - steps + 1, checks.count("stride", stride, 1))
         if origins.size == 0:
-            raise ShapeError(f"start: expected at most {len(table) - steps}, {steps} rows before the end, got {start}")
+            raise ShapeError(
+                f"start: expected at most {len(table) - steps}, to leave {steps} rows to forecast, got {start}"
+            )
         scaled = self._standardised(table)
         means: list[np.ndarray] = []
         quantiles: list[np.ndarray] = []
@@ -197,10 +215,13 @@ class Forecaster(Estimator):
         return Forecasts(origins, np.concatenate(means), truth, bounds)
 
     def future_rows(self, known: np.ndarray) -> np.ndarray:
-        """Make covariates (n, D) for ``predict`` from those known in advance, (n, known). Raises ShapeError."""
+        """Make the covariates (n, D) that ``predict`` takes from only the known columns, (n, number of known columns).
+
+        The other columns are 0; ``predict`` does not read them. Raises ShapeError for another shape.
+        """
         self.check_is_fitted()
         if known.ndim != 2 or known.shape[1] != len(self._layout.known) or not self._layout.known:
-            want = f"(steps, {len(self._layout.known)}), the covariates that are known in advance"
+            want = f"(steps, {len(self._layout.known)}), the covariates known in advance"
             raise ShapeError(f"known: expected {want}, got {known.shape}")
         rows = np.zeros((len(known), self._layout.covariates))
         rows[:, self._layout.known] = known
@@ -220,7 +241,7 @@ class Forecaster(Estimator):
         return ((table - self._center) / self._scale).astype(self.dtype)
 
     def check_params(self) -> None:
-        """Raise ShapeError or DTypeError for a parameter that cannot be used."""
+        """Raise ShapeError or DTypeError for an invalid parameter."""
         super().check_params()
         for name in ("horizon", "patch"):
             checks.count(name, getattr(self, name), 1)
@@ -257,7 +278,7 @@ class Forecaster(Estimator):
         return forecast_loss(model, model(past, future), future[:, :, : self._layout.targets]), None
 
     def _predict(self, X: Any, steps: int | None, after: Any, *, intervals: bool) -> tuple[np.ndarray, Bounds]:
-        """One forecast: the mean (n, K) and the bounds by coverage."""
+        """Return one forecast: the mean (n, K) and the bounds by coverage."""
         self.check_is_fitted()
         steps = steps if steps is None else checks.count("steps", steps, 1)
         recent = self._recent if after is None else self._past_in(after)
@@ -267,21 +288,24 @@ class Forecaster(Estimator):
         return mean[:, 0], self._rollout().bounds(quantiles[:, 0])
 
     def _past_in(self, after: Any) -> np.ndarray:
-        """The last window of other data than the training data."""
+        """Return the last window of data other than the training data."""
         table = self._layout.table(*(after if isinstance(after, tuple) and len(after) == 2 else (after, None)))
         if len(table) < self.window_:
-            raise ShapeError(f"after: expected at least {self.window_} rows, a window, got {len(table)}")
+            raise ShapeError(f"after: expected at least {self.window_} rows (one window), got {len(table)}")
         return table[-self.window_ :]
 
     def _forecast(
         self, past: np.ndarray, future: np.ndarray, *, intervals: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Scaled windows (W, B, F) and futures (steps, B, F) -> mean (steps, B, K) and quantiles, no longer scaled."""
+        """Map windows (W, B, F) and futures (steps, B, F) to the mean (steps, B, K) and the quantiles.
+
+        The inputs are standardised; the outputs are in the units of the data.
+        """
         K, steps = self._layout.targets, len(future)
         if steps > self.horizon and len(self._layout.known) < self._layout.covariates:
             raise ShapeError(
-                f"steps: expected at most horizon = {self.horizon}, as covariates that are not known in advance cannot "
-                f"be read beyond it, got {steps}"
+                f"steps: expected at most horizon = {self.horizon}, because some covariates are not known in advance, "
+                f"got {steps}"
             )
         mean, quantiles = self._rollout().forecast(past, future, intervals=intervals)
         center, scale = self._center[:K], self._scale[:K]
@@ -291,7 +315,7 @@ class Forecaster(Estimator):
         return Rollout(self._run, self.horizon, self._layout.targets, tuple(self.coverages))
 
     def _run(self, past: np.ndarray, future: np.ndarray) -> np.ndarray:
-        """The model's answer, on the host."""
+        """Return the model's output as a NumPy array."""
         model, backend = self.model_, self._backend()
         with evaluation(model), no_grad():
             return backend.to_numpy(model(backend.asarray(past), backend.asarray(future)).data)
@@ -329,11 +353,11 @@ class Forecaster(Estimator):
 
         tags = super().__sklearn_tags__()
         tags.estimator_type = "regressor"
-        tags.regressor_tags = RegressorTags(poor_score=True)  # it is scored on its training data, not on what follows
+        tags.regressor_tags = RegressorTags(poor_score=True)  # scikit-learn scores on the training rows
         tags.target_tags.multi_output = True
         return tags
 
 
 def _windows_in(batch: Any) -> int:
-    """The windows in a batch, over which its loss averages."""
+    """Return the number of windows in a batch, over which its loss averages."""
     return batch[0].shape[1]

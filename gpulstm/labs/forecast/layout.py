@@ -1,4 +1,4 @@
-"""What the columns of a forecaster's data are: series to forecast, and covariates, known in advance or not."""
+"""The columns of a forecaster's data: the series to forecast, and the covariates, known in advance or not."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,13 +12,17 @@ from gpulstm.labs.inputs import numbers_2d
 
 
 def spread_of(table: np.ndarray) -> np.ndarray:
-    """The standard deviation of each column, 1 where it is nothing but rounding."""
+    """Return the standard deviation of each column, or 1 for a column that is constant up to rounding."""
     spread, size = table.std(axis=0), np.abs(table).max(axis=0)
     return np.where(spread > 1e-12 * size, spread, 1.0)
 
 
 def split(X: Any, y: Any) -> tuple[np.ndarray | None, np.ndarray]:
-    """(covariates (N, D) or None, series (N, K)) of ``(y, None)`` or ``(X, y)``; raises ShapeError and DTypeError."""
+    """Return (covariates (N, D) or None, series (N, K)).
+
+    The arguments are those of ``fit``: ``(y, None)`` for a series alone, else ``(X, y)``. Raises ShapeError and
+    DTypeError.
+    """
     if y is None:
         return None, numbers_2d("y", X, one_axis=True)
     series = numbers_2d("y", y, one_axis=True)
@@ -37,12 +41,12 @@ class Layout:
     targets: int
     covariates: int  # D; 0 without any
     known: list[int]
-    flat: bool  # whether the series came as (N,), as forecasts do then
-    names: list[str] | None  # of the covariates, where they had some
+    flat: bool  # whether the series has the shape (N,); forecasts then have it too
+    names: list[str] | None  # of the covariates, if they have names
 
     @classmethod
     def of(cls, X: Any, y: Any, known: Any) -> tuple[Self, np.ndarray]:
-        """The layout and the table of the training data. Raises ShapeError and DTypeError."""
+        """Return the layout and the table of the training data. Raises ShapeError and DTypeError."""
         covariates, series = split(X, y)
         D = 0 if covariates is None else covariates.shape[1]
         columns = _known(known, D, getattr(X, "columns", None))
@@ -52,11 +56,11 @@ class Layout:
 
     @property
     def columns(self) -> int:
-        """K + D."""
+        """The number of columns, K + D."""
         return self.targets + self.covariates
 
     def table(self, X: Any, y: Any) -> np.ndarray:
-        """The table (N, K + D) of data like the training data. Raises ShapeError for others."""
+        """Return the table (N, K + D) of new data. Raises ShapeError for other columns than in fit."""
         covariates, series = split(X, y)
         if series.shape[1] != self.targets:
             raise ShapeError(f"y: expected {self.targets} series, as in fit, got {series.shape[1]}")
@@ -68,41 +72,43 @@ class Layout:
         return np.concatenate([series, covariates], axis=1)
 
     def future(self, X: Any, steps: int | None, usual: int) -> np.ndarray:
-        """The rows (n, K + D) to forecast, all 0 but the covariates; n is that of X, else ``steps`` or the usual.
+        """Return the rows (n, K + D) to forecast; everything but the covariates is 0.
 
-        Raises ShapeError.
+        n is the number of rows of X if given, else ``steps``, else ``usual``. Raises ShapeError.
         """
         if X is None:
             if self.known:
                 raise ShapeError(
-                    f"X: expected the covariates of the rows to forecast, (steps, {self.covariates}), as "
+                    f"X: expected the covariates of the rows to forecast, (steps, {self.covariates}), because "
                     f"{len(self.known)} of them are known in advance, got None"
                 )
             return np.zeros((steps or usual, self.columns))
         rows = numbers_2d("X", X)
         if not self.covariates:
-            raise ShapeError(f"X: expected None, as fit had no covariates, got {rows.shape}; give steps={len(rows)}")
+            raise ShapeError(
+                f"X: expected None, as in fit, which had no covariates, got {rows.shape}; give steps={len(rows)}"
+            )
         self._check_covariates(rows, X)
         if steps is not None and steps != len(rows):
-            raise ShapeError(f"steps: expected {len(rows)}, the rows of X, or None, got {steps}")
+            raise ShapeError(f"steps: expected {len(rows)}, the number of rows of X, or None, got {steps}")
         return np.concatenate([np.zeros((len(rows), self.targets)), rows], axis=1)
 
     def shaped(self, values: np.ndarray) -> np.ndarray:
-        """Forecasts (n, K) as the series came: (n,) for (N,)."""
+        """Return forecasts (n, K) in the shape of the series: (n,) if it was (N,)."""
         return values[:, 0] if self.flat else values
 
     def to_json(self) -> dict[str, Any]:
-        """The layout as JSON values."""
+        """Return the layout as JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """What ``to_json`` gave. Raises ShapeError, KeyError or TypeError for others."""
+        """Restore a layout from the value of ``to_json``. Raises ShapeError, KeyError or TypeError for other values."""
         K, D = checks.count("targets", values["targets"], 1), checks.count("covariates", values["covariates"])
         known = [checks.integer("known", column, 0, D) for column in values["known"]]
         names = values["names"]
         if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise ShapeError(f"names: expected texts or null, got {names!r:.60}")
+            raise ShapeError(f"names: expected a list of strings or null, got {names!r:.60}")
         return cls(K, D, known, checks.flag("flat", values["flat"]), names)
 
     def _check_covariates(self, covariates: np.ndarray, X: Any) -> None:
@@ -119,13 +125,13 @@ class Layout:
 
 
 def _names_of(X: Any) -> list[str] | None:
-    """The names of a data frame's columns."""
+    """Return the column names of a data frame, None for other data."""
     columns = getattr(X, "columns", None)
     return None if columns is None else [str(name) for name in columns]
 
 
 def _known(known: Any, D: int, names: Any) -> list[int]:
-    """The numbers of the columns that are known in advance, all by default."""
+    """Return the numbers of the columns known in advance; None means all columns."""
     if known is None:
         return list(range(D))
     if isinstance(known, str) or not isinstance(known, Sequence | np.ndarray):
@@ -135,7 +141,7 @@ def _known(known: Any, D: int, names: Any) -> list[int]:
         if isinstance(column, str):
             given = [] if names is None else [str(name) for name in names]
             if column not in given:
-                raise ShapeError(f"known: expected names of X's columns {given}, got {column!r}")
+                raise ShapeError(f"known: expected one of the columns of X, {given}, got {column!r}")
             column = given.index(column)
-        numbers.append(checks.integer("known", column, 0, D, f"columns of X, 0 <= column < {D}"))
+        numbers.append(checks.integer("known", column, 0, D, f"a column of X, 0 <= column < {D}"))
     return numbers

@@ -1,4 +1,4 @@
-"""The forecaster's network: a window of the past, cut into patches, through an LSTM to the steps that follow."""
+"""The forecaster's network: an LSTM reads the past window in patches, a linear layer predicts the next steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,10 @@ from gpulstm.tape import Tensor
 class ForecastModel(Module):
     """Standardised rows of targets and covariates -> the mean and the quantiles of the targets' next steps.
 
-    A row holds K targets, then the covariates; those in ``known`` (their numbers, from 0) are known in advance. The
-    window (W, B, F) is read in patches of ``patch`` rows (Nie et al. 2023), then, where covariates are known in
-    advance, the rows of the horizon with all else 0. With ``relative`` the network sees targets minus their last
-    value, and predicts changes from it.
+    A row holds K targets, then the covariates; ``known`` lists the numbers, from 0, of the covariates that are known in
+    advance. The LSTM reads the window (W, B, F) in patches of ``patch`` rows (Nie et al. 2023). If covariates are known
+    in advance, it then reads the rows of the horizon too, in which everything else is 0. With ``relative`` the network
+    sees targets minus their last value, and predicts changes from that value.
     """
 
     def __init__(
@@ -39,14 +39,17 @@ class ForecastModel(Module):
     ) -> None:
         self.targets, self.known, self.horizon, self.patch = targets, list(known), horizon, patch
         self.quantiles, self.relative = list(quantiles), relative
-        self.features = targets + covariates + bool(self.known)  # the last tells rows of the horizon from the past
+        self.features = targets + covariates + bool(self.known)  # the last feature is 1 in rows of the horizon
         layers_dropout = dropout if num_layers > 1 else 0.0
         self.lstm = LSTM(patch * self.features, hidden_size, num_layers, dropout=layers_dropout, **made)
         self.dropout = Dropout(dropout, batch_axis=-2)
         self.linear = Linear(hidden_size, horizon * targets * (1 + len(self.quantiles)), **made)
 
     def forward(self, past: Array, future: Array | None = None) -> Tensor:
-        """past (W, B, F) and, for known covariates, future (horizon, B, F) -> (horizon, B, K, 1 + Q), mean first."""
+        """Map past (W, B, F) to the forecast (horizon, B, K, 1 + Q), the mean first, then the quantiles.
+
+        future (horizon, B, F) is needed only with known covariates.
+        """
         backend, K = backend_of(past), self.targets
         last = past[-1, :, :K]  # (B, K)
         with backend as on:
@@ -66,7 +69,7 @@ class ForecastModel(Module):
         return out + last[None, :, :, None] if self.relative else out
 
     def _horizon_rows(self, xp: Any, past: Array, future: Array | None) -> Array:
-        """The rows of the horizon, filled up to whole patches, with nothing but the known covariates."""
+        """Return the rows of the horizon, padded to whole patches; everything but the known covariates is 0."""
         assert future is not None
         rows = xp.zeros((-(-self.horizon // self.patch) * self.patch, *past.shape[1:]), past.dtype)
         for column in self.known:
@@ -74,14 +77,14 @@ class ForecastModel(Module):
         return rows
 
     def _patches(self, xp: Any, rows: Array) -> Array:
-        """(n * patch, B, F) as (n, B, patch * F)."""
+        """Reshape (n * patch, B, F) to (n, B, patch * F)."""
         T, B, F = rows.shape
         parts = rows.reshape(T // self.patch, self.patch, B, F).transpose(0, 2, 1, 3)
         return xp.ascontiguousarray(parts).reshape(T // self.patch, B, self.patch * F)
 
 
 def forecast_loss(model: ForecastModel, prediction: Tensor, truth: Array) -> Tensor:
-    """The squared error of the mean plus the pinball loss of the quantiles (Koenker & Bassett 1978), each averaged.
+    """Return the mean squared error of the mean plus the mean pinball loss of the quantiles (Koenker & Bassett 1978).
 
     prediction (horizon, B, K, 1 + Q), truth (horizon, B, K).
     """
@@ -95,7 +98,10 @@ def forecast_loss(model: ForecastModel, prediction: Tensor, truth: Array) -> Ten
 
 
 def with_noise(past: Array, targets: int, noise: float) -> Array:
-    """The window with Gaussian noise on its targets, in new memory; drawn on the host from the default generator."""
+    """Return a copy of the window with Gaussian noise on its targets.
+
+    The noise is drawn on the processor, from the default generator, so that it is the same on every device.
+    """
     backend = backend_of(past)
     share = shares.current() or shares.Share(0, past.shape[1], past.shape[1])
     drawn = default_generator().standard_normal((past.shape[0], share.whole, targets)) * noise

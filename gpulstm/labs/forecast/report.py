@@ -1,4 +1,4 @@
-"""The test of a forecaster: rolling forecasts of the test part, beside what they must beat, in words and a picture."""
+"""Test a forecaster: rolling forecasts of the test part, compared with baselines, as text and as a picture."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,22 +14,22 @@ from gpulstm.labs.forecast.series import Series
 from gpulstm.labs.forecast.times import Time, shown
 
 MINE = "LSTM"
-LINEAR_ROWS = 336  # of the past that the linear forecast reads, at most
+LINEAR_ROWS = 336  # the maximum number of past rows that the linear forecast reads
 
 
 @dataclass(frozen=True)
 class Report:
-    """How good the forecasts of the test part are, and the forecasts themselves."""
+    """The forecasts of the test part, and their errors beside those of the baselines."""
 
     forecasts: Forecasts
-    rows: dict[str, Measures]  # by the kind of forecast; the first is the forecaster's
+    rows: dict[str, Measures]  # by the name of the forecast; the first is the forecaster
     returns: bool
 
     @classmethod
     def of(
         cls, forecaster: Forecaster, series: Series, start: int, steps: int, season: int | None, returns: bool
     ) -> "Report":
-        """Forecast ``steps`` rows from every row of the test part, which begins at ``start``."""
+        """Forecast ``steps`` rows from every row of the test part, which starts at row ``start``."""
         X, y = series.part(0, len(series))
         forecasts = forecaster.backtest(X, y, start=start, steps=steps)
         origins, truth = forecasts.origins, forecasts.truth
@@ -43,34 +43,35 @@ class Report:
             predictions[f"value {season} rows ago"] = seasonal(y, origins, steps, season)
         window = min(LINEAR_ROWS, forecaster.window_, (cut - steps) // 2)
         if window > 1:
-            predictions[f"linear, of {window} rows"] = Ridge(y, window, steps, cut, start)(y, origins)
+            predictions[f"linear on {window} rows"] = Ridge(y, window, steps, cut, start)(y, origins)
         rows = {name: Measures.of(p, truth, y[:cut], season or 1) for name, p in predictions.items()}
         return cls(forecasts, rows, returns)
 
     def lines(self) -> list[str]:
-        """What the report says, a line at a time."""
+        """Return the lines of the report."""
         n, steps, _ = self.forecasts.truth.shape
         lines = [f"test: {n:,} forecasts of {steps} step{'s'[: steps > 1]}, from every row of the test part"]
         lines += table_lines(self.rows)
         for coverage, share in coverages(self.forecasts).items():
-            lines.append(f"within the {coverage:.0%} interval: {share:.1%} of the values that came")
+            lines.append(f"{coverage:.0%} interval: contains {share:.1%} of the true values")
         mine, *others = self.rows.items()
         better = [name for name, measures in others if measures.mae <= mine[1].mae]
         if self.returns and others[0][0] in better:
             lines.append(
-                "the random walk is not beaten: to say that nothing changes is as good; do not trade on this forecast"
+                "the LSTM does not beat the random walk: predicting no change is at least as good; do not trade on "
+                "this forecast"
             )
         elif better:
-            lines.append(f"not beaten in MAE: {', '.join(better)}")
+            lines.append(f"in MAE the LSTM does not beat: {', '.join(better)}")
         else:
-            lines.append("every other forecast is beaten in MAE")
+            lines.append("in MAE the LSTM beats every other forecast")
         return lines
 
     def picture(self, path: Path, series: Series) -> None:
-        """Draw the first target of the test part, with forecasts one after the other; raises as plot.save does."""
+        """Draw the first target over the test part, with successive forecasts; raises as plot.save does."""
         steps = self.forecasts.truth.shape[1]
         first = int(self.forecasts.origins[0])
-        shown_rows = min(len(self.forecasts.origins) // steps + 1, max(1, 240 // steps))  # forecasts side by side
+        shown_rows = min(len(self.forecasts.origins) // steps + 1, max(1, 240 // steps))  # forecasts drawn
         chosen = np.arange(shown_rows) * steps
         chosen = chosen[chosen < len(self.forecasts.origins)]
         times = axis_of(series.table.row_times)
@@ -91,16 +92,16 @@ class Report:
 
 
 def axis_of(times: list[Time]) -> np.ndarray:
-    """Times as an axis of a picture: dates, whole numbers where they are, or numbers."""
+    """Return times as an axis of a picture: dates, integers if all times are whole, else floats."""
     if isinstance(times[-1], datetime):
-        # Pictures end with the year 9999: what comes near goes by its rows.
+        # matplotlib draws no dates after the year 9999: near it, use row numbers instead.
         return np.array(times, "datetime64[s]") if times[-1].year < 9900 else np.arange(len(times))
     numbers = np.array(times)
     return numbers.astype(np.int64) if (numbers == np.round(numbers)).all() else numbers
 
 
 def csv_rows(forecaster: Forecaster, series_names: list[str], times: list[Time], X: Any) -> list[list[str]]:
-    """The forecast of the rows that follow, as rows of a CSV file with a header: time, each series, its intervals."""
+    """Return the forecast of the next rows as CSV rows with a header: time, then each series with its intervals."""
     steps = len(times)
     mean = forecaster.predict(X, steps=steps).reshape(steps, -1)
     bounds = {c: forecaster.predict_interval(X, steps=steps, coverage=c) for c in sorted(forecaster.coverages)}

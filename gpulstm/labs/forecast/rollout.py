@@ -1,22 +1,25 @@
-"""Forecasts of any length from a network that predicts one horizon: further steps go on from its own predictions."""
+"""Forecasts of any length from a network that predicts one horizon; longer ones continue from their predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-PATHS = 100  # futures drawn for the intervals of forecasts that go on from forecasts
-Bounds = dict[float, tuple[np.ndarray, np.ndarray]]  # by coverage: lower and upper
+PATHS = 100  # futures sampled for the intervals of recursive forecasts
+Bounds = dict[float, tuple[np.ndarray, np.ndarray]]  # by coverage: (lower, upper)
 
 
 def levels_of(coverages: tuple[float, ...]) -> list[float]:
-    """The two quantiles of each interval, in the order of the coverages."""
+    """Return the two quantile levels of each interval, in the order of the coverages."""
     return [q for c in coverages for q in ((1 - c) / 2, (1 + c) / 2)]
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """``run(past (W, B, F), future (horizon, B, F))`` gives (horizon, B, K, 1 + Q): the mean and the quantiles."""
+    """Forecasts with ``run``, a network that predicts one horizon.
+
+    ``run(past (W, B, F), future (horizon, B, F))`` returns (horizon, B, K, 1 + Q): the mean, then the quantiles.
+    """
 
     run: Callable[[np.ndarray, np.ndarray], np.ndarray]
     horizon: int
@@ -26,10 +29,10 @@ class Rollout:
     def forecast(
         self, past: np.ndarray, future: np.ndarray, *, intervals: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
-        """past (W, B, F) and future (steps, B, F) -> mean (steps, B, K) and sorted quantiles (steps, B, K, Q).
+        """Map past (W, B, F) and future (steps, B, F) to the mean (steps, B, K) and sorted quantiles (steps, B, K, Q).
 
-        A forecast longer than the horizon goes on from its own mean; its quantiles are those of ``PATHS`` futures, each
-        drawn from the quantiles of the steps before, the same in every call.
+        A forecast longer than the horizon continues from its own mean. Its quantiles are estimated from ``PATHS``
+        sampled futures, each of which continues from its own samples. The seed is fixed, so calls agree.
         """
         steps, B, _ = future.shape
         if steps <= self.horizon:
@@ -43,7 +46,7 @@ class Rollout:
         return mean, np.moveaxis(np.quantile(paths, self._levels(), axis=2), 0, -1)
 
     def bounds(self, quantiles: np.ndarray) -> Bounds:
-        """The intervals (...) of sorted quantiles (..., Q)."""
+        """Return the intervals, with bounds (...), from sorted quantiles (..., Q)."""
         if quantiles.shape[-1] == 0:
             return {}
         levels = self._levels()
@@ -51,14 +54,14 @@ class Rollout:
         return {c: (quantiles[..., low], quantiles[..., high]) for c, (low, high) in places.items()}
 
     def _horizon(self, past: np.ndarray, future: np.ndarray) -> np.ndarray:
-        """What the network says of a future of the horizon or less."""
+        """Run the network for a future of at most one horizon."""
         steps = len(future)
-        if steps < self.horizon:  # what stands there is not asked for
+        if steps < self.horizon:  # pad to a horizon; the outputs for the padding are dropped
             future = np.concatenate([future, np.repeat(future[-1:], self.horizon - steps, axis=0)])
         return self.run(past, future)[:steps]
 
     def _continued(self, past: np.ndarray, future: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-        """(steps, B, K), made horizon by horizon, each from the one before: the mean, or a future that is drawn."""
+        """Forecast (steps, B, K) one horizon at a time: the mean, or with a generator one sampled future."""
         window, parts = len(past), []
         for start in range(0, len(future), self.horizon):
             rows = future[start : start + self.horizon].copy()
@@ -69,9 +72,10 @@ class Rollout:
         return np.concatenate(parts)
 
     def _drawn(self, out: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """One future (h, B, K) for each row: the same place between the quantiles in all steps of a horizon.
+        """Sample one future (h, B, K); a series keeps one quantile level for all steps of the horizon.
 
-        Between two quantiles the distribution is taken as even, beyond the outer ones as going on as steeply.
+        Values are interpolated linearly between two quantiles, and extrapolated with the same slope beyond the outer
+        ones.
         """
         levels = self._levels()
         values = np.sort(out[..., 1:], axis=-1)  # (h, B, K, Q)

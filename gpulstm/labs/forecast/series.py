@@ -1,4 +1,4 @@
-"""What of a table is forecast, from which covariates, and which of its rows train, choose and test the forecaster."""
+"""Choose the columns of a table to forecast, the covariates, and the rows of the test part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from gpulstm.labs.forecast.table import Table, number_of
 
 @dataclass(frozen=True)
 class Series:
-    """The columns to forecast and the covariates, those that are known in advance first."""
+    """The columns to forecast, and the covariates; those known in advance come first."""
 
     table: Table
     names: list[str]  # of the columns to forecast
-    known: list[str]  # of the covariates that are known in advance
-    past: list[str]  # of the others
+    known: list[str]  # names of the covariates known in advance
+    past: list[str]  # names of the other covariates
     values: np.ndarray  # (N, K)
     covariates: np.ndarray | None  # (N, D)
 
@@ -25,10 +25,10 @@ class Series:
     def of(
         cls, table: Table, target: Sequence[str], known: Sequence[str], past: Sequence[str], returns: bool = False
     ) -> "Series":
-        """Choose columns by name; without ``target`` all that are no covariates.
+        """Choose columns by name or position; without ``target``, forecast every column that is not a covariate.
 
-        With ``returns`` a target is its change as a share of the value before, and there is a row less. Raises
-        FormatError for columns that there are not or that are named twice, and for returns of what is not above 0.
+        With ``returns`` a target is its relative change from the row before, so there is one row less. Raises
+        FormatError for unknown columns, for columns named twice, and for returns of values that are not above 0.
         """
         covariates = [number_of(table.names, c, "known") for c in known]
         covariates += [number_of(table.names, c, "past") for c in past]
@@ -40,7 +40,7 @@ class Series:
                 f"target, known, past: expected different columns, got {', '.join(doubled)} more than once"
             )
         if not targets:
-            raise FormatError("target: expected a column to forecast, got none that is no covariate")
+            raise FormatError("target: expected a column to forecast, got only covariates")
         values, rows = table.values[:, targets], table
         if returns:
             if len(table) < 2 or not (values > 0).all():
@@ -56,12 +56,15 @@ class Series:
         return len(self.values)
 
     def part(self, start: int, stop: int) -> tuple[np.ndarray | None, np.ndarray]:
-        """(covariates, values) of those rows."""
+        """Return (covariates, values) of these rows."""
         return None if self.covariates is None else self.covariates[start:stop], self.values[start:stop]
 
 
 def test_rows(test: float, rows: int, horizon: int) -> int:
-    """The rows of the test part: a share of all, or a number. Raises ShapeError for fewer than a horizon."""
+    """Return the number of rows in the test part.
+
+    ``test`` is a share of all rows (below 1) or a number of rows. Raises ShapeError for fewer rows than a horizon.
+    """
     count = round(test * rows) if test < 1 else test
     whole = checks.number("test", test) and float(count).is_integer()
     if not whole or not horizon <= count < rows:

@@ -1,4 +1,4 @@
-"""Series from CSV files: columns by name or position, dates that are kept, and faults that are named by line."""
+"""Read series from CSV files: columns by name or position, the times of the rows, and errors that name the line."""
 
 import csv
 import itertools
@@ -16,14 +16,14 @@ from gpulstm.labs.forecast.times import Step, Time, parse, same, shown
 
 TIME_NAMES = ("date", "datetime", "day", "month", "time", "timestamp", "year")
 MISSING = ("", "-", "#n/a", "na", "n/a", "nan", "null", "none", "?")
-MOST_FILLED = 100  # rows for one in the file, where gaps are filled: more is a wrong time
-SHOWN = 3  # faults of a kind that a message names
+MOST_FILLED = 100  # filled rows per row in the file: more mean a wrong time
+SHOWN = 3  # faults of one kind that a message lists
 Row = tuple[int, list[str]]  # (line, cells)
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a file is to be read; see ``read_table``."""
+    """How to read a file; see ``read_table``."""
 
     date: str | None = None
     date_format: str | None = None
@@ -35,7 +35,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of numbers, with the time of each row where the file tells."""
+    """Columns of numbers, with the time of each row if the file has a column of times."""
 
     names: list[str]
     values: np.ndarray  # (N, D) float64
@@ -45,17 +45,17 @@ class Table:
         return len(self.values)
 
     def rows(self, start: int, stop: int) -> "Table":
-        """Those rows alone."""
+        """Return the table of these rows."""
         return Table(self.names, self.values[start:stop], None if self.times is None else self.times[start:stop])
 
     @property
     def row_times(self) -> list[Time]:
-        """The time of each row: its number, from 1, where the file tells no times."""
+        """The time of each row; without a column of times, the row number from 1."""
         return [float(n) for n in range(1, len(self) + 1)] if self.times is None else self.times
 
 
 def number_of(names: Sequence[str], column: str, option: str) -> int:
-    """The number, from 0, of a column given by its name or its position from 1; raises FormatError for others."""
+    """Return the number, from 0, of a column given by name or position from 1. Raises FormatError for other columns."""
     if column in names:
         return list(names).index(column)
     if column.isdecimal() and 1 <= int(column) <= len(names):
@@ -66,17 +66,20 @@ def number_of(names: Sequence[str], column: str, option: str) -> int:
 def read_table(
     file: str | Path, options: Options | None = None, columns: Sequence[str] = (), *, others: bool = False
 ) -> Table:
-    """Read a CSV file with or without a header, plain or gzip'd; a row is a step in time.
+    """Read a CSV file, with or without a header, plain or compressed; a row is a time step.
 
-    ``columns`` are those to read, by name or position from 1, in their order; with ``others``, or without any, all
-    that are no times follow.
-    ``date`` is the column of times, by name or position, or "none": by default the first, if it has dates or is named
-    like one (date, time, year). Dates are ISO's, numbers such as years, or as ``date_format`` (of strptime) says. The
-    ``delimiter`` is found in the first line.
+    ``columns`` lists the columns to read, by name or position from 1, in this order. With ``others``, or without
+    ``columns``, all other columns except the times follow.
 
-    Times must rise from row to row, at an even step: gaps, duplicates and rows out of order are refused by line, as are
-    missing values. ``fill`` fills missing values and missing rows with the values before; ``gaps`` takes the rows as
-    they are, one after the other (trading days). Raises FormatError, OSError.
+    The fields of ``options`` are these. ``date`` is the column of times, by name or position, or "none". By default it
+    is the first column, if it holds dates or has a name such as date, time or year. Times are ISO 8601 dates, numbers
+    such as years, or dates in ``date_format`` (as in strptime). By default the ``delimiter`` is found in the first
+    line.
+
+    Times must increase from row to row, by an even step. Gaps, duplicates, rows out of order and missing values are
+    errors that name the line. ``fill`` fills missing values and missing rows with the previous values; ``gaps`` accepts
+    an uneven step and takes the rows one after the other, for example trading days. Raises FormatError, and OSError if
+    the file cannot be read.
     """
     options = options or Options()
     name = reading.name_of(file)
@@ -87,15 +90,15 @@ def read_table(
     has_header = not any(map(_is_number, cells))
     names = [cell or f"column {k}" for k, cell in enumerate(cells, 1)] if has_header else list(map(str, _count(cells)))
     if doubled := sorted({column for column in names if names.count(column) > 1}):
-        raise FormatError(f"{name}: expected different names of columns, got {', '.join(doubled)} more than once")
+        raise FormatError(f"{name}: expected different column names, got {', '.join(doubled)} more than once")
     if has_header:
         line, cells = next(rows, (0, []))
         if not cells:
-            raise FormatError(f"{name}: expected rows of numbers, got a header alone")
+            raise FormatError(f"{name}: expected rows of numbers after the header, got none")
     time_column = _time_column(names, cells, options)
     wanted = [number_of(names, column, "columns") for column in columns]
     if len(set(wanted)) < len(wanted):
-        raise FormatError(f"columns: expected different ones, got {', '.join(names[k] for k in wanted)}")
+        raise FormatError(f"columns: expected different columns, got {', '.join(names[k] for k in wanted)}")
     if others or not wanted:
         wanted += [k for k in range(len(names)) if k != time_column and k not in wanted]
     return _read(name, names, itertools.chain([(line, cells)], rows), wanted, time_column, options)
@@ -106,7 +109,7 @@ def _count(cells: list[str]) -> range:
 
 
 def _rows(name: str, lines: Iterator[str], delimiter: str | None) -> Iterator[Row]:
-    """The rows that are not empty, with the numbers of their lines."""
+    """Yield (line number, cells) for each row that is not empty."""
     if delimiter is not None and len(delimiter) != 1:
         raise FormatError(f"delimiter: expected one character, got {delimiter!r}")
     first = next(lines, None)
@@ -133,8 +136,8 @@ def _read(
     name: str, names: list[str], rows: Iterator[Row], columns: list[int], time_column: int | None, options: Options
 ) -> Table:
     if not columns:
-        raise FormatError(f"{name}: expected a column of numbers beside {names[0]}, got none")
-    values = array("d")  # 8 bytes a number: the file may have many
+        raise FormatError(f"{name}: expected a column of numbers besides {names[0]}, got none")
+    values = array("d")  # 8 bytes per number, because files may be large
     last: list[float] = []
     times: list[Time] = []
     lines: list[int] = []
@@ -166,7 +169,7 @@ def _read(
 
 
 def _number(where: str, cell: str) -> float:
-    """The number in a cell, NaN for a missing one. Raises FormatError for others."""
+    """Return the number in a cell, or NaN if it is missing. Raises FormatError for anything else."""
     if cell.lower() in MISSING:
         return math.nan
     try:
@@ -189,13 +192,13 @@ def _time(where: str, cell: str, date_format: str | None) -> Time:
 def _filled(name: str, line: int, row: list[float], before: list[float]) -> list[float]:
     if any(map(math.isnan, row)) and not before:
         raise FormatError(
-            f"{name}, line {line}: expected no missing value in the first row, as there is none before it"
+            f"{name}, line {line}: expected no missing value in the first row, which has no row before it to fill from"
         )
     return [before[k] if math.isnan(value) else value for k, value in enumerate(row)]
 
 
 def _check_order(name: str, times: list[Time], lines: list[int], line: int) -> None:
-    """Raise FormatError where the last time does not come after the one before."""
+    """Raise FormatError unless the last time is later than the one before."""
     if len(times) < 2:
         return
     before, now = times[-2:]
@@ -207,13 +210,11 @@ def _check_order(name: str, times: list[Time], lines: list[int], line: int) -> N
         )
     if now < before:  # type: ignore[operator]
         order = f"{shown(now)} after {shown(before)}"
-        raise FormatError(
-            f"{name}, line {line}: expected rows in the order of time, got {order}; sort the file by time"
-        )
+        raise FormatError(f"{name}, line {line}: expected rows in order of time, got {order}; sort the file by time")
 
 
 def _whole(name: str, times: list[Time], lines: list[int], fill: bool) -> tuple[list[Time], list[int]]:
-    """The times at an even step and the row that each has its values from; FormatError for gaps, unless filled."""
+    """Return evenly spaced times, and the row that each takes its values from; FormatError for gaps without fill."""
     step, gaps = Step.of(times), []
     whole, sources = times[:1], [0]
     most = len(times) * MOST_FILLED
@@ -224,7 +225,7 @@ def _whole(name: str, times: list[Time], lines: list[int], fill: bool) -> tuple[
             while fill and expected < times[n] and not same(expected, times[n]):  # type: ignore[operator]
                 if len(whole) > most:
                     raise FormatError(
-                        f"{name}: expected gaps that rows can fill, got one of too many rows at {gaps[-1]}"
+                        f"{name}: expected gaps small enough to fill, got one of too many rows at {gaps[-1]}"
                     )
                 whole.append(expected)
                 sources.append(n - 1)
@@ -233,8 +234,8 @@ def _whole(name: str, times: list[Time], lines: list[int], fill: bool) -> tuple[
         sources.append(n)
     if gaps and not fill:
         raise FormatError(
-            f"{name}: expected rows at an even step, here {step}, got others between {_some(gaps)}; --fill fills gaps "
-            "with the values before, --gaps takes the rows as they are"
+            f"{name}: expected rows at an even step, here {step}, got other steps between {_some(gaps)}; --fill fills "
+            "gaps with the previous values, --gaps takes the rows as they are"
         )
     return whole, sources
 

@@ -1,4 +1,4 @@
-"""The times of a series' rows: dates or numbers, the step between them, and what follows."""
+"""The times of a series' rows: dates or numbers, the step between them, and the times of future rows."""
 
 import calendar
 import itertools
@@ -16,15 +16,15 @@ Time = datetime | float
 
 @dataclass(frozen=True)
 class Step:
-    """The step from one row to the next: a number, a span of time, a weekday, or months to one day of the month."""
+    """The step from one row to the next: a number, a time span, one weekday, or months with a fixed day."""
 
     kind: Literal["number", "span", "weekday", "months"]
-    size: float = 1  # a number, seconds of a span, or months
-    day: int = 31  # of the month; its last where it has fewer
+    size: float = 1  # the number, the seconds of a span, or the months
+    day: int = 31  # of the month; the last day in a shorter month
 
     @classmethod
     def of(cls, times: Sequence[Time]) -> "Step":
-        """The commonest step of times that rise."""
+        """Return the most common step between increasing times."""
         pairs = list(itertools.pairwise(times))
         if not pairs or isinstance(times[0], float):
             steps = [round(b - a, 9) for a, b in pairs if isinstance(a, float) and isinstance(b, float)]
@@ -42,7 +42,7 @@ class Step:
         return cls("span", span)
 
     def after(self, time: Time) -> Time:
-        """The time of the next row. Raises FormatError where that is past what dates can say."""
+        """Return the time of the next row. Raises FormatError after the year 9999."""
         if isinstance(time, float):
             return time + self.size
         try:
@@ -80,40 +80,40 @@ class Clock:
 
     @classmethod
     def of(cls, times: Sequence[Time]) -> "Clock":
-        """The clock of times that rise."""
+        """Return the clock of increasing times."""
         return cls(times[-1], Step.of(times))
 
     def next(self, steps: int) -> list[Time]:
-        """The times of the rows that follow. Raises FormatError past the year 9999."""
+        """Return the times of the next rows. Raises FormatError after the year 9999."""
         times = [self.last]
         for _ in range(steps):
             times.append(self.step.after(times[-1]))
         return times[1:]
 
     def to_json(self) -> list[Any]:
-        """The clock as JSON values."""
+        """Return the clock as JSON values."""
         last = self.last if isinstance(self.last, float) else self.last.isoformat()
         return [last, self.step.kind, self.step.size, self.step.day]
 
     @classmethod
     def from_json(cls, values: Any) -> "Clock":
-        """What ``to_json`` gave. Raises TypeError or ValueError for others."""
+        """Restore a clock from the value of ``to_json``. Raises TypeError or ValueError for other values."""
         last, kind, size, day = values
         if kind not in ("number", "span", "weekday", "months") or not isinstance(day, int) or not 1 <= day <= 31:
-            raise ValueError(f"clock: {values!r:.60} is none")
+            raise ValueError(f"clock: expected [last, kind, size, day], got {values!r:.60}")
         size = float(size)
         if not (0 < size < 1e12 and math.isfinite(size)) or (isinstance(last, str) == (kind == "number")):
-            raise ValueError(f"clock: {values!r:.60} is none")
+            raise ValueError(f"clock: expected [last, kind, size, day], got {values!r:.60}")
         last = datetime.fromisoformat(last) if isinstance(last, str) else float(last)
         if isinstance(last, float) and not math.isfinite(last):
-            raise ValueError(f"clock: {values!r:.60} is none")
+            raise ValueError(f"clock: expected [last, kind, size, day], got {values!r:.60}")
         return cls(last, Step(kind, size, day))
 
 
 def parse(text: str, date_format: str | None) -> Time:
-    """A date (ISO's, or as ``date_format`` of strptime says), or a number. Raises ValueError for others.
+    """Parse a date (ISO 8601, or ``date_format`` as in strptime) or a number. Raises ValueError for other text.
 
-    Dates with an offset are turned into UTC: where clocks are put back, hours come twice otherwise.
+    Dates with a UTC offset are converted to UTC, because local times repeat when clocks are set back.
     """
     if date_format is not None:
         return _in_utc(datetime.strptime(text, date_format))
@@ -121,11 +121,11 @@ def parse(text: str, date_format: str | None) -> Time:
         number = float(text)
     except ValueError:
         return _in_utc(datetime.fromisoformat(text))
-    # Eight digits are a date that ISO writes without signs, 20240131; a year is a number.
+    # Eight digits are an ISO date without hyphens, 20240131; a year is a number.
     if len(text) == 8 and text.isdecimal():
         return datetime.fromisoformat(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no time")
+        raise ValueError(f"expected a date or a finite number, got {text}")
     return number
 
 
@@ -134,12 +134,12 @@ def _in_utc(time: datetime) -> datetime:
 
 
 def same(a: Time, b: Time) -> bool:
-    """Whether two times are one, up to rounding."""
+    """Return whether two times are equal up to rounding."""
     return math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-9) if isinstance(a, float) and isinstance(b, float) else a == b
 
 
 def shown(time: Time) -> str:
-    """The time as a table shows it."""
+    """Return the time as text."""
     if isinstance(time, float):
         return f"{time:.10g}"
     return f"{time:%Y-%m-%d}" if (time.hour, time.minute, time.second) == (0, 0, 0) else f"{time}"

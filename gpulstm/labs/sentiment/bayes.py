@@ -1,4 +1,4 @@
-"""Naive Bayes of words and pairs of words: what a sentiment classifier has to beat."""
+"""Naive Bayes on words and pairs of words, the baseline of the sentiment classifier."""
 
 import itertools
 from collections import Counter
@@ -11,7 +11,7 @@ from gpulstm.labs.sentiment.words import split
 
 
 class NaiveBayes:
-    """Multinomial naive Bayes with one added to every count (Manning, Raghavan & Schütze 2008, chapter 13)."""
+    """Multinomial naive Bayes with add-one smoothing (Manning, Raghavan & Schütze 2008, chapter 13)."""
 
     def fit(self, texts: Sequence[str], labels: Any) -> "NaiveBayes":
         """Count the words and pairs of each class. Returns self."""
@@ -27,7 +27,7 @@ class NaiveBayes:
         return self
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
-        """The likeliest class of each text; what was never met says nothing."""
+        """Return the most probable class of each text; words that training never saw are ignored."""
         scores = np.tile(self._log_prior, (len(texts), 1))
         for row, text in zip(scores, texts, strict=True):
             numbers = [self._numbers[feature] for feature in _features(text) if feature in self._numbers]

@@ -31,27 +31,27 @@ from gpulstm.labs.sentiment.estimator import SequenceClassifier
 from gpulstm.labs.sentiment.model import POOLINGS
 from gpulstm.labs.sentiment.texts import Labelled, generated, read_classes, read_table
 
-GENERATED = 2000  # sentences of the default
-TOGETHER = 64  # lines that predict answers at once, at most
-STEPS, EPOCHS = 800, 4  # that a run has, in whole epochs and at least so many, where --epochs says nothing
+GENERATED = 2000  # sentences in the default data
+TOGETHER = 64  # largest number of lines that predict classifies together
+STEPS, EPOCHS = 800, 4  # without --epochs, a run has as many epochs as these steps need, and at least EPOCHS
 USUAL = SequenceClassifier(clip_norm=3.0, weight_decay=0.0, warmup=0.1, random_state=0)
 
 
 @click.group(name="sentiment")
 def sentiment_lab() -> None:
-    """Sort texts into classes, such as good and bad."""
+    """Classify texts, for example into good and bad."""
 
 
 def _model_options(command: Callable) -> Callable:
     for option in reversed([
-        click.option("--embedding", default=USUAL.embedding_size, help="Size of a word's vector."),
-        click.option("--min-count", default=USUAL.min_count, help="Times a word must come to have its own vector."),
-        click.option("--keep-case", is_flag=True, help="Tell capitals from small letters."),
-        click.option("--ngram-buckets", default=USUAL.ngram_buckets, help="Vectors for pieces of words; 0 for none."),
-        click.option("--vectors", type=FILE, help="Text file of word vectors to begin with (GloVe's format)."),
-        click.option("--pooling", type=click.Choice(POOLINGS), default=USUAL.pooling, help="How steps become one."),
-        click.option("--label-smoothing", default=USUAL.label_smoothing, help="Share of a target for all classes."),
-        click.option("--balanced", is_flag=True, help="Let each class weigh the same, however many texts it has."),
+        click.option("--embedding", default=USUAL.embedding_size, help="Embedding size."),
+        click.option("--min-count", default=USUAL.min_count, help="Minimum count of a word to get its own vector."),
+        click.option("--keep-case", is_flag=True, help="Distinguish upper case and lower case."),
+        click.option("--ngram-buckets", default=USUAL.ngram_buckets, help="Vectors for character n-grams; 0 for none."),
+        click.option("--vectors", type=FILE, help="Pretrained word vectors, a text file in GloVe format."),
+        click.option("--pooling", type=click.Choice(POOLINGS), default=USUAL.pooling, help="Pooling over the steps."),
+        click.option("--label-smoothing", default=USUAL.label_smoothing, help="Label smoothing."),
+        click.option("--balanced", is_flag=True, help="Give each class the same total weight in the loss."),
     ]):  # fmt: skip
         command = option(command)
     return command
@@ -64,14 +64,14 @@ def _model_options(command: Callable) -> Callable:
     "classes",
     multiple=True,
     metavar="NAME=PATH",
-    help="Texts of a class: a file, one a line, or a folder of files; repeated.",
+    help="Texts of a class: a file with one text per line, or a folder of files. Use once for each class.",
 )
-@click.option("--text", help="Column of the texts, by name or position from 1.  [default: text]")
-@click.option("--label", help="Column of the labels, by name or position from 1.  [default: label]")
-@click.option("--delimiter", help="Character between cells.  [default: found in the first line]")
+@click.option("--text", help="Column of the texts, by name or position (from 1).  [default: text]")
+@click.option("--label", help="Column of the labels, by name or position (from 1).  [default: label]")
+@click.option("--delimiter", help="Character between columns.  [default: detected in the first line]")
 @ENCODING
-@click.option("--test", default=0.1, help="Share of the texts of each class to test on.")
-@click.option("--validation", default=USUAL.validation_fraction, help="Share of the rest that chooses the best epoch.")
+@click.option("--test", default=0.1, help="Fraction of the texts of each class, used for the test.")
+@click.option("--validation", default=USUAL.validation_fraction, help="Fraction of the rest, to choose the best epoch.")
 @_model_options
 @parameter_options(replace(USUAL, epochs=None), epochs="  [default: enough for 800 steps]")  # type: ignore[arg-type]
 @picture_option("the confusion matrix")
@@ -92,15 +92,15 @@ def train(
     out: str,
     **others: Any,
 ) -> None:
-    """Train a classifier on the texts of a TABLE (CSV or TSV with a header), or of files, and test it.
+    """Train a classifier on the texts of a TABLE (CSV or TSV with a header) or of --class files, and test it.
 
-    Without either it learns sentences about films that are made from templates. A share of each class is the test part,
-    on which it is held against naive Bayes and the commonest class.
+    Without texts it trains on film reviews that are generated from templates. The test compares it with naive Bayes and
+    with always choosing the most frequent class.
     """
     if file is not None and classes:
         raise FormatError(f"class: expected either a table or --class, got both {file} and {classes[0]!r:.60}")
     if classes and (text or label or delimiter):
-        raise FormatError("text, label, delimiter: expected None with --class, which has no columns")
+        raise FormatError("text, label, delimiter: expected none with --class, whose files have no columns")
     if checks.number("test", test) <= 0 or test >= 1:
         raise ShapeError(f"test: expected a share above 0 and below 1, got {test:g}")
     given = [file or "-", *(one.partition("=")[2] for one in classes), others["vectors"] or "-"]
@@ -120,7 +120,7 @@ def train(
     elif classes:
         data = read_classes(classes, encoding)
     else:
-        run.say(f"no texts given: {GENERATED:,} sentences made from templates, in which single words do not tell")
+        run.say(f"no texts given: {GENERATED:,} film reviews are generated from templates")
         data = generated(GENERATED)
     learnt, tested = data.split(test, 0)
     if epochs is None:
@@ -136,27 +136,27 @@ def train(
         report.picture(run.files.picture, counts, [str(c) for c in classifier.classes_])
         run.say(f"picture: {run.files.picture}")
     use = f"echo 'a fine film' | {shlex.join(['gpulstm', 'sentiment', 'predict', out])}"
-    run.say(f"model: {out}\nsort texts with it: {use}")
+    run.say(f"model: {out}\nclassify texts with it: {use}")
 
 
 @sentiment_lab.command()
 @click.argument("model", type=FILE)
 @click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True))
 @ENCODING
-@click.option("--words", is_flag=True, help="Name the words that weigh most in each text.")
-@click.option("--html", type=FILE, help="Write a page with the words of each text marked by their weights.")
+@click.option("--words", is_flag=True, help="Show the words that influenced each result most.")
+@click.option("--html", type=FILE, help="Write a web page that marks the words of each text by their influence.")
 @click.option("--force", is_flag=True, help="Overwrite an existing page.")
 @DEVICE
 def predict(
     model: str, files: tuple[str, ...], encoding: str, words: bool, html: str | None, force: bool, device: str
 ) -> None:
-    """Print the class of each line of FILEs, or of standard input, with its probability, as lines of a TSV table."""
+    """Classify each line of FILEs, or of standard input; print class and probability, separated by a tab."""
     if html is not None:
         check_output("html", html, (model, *files), force)
     classifier = SequenceClassifier.load(model, device)
     found: list[report.Weighed] = []
     if hasattr(classifier, "n_features_in_"):
-        raise FormatError(f"{model}: expected a classifier of texts, got one of numbers")
+        raise FormatError(f"{model}: expected a classifier of texts, got one of sequences of numbers")
     for texts in _together(files or ("-",), encoding):
         probabilities, weights = classifier.explain(texts)
         cut = classifier.words(texts)
@@ -181,7 +181,7 @@ def info(model: str) -> None:
 
 
 def _together(files: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
-    """Some lines at a time; of standard input those that are there, so that nobody waits for what others write."""
+    """Yield a few lines at a time. From standard input, yield the lines that have arrived, without waiting for more."""
     for file in files:
         some: list[str] = []
         for line in reading.lines(file, encoding):
@@ -194,7 +194,7 @@ def _together(files: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
 
 
 def _more_is_there() -> bool:
-    """Whether standard input can be read without waiting; False where the system cannot tell."""
+    """Return whether standard input can be read without waiting; False if the system cannot tell."""
     try:
         return bool(select.select([sys.stdin.buffer.fileno()], [], [], 0)[0])
     except (OSError, ValueError):

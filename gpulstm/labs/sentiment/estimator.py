@@ -1,4 +1,4 @@
-"""SequenceClassifier: texts, or sequences of numbers, sorted into classes; with scikit-learn's habits."""
+"""SequenceClassifier: sorts texts, or sequences of numbers, into classes; a scikit-learn-style estimator."""
 
 import copy
 import os
@@ -23,13 +23,15 @@ from gpulstm.nn import Module, cross_entropy
 from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import Tensor, no_grad, tensor
 
-AT_ONCE = 256  # sequences classified side by side, at most
-MOST_STEPS = 2**15  # in them, with what pads them: a long text among short ones would take gigabytes
+AT_ONCE = 256  # the maximum number of sequences in a batch of predict
+MOST_STEPS = 2**15  # in such a batch, padding included: a long text among short ones would take gigabytes
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SequenceClassifier(Estimator):
     """Classifies texts, or sequences of numbers, with a bidirectional LSTM.
+
+    Train on sequences and their labels with ``fit``; ``predict`` returns classes, ``predict_proba`` probabilities.
 
     >>> texts = ["a fine film", "a dull film", "fine acting", "dull acting"] * 8
     >>> labels = ["good", "bad", "good", "bad"] * 8
@@ -39,27 +41,30 @@ class SequenceClassifier(Estimator):
     >>> classifier.predict_proba(["fine plot"]).shape      # a column for each of classes_
     (1, 2)
 
-    ``fit(X, y)``: X is a list of N texts, or of sequences (T_n,) or (T_n, D) of unequal lengths, or an array (N, T) or
-    (N, T, D); y has N labels of any kind that NumPy sorts. Attributes: ``classes_``, ``n_features_in_`` (of numbers).
+    In ``fit(X, y)``, X is a list of N texts, a list of N sequences (T_n,) or (T_n, D) of different lengths, or an array
+    (N, T) or (N, T, D). y holds N labels: strings, integers or booleans. After ``fit``, ``classes_`` holds the classes
+    and, for sequences of numbers, ``n_features_in_`` the number of features.
 
     embedding_size, min_count, lowercase
-        For texts: embedding size, how often a word must occur to have its own embedding, and whether to convert words
-        to lower case.
+        For texts: the embedding size, how often a word must occur to get its own embedding, and whether to convert
+        words to lower case.
     ngram_buckets
-        Adds to a word's embedding the mean of the embeddings of its 3- to 5-grams, hashed to this many; unknown words
-        have only these. 0 turns them off.
+        For texts: number of hash buckets for the 3- to 5-grams of a word's characters. The mean of their embeddings is
+        added to the word's embedding; an unknown word has only its n-grams. 0 turns n-grams off.
     vectors
-        A text file of word vectors (GloVe's format) as initial embeddings; its size replaces ``embedding_size``.
+        For texts: a text file of word vectors in GloVe's format, used as initial embeddings. Their size replaces
+        ``embedding_size``.
     pooling
-        "max", "mean" or "attention" over the steps.
+        How to pool over the time steps: "max", "mean" or "attention".
     label_smoothing
         Share of the target that is spread over all classes (Szegedy et al. 2016).
     class_weight
-        None, "balanced" (each class weighs the same) or a dict of weights above 0 by label, 1 for labels without.
+        Weights of the classes in the loss: None, "balanced" (every class weighs the same) or a dict from label to a
+        weight above 0; labels that are not in the dict have the weight 1.
 
-    Sequences of numbers are standardised with the mean and deviation of the training part. Raises ShapeError or
-    DTypeError for data and parameters that do not fit, FormatError for a damaged file of vectors, NotFitted before
-    ``fit``. The other parameters are those of ``Estimator``.
+    Sequences of numbers are standardised with the mean and standard deviation of the training part. Raises ShapeError
+    or DTypeError for invalid data and parameters, FormatError for a damaged file of vectors, NotFitted before ``fit``.
+    The other parameters are those of ``Estimator``.
     """
 
     hidden_size: int = 32
@@ -80,10 +85,10 @@ class SequenceClassifier(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, run: Run | None = None) -> Self:
-        """Train on sequences and their labels; see the class. Returns self.
+        """Train on the sequences X and their labels y, as the class describes; returns self.
 
-        ``run`` is for commands. Raises ShapeError and DTypeError for data and parameters that do not fit, FormatError
-        for an invalid file of vectors.
+        ``run`` is for commands: files, checkpoints, progress. Raises ShapeError and DTypeError for invalid data and
+        parameters, FormatError for an invalid file of vectors.
         """
         self.check_params()
         labels = labels_of(y)
@@ -108,7 +113,7 @@ class SequenceClassifier(Estimator):
                 return cross_entropy(logits, backend.asarray(target), weight=weight, label_smoothing=smoothing), None
 
             def tokens(batch: Any) -> float:
-                """What the loss averages over: the weights of the targets, which are 1 without weights of classes."""
+                """Return the sum of the target weights (1 without class_weight), which the loss averages over."""
                 return len(batch[1]) if weights is None else float(weights[batch[1]].sum())
 
             digest = digest_of(list(X) if texts is not None else sequences, labels)
@@ -116,7 +121,7 @@ class SequenceClassifier(Estimator):
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probability of each class, (N, classes); columns are ``classes_``."""
+        """Return the class probabilities (N, classes), with the columns in the order of ``classes_``."""
         return self.explain(X)[0]
 
     def predict(self, X: Any) -> np.ndarray:
@@ -125,16 +130,17 @@ class SequenceClassifier(Estimator):
         return self.classes_[probabilities.argmax(axis=1)]
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the accuracy, the share of sequences classified correctly."""
+        """Return the accuracy: the share of the sequences X that are classified as y says."""
         labels, predicted = labels_of(y), self.predict(X)
         check_count(len(predicted), len(labels))
         return float((predicted == labels).mean())
 
     def explain(self, X: Any) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Return the probabilities (N, classes) and the weight of each step of each sequence, which sum to 1.
+        """Return the class probabilities (N, classes), and for each sequence the weights of its steps.
 
-        With ``pooling="attention"`` the weights are the attention weights; with "max" they are the share of units with
-        their maximum at a step. The steps of a text are its words: see ``words``. Raises NotFitted.
+        The weights (T_n,) of a sequence sum to 1. With ``pooling="attention"`` they are the attention weights; with
+        "max" the weight of a step is the share of units that have their maximum there; with "mean" they are equal. The
+        steps of a text are its words: see ``words``. Raises NotFitted before ``fit``.
         """
         self.check_is_fitted()
         sequences = self._sequences(X)
@@ -156,7 +162,7 @@ class SequenceClassifier(Estimator):
         return probabilities, weights
 
     def words(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the words of texts, as the classifier splits them."""
+        """Split texts into words, as the classifier does; returns one list of words per text."""
         self.check_is_fitted()
         if self._table is None:
             raise DTypeError("words: expected a classifier of texts, got one of numbers")
@@ -166,7 +172,10 @@ class SequenceClassifier(Estimator):
     # -- data ------------------------------------------------------------------------------------------------
 
     def _split(self, targets: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of the examples to train on and of those held out: the same share of each class, never all."""
+        """Return the indices of the examples to train on, and of those held out.
+
+        The same share of each class is held out, and at least one example of each class stays in training.
+        """
         order = generator.permutation(len(targets))
         held: list[int] = []
         for c in range(len(self.classes_)):
@@ -177,7 +186,7 @@ class SequenceClassifier(Estimator):
         return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
     def _learn_inputs(self, X: Any, N: int, train: np.ndarray) -> Texts | list[np.ndarray]:
-        """The sequences of X, after the words, or the scale of the numbers, have been learnt of the training part."""
+        """Learn the words, or the scale of the numbers, from the training part; return the encoded sequences of X."""
         self._table, self._center, self._scale = None, None, None
         if is_texts(X):
             texts = texts_of(X)
@@ -186,20 +195,20 @@ class SequenceClassifier(Estimator):
             self._table = WordTable.learn(chosen, self.lowercase, self.min_count, self.ngram_buckets)
             return self._table.encode(texts)
         if self.vectors is not None:
-            raise DTypeError("vectors: expected None, as X has numbers and no texts")
+            raise DTypeError("vectors: expected None, because X holds numbers, not texts, got a file")
         arrays, self._shape = arrays_of(X)
         check_count(len(arrays), N)
         steps = np.concatenate([arrays[n] for n in train])
         with np.errstate(over="ignore", invalid="ignore"):
             self._center, spread = steps.mean(axis=0), steps.std(axis=0)
         if not np.isfinite(spread).all():
-            raise ShapeError("X: expected numbers whose squares float64 holds, got larger ones")
+            raise ShapeError("X: expected numbers whose squares fit in float64, got larger ones")
         self._scale = np.where(spread > 0, spread, 1.0)
         self.n_features_in_ = arrays[0].shape[1] if self._shape is None else int(np.prod(self._shape))
         return self._scaled(arrays)
 
     def _sequences(self, X: Any) -> Texts | list[np.ndarray]:
-        """The sequences of X, which is like the training data."""
+        """Encode new sequences X as in training. Raises ShapeError for other features."""
         if self._table is not None:
             return self._table.encode(texts_of(X))
         arrays, shape = arrays_of(X)
@@ -217,7 +226,9 @@ class SequenceClassifier(Estimator):
             scaled = [((array - self._center) / self._scale).astype(self.dtype) for array in arrays]
         for n, array in enumerate(scaled):
             if not np.isfinite(array).all():
-                raise ShapeError(f"X[{n}]: expected numbers that {self.dtype} holds when standardised, got larger ones")
+                raise ShapeError(
+                    f"X[{n}]: expected numbers that fit in {self.dtype} after standardisation, got larger ones"
+                )
         return scaled
 
     def _batches(
@@ -237,7 +248,7 @@ class SequenceClassifier(Estimator):
         return ByLength([len(arrays[n]) for n in numbers], size, make, generator)
 
     def _inputs(self, model: SequenceModel, padded: np.ndarray, texts: Texts | None) -> Tensor:
-        """What the LSTM reads, (T, B, features)."""
+        """Return the input of the LSTM, (T, B, features)."""
         backend = backend_of(model.linear.weight.data)
         if texts is None:
             return tensor(backend.asarray(padded))
@@ -249,7 +260,7 @@ class SequenceClassifier(Estimator):
     # -- the model -------------------------------------------------------------------------------------------
 
     def check_params(self) -> None:
-        """Raise ShapeError or DTypeError for a parameter that cannot be used."""
+        """Raise ShapeError or DTypeError for an invalid parameter."""
         super().check_params()
         for name in ("embedding_size", "min_count"):
             checks.count(name, getattr(self, name), 1)
@@ -264,7 +275,7 @@ class SequenceClassifier(Estimator):
             raise DTypeError(f"class_weight: expected None, 'balanced' or a dict, got {self.class_weight!r:.60}")
 
     def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:
-        """The weight of each class in the loss, (classes,)."""
+        """Return the weight of each class in the loss, (classes,), or None."""
         if self.class_weight is None:
             return None
         counts = np.bincount(targets, minlength=len(self.classes_))
@@ -273,9 +284,11 @@ class SequenceClassifier(Estimator):
         known = self.classes_.tolist()
         for label, weight in self.class_weight.items():
             if label not in known:
-                raise ShapeError(f"class_weight: expected labels out of {known}, got {label!r}")
+                raise ShapeError(f"class_weight: expected labels among {known}, got {label!r}")
             if checks.number("class_weight", weight) == 0:
-                raise ShapeError(f"class_weight: expected weights above 0, got 0 for {label!r}; leave its examples out")
+                raise ShapeError(
+                    f"class_weight: expected weights above 0, got 0 for {label!r}; leave out its examples instead"
+                )
         return np.array([float(self.class_weight.get(label, 1.0)) for label in known], self.dtype)
 
     def _new_model(self) -> SequenceModel:
@@ -298,7 +311,7 @@ class SequenceClassifier(Estimator):
         )
 
     def _give_vectors(self, model: SequenceModel, run: Run) -> None:
-        """Let the words that are in the file of vectors begin with those."""
+        """Initialise the embeddings with the vectors that were read from the file."""
         if self._table is None or not self._found:
             return
         assert model.words is not None
@@ -314,7 +327,7 @@ class SequenceClassifier(Estimator):
     def _description(self) -> dict[str, Any]:
         if not isinstance(self.class_weight, Mapping):
             return super()._description()
-        plain, known = copy.copy(self), self.classes_.tolist()  # JSON's keys are texts
+        plain, known = copy.copy(self), self.classes_.tolist()  # keys in JSON are strings
         plain.class_weight = {str(c): float(self.class_weight[c]) for c in known if c in self.class_weight}
         return super(SequenceClassifier, plain)._description()
 
@@ -327,7 +340,7 @@ class SequenceClassifier(Estimator):
     def _restore(self, fitted: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Module:
         dtype = np.dtype(fitted["classes"]["dtype"])
         if dtype.kind not in "biufU":
-            raise ShapeError(f"classes: expected numbers or texts, got {dtype}")
+            raise ShapeError(f"classes: expected numbers or strings, got {dtype}")
         self.classes_ = np.array(fitted["classes"]["values"], dtype)
         if isinstance(weights := self.class_weight, Mapping):
             self.class_weight = {c: weights[str(c)] for c in self.classes_.tolist() if str(c) in weights}
@@ -367,7 +380,7 @@ class SequenceClassifier(Estimator):
 
 
 def _side_by_side(lengths: Sequence[int]) -> Iterator[np.ndarray]:
-    """The numbers of sequences of about one length, as many as are classified together."""
+    """Yield the indices of sequences of similar length, one batch at a time."""
     order, start = np.argsort(lengths, kind="stable"), 0
     while start < len(order):
         stop = start + 1

@@ -1,4 +1,4 @@
-"""The classifier: word vectors or features, a bidirectional LSTM, pooling over time, a logit for each class."""
+"""The classifier's network: word vectors or features, a bidirectional LSTM, pooling over time, a logit per class."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from gpulstm.nn import LSTM, Dropout, Embedding, Linear, Module, softmax, tanh, 
 from gpulstm.tape import Tensor, apply
 
 POOLINGS = ("max", "mean", "attention")
-SPREAD = 0.1  # standard deviation of first vectors
+SPREAD = 0.1  # standard deviation of the initial vectors
 
 
 class WordVectors(Module):
-    """A word's vector: its own, plus the mean of the vectors of its pieces (Bojanowski et al. 2017)."""
+    """A word's vector: its own embedding plus the mean embedding of its n-grams (Bojanowski et al. 2017)."""
 
     def __init__(self, words: int, buckets: int, size: int, **made: Any) -> None:
         self.own = Embedding(words, size, **made)
@@ -24,7 +24,7 @@ class WordVectors(Module):
             self.grams.weight.data[...] *= SPREAD
 
     def forward(self, ids: Array, grams: Array) -> Tensor:
-        """ids (U,), grams (U, G) filled up with 0 -> (U, size)."""
+        """Map ids (U,) and grams (U, G), padded with 0, to vectors (U, size)."""
         vectors = self.own(ids)
         if self.grams is None or grams.shape[1] == 0:
             return vectors
@@ -33,7 +33,7 @@ class WordVectors(Module):
 
 
 class SequenceModel(Module):
-    """Sequences -> logits. ``attention`` weighs the steps by a score (Yang et al. 2016); maximum and mean do not."""
+    """Maps sequences to logits, pooling over the steps; "attention" scores each step (Yang et al. 2016)."""
 
     def __init__(
         self,
@@ -56,12 +56,15 @@ class SequenceModel(Module):
         self.linear = Linear(2 * hidden_size, classes, **made)
 
     def forward(self, x: Tensor, lengths: np.ndarray) -> Tensor:
-        """x (T, B, features), lengths (B,) from 1 up -> (B, classes)."""
+        """Map x (T, B, features) and lengths (B,), each at least 1, to logits (B, classes)."""
         return self.explained(x, lengths)[0]
 
     def explained(self, x: Tensor, lengths: np.ndarray) -> tuple[Tensor, Array]:
-        """(logits (B, classes), the weight of each step (T, B)): attention's, else how often a step is the maximum,
-        or an equal share; they sum to 1."""
+        """Return logits (B, classes) and the weights of the steps (T, B), which sum to 1 over T.
+
+        The weights are the attention weights, with "max" the share of units whose maximum is at the step, with "mean"
+        equal shares.
+        """
         y, _ = self.lstm(self.dropout(x) if self.words is not None else x, lengths=lengths)
         backend = backend_of(y.data)
         xp = backend.xp
@@ -85,5 +88,5 @@ class SequenceModel(Module):
 
 
 def gathered(vectors: Tensor, numbers: Array) -> Tensor:
-    """The rows of ``vectors`` (U, size) by their numbers (T, B) -> (T, B, size)."""
+    """Gather rows of ``vectors`` (U, size) by index: numbers (T, B) -> (T, B, size)."""
     return apply(functional.embedding, numbers, vectors)

@@ -1,4 +1,4 @@
-"""How good a classifier is beside simpler ones, and the words that it weighs, in words, a picture and a page."""
+"""Report a classifier's accuracy beside simpler classifiers, and show which words it weighs."""
 
 import html
 from collections import Counter
@@ -13,13 +13,13 @@ from gpulstm.labs.sentiment.bayes import NaiveBayes
 from gpulstm.labs.sentiment.estimator import SequenceClassifier
 from gpulstm.labs.sentiment.texts import Labelled
 
-SHOWN = 3  # words of a text that are named
+SHOWN = 3  # words listed per text
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What the classifier weighs</title>
+<title>Words that the classifier weighs</title>
 <style>
   :root { color-scheme: light dark; --mark: 255, 170, 0; }
   body { font: 16px/1.7 system-ui, sans-serif; margin: 0 auto; max-width: 55rem; padding: 1rem; }
@@ -29,8 +29,8 @@ PAGE = """<!DOCTYPE html>
 </style>
 </head>
 <body>
-<h1>What the classifier weighs</h1>
-<p>The darker a word is marked, the more it counted.</p>
+<h1>Words that the classifier weighs</h1>
+<p>A stronger mark means that the word counted more.</p>
 BODY
 </body>
 </html>
@@ -38,7 +38,7 @@ BODY
 
 
 def lines(classifier: SequenceClassifier, train: Labelled, test: Labelled) -> tuple[list[str], np.ndarray]:
-    """What there is to say of the test part, a line at a time, and the confusion matrix (K, K), rows true classes."""
+    """Return the lines of the test report, and the confusion matrix (K, K); its rows are the true classes."""
     predicted = classifier.predict(test.texts)
     bayes = NaiveBayes().fit(train.texts, train.labels).predict(test.texts)
     common = Counter(train.labels).most_common(1)[0][0]
@@ -47,7 +47,7 @@ def lines(classifier: SequenceClassifier, train: Labelled, test: Labelled) -> tu
     width = max(map(len, rows))
     found = [f"test: {len(test):,} texts", *(f"{name:{width}}  {(p == truth).mean():6.1%}" for name, p in rows.items())]
     if (predicted == truth).mean() <= (bayes == truth).mean():
-        found.append("naive Bayes is not beaten")
+        found.append("the LSTM does not beat naive Bayes")
     places = {label: k for k, label in enumerate(classifier.classes_.tolist())}
     counts = np.zeros((len(places), len(places)), int)
     np.add.at(counts, ([places[label] for label in test.labels], [places[label] for label in predicted]), 1)
@@ -61,14 +61,14 @@ def picture(path: Path, counts: np.ndarray, labels: Sequence[str]) -> None:
 
 
 def heaviest(words: Sequence[str], weights: np.ndarray) -> list[str]:
-    """The words that weigh most, in the order in which they stand."""
+    """Return the words with the largest weights, in the order of the text."""
     chosen = sorted(np.argsort(-weights, kind="stable")[:SHOWN].tolist())
     return [words[k] for k in chosen]
 
 
 @dataclass(frozen=True)
 class Weighed:
-    """A text's class with its probability, and its words with their weights."""
+    """A text's predicted class and probability, and its words with their weights."""
 
     label: str
     probability: float
@@ -77,7 +77,7 @@ class Weighed:
 
 
 def page(texts: Sequence[Weighed]) -> str:
-    """A page that needs nothing else: each text with its class, its words marked by their weights."""
+    """Return a self-contained HTML page of the texts, their classes, and their words marked by weight."""
     body = []
     for text in texts:
         most = float(text.weights.max(initial=0)) or 1.0

@@ -1,4 +1,4 @@
-"""Labelled texts: from tables, from a file or a folder for each class, or made from templates."""
+"""Labelled texts: from tables, from one file or folder per class, or generated from templates."""
 
 import csv
 import itertools
@@ -27,23 +27,24 @@ class Labelled:
         return len(self.texts)
 
     def chosen(self, numbers: np.ndarray) -> "Labelled":
-        """Those alone."""
+        """Return the examples with these indices."""
         return Labelled([self.texts[n] for n in numbers], [self.labels[n] for n in numbers])
 
     def checked(self, name: str) -> "Labelled":
-        """Itself; raises FormatError for fewer than two classes, or than two texts of one."""
+        """Return self. Raises FormatError for fewer than two classes, or fewer than two texts of a class."""
         counts = Counter(self.labels)
         if len(counts) < 2:
-            raise FormatError(
-                f"{name}: expected texts of at least two classes, got {', '.join(counts) or 'none'} alone"
-            )
+            raise FormatError(f"{name}: expected texts of at least two classes, got {', '.join(counts) or 'none'}")
         for label, count in counts.items():
             if count < 2:
                 raise FormatError(f"{name}: expected at least 2 texts of each class, got {count} of {label!r:.40}")
         return self
 
     def split(self, share: float, seed: int) -> tuple["Labelled", "Labelled"]:
-        """(the rest, a share of each class), drawn by the seed; at least one text of each class is in either."""
+        """Return (the rest, a share of each class), drawn at random by the seed.
+
+        Each part has at least one text of each class.
+        """
         order = np.random.default_rng(seed).permutation(len(self))
         held = []
         for label in sorted(set(self.labels)):
@@ -57,10 +58,11 @@ def read_table(
     file: str | Path, text: str | None = None, label: str | None = None, *, delimiter: str | None = None,
     encoding: str = "utf-8",
 ) -> Labelled:  # fmt: skip
-    """Texts and labels from a CSV or TSV file with a header; columns by name, or position from 1.
+    """Read texts and labels from a CSV or TSV file with a header; name columns by name or by position from 1.
 
-    By default the columns are those named text and label, else the two that there are, the text first. Raises
-    FormatError, naming the line, for missing texts or labels, and for a table of two columns without a header; OSError.
+    By default the columns are those named text and label; a table of two columns may have other names, with the text
+    first. Raises FormatError, naming the line, for missing texts or labels and for a table of two columns without a
+    header; OSError if the file cannot be read.
     """
     name = reading.name_of(file)
     lines = reading.lines(file, encoding)
@@ -69,13 +71,13 @@ def read_table(
         raise FormatError(f"{name}: expected a table, got an empty file")
     if delimiter is not None and len(delimiter) != 1:
         raise FormatError(f"delimiter: expected one character, got {delimiter!r}")
-    # A cell may go on in the next line.
+    # A quoted cell may span several lines.
     rows = csv.reader(
         (f"{line}\n" for line in itertools.chain([first], lines)), delimiter=delimiter or max("\t,;|", key=first.count)
     )
     texts: list[str] = []
     labels: list[str] = []
-    limit = csv.field_size_limit(LARGEST_CELL)  # of all readers: it is put back
+    limit = csv.field_size_limit(LARGEST_CELL)  # a global limit: restored below
     try:
         names = [cell.strip() for cell in next(rows)]
         columns = _columns(name, names, text, label)
@@ -93,16 +95,16 @@ def read_table(
         csv.field_size_limit(limit)
     if label is None and names[columns[1]].lower() != "label" and names[columns[1]] in labels:
         raise FormatError(
-            f"{name}, line 1: expected a header with the names of the columns, got {names[columns[1]]!r:.40}, a label "
-            "of other lines; name its column with --label if it is one"
+            f"{name}, line 1: expected a header with the names of the columns, got {names[columns[1]]!r:.40}, which is "
+            "also a label in other lines; if it is a header, give the column with --label"
         )
     return Labelled(texts, labels).checked(name)
 
 
 def read_classes(classes: Sequence[str], encoding: str = "utf-8") -> Labelled:
-    """Texts from "NAME=PATH", one for each class: a file with a text a line, or a folder of text files.
+    """Read texts from "NAME=PATH", one for each class: a file with one text per line, or a folder of text files.
 
-    Raises FormatError for anything else and for empty files; OSError.
+    Raises FormatError for any other argument and for empty files; OSError if a file cannot be read.
     """
     texts: list[str] = []
     labels: list[str] = []
@@ -140,12 +142,12 @@ def _columns(name: str, names: list[str], text: str | None, label: str | None) -
     if of_text is None or of_label is None:
         raise _no_column(name, names, *(("text", text) if of_text is None else ("label", label)))
     if of_text == of_label:
-        raise FormatError(f"label: expected another column than the text's, got {names[of_text]}")
+        raise FormatError(f"label: expected another column than that of the text, got {names[of_text]}")
     return of_text, of_label
 
 
 def _column(name: str, names: list[str], option: str, given: str | None) -> int | None:
-    """The number of a column from 0; None where nothing is given and no column is named like the option."""
+    """Return a column's number from 0; None if none is given and no column has the name of the option."""
     for k, column in enumerate(names):
         if column == given or (given is None and column.lower() == option):
             return k
@@ -168,7 +170,7 @@ def _cell(where: str, cell: str) -> str:
     return cell
 
 
-# -- texts that are made -----------------------------------------------------------------------------------------
+# -- generated texts ---------------------------------------------------------------------------------------------
 
 GOOD = ("good", "great", "fine", "lovely", "brilliant", "moving", "clever", "fresh", "warm", "sharp")
 BAD = ("bad", "awful", "dull", "tired", "clumsy", "boring", "weak", "stale", "cold", "flat")
@@ -179,10 +181,10 @@ LINKS = (", and ", " , while ", "; ")
 
 
 def generated(count: int, seed: int = 0) -> Labelled:
-    """Sentences about films made from templates, half "positive" and half "negative".
+    """Generate sentences about films from templates, half "positive" and half "negative".
 
-    A sentence has one or two clauses of one opinion. "not" and "hardly" turn a word's meaning round, so that single
-    words do not tell.
+    A sentence has one or two clauses of the same opinion. "not" and "hardly" reverse the meaning of a word, so single
+    words do not reveal the class.
     """
     generator = np.random.default_rng(seed)
     texts, labels = [], []

@@ -1,4 +1,4 @@
-"""Words in: cutting texts, numbering words and the pieces of their spelling, and vectors from a file."""
+"""Words of the classifier: split texts, number words and their character n-grams, read word vectors from a file."""
 
 import re
 import zlib
@@ -15,17 +15,20 @@ from gpulstm.labs import reading
 
 WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 UNKNOWN = "<unk>"
-SHORTEST, LONGEST = 3, 5  # letters of a piece of a word
-MOST_PIECES = 64  # of one word; a longer word has no more
+SHORTEST, LONGEST = 3, 5  # characters of an n-gram
+MOST_PIECES = 64  # the maximum number of n-grams per word
 
 
 def split(text: str, lowercase: bool) -> list[str]:
-    """The words and signs of a text."""
+    """Split a text into words and punctuation marks."""
     return WORD.findall(text.lower() if lowercase else text)
 
 
 def pieces(word: str, buckets: int) -> list[int]:
-    """The numbers, from 1, of the buckets of a word's 3- to 5-grams, its ends marked (Bojanowski et al. 2017)."""
+    """Return the hash buckets, from 1, of a word's 3- to 5-grams (Bojanowski et al. 2017).
+
+    < and > mark the ends of the word.
+    """
     marked = f"<{word}>"
     grams = [
         marked[k : k + n] for n in range(SHORTEST, LONGEST + 1) for k in range(len(marked) - n + 1) if n < len(marked)
@@ -35,27 +38,27 @@ def pieces(word: str, buckets: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts as numbers: of the different words that are in them, and what those are made of."""
+    """Texts as sequences of word numbers, with the embedding indices of each different word."""
 
-    sequences: list[np.ndarray]  # each (n,), n >= 1: numbers of words among the U different ones
+    sequences: list[np.ndarray]  # each (n,), n >= 1: indices into the U different words
     words: list[str]  # (U,)
-    ids: np.ndarray  # (U,): the vector of its own that a word has, 0 for the unknown word's
-    grams: np.ndarray  # (U, G): the vectors of its pieces, filled up with 0
+    ids: np.ndarray  # (U,): the index of the word's own embedding, 0 for an unknown word
+    grams: np.ndarray  # (U, G): the indices of the embeddings of its n-grams, padded with 0
 
 
 class WordTable:
-    """The words that have a vector of their own: those met ``min_count`` times, the commonest first."""
+    """The words that have their own embedding: those that occur at least ``min_count`` times, the most common first."""
 
     def __init__(self, words: Sequence[str], lowercase: bool, buckets: int) -> None:
-        """``words`` come after UNKNOWN. Raises FormatError for words twice, or that are no texts."""
+        """``words`` are numbered from 1; 0 is UNKNOWN. Raises FormatError for repeated words and for other values."""
         if not all(isinstance(word, str) for word in words) or len(set(words)) != len(words):
-            raise FormatError("words: expected different texts, got others")
+            raise FormatError("words: expected different strings, got repeated ones or other values")
         self.words, self.lowercase, self.buckets = list(words), lowercase, buckets
         self._numbers = {word: number for number, word in enumerate(self.words, 1)}
 
     @classmethod
     def learn(cls, texts: Iterable[str], lowercase: bool, min_count: int, buckets: int) -> Self:
-        """The table of training texts."""
+        """Make the table from the training texts."""
         counts: Counter[str] = Counter()
         for text in texts:
             counts.update(split(text, lowercase))
@@ -66,7 +69,7 @@ class WordTable:
         return len(self.words) + 1
 
     def encode(self, texts: Sequence[str]) -> Texts:
-        """Any texts as numbers; one without words is one unknown word."""
+        """Encode texts as numbers; a text without words becomes one unknown word."""
         found: dict[str, int] = {}
         sequences = []
         for text in texts:
@@ -82,20 +85,21 @@ class WordTable:
 
 
 def read_vectors(path: str | Path, wanted: Sequence[str]) -> tuple[dict[str, np.ndarray], int]:
-    """(vectors by word, their size) of a text file of word vectors, plain or gzip'd: a word and its numbers a line.
+    """Read word vectors from a text file, plain or compressed; returns (vectors by word, their size).
 
-    That is the form of GloVe's files, and of word2vec's, whose first line has two numbers. Only the wanted words are
-    kept in memory. Raises FormatError, naming the line, for other lines and where no wanted word is found.
+    Each line holds a word and its numbers, as in GloVe's files and in word2vec's text files, whose first line has two
+    numbers. Only the wanted words are kept in memory. Raises FormatError, naming the line, for other lines, and if the
+    file has none of the wanted words.
     """
     name, size, found, keep = reading.name_of(path), 0, {}, set(wanted)
     for number, line in enumerate(reading.lines(path), 1):
         word, *values = line.rstrip().split(" ")
         if number == 1 and len(values) == 1:
-            continue  # word2vec's: how many vectors, of what size
+            continue  # word2vec's header: the number of vectors and their size
         if not values:
             raise FormatError(f"{name}, line {number}: expected a word and its numbers, got {line!r:.40}")
         extra = len(values) - size
-        if size and extra > 0 and not _is_number(values[0]):  # GloVe has words with spaces: ". . ."
+        if size and extra > 0 and not _is_number(values[0]):  # some GloVe words contain spaces: ". . ."
             word, values = " ".join([word, *values[:extra]]), values[extra:]
         if size and len(values) != size:
             raise FormatError(
@@ -106,7 +110,7 @@ def read_vectors(path: str | Path, wanted: Sequence[str]) -> tuple[dict[str, np.
             continue
         found[word] = _vector(f"{name}, line {number}", values)
     if not found:
-        raise FormatError(f"{name}: expected vectors of words in the training texts, got none of them")
+        raise FormatError(f"{name}: expected vectors of words in the training texts, got none")
     return found, size
 
 
@@ -122,12 +126,12 @@ def _vector(where: str, values: list[str]) -> np.ndarray:
     try:
         vector = np.array(values, np.float64)
     except ValueError as error:
-        raise FormatError(f"{where}: expected numbers after the word, got others: {error}") from error
+        raise FormatError(f"{where}: expected numbers after the word, got other text: {error}") from error
     if not np.isfinite(vector).all():
-        raise FormatError(f"{where}: expected finite numbers, got others")
+        raise FormatError(f"{where}: expected finite numbers, got NaN or infinity")
     return vector
 
 
 def to_json(table: WordTable | None) -> Any:
-    """The table as JSON values."""
+    """Return the table as JSON values."""
     return None if table is None else {"words": table.words, "lowercase": table.lowercase, "buckets": table.buckets}

@@ -31,37 +31,37 @@ from gpulstm.labs.speech.recordings import read_recordings
 from gpulstm.labs.speech.tones import tone_strings
 from gpulstm.labs.speech.wave import read_wave
 
-GENERATED = 600  # strings of tones, where no data are given
-STEPS = 1500  # that a run on DATA has, in whole epochs and at least EPOCHS of them, where --epochs says nothing
+GENERATED = 600  # recordings in the default data
+STEPS = 1500  # without --epochs, a run on DATA has as many epochs as these steps need, and at least EPOCHS
 EPOCHS = 10
 USUAL = Transcriber(random_state=0)
-SHOWN = 3  # test recordings whose texts are printed
+SHOWN = 3  # number of test recordings whose texts are printed
 
 
 @click.group(name="speech")
 def speech_lab() -> None:
-    """Turn recordings into text."""
+    """Transcribe recordings of speech."""
 
 
 def _hearing_options(command: Callable) -> Callable:
-    """The options for how recordings are heard, which are parameters of the Transcriber."""
+    """The options for the features and the decoding, which are parameters of the Transcriber."""
     options = [
-        click.option("--sample-rate", default=USUAL.sample_rate, help="Recordings are resampled to this rate, in Hz."),
-        click.option("--level", default=USUAL.level, type=click.Choice(["char", "word"]), help="What is recognised."),
-        click.option("--bands", default=USUAL.bands, help="Mel bands."),
+        click.option("--sample-rate", default=USUAL.sample_rate, help="Sample rate after resampling, in Hz."),
+        click.option("--level", default=USUAL.level, type=click.Choice(["char", "word"]), help="Token type."),
+        click.option("--bands", default=USUAL.bands, help="Number of mel bands."),
         click.option("--low", default=USUAL.low, help="Lowest frequency, in Hz."),
-        click.option("--high", type=float, help="Highest frequency, in Hz.  [default: just below half the rate]"),
+        click.option("--high", type=float, help="Highest frequency, in Hz.  [default: almost half the sample rate]"),
         click.option("--stack", default=USUAL.stack, help="Frames of 10 ms that the LSTM reads as one step."),
         click.option(
             "--noise",
             default=USUAL.noise,
             nargs=2,
             type=float,
-            help="Least and most noise put on recordings in training, in dB.",
+            help="Lowest and highest level of the noise added in training, in dB relative to a recording.",
         ),
-        click.option("--speed", default=USUAL.speed, help="Share by which the speed is changed in training."),
-        click.option("--warp", default=USUAL.warp, help="Share by which frequencies are moved in training."),
-        click.option("--beam", "beam_width", default=USUAL.beam_width, help="Texts that the search follows."),
+        click.option("--speed", default=USUAL.speed, help="Largest relative change of speed in training."),
+        click.option("--warp", default=USUAL.warp, help="Largest relative shift of frequencies in training."),
+        click.option("--beam", "beam_width", default=USUAL.beam_width, help="Beam width; 1 is greedy."),
     ]
     for option in reversed(options):
         command = option(command)
@@ -71,14 +71,14 @@ def _hearing_options(command: Callable) -> Callable:
 @speech_lab.command()
 @click.argument("data", required=False, metavar="[DATA]", type=FILE)
 @click.option(
-    "--transcripts", type=FILE, help="TSV or CSV: a recording's file, its text.  [default: transcripts.tsv in DATA]"
+    "--transcripts", type=FILE, help="TSV or CSV file: name of the WAV file, text.  [default: transcripts.tsv in DATA]"
 )
 @ENCODING
 @_hearing_options
-@click.option("--validation", default=0.1, help="Share of the training recordings that choose the best epoch.")
-@click.option("--test", default=0.1, help="Recordings to test on, drawn at random: a share, or a number of them.")
+@click.option("--validation", default=0.1, help="Fraction of the training recordings, to choose the best epoch.")
+@click.option("--test", default=0.1, help="Random recordings, used for the test: a fraction or a number.")
 @parameter_options(replace(USUAL, epochs=None), epochs="  [default: enough for 1,500 steps]")  # type: ignore[arg-type]
-@picture_option("when a test recording is heard to say what")
+@picture_option("the alignment of a test recording")
 @run_options(out="speech.safetensors")
 def train(
     data: str | None,
@@ -92,7 +92,7 @@ def train(
 ) -> None:
     """Train a transcriber on the recordings in DATA, a folder or a zip of WAV files, and test it.
 
-    Without DATA the recordings are generated: strings of digits, each digit a short pattern of tones.
+    Without DATA it trains on generated recordings: strings of digits, in which each digit is a short pattern of tones.
     """
     read = tuple(file for file in (data, transcripts) if file is not None)
     run, others = run_of(out, picture, others, {"speech": {"generated": data is None, "test": test}}, read)
@@ -125,14 +125,14 @@ def train(
 @speech_lab.command()
 @click.argument("model", type=FILE)
 @click.argument("files", nargs=-1, required=True, type=FILE)
-@click.option("--beam", type=int, help="Texts that the search follows; 1 is quickest.  [default: as in training]")
-@click.option("--picture", type=FILE, help="Picture of the first file's alignment (needs matplotlib).")
+@click.option("--beam", type=int, help="Beam width; 1 is greedy and fastest.  [default: as in training]")
+@click.option("--picture", type=FILE, help="Plot the alignment of the first WAV file (needs matplotlib).")
 @click.option("--force", is_flag=True, help="Overwrite an existing picture.")
 @DEVICE
 def predict(
     model: str, files: tuple[str, ...], beam: int | None, picture: str | None, force: bool, device: str
 ) -> None:
-    """Print for each WAV file its name, a tab, and the text that is heard in it."""
+    """Transcribe WAV files; print the name of each file, a tab, and its text."""
     if picture is not None:
         check_output("picture", picture, (model, *files), force)
     transcriber = Transcriber.load(model, device)
@@ -155,7 +155,7 @@ def info(model: str) -> None:
 
 
 def draw_alignment(transcriber: Transcriber, wave: np.ndarray, title: str, path: Path) -> None:
-    """Draw when the wave is heard to say what; raises as plot.save does."""
+    """Plot the alignment of a recording; raises the errors of plot.save."""
     log_probs = transcriber.predict_log_proba([wave])[0]
     labels = ["blank", *("space" if token == " " else token for token in transcriber.tokens_)]
 
@@ -169,11 +169,11 @@ def draw_alignment(transcriber: Transcriber, wave: np.ndarray, title: str, path:
 def _recordings(
     data: str | None, transcripts: str | None, encoding: str, transcriber: Transcriber, say: Callable[[str], None]
 ) -> tuple[list[np.ndarray], list[str]]:
-    """(waves, texts) from DATA, or generated ones."""
+    """Return (waves, texts) from DATA, or generated ones if there is no DATA."""
     sample_rate = transcriber.sample_rate
     if data is None:
         if transcripts is not None:
-            raise ShapeError(f"transcripts: expected DATA, the recordings of {transcripts}, got none")
+            raise ShapeError(f"transcripts: expected DATA with the recordings, got only {transcripts}; name DATA")
         say(f"no DATA: {GENERATED} strings of digits are generated, each digit a short pattern of tones")
         return tone_strings(GENERATED, sample_rate)
     found = read_recordings(data, transcripts, sample_rate, encoding)
@@ -185,7 +185,7 @@ def _recordings(
 
 
 def _test_part(test: float, count: int, seed: Any) -> np.ndarray:
-    """The recordings to test on, drawn at random. Raises ShapeError where none is left for either part."""
+    """Draw the recordings to test on. Raises ShapeError if there would be none to test or to train on."""
     chosen = round(test * count) if test < 1 else test
     if not checks.number("test", test) or not float(chosen).is_integer() or not 1 <= chosen < count:
         raise ShapeError(f"test: expected a share, or a number of recordings from 1 to {count - 1}, got {test:g}")

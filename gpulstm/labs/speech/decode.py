@@ -1,4 +1,4 @@
-"""From the probabilities of each step to text: the best path, or the most probable text by prefix beam search."""
+"""Decode CTC output, the probabilities of each step: greedy decoding and prefix beam search."""
 
 import math
 from collections import defaultdict
@@ -9,11 +9,14 @@ from gpulstm import checks
 from gpulstm.errors import ShapeError
 
 NOTHING = -math.inf  # log 0
-SELDOM = -12.0  # a class of a lower log-probability than that in a step does not lengthen a text there
+SELDOM = -12.0  # beam search ignores classes with a lower log-probability in a step
 
 
 def greedy(log_probs: np.ndarray, blank: int = 0) -> list[int]:
-    """The most probable class of every step, without repeats and blanks (Graves et al. 2006): log_probs (T, C)."""
+    """Take the most probable class of every step, then drop repeats and blanks (Graves et al. 2006).
+
+    log_probs is (T, C). Raises ShapeError for another shape and for a blank that is not a class.
+    """
     best = _checked(log_probs, blank).argmax(axis=1)
     changes = np.ones(len(best), bool)
     changes[1:] = best[1:] != best[:-1]
@@ -21,11 +24,12 @@ def greedy(log_probs: np.ndarray, blank: int = 0) -> list[int]:
 
 
 def beam_search(log_probs: np.ndarray, beam_width: int, blank: int = 0) -> tuple[list[int], float]:
-    """The most probable targets and the log of their probability, the sum over their paths that were followed.
+    """Return the most probable targets found by prefix beam search, and the log of their probability.
 
-    log_probs (T, C). ``beam_width`` texts are kept in every step, each with the probability of the paths that end in
-    its last target and of those that end in a blank (Graves 2012; Hannun et al. 2014), in log space. Raises ShapeError
-    for another shape and for a width below 1.
+    log_probs is (T, C). Each step keeps the ``beam_width`` most probable texts. For each text the search tracks, in log
+    space, the probability of the paths that end in its last target and of those that end in a blank (Graves 2012;
+    Hannun et al. 2014). The result sums over the paths that the search followed. Raises ShapeError for another shape
+    and for a width below 1.
     """
     rows = _checked(log_probs, blank).astype(np.float64)
     checks.count("beam_width", beam_width, 1)
@@ -40,7 +44,7 @@ def beam_search(log_probs: np.ndarray, beam_width: int, blank: int = 0) -> tuple
 def _longer(
     beam: dict[tuple[int, ...], tuple[float, float]], row: list[float], heard: list[int], blank: int
 ) -> dict[tuple[int, ...], list[float]]:
-    """The texts of a beam after one more step, as they were or with one more target."""
+    """Extend the texts of a beam by one step: each stays as it is or gets one more target."""
     after: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [NOTHING, NOTHING])
     for targets, (in_blank, in_target) in beam.items():
         both = _log_sum(in_blank, in_target)
@@ -48,10 +52,10 @@ def _longer(
         same[0] = _log_sum(same[0], both + row[blank])
         last = targets[-1] if targets else None
         if last is not None:
-            same[1] = _log_sum(same[1], in_target + row[last])  # a repeat is the same target, still sounding
+            same[1] = _log_sum(same[1], in_target + row[last])  # a repeat continues the same target
         for c in heard:
             longer = after[(*targets, c)]
-            # After itself a target begins anew only with a blank between.
+            # CTC needs a blank between two equal targets.
             longer[1] = _log_sum(longer[1], (in_blank if c == last else both) + row[c])
     return after
 

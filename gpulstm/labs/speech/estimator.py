@@ -1,4 +1,4 @@
-"""Transcriber: recordings to text, with scikit-learn's habits."""
+"""Transcriber: transcribes recordings to text; a scikit-learn-style estimator."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,15 +23,17 @@ from gpulstm.nn import Module, ctc_loss
 from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import no_grad
 
-BLOCK = 32  # waves transcribed at once
+BLOCK = 32  # waves transcribed in one batch
 MOST_STACKED = 100
-# Makes the data sets for training and validation of how waves are heard, the numbers of the tokens and a generator.
+# Takes the feature settings, the token numbers and a generator; returns the training and the validation data.
 Parts = Callable[[Hearing, Mapping[str, int], np.random.Generator], tuple[Passes, Passes | None]]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Transcriber(Estimator):
     """Transcribes recordings to text: log-mel features, bidirectional LSTM layers, and CTC (Graves et al. 2006).
+
+    Train on waves and their texts with ``fit``; ``predict`` returns the texts of other waves.
 
     >>> rng = np.random.default_rng(0)
     >>> def whistled(text):                                            # a low tone for a, a high one for b
@@ -43,29 +45,31 @@ class Transcriber(Estimator):
     >>> transcriber.predict([whistled("abba"), whistled("b")])
     ['abba', 'b']
 
-    ``fit(X, y)`` trains on waves X, a list of arrays (N_k,) of samples at ``sample_rate``, and their texts y; the
-    loudness of a wave makes no difference. ``predict(X)`` returns texts, ``score(X, y)`` is 1 - the word error rate.
-    ``gpulstm.labs.speech.read_wave`` reads WAV files.
+    In ``fit(X, y)``, X is a list of waves, arrays (N_k,) of samples at ``sample_rate``, and y the list of their texts.
+    Waves are scaled to equal power, so their loudness does not matter. ``predict(X)`` returns texts, ``score(X, y)`` is
+    1 - the word error rate. ``gpulstm.labs.speech.read_wave`` reads WAV files.
 
     sample_rate
         Samples per second of every wave.
     level
         "char" or "word": whether tokens are the characters or the words of the training texts.
     beam_width
-        Hypotheses that prefix beam search keeps; 1 takes the most probable class of each step (greedy).
+        Number of hypotheses that prefix beam search keeps; 1 takes the most probable class of each step (greedy).
     bands, low, high
-        Number of mel bands, and their lowest and highest frequency in Hz; None: 97.5 % of half the sample rate.
+        Number of mel bands, and their lowest and highest frequency in Hz; high=None means 97.5 % of half the sample
+        rate.
     stack
-        Frames of 10 ms that the LSTM reads as one step.
+        Number of frames (one every 10 ms) that the LSTM reads as one step.
     noise
-        White noise added in training: the least and the most, in dB relative to a wave's power; None for none.
+        White noise added in training: the lowest and the highest level, in dB relative to a wave's power; None adds
+        none.
     speed
         Training changes the speed of a wave at random by up to this share: 0.1 is 10 %.
     warp
-        Training shifts the mel bands by up to this share of their frequencies.
+        Training shifts the mel bands at random by up to this share of their frequencies.
 
-    Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before ``fit``. The other
-    parameters are those of ``Estimator``. Fitted: ``tokens_``, in the order of the classes from 1; 0 is the blank.
+    Raises ShapeError or DTypeError for invalid data and parameters, NotFitted before ``fit``. The other parameters are
+    those of ``Estimator``. After ``fit``, ``tokens_`` lists the tokens of the classes from 1 on; class 0 is the blank.
     """
 
     sample_rate: int = 8000
@@ -91,10 +95,10 @@ class Transcriber(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, run: Run | None = None) -> Self:
-        """Train on the waves X and their texts y; see the class. Returns self.
+        """Train on the waves X and their texts y, as the class describes; returns self.
 
-        ``run`` is for commands: files, checkpoints, progress. Raises ShapeError for data that do not fit, and for a
-        wave that is too short for its text; DTypeError for waves that are not numbers and texts that are not strings.
+        ``run`` is for commands: files, checkpoints, progress. Raises ShapeError for invalid shapes and for a wave that
+        is too short for its text; DTypeError for waves that are not numbers and texts that are not strings.
         """
         self.check_params()
         waves = waves_in(X, self.dtype)
@@ -119,11 +123,11 @@ class Transcriber(Estimator):
         return self.learn(tokens, parts, digest_of(waves, texts), run)
 
     def learn(self, tokens: Sequence[str], parts: Parts, digest: str, run: Run | None = None) -> Self:
-        """``fit`` for a program that makes its own data sets, with batches like those of ``Utterances``.
+        """Train on your own data sets, with batches like those of ``Utterances``; returns self.
 
-        ``parts(hearing, numbers, generator)`` returns the data sets for training and validation (or None); ``numbers``
-        are the classes of the tokens. ``digest`` identifies the data when a run is resumed. Raises ShapeError if there
-        are no tokens.
+        ``parts(hearing, numbers, generator)`` returns the training data and the validation data (or None). ``hearing``
+        computes the features of a wave; ``numbers`` maps each token to its class. ``digest`` identifies the data when a
+        run is resumed. Raises ShapeError if there are no tokens.
         """
         self.check_params()
         if not tokens:
@@ -138,19 +142,22 @@ class Transcriber(Estimator):
         return self
 
     def predict(self, X: Any) -> list[str]:
-        """Return the texts of the waves. Raises NotFitted, and ShapeError or DTypeError for anything but waves."""
+        """Return the texts of the waves X, a list of strings.
+
+        Raises NotFitted before ``fit``, and ShapeError or DTypeError for anything but waves.
+        """
         return [self._text(log_probs) for log_probs in self.predict_log_proba(X)]
 
     def predict_log_proba(self, X: Any) -> list[np.ndarray]:
-        """Return the log-probabilities (steps, classes) of each wave's steps; class 0 is the blank.
+        """Return the log-probabilities of each wave, a list of arrays (steps, classes); class 0 is the blank.
 
-        A step takes ``seconds_a_step``; ``gl.plot.alignment`` draws them. Raises as ``predict`` does.
+        A step lasts ``seconds_a_step``. ``gl.plot.alignment`` draws the log-probabilities. Raises as ``predict`` does.
         """
         self.check_is_fitted()
         waves, hearing = waves_in(X, self.dtype), self._hearing()
         model, backend = self.model_, self._backend()
         found: dict[int, np.ndarray] = {}
-        order = sorted(range(len(waves)), key=lambda n: len(waves[n]))  # waves of about one length side by side
+        order = sorted(range(len(waves)), key=lambda n: len(waves[n]))  # batches of similar lengths
         with evaluation(model), no_grad():
             for start in range(0, len(order), BLOCK):
                 numbers = order[start : start + BLOCK]
@@ -160,7 +167,7 @@ class Transcriber(Estimator):
         return [found[n] for n in range(len(waves))]
 
     def score(self, X: Any, y: Any) -> float:
-        """Return 1 - the word error rate: at most 1, and below 0 if the errors outnumber the words."""
+        """Return 1 - the word error rate of ``predict(X)`` against y; below 0 if the errors outnumber the words."""
         texts = texts_in(y, len(waves_in(X, self.dtype)))
         return 1 - word_error_rate(self.predict(X), texts)
 
@@ -170,7 +177,7 @@ class Transcriber(Estimator):
         return HOP * self.stack
 
     def check_fits(self, waves: Sequence[np.ndarray], texts: Sequence[str], names: Sequence[str]) -> None:
-        """Raise ShapeError, with its name, for a wave that has fewer steps than CTC needs for its text."""
+        """Raise ShapeError, with the wave's name, for a wave with fewer steps than CTC needs for its text."""
         for name, wave, text in zip(names, waves, texts, strict=True):
             tokens = split(text, self.level)
             steps = -(-frames_in(len(wave), self.sample_rate) // self.stack)
@@ -183,7 +190,7 @@ class Transcriber(Estimator):
     # -- computing -------------------------------------------------------------------------------------------
 
     def check_params(self) -> None:
-        """Raise ShapeError or DTypeError for a parameter that cannot be used."""
+        """Raise ShapeError or DTypeError for an invalid parameter."""
         super().check_params()
         checks.integer("sample_rate", self.sample_rate, RATES[0], RATES[1] + 1, f"from {RATES[0]:,} to {RATES[1]:,} Hz")
         checks.choice("level", self.level, ("char", "word"))
@@ -196,7 +203,7 @@ class Transcriber(Estimator):
                 raise DTypeError(f"noise: expected None or two levels in dB, e.g. (-60, -15), got {self.noise!r}")
             low, high = (checks.number("noise", level, least=-300, most=60) for level in self.noise)
             if low > high:
-                raise ShapeError(f"noise: expected the least level, then the most, got {self.noise}")
+                raise ShapeError(f"noise: expected the lower level first, got {self.noise}")
         checks.integer("bands", self.bands, 1, 1025)
         checks.number("low", self.low)
         if self.high is not None:
@@ -230,9 +237,9 @@ class Transcriber(Estimator):
     def _restore(self, fitted: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> Module:
         tokens = fitted["tokens"]
         if not isinstance(tokens, list) or not tokens or not all(isinstance(t, str) and t for t in tokens):
-            raise ShapeError(f"tokens: expected a list of texts, got {tokens!r:.60}")
+            raise ShapeError(f"tokens: expected a list of strings, got {tokens!r:.60}")
         if len(set(tokens)) < len(tokens):
-            raise ShapeError("tokens: expected different ones, got one twice")
+            raise ShapeError("tokens: expected different tokens, got one twice")
         self.tokens_ = tokens
         sizes: dict[str, tuple[int, ...]] = {
             "lstm.weight_ih_l0": (4 * self.hidden_size, self.bands * self.stack),
@@ -253,10 +260,10 @@ class Transcriber(Estimator):
 def _loss(model: SpeechModel, batch: Any, state: Any) -> tuple[Any, None]:
     (steps, lengths), (targets, counts) = batch
     steps = backend_of(model.linear.weight.data).asarray(steps)
-    # A wave that was made too short for its text has no loss.
+    # A wave that became too short for its text (by the change of speed) has no loss.
     return ctc_loss(model(steps, lengths), targets.T, lengths, counts, zero_infinity=True), None
 
 
 def _sequences_in(batch: Any) -> int:
-    """The sequences in a batch, over which its loss averages."""
+    """Return the number of sequences in a batch, over which its loss averages."""
     return len(batch[1][1])

@@ -1,4 +1,4 @@
-"""What the transcriber hears: logarithms of the power in mel bands, every 10 ms, from a wave on either library."""
+"""Log-mel features: the logarithms of the power in mel bands, every 10 ms, from a NumPy or CuPy wave."""
 
 import math
 from typing import Any
@@ -11,24 +11,28 @@ from gpulstm.errors import ShapeError
 from gpulstm.functional.checks import check_floats
 from gpulstm.precision import IEEE, precision
 
-WINDOW, HOP = 0.025, 0.010  # seconds of a frame, and from one frame to the next
+WINDOW, HOP = 0.025, 0.010  # seconds in a frame, and between the starts of two frames
 EMPHASIS = 0.97
-FLOOR = 1e-3  # added to the power: about that of noise 60 dB below a wave with a mean square of 1
+FLOOR = 1e-3  # added to the power: about the power of noise 60 dB below a wave with a mean square of 1
 SPREAD = 2.5  # about the standard deviation of the logarithms
 
 
 def log_mel(
     wave: Array, sample_rate: int, bands: int = 20, low: float = 60.0, high: float | None = None, warp: float = 1.0
 ) -> Array:
-    """A wave (N,) -> its frames (T, bands): 25 ms with a Hamming window, every 10 ms; T is 1 at least.
+    """Compute the log-mel features (T, bands) of a wave (N,), one frame every 10 ms.
 
-    After pre-emphasis, y[n] = x[n] - 0.97 x[n - 1], the power spectrum of each frame is summed in ``bands`` triangles,
-    equally wide in mel (Davis & Mermelstein 1980), from ``low`` to ``high`` Hz. The result is log(power + 1e-3), less
-    the mean of each band over the wave, divided by 2.5. The wave is first scaled to a mean square of 1.
+    A frame is 25 ms long and has a Hamming window; T is at least 1. These are the steps:
 
-    ``warp`` multiplies the frequencies of the triangles, as a shorter or longer vocal tract would. NumPy or CuPy; the
-    type of the result is that of the wave. Raises ShapeError for an empty wave, for numbers below 1 and for bands that
-    do not fit; DTypeError for a wave that is no floats.
+    1. Scale the wave to a mean square of 1.
+    2. Apply pre-emphasis: y[n] = x[n] - 0.97 x[n - 1].
+    3. Sum the power spectrum of each frame over ``bands`` triangles from ``low`` to ``high`` Hz, equally wide in mel
+       (Davis & Mermelstein 1980).
+    4. Return log(power + 1e-3), minus the mean of each band over the wave, divided by 2.5.
+
+    ``warp`` multiplies the frequencies of the triangles, as a shorter or longer vocal tract would. The wave is a NumPy
+    or CuPy array of floats, and the result has its dtype. Raises ShapeError for an empty wave, for numbers below 1 and
+    for bands that do not fit the sample rate; DTypeError for a wave that is not of floats.
     """
     check_floats(wave=wave)
     for name, value in (("sample_rate", sample_rate), ("bands", bands)):
@@ -44,38 +48,38 @@ def log_mel(
 
 
 def _summed(on: Backend, power: Array, filters: Array) -> Array:
-    """power (T, bins) @ filters' (bins, bands), exactly whatever the precision of the network."""
+    """Return power (T, bins) @ filters.T (bins, bands), in full precision whatever the precision of the network."""
     if on.is_cuda:
         with precision(IEEE):
             return on.matmul(power, filters.T)
-    # Not a product of BLAS, whose threads would take the processor from those of the LSTM for so little work.
+    # Not a BLAS product: for so little work its threads would only take cores from those of the LSTM.
     return on.xp.einsum("tk,bk->tb", power, filters)
 
 
 def scaled(wave: Array) -> Array:
-    """The wave with a mean square of 1; silence stays silence."""
+    """Scale the wave to a mean square of 1; silence stays silence."""
     xp = backend_of(wave).xp
     return wave / xp.maximum(xp.sqrt((wave.astype(np.float64) ** 2).mean()), 1e-10).astype(wave.dtype)
 
 
 def frame_sizes(sample_rate: int) -> tuple[int, int]:
-    """(samples in a frame, samples from one to the next)."""
+    """Return (samples in a frame, samples between the starts of two frames)."""
     return max(2, round(WINDOW * sample_rate)), max(1, round(HOP * sample_rate))
 
 
 def transform_size(sample_rate: int) -> int:
-    """Samples in a Fourier transform of a frame: the next power of 2."""
+    """Return the size of a frame's Fourier transform: the next power of 2."""
     return int(2 ** math.ceil(math.log2(frame_sizes(sample_rate)[0])))
 
 
 def frames_in(samples: int, sample_rate: int) -> int:
-    """How many frames ``log_mel`` makes of so many samples."""
+    """Return how many frames ``log_mel`` makes from this many samples."""
     size, hop = frame_sizes(sample_rate)
     return 1 + max(0, samples - size) // hop
 
 
 def _power(xp: Any, wave: Array, sample_rate: int) -> Array:
-    """The power spectrum of each frame (T, bins)."""
+    """Return the power spectrum of each frame, (T, bins)."""
     size, hop = frame_sizes(sample_rate)
     T = frames_in(wave.size, sample_rate)
     emphasised = xp.zeros(max(wave.size, size), wave.dtype)
@@ -90,10 +94,11 @@ def _power(xp: Any, wave: Array, sample_rate: int) -> Array:
 def mel_filters(
     bands: int, size: int, sample_rate: int, low: float = 60.0, high: float | None = None, warp: float = 1.0
 ) -> np.ndarray:
-    """Triangles over the bins of a Fourier transform of ``size`` samples: (bands, size // 2 + 1), highest value 1.
+    """Return triangular filters (bands, size // 2 + 1) over the bins of a Fourier transform of ``size`` samples.
 
-    Triangle k rises from the centre of k - 1 and falls to that of k + 1. Without ``high`` it is 97.5 % of half the
-    sample rate. Raises ShapeError unless 0 <= low < high <= sample_rate / 2 and each triangle holds a bin.
+    Triangle k rises from the centre of k - 1 to its own centre, where it is 1, and falls to the centre of k + 1.
+    ``high`` defaults to 97.5 % of half the sample rate. Raises ShapeError unless 0 <= low < high <= sample_rate / 2 and
+    each triangle contains a bin.
     """
     high = top(sample_rate) if high is None else high
     if not 0 <= low < high <= sample_rate / 2:
@@ -108,28 +113,28 @@ def mel_filters(
     if warp == 1 and not filters.any(axis=1).all():
         empty = int(np.argmin(filters.any(axis=1)))
         raise ShapeError(
-            f"bands: expected as many as there are frequencies for, got {bands}, of which {empty} has none"
+            f"bands: expected few enough that each contains a frequency, got {bands}, of which band {empty} has none"
         )
     return filters
 
 
 def top(sample_rate: int) -> float:
-    """The usual highest frequency of the bands, in Hz."""
+    """Return the default highest frequency of the bands, in Hz."""
     return 0.975 * sample_rate / 2
 
 
 def mel(hertz: Any) -> Any:
-    """Frequency in mel, 2595 log10(1 + f / 700) (O'Shaughnessy 1987)."""
+    """Convert hertz to mel: 2595 log10(1 + f / 700) (O'Shaughnessy 1987)."""
     return 2595 * np.log10(1 + np.asarray(hertz) / 700)
 
 
 def hertz(mel: Any) -> Any:
-    """The inverse of ``mel``."""
+    """Convert mel to hertz, the inverse of ``mel``."""
     return 700 * (10 ** (np.asarray(mel) / 2595) - 1)
 
 
 def stacked(frames: Array, count: int) -> Array:
-    """``count`` frames side by side as one step: (T, F) -> (ceil(T / count), count * F), filled up with zeros."""
+    """Join each ``count`` frames to one step: (T, F) -> (ceil(T / count), count * F), padded with zeros."""
     T, F = frames.shape
     steps = -(-T // count)
     with backend_of(frames) as on:

@@ -1,4 +1,4 @@
-"""What a transcriber is given, checked: waves, texts, and the tokens that texts are made of."""
+"""Checks of the Transcriber's data: waves and texts; and the tokens of a text."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,10 +11,10 @@ from gpulstm.tape import Tensor
 
 
 def waves_in(X: Any, dtype: str) -> list[np.ndarray]:
-    """A list of waves (N_k,), or an array (waves, N) of such, as floats of that type.
+    """Convert a list of waves (N_k,), or an array (waves, N), to arrays of this dtype.
 
-    Raises ShapeError for none, for one that has no samples or another shape and for samples that are missing or
-    infinite; DTypeError for what is no real number.
+    Raises ShapeError for an empty list, for a wave without samples or of another shape, and for samples that are NaN or
+    infinite; DTypeError for anything but real numbers.
     """
     X = X.data if isinstance(X, Tensor) else X
     if hasattr(X, "toarray"):
@@ -40,7 +40,7 @@ def _wave(name: str, wave: Any, dtype: str) -> np.ndarray:
             raise
         raise DTypeError(f"{name}: expected the samples of a wave, got {type(wave).__name__}: {error}") from error
     if array.ndim != 1 or array.size == 0:
-        one = ". Reshape your data: for one wave give [wave]" if array.ndim == 0 else ""
+        one = ". Reshape your data: for one wave pass [wave]" if array.ndim == 0 else ""
         raise ShapeError(f"{name}: expected (N,) with N > 0 samples, one channel, got {array.shape}{one}")
     with np.errstate(over="ignore"):
         array = array.astype(dtype)
@@ -52,7 +52,10 @@ def _wave(name: str, wave: Any, dtype: str) -> np.ndarray:
 
 
 def texts_in(y: Any, count: int) -> list[str]:
-    """As many texts, with single spaces; raises ShapeError for another number, DTypeError for what is no text."""
+    """Return the ``count`` texts, with single spaces between words.
+
+    Raises ShapeError for another number of texts, DTypeError for anything but strings.
+    """
     if y is None:
         raise ShapeError("y: expected a list of texts: fit requires y to be passed, but the target y is None")
     if isinstance(y, str | bytes | dict) or not hasattr(y, "__len__"):
@@ -61,20 +64,20 @@ def texts_in(y: Any, count: int) -> list[str]:
         raise ShapeError(f"y: expected {count} texts, one for each wave in X, got {len(y)}")
     for k, text in enumerate(y):
         if not isinstance(text, str):
-            raise DTypeError(f"y[{k}]: expected a text, got {text!r:.60}")
+            raise DTypeError(f"y[{k}]: expected a string, got {text!r:.60}")
     return [" ".join(text.split()) for text in y]
 
 
 def split(text: str, level: str) -> list[str]:
-    """The tokens of a text: its words or its characters."""
+    """Split a text into tokens: words or characters."""
     return text.split() if level == "word" else list(text)
 
 
 def joined(tokens: Sequence[str], level: str) -> str:
-    """The text that is made of these tokens, with single spaces."""
+    """Join tokens to a text, with single spaces between words."""
     return " ".join(" ".join(tokens).split() if level == "word" else "".join(tokens).split())
 
 
 def steps_needed(tokens: Sequence[str]) -> int:
-    """The fewest steps that can stand for the tokens: one each, and a blank between equal ones."""
+    """Return the fewest steps that CTC needs for the tokens: one each, and a blank between equal neighbours."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))

@@ -1,4 +1,4 @@
-"""The transcriber's network: stacked frames through bidirectional LSTM layers to the classes of every step."""
+"""The transcriber's network: bidirectional LSTM layers read stacked frames and predict the class of every step."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from gpulstm.tape import Tensor
 
 
 class SpeechModel(Module):
-    """Steps (T, B, features) and lengths (B,) -> log-probabilities (T, B, classes), of which 0 is the blank."""
+    """Maps steps (T, B, features) and lengths (B,) to log-probabilities (T, B, classes); class 0 is the blank."""
 
     def __init__(
         self, features: int, classes: int, *, hidden_size: int, num_layers: int, dropout: float, **made: Any

@@ -1,4 +1,4 @@
-"""Recordings and their transcripts: a folder of WAV files or a zip of them, and a TSV or CSV with a text for each."""
+"""Read recordings and their transcripts: WAV files in a folder or a zip, and a TSV or CSV table of texts."""
 
 import csv
 import io
@@ -35,12 +35,12 @@ class Recordings:
 def read_recordings(
     data: str | Path, transcripts: str | Path | None, sample_rate: int, encoding: str = "utf-8"
 ) -> Recordings:
-    """The recordings of a folder or a zip, which is never unpacked to the disk, resampled to ``sample_rate``.
+    """Read the recordings of a folder or a zip, resampled to ``sample_rate``. A zip is never unpacked to disk.
 
-    ``transcripts`` has a line for each: the file's name, as it stands in the folder or zip, a tab, the text; or the
-    same as CSV, where its name ends in .csv. None: transcripts.tsv or transcripts.csv beside the recordings. Raises
-    FormatError, naming the file or the line, for what is no such table, for names of no file and for broken
-    or too large recordings; OSError for what cannot be read.
+    ``transcripts`` is a table with one line per recording: the file's path in the folder or zip, a tab, the text. If
+    the table's name ends in .csv, a comma separates them. None means transcripts.tsv or transcripts.csv in the folder
+    or zip. Raises FormatError, naming the file or the line, for any other table, for names without a file, and for
+    damaged or too large recordings; OSError if a file cannot be read.
     """
     with _opened(Path(data)) as (names, read):
         if transcripts is not None:
@@ -49,8 +49,8 @@ def read_recordings(
             usual = next((name for name in USUAL if name in names), None)
             if usual is None:
                 raise FormatError(
-                    f"{data}: expected {' or '.join(USUAL)} in it, or --transcripts with a line for each recording: "
-                    "its file's name, a tab, its text"
+                    f"{data}: expected {' or '.join(USUAL)} in it, got neither; or give --transcripts with a line for "
+                    "each recording: its file's name, a tab, its text"
                 )
             table = _rows(_table_lines(read(usual, MOST_TABLE), f"{data}: {usual}", encoding), f"{data}: {usual}")
         texts = _texts(table, names, str(transcripts or usual))
@@ -65,7 +65,7 @@ def read_recordings(
 
 @contextmanager
 def _opened(data: Path) -> Iterator[tuple[set[str], Callable[[str, int], bytes]]]:
-    """(the names of the files, a function that reads one of them, up to so many bytes and one more)."""
+    """Yield (the file names, a function that reads at most ``most`` + 1 bytes of a file)."""
     if data.is_dir():
         files = {path.relative_to(data).as_posix(): path for path in data.rglob("*") if path.is_file()}
 
@@ -79,14 +79,12 @@ def _opened(data: Path) -> Iterator[tuple[set[str], Callable[[str, int], bytes]]
         try:
             packed = zipfile.ZipFile(raw)
         except DAMAGED as error:
-            raise FormatError(
-                f"{data}: expected a folder or a zip of WAV files, got something else ({error})"
-            ) from error
+            raise FormatError(f"{data}: expected a folder or a zip of WAV files, got another file ({error})") from error
         with packed:
             infos = {info.filename: info for info in packed.infolist() if not info.is_dir()}
 
             def read_packed(name: str, most: int) -> bytes:
-                # What is written in the zip about the size of a file need not be true: no more is unpacked than this.
+                # The size stated in the zip may be false, so the read below is limited too.
                 if infos[name].file_size > most:
                     size = f"{infos[name].file_size:,}"
                     raise FormatError(
@@ -107,12 +105,12 @@ def _table_lines(data: bytes, name: str, encoding: str) -> Iterator[str]:
     try:
         text = data.decode(reading.check_encoding(encoding))
     except UnicodeError as error:
-        raise FormatError(f"{name}: expected {encoding} text, got something else; {reading.ADVICE}") from error
+        raise FormatError(f"{name}: expected {encoding} text, got other bytes; {reading.ADVICE}") from error
     return iter(io.StringIO(text, newline=None).read().split("\n"))
 
 
 def _rows(lines: Iterator[str], name: str) -> Iterator[tuple[str, str, str]]:
-    """(where, file, text) of each line that is not empty."""
+    """Yield (place, file, text) for each line that is not empty."""
     separator = "," if name.lower().removesuffix(".gz").endswith(".csv") else "\t"
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -131,12 +129,14 @@ def _rows(lines: Iterator[str], name: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _texts(rows: Iterator[tuple[str, str, str]], names: set[str], table: str) -> dict[str, str]:
-    """The text of each file; raises FormatError, naming the line, for no text and for names of no file or of one
-    that was named before."""
+    """Return the text of each file.
+
+    Raises FormatError, naming the line, for an empty text, for a name without a file and for a repeated name.
+    """
     texts: dict[str, str] = {}
     for where, name, text in rows:
         name = str(PurePosixPath(name))
-        if name not in names:  # a name with ".." is none of them
+        if name not in names:  # no name in it contains ".."
             raise FormatError(f"{where}: expected a file among the recordings, got {name!r}")
         if name in texts:
             raise FormatError(f"{where}: expected each file once, got {name!r} again")

@@ -1,4 +1,4 @@
-"""Utterances in batches: features made anew in every pass, with the changes that teach a model what does not matter."""
+"""Batches of utterances; the features are computed anew in every pass, with data augmentation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from gpulstm.data import Passes, pad_sequences
 from gpulstm.errors import FormatError
 from gpulstm.labs.speech.features import log_mel, scaled, stacked
 
-GROUP = 16  # batches whose utterances are put in the order of their lengths, so that little is padded
+GROUP = 16  # batches whose utterances are sorted by length together, so that they need little padding
 
 
 @dataclass(frozen=True)
 class Hearing:
-    """How a wave becomes the steps that the model reads, as it is or changed at random."""
+    """Computes the steps that the model reads from a wave, unchanged or changed at random (data augmentation)."""
 
     sample_rate: int
     bands: int
@@ -27,7 +27,7 @@ class Hearing:
     warp: float
 
     def steps(self, wave: np.ndarray, generator: np.random.Generator | None = None) -> np.ndarray:
-        """The wave (N,) as steps (T, stack * bands); with a generator the wave is changed first."""
+        """Return the steps (T, stack * bands) of a wave (N,); a generator changes the wave at random first."""
         warp = 1.0
         if generator is not None:
             wave, warp = self.changed(wave, generator)
@@ -35,7 +35,7 @@ class Hearing:
         return stacked(frames, self.stack)
 
     def changed(self, wave: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, float]:
-        """(the wave at another speed and with noise, a warp of the frequencies), drawn from the generator."""
+        """Return (the wave with a random speed and noise, a random warp of the frequencies)."""
         wave = at_speed(wave, 1 + self.speed * generator.uniform(-1, 1))
         if self.noise is not None:
             level = 10 ** (generator.uniform(*self.noise) / 20)
@@ -45,7 +45,10 @@ class Hearing:
 
 
 def at_speed(wave: np.ndarray, speed: float) -> np.ndarray:
-    """The wave as a tape at that speed plays it, by linear interpolation: quick, and exact enough to be a change."""
+    """Change the speed of a wave, and with it the pitch, as a tape does.
+
+    Linear interpolation is fast, and exact enough for data augmentation.
+    """
     positions = np.arange(0, len(wave) - 1e-9, speed)
     return np.interp(positions, np.arange(len(wave)), wave).astype(wave.dtype)
 
@@ -53,9 +56,9 @@ def at_speed(wave: np.ndarray, speed: float) -> np.ndarray:
 class Utterances(Passes):
     """Batches ((steps (T, B, F), lengths), (targets (S, B), lengths)) of waves and their targets.
 
-    With a ``generator`` every pass has a new order and changes each wave anew. In the first pass utterances come
-    from the shortest to the longest, from which a model learns sooner (SortaGrad, Amodei et al. 2016); in later ones
-    those of about one length share a batch.
+    With a ``generator`` every pass has a new order and changes each wave anew. The first pass goes from the shortest to
+    the longest utterance, which makes a model learn sooner (SortaGrad, Amodei et al. 2016). In later passes utterances
+    of similar length share a batch.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Utterances(Passes):
         generator: np.random.Generator | None = None,
     ) -> None:
         self.hearing, self.waves, self.targets, self.batch_size = hearing, waves, targets, batch_size
-        self._passes = 0  # begun so far
+        self._passes = 0  # passes started so far
         super().__init__(-(-len(waves) // batch_size), generator)
 
     def __iter__(self) -> Iterator[Any]:
@@ -76,7 +79,7 @@ class Utterances(Passes):
         yield from super().__iter__()
 
     def _order(self, generator: np.random.Generator | None) -> Any:
-        """(the numbers of each batch, a seed for the changes)."""
+        """Return (the indices of each batch, a seed for the random changes)."""
         sizes = np.array([len(wave) for wave in self.waves])
         if generator is None:
             return self._cut(np.arange(len(sizes))), None
@@ -100,7 +103,7 @@ class Utterances(Passes):
         return pad_sequences(steps), pad_sequences([targets for _, targets in examples])
 
     def _example(self, number: int, generator: np.random.Generator | None) -> tuple[np.ndarray, np.ndarray]:
-        """(wave, targets) of that number, not changed yet."""
+        """Return the unchanged (wave, targets) of this index."""
         return self.waves[number], self.targets[number]
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""WAV files as people have them: 8, 16, 24 and 32 bit, floats, several channels, any sample rate."""
+"""Read WAV files (8, 16, 24 and 32 bit, floats, several channels, any sample rate), and resample waves."""
 
 import math
 import struct
@@ -9,25 +9,25 @@ import numpy as np
 from gpulstm import checks
 from gpulstm.errors import FormatError, ShapeError
 
-MOST_BYTES = 2**28  # of one file: 256 MiB, over four hours at 8 kHz and 16 bit
-RATES = 1000, 768_000  # sample rates that are believed
+MOST_BYTES = 2**28  # of a file: 256 MiB, over four hours at 8 kHz and 16 bit
+RATES = 1000, 768_000  # the lowest and the highest sample rate that is accepted
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 ZEROS = 16  # zero crossings of the sinc on each side
-BLOCK = 8192  # samples resampled at once
+BLOCK = 8192  # output samples computed at once
 
 
 def read_wave(file: str | Path, sample_rate: int) -> np.ndarray:
-    """The samples of a WAV file as one channel at ``sample_rate``: (N,), float32, from -1 to 1.
+    """Read a WAV file: float32 samples (N,) from -1 to 1, resampled to ``sample_rate``.
 
-    Raises FormatError for a file that is no such WAV, and for one of more than 256 MiB; OSError where it cannot be
-    read.
+    Several channels are averaged to one. Raises FormatError for a file that is not a supported WAV file or is larger
+    than 256 MiB; OSError if it cannot be read.
     """
     with Path(file).open("rb") as raw:
         return wave_in(raw.read(MOST_BYTES + 1), str(file), sample_rate)
 
 
 def wave_in(data: bytes, name: str, sample_rate: int) -> np.ndarray:
-    """The samples in the bytes of a WAV file, as ``read_wave`` gives them; ``name`` is for the messages."""
+    """Return the samples in the bytes of a WAV file, as ``read_wave`` does; ``name`` is for messages."""
     if len(data) > MOST_BYTES:
         raise FormatError(f"{name}: expected at most {MOST_BYTES // 2**20} MiB, got more; cut the recording into parts")
     kind, channels, rate, bits, samples = _chunks(data, name)
@@ -48,9 +48,9 @@ def wave_in(data: bytes, name: str, sample_rate: int) -> np.ndarray:
 
 
 def _chunks(data: bytes, name: str) -> tuple[int, int, int, int, bytes]:
-    """(kind, channels, rate, bits, samples) from the parts that a RIFF file is made of."""
+    """Return (kind, channels, rate, bits, samples) from the chunks of a RIFF file."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        raise FormatError(f"{name}: expected a WAV file, got {'an empty file' if not data else 'something else'}")
+        raise FormatError(f"{name}: expected a WAV file, got {'an empty file' if not data else 'another file'}")
     at, form = 12, None
     while at + 8 <= len(data):
         kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -59,21 +59,21 @@ def _chunks(data: bytes, name: str) -> tuple[int, int, int, int, bytes]:
             form = _form(body, name)
         elif kind == b"data":
             if form is None:
-                raise FormatError(f"{name}: expected its format before its samples, got none")
-            # Who writes to a pipe cannot know the size, and leaves 0 or the largest number.
+                raise FormatError(f"{name}: expected a 'fmt ' chunk before the samples, got none")
+            # A program that writes to a pipe does not know the size, and writes 0 or the largest number.
             if len(body) < size < 0xFFFFFF00:
                 raise FormatError(
                     f"{name}: expected {size:,} bytes of samples, got {len(body):,}: the file is cut short"
                 )
             return (*form, body)
         at += 8 + size + size % 2
-    raise FormatError(f"{name}: expected a WAV file with samples, got one without: is it cut short?")
+    raise FormatError(f"{name}: expected a WAV file with samples, got a file without; is it cut short?")
 
 
 def _form(body: bytes, name: str) -> tuple[int, int, int, int]:
-    """(kind, channels, rate, bits) from the chunk "fmt "."""
+    """Return (kind, channels, rate, bits) from the chunk "fmt "."""
     if len(body) < 16:
-        raise FormatError(f"{name}: expected the format of its samples, got one cut short")
+        raise FormatError(f"{name}: expected a 'fmt ' chunk of at least 16 bytes, got {len(body)}")
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", body[:16])
     if kind == EXTENSIBLE and len(body) >= 26:
         kind = int.from_bytes(body[24:26], "little")  # the first bytes of the format's GUID
@@ -81,7 +81,7 @@ def _form(body: bytes, name: str) -> tuple[int, int, int, int]:
 
 
 def _numbers(kind: int, bits: int, samples: bytes, name: str) -> np.ndarray:
-    """Samples as numbers from -1 to 1, float64; one that is cut in its middle is left out."""
+    """Convert samples to float64 numbers from -1 to 1; an incomplete sample at the end is left out."""
     if (kind, bits) not in {(PCM, 8), (PCM, 16), (PCM, 24), (PCM, 32), (FLOAT, 32), (FLOAT, 64)}:
         what = {PCM: "PCM", FLOAT: "floats"}.get(kind, f"compressed samples (format {kind})")
         raise FormatError(f"{name}: expected 8, 16, 24 or 32 bit PCM or 32-bit floats, got {what} of {bits} bits")
@@ -92,18 +92,18 @@ def _numbers(kind: int, bits: int, samples: bytes, name: str) -> np.ndarray:
     if bits == 8:  # the only unsigned one
         return (np.frombuffer(samples, np.uint8) - 128.0) / 128
     if bits == 24:
-        wide = np.zeros((len(samples) // 3, 4), np.uint8)  # the three bytes on top of an empty one
+        wide = np.zeros((len(samples) // 3, 4), np.uint8)  # the three bytes, above a zero byte
         wide[:, 1:] = np.frombuffer(samples, np.uint8).reshape(-1, 3)
         return wide.reshape(-1).view("<i4") / 2.0**31
     return np.frombuffer(samples, f"<i{width}") / 2.0 ** (bits - 1)
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-    """The wave (N,) at another sample rate: (ceil(N * new_rate / rate),), float64.
+    """Resample a wave (N,) to another sample rate: returns (ceil(N * new_rate / rate),), float64.
 
-    Band-limited interpolation (Smith & Gossett 1984): a sinc of 16 zero crossings on each side under a Hann window,
-    whose cutoff is half the lower of both rates. Before its beginning and after its end the wave is taken to be 0.
-    Raises ShapeError for another shape and for rates below 1.
+    Uses band-limited interpolation (Smith & Gossett 1984): a sinc with 16 zero crossings on each side under a Hann
+    window, with a cutoff at half the lower rate. The wave counts as 0 before its start and after its end. With equal
+    rates the wave itself is returned. Raises ShapeError for another shape and for rates below 1.
     """
     rate, new_rate = checks.count("rate", rate, 1), checks.count("new_rate", new_rate, 1)
     if np.ndim(wave) != 1:
@@ -117,12 +117,12 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     padded = np.concatenate([np.zeros(half), wave, np.zeros(half + 1)])
 
     def weights(phases: np.ndarray) -> np.ndarray:
-        """(phases, taps): of the samples around a position, which lies ``phase / up`` after one of them."""
+        """Return filter weights (phases, taps) for positions ``phase / up`` after a sample."""
         offset = taps - phases[:, None] / up
         window = np.where(np.abs(offset) < half, np.cos(np.pi * offset / (2 * half)) ** 2, 0)
         return cutoff * np.sinc(cutoff * offset) * window
 
-    table = weights(np.arange(up)) if up <= BLOCK else None  # positions repeat after ``up`` samples
+    table = weights(np.arange(up)) if up <= BLOCK else None  # phases repeat after ``up`` samples
     out = np.empty(-(-len(wave) * up // down))
     for start in range(0, len(out), BLOCK):
         before, phases = np.divmod(np.arange(start, min(start + BLOCK, len(out))) * down, up)

@@ -1,4 +1,4 @@
-"""Pairs of sentences in batches of about one length."""
+"""Batches of sentence pairs of similar length."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from gpulstm.train.batch import IGNORED
 
 
 class Buckets(ByLength):
-    """Batches ((source (T, B), lengths (B,)), targets (S, B)) of N pairs of ids, targets padded with -100."""
+    """Batches ((source (T, B), lengths (B,)), targets (S, B)) of pairs of token ids; targets are padded with -100."""
 
     def __init__(
         self,
@@ -30,5 +30,5 @@ class Buckets(ByLength):
 
 
 def tokens_in(batch: Any) -> int:
-    """The target tokens of a batch that are predicted, over which its loss averages."""
+    """Return the number of predicted target tokens in a batch, over which its loss averages."""
     return int((batch[1][1:] != IGNORED).sum())

@@ -30,38 +30,38 @@ from gpulstm.labs.translate.estimator import Translator
 from gpulstm.labs.translate.pairs import Pairs, read_pairs
 from gpulstm.labs.translate.report import Report, draw
 
-DATES = 5000  # pairs that are generated where no file is given
-TESTED = 1000  # sentences of the test part, at most, where it is a share
-LINES = 64  # read, translated and printed at once
-STEPS = 800  # that a run has, in whole epochs and at least EPOCHS of them, where --epochs says nothing
+DATES = 5000  # pairs in the default data
+TESTED = 1000  # largest number of test pairs if --test is a fraction
+LINES = 64  # lines to read, translate and print together
+STEPS = 800  # without --epochs, a run has as many epochs as these steps need, and at least EPOCHS
 EPOCHS = 10
 USUAL = Translator(hidden_size=64, embedding_size=32, dropout=0.1, learning_rate=5e-3, random_state=0)
 
 
 @click.group(name="translate")
 def translate_lab() -> None:
-    """Translate sentences: an LSTM with attention."""
+    """Translate sentences with an LSTM with attention."""
 
 
 @translate_lab.command()
 @click.argument("files", nargs=-1, metavar="[SOURCE TARGET | TSV]", type=click.Path(allow_dash=True))
 @ENCODING
-@click.option("--skip-empty", is_flag=True, help="Leave out pairs of which a side is empty.")
-@click.option("--pairs", type=int, help="Use the first pairs only; how many dates to generate.  [default: all; 5,000]")
-@click.option("--level", type=click.Choice(["word", "bpe"]), default="word", help="Words, or byte pairs (tokenizers).")
-@click.option("--vocabulary", default=USUAL.vocabulary_size, help="Tokens of each language, at most.")
-@click.option("--min-count", default=USUAL.min_count, help="Times that a token must come in the training data.")
-@click.option("--lowercase", is_flag=True, help="Read and write small letters alone.")
-@click.option("--max-length", default=USUAL.max_length, help="Tokens of a sentence; longer pairs are left out.")
+@click.option("--skip-empty", is_flag=True, help="Skip pairs with an empty side, instead of an error.")
+@click.option("--pairs", type=int, help="Use this many pairs, the first ones.  [default: all; without FILES: 5,000]")
+@click.option("--level", type=click.Choice(["word", "bpe"]), default="word", help="Token type: words or byte pairs.")
+@click.option("--vocabulary", default=USUAL.vocabulary_size, help="Maximum vocabulary size of each language.")
+@click.option("--min-count", default=USUAL.min_count, help="Minimum count of a token to be in the vocabulary.")
+@click.option("--lowercase", is_flag=True, help="Convert all text to lower case.")
+@click.option("--max-length", default=USUAL.max_length, help="Maximum length in tokens; longer pairs are left out.")
 @click.option("--embedding", default=USUAL.embedding_size, help="Embedding size.")
-@click.option("--untied", is_flag=True, help="Give the output weights of its own, not the target's embedding.")
+@click.option("--untied", is_flag=True, help="Do not share the output weights with the target embedding.")
 @click.option("--smoothing", default=USUAL.label_smoothing, help="Label smoothing.")
-@click.option("--beam", default=USUAL.beam_width, help="Hypotheses that beam search keeps; 1 is greedy.")
+@click.option("--beam", default=USUAL.beam_width, help="Beam width; 1 is greedy.")
 @click.option("--length-penalty", default=USUAL.length_penalty, help="More prefers longer translations; 0 is none.")
-@click.option("--validation", default=0.1, help="Share of the pairs before the test part that choose the best epoch.")
-@click.option("--test", default=0.1, help="Pairs to test on: a share (at most 1,000), or a number of pairs.")
+@click.option("--validation", default=0.1, help="Fraction of the training pairs, to choose the best epoch.")
+@click.option("--test", default=0.1, help="Pairs used for the test: a fraction (at most 1,000 pairs) or a number.")
 @parameter_options(replace(USUAL, epochs=None), epochs="  [default: enough for 800 steps]")  # type: ignore[arg-type]
-@picture_option("the attention over the first sentence of the test part")
+@picture_option("the attention over the first test sentence")
 @run_options(out="translate.safetensors")
 def train(
     files: tuple[str, ...],
@@ -73,10 +73,10 @@ def train(
     out: str,
     **others: Any,
 ) -> None:
-    """Train a translator on two parallel text files (a sentence a line) or on one file with a tab between.
+    """Train a translator on two parallel text files, or on one file with a tab between the two sentences of a line.
 
-    Without files it learns to write dates as ISO does, from examples that are generated. Some pairs, drawn by the seed,
-    are held out and translated at the end.
+    Parallel files have one sentence per line. Without files it trains on generated examples, to write dates in the ISO
+    format. Some random pairs are held out, and translated at the end to test the model.
     """
     run, others = run_of(out, picture, others, files=files)
     sources, targets = _pairs(files, encoding, skip_empty, pairs)
@@ -106,9 +106,9 @@ def train(
 @click.argument("model", type=FILE)
 @click.argument("files", nargs=-1, metavar="[FILES]", type=click.Path(allow_dash=True))
 @ENCODING
-@click.option("--beam", type=int, help="Hypotheses that beam search keeps; 1 is greedy.  [default: as trained]")
-@click.option("--length-penalty", type=float, help="More prefers longer translations.  [default: as trained]")
-@click.option("--picture", type=FILE, help="Picture of the attention over the first sentence (needs matplotlib).")
+@click.option("--beam", type=int, help="Beam width; 1 is greedy.  [default: as in training]")
+@click.option("--length-penalty", type=float, help="More prefers longer translations.  [default: as in training]")
+@click.option("--picture", type=FILE, help="Plot the attention over the first sentence (needs matplotlib).")
 @click.option("--force", is_flag=True, help="Overwrite an existing picture.")
 @DEVICE
 def predict(
@@ -121,7 +121,7 @@ def predict(
     force: bool,
     device: str,
 ) -> None:
-    """Translate each line of FILES, by default of standard input, with a MODEL; an empty line stays empty."""
+    """Translate each line of FILES, or of standard input, with a MODEL. Empty lines stay empty."""
     if picture is not None:
         check_output("picture", picture, (model, *files), force)
     translator = Translator.load(model, device)
@@ -150,7 +150,7 @@ def info(model: str) -> None:
 
 
 def _pairs(files: tuple[str, ...], encoding: str, skip_empty: bool, count: int | None) -> Pairs:
-    """The pairs of the files, or dates."""
+    """Return the pairs of the files, or generated dates if there are no files."""
     if count is not None:
         checks.count("pairs", count, 4)
     if not files:
@@ -162,7 +162,7 @@ def _pairs(files: tuple[str, ...], encoding: str, skip_empty: bool, count: int |
 
 
 def _parameters(options: dict[str, Any]) -> dict[str, Any]:
-    """Translator's parameters from the options of the command."""
+    """Return the parameters of the Translator from the options of the command."""
     names = {"vocabulary": "vocabulary_size", "embedding": "embedding_size", "smoothing": "label_smoothing"}
     names |= {"beam": "beam_width", "validation": "validation_fraction"}
     taken = {names.get(name, name): value for name, value in parameters(options).items()}
@@ -171,7 +171,7 @@ def _parameters(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _test_part(test: float, N: int, generator: np.random.Generator) -> np.ndarray:
-    """Which of the pairs are the test part, (N,) bool: a share, or a number, that leaves two to train on."""
+    """Draw the test pairs, (N,) bool: a fraction or a number. At least two pairs remain to train on."""
     count = max(1, min(round(test * N), TESTED)) if 0 < test < 1 else test
     if not (checks.number("test", test) and float(count).is_integer() and 1 <= count <= N - 2):
         raise ShapeError(f"test: expected a share below 1, or a number of pairs from 1 to {N - 2}, got {test:g}")
@@ -181,9 +181,9 @@ def _test_part(test: float, N: int, generator: np.random.Generator) -> np.ndarra
 
 
 def _blocks(files: tuple[str, ...], encoding: str) -> Iterator[list[str]]:
-    """The lines of the files, a few at a time: the files may be larger than memory."""
+    """Yield the lines of the files, a few at a time, because the files may be larger than memory."""
     for file in files:
-        typed = file == "-" and sys.stdin.isatty()  # a person waits for each answer
+        typed = file == "-" and sys.stdin.isatty()  # at a terminal, translate line by line
         block: list[str] = []
         for line in reading.lines(file, encoding):
             block.append(line.strip())

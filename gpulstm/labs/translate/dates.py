@@ -1,4 +1,4 @@
-"""Dates as people write them and their ISO form, generated: the lab's default data, which needs no download."""
+"""Generate written dates and their ISO forms, the lab's default data, which needs no download."""
 
 from datetime import date, timedelta
 
@@ -21,13 +21,13 @@ FORMS = (
 
 
 def ordinal(day: int) -> str:
-    """1st, 2nd, 3rd, 4th, ..."""
+    """Return 1st, 2nd, 3rd, 4th, ..."""
     ending = "th" if 10 < day < 20 else {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
     return f"{day}{ending}"
 
 
 def written(day: date, form: str) -> str:
-    """The date in one of FORMS."""
+    """Write a date in one of FORMS."""
     month, weekday = MONTHS[day.month - 1], DAYS[day.weekday()]
     return form.format(
         ordinal=ordinal(day.day), day=day.day, month=month, short=month[:3], number=day.month, year=day.year,
@@ -36,7 +36,7 @@ def written(day: date, form: str) -> str:
 
 
 def dates(count: int, seed: int) -> tuple[list[str], list[str]]:
-    """``count`` different written dates, and each as YYYY-MM-DD; years 1900 to 2099, large and small letters."""
+    """Return ``count`` different written dates of 1900 to 2099, about half in lower case, and each as YYYY-MM-DD."""
     rng = np.random.default_rng(seed)
     found: dict[str, str] = {}
     while len(found) < count:

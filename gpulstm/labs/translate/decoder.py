@@ -1,13 +1,13 @@
-"""The decoder's loop: an LSTM with attention and input feeding, forward and backward, one node of the tape.
+"""The decoder's loop, forward and backward, as one node of the tape: an LSTM with attention and input feeding.
 
-Luong, Pham & Manning 2015, section 3.3: the attentional vector of a step enters the next step beside its token. In
-the names of this file, with S steps, B sentences, T source tokens, H units, D the attentional size:
+Each step reads the attentional vector of the previous step besides its token (Luong, Pham & Manning 2015, section 3.3).
+With S steps, B sentences, T source tokens, H units and attentional vectors of size D:
 
     z_t = zx_t + weight_hh h_{t-1} + weight_fed a_{t-1}         zx_t = weight_ih x_t + biases, for all steps at once
     h_t, c_t = lstm(z_t, c_{t-1})
     w_t = softmax over the source of h_t' keys                  keys = W e, score "general" of the paper
-    a_t = tanh(sum_s w_ts values_s + weight_out h_t) drop_t     values = W_c e: the sum's product is linear, so it is
-                                                                taken of the source once and not in every step
+    a_t = tanh(sum_s w_ts values_s + weight_out h_t) drop_t     values = W_c e, computed once for the source and not in
+                                                                every step, because the sum is linear
 """
 
 from collections.abc import Callable
@@ -22,28 +22,28 @@ LSTM = cells.find("lstm")
 
 
 class Weights(NamedTuple):
-    """The weights of a step, joined and turned as its products read them."""
+    """The weights of a step, concatenated and transposed for its matrix products."""
 
     recurrent: Array  # (H + D, 4H): [weight_hh, weight_fed]'
     out: Array  # (H, D): weight_out'
 
     @classmethod
     def of(cls, xp: Any, weight_hh: Array, weight_fed: Array, weight_out: Array) -> "Weights":
-        """From weight_hh (4H, H), weight_fed (4H, D), weight_out (D, H)."""
+        """Make them from weight_hh (4H, H), weight_fed (4H, D), weight_out (D, H)."""
         recurrent = xp.concatenate([weight_hh, weight_fed], axis=1)
         return cls(xp.ascontiguousarray(recurrent.T), xp.ascontiguousarray(weight_out.T))
 
 
 class Memory(NamedTuple):
-    """What a step reads of the source, sentences first."""
+    """The encoded source that every step reads, with the batch axis first."""
 
     keys: Array  # (B, T, H)
     values: Array  # (B, T, D)
-    seen: Array | None  # (B, T) bool; None for all
+    seen: Array | None  # (B, T) bool, False for padding; None without padding
 
     @classmethod
     def of(cls, xp: Any, keys: Array, values: Array, seen: Array | None) -> "Memory":
-        """From keys (T, B, H) and values (T, B, D)."""
+        """Make it from keys (T, B, H) and values (T, B, D)."""
         keys, values = (xp.ascontiguousarray(x.transpose(1, 0, 2)) for x in (keys, values))
         return cls(keys, values, seen)
 
@@ -51,7 +51,10 @@ class Memory(NamedTuple):
 def step(
     backend: Backend, weights: Weights, memory: Memory, zx: Array, joined: Array, c: Array, drop: Array | None
 ) -> tuple[Array, Array, Array, Array, tuple]:
-    """One step: zx (B, 4H), joined = [h, a] (B, H + D), c (B, H) -> (h, c, a, w (B, T), what backward needs)."""
+    """Compute one step; returns (h, c, a, w (B, T), the values saved for backward).
+
+    zx is (B, 4H), joined = [h, a] (B, H + D), c (B, H).
+    """
     xp, matmul = backend.xp, backend.matmul
     (h, c), saved = LSTM.forward(xp, zx, matmul(joined, weights.recurrent), (None, c), ())
     scores = matmul(memory.keys, h[:, :, None])[:, :, 0]
@@ -74,12 +77,12 @@ def decode(
     drop: Array | None = None,
     seen: Array | None = None,
 ) -> tuple[tuple[Array, Array], Callable]:
-    """``(a, w), pullback = decode(zx, h, c, keys, values, weight_hh, weight_fed, weight_out, drop, seen)``.
+    """Run all steps of the decoder: ``(a, w), pullback = decode(zx, h, c, keys, values, ...)``.
 
     zx (S, B, 4H), h and c (B, H), keys (T, B, H), values (T, B, D), weight_hh (4H, H), weight_fed (4H, D), weight_out
-    (D, H), drop (S, B, D) or None, seen (B, T) bool or None. a (S, B, D) are the attentional vectors, dropped; w
-    (S, B, T) the attention, which takes no gradient. The vector before the first step is zero. ``pullback(da, None)``
-    returns the gradients of all but drop and seen.
+    (D, H), drop (S, B, D) or None, seen (B, T) bool or None. a (S, B, D) holds the attentional vectors after dropout,
+    w (S, B, T) the attention weights, which take no gradient. The attentional vector before the first step is zero.
+    ``pullback(da, None)`` returns the gradients of every argument except drop and seen, for which it returns None.
     """
     backend = backend_of(zx, keys)
     xp = backend.xp
@@ -111,11 +114,11 @@ def _backward(
     memory: Memory,
     drop: Array | None,
 ) -> tuple[Array, ...]:
-    """The gradients of zx, h, c, keys, values, weight_hh, weight_fed and weight_out; names as in ``decode``."""
+    """Return the gradients of zx, h, c, keys, values, weight_hh, weight_fed and weight_out; names as in ``decode``."""
     (S, B, D), H = da.shape, weights.out.shape[0]
     xp, matmul = backend.xp, backend.matmul
     dzx, dscores = xp.empty((S, B, 4 * H), da.dtype), xp.empty_like(attention)
-    dsum = xp.empty((S, B, D), da.dtype)  # of the sum inside tanh
+    dsum = xp.empty((S, B, D), da.dtype)  # gradient of the argument of tanh
     djoined, dc = xp.zeros((B, H + D), da.dtype), xp.zeros((B, H), da.dtype)
     for t in reversed(range(S)):
         saved, of_softmax, tanh = kept[t]
@@ -128,7 +131,7 @@ def _backward(
         dh = djoined[:, :H] + matmul(dsum[t], weights.out.T) + matmul(dscores[t][:, None, :], memory.keys)[:, 0]
         dzx[t], dzr, (_, dc), _ = LSTM.backward(xp, (dh, dc), saved, ())
         djoined = matmul(dzr, weights.recurrent.T)
-    # Everything that sums over the steps is one product.
+    # One matrix product computes each gradient that sums over the steps.
     h_all = joined[1:, :, :H]
     by_sentence = (1, 2, 0), (1, 0, 2)
     dkeys = matmul(dscores.transpose(by_sentence[0]), h_all.transpose(by_sentence[1]))  # (B, T, H)

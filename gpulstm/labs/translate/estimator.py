@@ -1,4 +1,4 @@
-"""Translator: sentences into sentences, with scikit-learn's habits."""
+"""Translator: translates sentences; a scikit-learn-style estimator."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +22,14 @@ from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import no_grad
 from gpulstm.train.batch import IGNORED
 
-BLOCK = 64  # sentences translated at once
+BLOCK = 64  # sentences translated in one batch
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class Translator(Estimator):
     """Translates sentences: sequence to sequence with attention (Bahdanau et al. 2015; Luong et al. 2015).
+
+    Train on sentences and their translations with ``fit``; ``predict`` translates other sentences.
 
     >>> rng = np.random.default_rng(0)
     >>> numbers = [" ".join(rng.choice(["one", "two", "three"], rng.integers(1, 5))) for _ in range(300)]
@@ -40,32 +42,35 @@ class Translator(Estimator):
     >>> targets, sources, weights.shape                                # ▁ stands for a space
     (['▁3', '▁2', '</s>'], ['▁three', '▁two'], (3, 2))
 
-    ``fit(X, y)`` trains on sentences X and their translations y, lists of strings. ``predict(X)`` translates by beam
-    search, ``score(X, y)`` is BLEU / 100 (it needs sacrebleu), ``attention(source)`` returns how much each output token
-    attends to each input token.
+    In ``fit(X, y)``, X is a list of sentences and y the list of their translations; all are strings. ``predict(X)``
+    translates by beam search. ``score(X, y)`` is BLEU / 100 and needs the library sacrebleu. ``attention(source)``
+    returns how much each output token attends to each input token.
 
     level
-        "word": words, digits and signs; "bpe": parts of words by byte-pair encoding (it needs tokenizers).
+        The kind of tokens. "word": words, digits and punctuation marks. "bpe": parts of words by byte-pair encoding,
+        which needs the library tokenizers.
     vocabulary_size, min_count
-        The vocabulary size of each language at most, and how often a token must occur in the training data to be in it.
+        Maximum vocabulary size of each language, and how often a token must occur in the training data to be in it.
     lowercase
         Convert all text to lower case.
     embedding_size
-        Size of the embeddings, and of the vector that the decoder feeds back.
+        Size of the embeddings, and of the attentional vector that the decoder feeds back.
     tied
-        Use the target's embedding as the weights of the output (Press & Wolf 2017).
+        Use the target embedding as the weights of the output layer (Press & Wolf 2017).
     label_smoothing
-        Share of the probability that training spreads over all tokens (Szegedy et al. 2016).
+        Share of the target probability that training spreads over all tokens (Szegedy et al. 2016).
     beam_width
-        Hypotheses that beam search keeps; 1 takes the most probable token of each step (greedy).
+        Number of hypotheses that beam search keeps; 1 takes the most probable token of each step (greedy).
     length_penalty
-        Strength of Wu et al. 2016's length normalisation: 0 is none, more prefers longer translations.
+        Strength of the length normalisation of Wu et al. 2016: 0 turns it off, larger values prefer longer
+        translations.
     max_length
-        The maximum number of tokens of a sentence: training leaves out longer pairs, translations end there.
+        Maximum number of tokens in a sentence. Training leaves out longer pairs; translations stop at this length.
 
-    Raises ShapeError or DTypeError for data and parameters that do not fit, NotFitted before ``fit``. The other
-    parameters are those of ``Estimator``; ``num_layers`` is the encoder's, and the decoder has one layer. Fitted:
-    ``source_vocabulary_``, ``target_vocabulary_``, and ``left_out_``, the number of pairs that were too long.
+    Raises ShapeError or DTypeError for invalid data and parameters, NotFitted before ``fit``. The other parameters are
+    those of ``Estimator``; ``num_layers`` is the number of encoder layers, and the decoder has one layer. After
+    ``fit``, ``source_vocabulary_`` and ``target_vocabulary_`` hold the vocabularies, and ``left_out_`` is the number of
+    pairs that were left out, because a side was too long or the source had no tokens.
     """
 
     level: str = "word"
@@ -89,10 +94,10 @@ class Translator(Estimator):
 
     @whole_or_not_at_all
     def fit(self, X: Any, y: Any, *, validation: tuple[Any, Any] | None = None, run: Run | None = None) -> Self:
-        """Train on the sentences X and their translations y; see the class. Returns self.
+        """Train on the sentences X and their translations y; returns self.
 
-        ``validation``, (X, y) of other sentences, replaces the held-out share of the training data. ``run`` is for
-        commands: files, checkpoints, progress. Raises ShapeError for data that do not fit, naming the sentence,
+        ``validation=(X, y)`` validates on these pairs and holds out none of the training data. ``run`` is for commands:
+        files, checkpoints, progress. Raises ShapeError for empty sentences and for lists of different lengths,
         DTypeError for anything but strings, FormatError if level is "bpe" and tokenizers is not installed.
         """
         self.check_params()
@@ -119,19 +124,21 @@ class Translator(Estimator):
         return self
 
     def predict(self, X: Any, *, beam_width: int | None = None, length_penalty: float | None = None) -> list[str]:
-        """Return the translation of each sentence; that of an empty one is empty.
+        """Return the translation of each sentence of X, a list of strings; an empty sentence stays empty.
 
-        ``beam_width`` and ``length_penalty`` replace the parameters. Raises NotFitted, ShapeError, DTypeError.
+        ``beam_width`` and ``length_penalty`` override the parameters for this call. Raises NotFitted before ``fit``,
+        ShapeError and DTypeError for anything but sentences.
         """
         self.check_is_fitted()
         sources = [self.source_vocabulary_.encode(sentence) for sentence in sentences_in("X", X, empty=True)]
         return [self.target_vocabulary_.decode(ids) for ids in self._translated(sources, beam_width, length_penalty)]
 
     def attention(self, source: str) -> tuple[list[str], list[str], np.ndarray]:
-        """Return how much each output token attends to each source token: S tokens, T tokens, weights (S, T).
+        """Translate a sentence and return (output tokens, source tokens, attention weights).
 
-        A ▁ in a token is a space; the last token ends the translation. Raises NotFitted, ShapeError for an empty
-        sentence, DTypeError for anything but a sentence.
+        The weights (S, T) say how much each of the S output tokens attends to each of the T source tokens. ▁ in a token
+        stands for a space; the last output token is the end of the sentence. Raises NotFitted before ``fit``,
+        ShapeError for an empty sentence, DTypeError for anything but a string.
         """
         self.check_is_fitted()
         ids = self.source_vocabulary_.encode(sentences_in("source", [source])[0])
@@ -144,9 +151,9 @@ class Translator(Estimator):
         return targets, self.source_vocabulary_.tokens(ids.tolist()), backend.to_numpy(weights.data)[:, 0]
 
     def score(self, X: Any, y: Any) -> float:
-        """BLEU / 100 of the translations of X against y, by sacrebleu's 13a, of small letters with ``lowercase``.
+        """Return BLEU / 100 of the translations of X against the references y, with sacrebleu's tokenizer 13a.
 
-        Raises FormatError where sacrebleu is not installed.
+        With ``lowercase`` letter case is ignored. Raises FormatError if sacrebleu is not installed.
         """
         check_bleu()
         self.check_is_fitted()
@@ -154,7 +161,7 @@ class Translator(Estimator):
         return bleu(self.predict(sources), targets, lowercase=self.lowercase) / 100
 
     def token_accuracy(self, X: Any, y: Any) -> float:
-        """Return the share of tokens in y that are the most probable after those before them (teacher forcing)."""
+        """Return the share of tokens of y that the model ranks first after the true previous tokens of y."""
         self.check_is_fitted()
         model, backend = self._model(), self._backend()
         right, count = 0, 0
@@ -170,7 +177,7 @@ class Translator(Estimator):
     # -- computing -------------------------------------------------------------------------------------------
 
     def check_params(self) -> None:
-        """Raise ShapeError, DTypeError or FormatError for a parameter that cannot be used."""
+        """Raise ShapeError, DTypeError or FormatError for an invalid parameter."""
         super().check_params()
         for name in ("embedding_size", "min_count", "beam_width", "max_length"):
             checks.count(name, getattr(self, name), 1)
@@ -184,11 +191,11 @@ class Translator(Estimator):
     def _learnt(self, sentences: Sequence[str]) -> Vocabulary:
         learnt = LEVELS[self.level].learn(sentences, self.vocabulary_size, self.min_count, self.lowercase)
         if len(learnt) <= len(SPECIAL):
-            raise ShapeError(f"min_count: expected one that a token of the sentences reaches, got {self.min_count}")
+            raise ShapeError(f"min_count: expected at most the count of the most common token, got {self.min_count}")
         return learnt
 
     def _encoded(self, sources: Sequence[str], targets: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The ids of the pairs that are not too long, the translations between begin and end."""
+        """Return the token ids of the pairs that are not too long; translations get a begin and an end token."""
         first, second = [], []
         for source, target in zip(sources, targets, strict=True):
             x, y = self.source_vocabulary_.encode(source), self.target_vocabulary_.encode(target)
@@ -219,7 +226,7 @@ class Translator(Estimator):
     def _translated(
         self, sources: Sequence[np.ndarray], beam_width: int | None, length_penalty: float | None
     ) -> list[list[int]]:
-        """The ids of the translations, those of about one length searched at once."""
+        """Return the token ids of the translations; a batch holds sources of similar length."""
         width = self.beam_width if beam_width is None else checks.count("beam_width", beam_width, 1)
         alpha = self.length_penalty if length_penalty is None else checks.number("length_penalty", length_penalty)
         lengths = np.array([len(source) for source in sources])
@@ -246,9 +253,7 @@ class Translator(Estimator):
         total = sum(array.size for array in arrays.values())
         least = numbers_in(*sizes, self.embedding_size, self.hidden_size, self.num_layers, self.tied)
         if least > total:
-            raise ShapeError(
-                f"arrays: expected at least {least} numbers, for the sizes that the file names, got {total}"
-            )
+            raise ShapeError(f"arrays: expected at least {least} numbers for the sizes in the file, got {total}")
         return self._new_model()
 
     def __sklearn_tags__(self) -> Any:

@@ -1,4 +1,4 @@
-"""The translator's network: a bidirectional LSTM reads the source, an LSTM with attention writes the translation."""
+"""The translator's network: a bidirectional LSTM encoder and an LSTM decoder with attention."""
 
 import math
 from typing import Any, NamedTuple
@@ -13,33 +13,34 @@ from gpulstm.nn.initial import Initial
 from gpulstm.tape import Tensor, apply
 from gpulstm.train.batch import IGNORED
 
-SPREAD = 0.1  # standard deviation of embeddings at the start: tied to the output, N(0, 1) would make logits of +-16
+SPREAD = 0.1  # standard deviation of the initial embeddings: tied to the output, N(0, 1) would give logits of +-16
 
 
 class State(NamedTuple):
-    """Where a decoder stands: rows are hypotheses."""
+    """The state of the decoder; each row is a hypothesis."""
 
-    joined: Array  # (B, H + D): the state h and the last attentional vector
+    joined: Array  # (B, H + D): the hidden state h and the last attentional vector
     c: Array  # (B, H)
     memory: Memory
 
     def rows(self, numbers: Array) -> "State":
-        """Those rows, each as often as it is named."""
+        """Return the state of these rows; a number may occur several times."""
         keys, values, seen = self.memory
         memory = Memory(keys[numbers], values[numbers], None if seen is None else seen[numbers])
         return State(self.joined[numbers], self.c[numbers], memory)
 
     def moved(self, numbers: Array) -> "State":
-        """The state of those rows beside the memory as it is: hypotheses of one sentence change places."""
+        """Return the state of these rows with the same memory, for hypotheses that are reordered within a sentence."""
         return State(self.joined[numbers], self.c[numbers], self.memory)
 
 
 class TranslationModel(Module):
-    """Source ids (T, B) and target ids (S, B) -> logits of the next target token.
+    """Maps source ids (T, B) and target ids (S, B) to logits of the next target token.
 
-    A bidirectional LSTM encoder with ``num_layers`` layers (Bahdanau, Cho & Bengio 2015), a decoder of one layer with
-    general attention and input feeding (Luong, Pham & Manning 2015). The attentional vector has the embedding's size;
-    with ``tied`` the output's weights are the target embedding (Press & Wolf 2017).
+    The encoder is a bidirectional LSTM with ``num_layers`` layers (Bahdanau, Cho & Bengio 2015). The decoder is an LSTM
+    of one layer with general attention and input feeding (Luong, Pham & Manning 2015). The attentional vector has the
+    size of the embeddings; with ``tied`` the target embedding is also the weight of the output layer (Press & Wolf
+    2017).
     """
 
     def __init__(
@@ -60,10 +61,10 @@ class TranslationModel(Module):
             embedding.weight.data[...] *= SPREAD
         layers_dropout = dropout if num_layers > 1 else 0.0
         self.encoder = LSTM(D, H, num_layers, bidirectional=True, dropout=layers_dropout, **made)
-        self.first_h, self.first_c = (Linear(2 * H, H, **made) for _ in range(2))  # the decoder's first state
+        self.first_h, self.first_c = (Linear(2 * H, H, **made) for _ in range(2))  # the decoder's initial state
         self.keys = Linear(2 * H, H, bias=False, **made)
         self.values = Linear(2 * H, D, **made)
-        # Reads the token and the attentional vector of the step before; decoder.py computes it.
+        # Reads the token and the previous attentional vector; decoder.py computes the steps.
         self.cell: Any = LSTMCell(D + D, H, **made)
         self.attentional = Linear(H, D, bias=False, **made)
         self.output = None if tied else Linear(D, targets, bias=False, **made)
@@ -71,7 +72,7 @@ class TranslationModel(Module):
         self.dropout = Dropout(dropout, batch_axis=-2)
 
     def forward(self, source: Array, lengths: Array, target: Array) -> tuple[Tensor, Tensor]:
-        """source (T, B), lengths (B,), target (S, B) -> attentional vectors (S, B, D), attention (S, B, T)."""
+        """Map source (T, B), lengths (B,), target (S, B) to attentional vectors (S, B, D) and attention (S, B, T)."""
         keys, values, h, c, seen = self._read(source, lengths)
         zx = self._inputs(self.dropout(self.target_embedding(target)))
         D = values.shape[2]
@@ -84,12 +85,12 @@ class TranslationModel(Module):
         return apply(decode, zx, h, c, keys, values, self.cell.weight_hh, fed, self.attentional.weight, drop, seen)
 
     def logits(self, vectors: Any) -> Tensor:
-        """Attentional vectors (..., D) -> logits (..., targets)."""
+        """Map attentional vectors (..., D) to logits (..., targets)."""
         weight = self.target_embedding.weight if self.output is None else self.output.weight
         return apply(functional.linear, vectors, weight, self.bias)
 
     def start(self, source: Array, lengths: Array) -> State:
-        """The decoder's state before its first step, a row for each sentence."""
+        """Return the decoder's state before the first step, with a row for each sentence."""
         *read, seen = self._read(source, lengths)
         keys, values, h, c = (x.data for x in read)
         with backend_of(source) as backend:
@@ -98,7 +99,7 @@ class TranslationModel(Module):
             return State(xp.concatenate([h, nothing], axis=1), c, Memory.of(xp, keys, values, seen))
 
     def step(self, tokens: Array, state: State) -> tuple[Array, State]:
-        """The last tokens (B,) and the state -> logits of the next ones (B, targets), and the state after."""
+        """Read one token per row, (B,); return the logits of the next tokens (B, targets) and the new state."""
         zx = self._inputs(self.target_embedding(tokens)).data
         with backend_of(tokens) as backend:
             xp, D = backend.xp, self.attentional.weight.shape[0]
@@ -109,12 +110,12 @@ class TranslationModel(Module):
         return self.logits(a).data, state
 
     def _inputs(self, x: Tensor) -> Tensor:
-        """The part of the decoder's pre-activations that is of its tokens: x (..., D) -> (..., 4H)."""
+        """Return the tokens' part of the decoder's pre-activations: x (..., D) -> (..., 4H)."""
         cell = self.cell
         return apply(functional.linear, x, cell.weight_ih[:, : x.shape[-1]], cell.bias_ih + cell.bias_hh)
 
     def _read(self, source: Array, lengths: Array) -> tuple[Tensor, Tensor, Tensor, Tensor, Array | None]:
-        """keys (T, B, H), values (T, B, D), the first h and c (B, H), and what of the source is there, (B, T)."""
+        """Return keys (T, B, H), values (T, B, D), the initial h and c (B, H), and the mask of the source (B, T)."""
         x = self.dropout(self.source_embedding(source))
         output, (h, c) = self.encoder(x, lengths=lengths)
         output = self.dropout(output)
@@ -126,9 +127,9 @@ class TranslationModel(Module):
 
 
 def translation_loss(model: TranslationModel, batch: Any, label_smoothing: float) -> Tensor:
-    """The mean cross-entropy of a target token; batch is ((source (T, B), lengths), targets (S + 1, B)).
+    """Return the mean cross-entropy per target token; batch is ((source (T, B), lengths), targets (S + 1, B)).
 
-    Of the targets each is predicted from those before it; places of -100 are padding.
+    Each target is predicted from the targets before it; -100 marks padding.
     """
     (source, lengths), targets = batch
     backend = backend_of(model.bias.data)
@@ -136,19 +137,19 @@ def translation_loss(model: TranslationModel, batch: Any, label_smoothing: float
     vectors, _ = model(backend.asarray(source), lengths, backend.asarray(np.where(inputs == IGNORED, 0, inputs)))
     kept = np.flatnonzero(wanted != IGNORED)
     rows = vectors.reshape(wanted.size, vectors.shape[2])
-    if kept.size < wanted.size:  # the largest product by far: not for padding
+    if kept.size < wanted.size:  # skip padding: the product with the output weights is by far the largest
         rows = apply(functional.embedding, backend.asarray(kept), rows)
     logits = model.logits(rows)
     return cross_entropy(logits, backend.asarray(wanted[kept]), label_smoothing=label_smoothing)
 
 
 def log_softmax(xp: Any, logits: Array) -> Array:
-    """Log-probabilities along the last axis, without the tape."""
+    """Return log-probabilities along the last axis, without recording gradients."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def numbers_in(sources: int, targets: int, embedding_size: int, hidden_size: int, num_layers: int, tied: bool) -> int:
-    """How many numbers a model of these sizes has at least: to hold a file's sizes against its arrays."""
+    """Return the least number of parameters in a model of these sizes, to check a file's sizes against its arrays."""
     tables = embedding_size * (sources + targets * (1 if tied else 2))
     return tables + 8 * hidden_size * hidden_size * num_layers + math.prod((4, hidden_size, 2 * embedding_size))

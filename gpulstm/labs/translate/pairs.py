@@ -1,4 +1,4 @@
-"""Sentences and their translations from files: two parallel text files, or one table of two columns."""
+"""Read sentences and their translations from two parallel text files, or from one table of two columns."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -7,17 +7,18 @@ from pathlib import Path
 from gpulstm.errors import FormatError
 from gpulstm.labs import reading
 
-SHOWN = 5  # lines named in a message, at most
+SHOWN = 5  # the maximum number of lines listed in a message
 Pairs = tuple[list[str], list[str]]
 
 
 def read_pairs(
     source: str | Path, target: str | Path | None = None, encoding: str = "utf-8", *, skip_empty: bool = False
 ) -> Pairs:
-    """Sentences and translations, line by line of two files, or of one file with a tab between them.
+    """Read sentences and translations, line by line, from two files, or from one file with a tab between them.
 
-    Files may be gzip'd. ``skip_empty`` leaves out pairs of which a side is empty. Raises FormatError for other numbers
-    of lines, empty lines (naming them), lines without a tab or with several, and for no pairs at all; OSError.
+    Files may be compressed. ``skip_empty`` leaves out pairs with an empty side. Raises FormatError for files with
+    different numbers of lines, for empty lines (the message lists them), for lines without exactly one tab, and if
+    there are no pairs; OSError if a file cannot be read.
     """
     rows = _table(source, encoding) if target is None else _parallel(source, target, encoding)
     sources: list[str] = []
@@ -32,8 +33,8 @@ def read_pairs(
     if empty and not skip_empty:
         more = f" and {len(empty) - SHOWN} more" if len(empty) > SHOWN else ""
         raise FormatError(
-            f"expected a sentence in every line, got empty ones in {', '.join(empty[:SHOWN])}{more}; --skip-empty "
-            "leaves such pairs out"
+            f"expected a sentence in every line, got empty lines: {', '.join(empty[:SHOWN])}{more}; --skip-empty "
+            "leaves out such pairs"
         )
     if not sources:
         raise FormatError(f"{reading.name_of(source)}: expected pairs of sentences, got none")
@@ -53,9 +54,7 @@ def _parallel(source: str | Path, target: str | Path, encoding: str) -> Iterator
         if x is None or y is None:
             shorter, longer = (source, target) if x is None else (target, source)
             rest = 1 + sum(1 for _ in (second if x is None else first))
-            raise FormatError(
-                f"{shorter}: expected as many lines as {longer} has, {line + rest}, a translation each, got {line}"
-            )
+            raise FormatError(f"{shorter}: expected {line + rest} lines, as many as {longer} has, got {line}")
         yield x.strip(), y.strip()
 
 
@@ -66,6 +65,6 @@ def _table(file: str | Path, encoding: str) -> Iterator[tuple[str, str]]:
         if len(cells) != 2 and text.strip():
             raise FormatError(
                 f"{name}, line {line}: expected a sentence, a tab and its translation, got {len(cells)} "
-                f"cell{'s' if len(cells) > 1 else ''}; for two parallel files give both"
+                f"cell{'s' if len(cells) > 1 else ''}; for parallel files give both"
             )
         yield (cells[0].strip(), cells[1].strip()) if len(cells) == 2 else ("", "")

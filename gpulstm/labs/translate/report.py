@@ -1,4 +1,4 @@
-"""The test of a translator: what it writes for sentences that it never saw, in words and a picture."""
+"""Test a translator on sentences that training never saw; report the results as text and as a picture."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ EXAMPLES = 5
 
 @dataclass(frozen=True)
 class Report:
-    """How good the translations of the test part are, and the translations themselves."""
+    """The translations of the test part, and their scores."""
 
     sources: Sequence[str]
     wanted: Sequence[str]
@@ -31,34 +31,34 @@ class Report:
 
     @property
     def exact(self) -> int:
-        """Translations that are the wanted ones, but for spaces and letter case."""
+        """The number of translations that equal the references, except for spaces and letter case."""
         pairs = zip(self.written, self.wanted, strict=True)
         return sum(plain(written) == plain(wanted) for written, wanted in pairs)
 
     def lines(self) -> list[str]:
-        """What the report says, a line at a time."""
+        """Return the lines of the report."""
         n = len(self.sources)
         score = "sacrebleu is not installed" if self.bleu is None else f"{self.bleu:.2f}"
         lines = [
             f"test: {n:,} sentences that training never saw",
             f"exact matches: {self.exact:,} of {n:,} ({self.exact / n:.1%})",
             f"BLEU: {score}",
-            f"token accuracy, each token after the right ones: {self.token_accuracy:.2%}",
+            f"token accuracy, given the true previous tokens: {self.token_accuracy:.2%}",
         ]
         for source, wanted, written in list(zip(self.sources, self.wanted, self.written, strict=True))[:EXAMPLES]:
             lines.append(f"  {source}\n    -> {written}")
             if plain(written) != plain(wanted):
-                lines.append(f"    wanted: {wanted}")
+                lines.append(f"    expected: {wanted}")
         return lines
 
 
 def plain(sentence: str) -> str:
-    """The sentence without spaces and capital letters."""
+    """Return the sentence in lower case and without spaces."""
     return "".join(sentence.lower().split())
 
 
 def draw(translator: Translator, source: str, path: str | Path) -> None:
-    """Make a picture of what the translation of a sentence attends to; raises as plot.save does."""
+    """Draw the attention weights of a sentence's translation; raises as plot.save does."""
     targets, sources, weights = translator.attention(source)
     targets, sources = ([token.removeprefix(SPACE) for token in tokens] for tokens in (targets, sources))
     size = 2.5 + 0.28 * min(len(sources), plot.FEW), 2 + 0.28 * min(len(targets), plot.FEW)

@@ -1,4 +1,4 @@
-"""Beam search for many sentences at once: the translations that the model finds likeliest."""
+"""Beam search, for many sentences at once, for the most probable translations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,20 +12,21 @@ from gpulstm.labs.translate.tokens import BEGIN, END, UNKNOWN
 from gpulstm.nn.contexts import evaluation
 from gpulstm.tape import no_grad
 
-NEVER = [UNKNOWN, BEGIN]  # are not written
+NEVER = [UNKNOWN, BEGIN]  # tokens that are never output
 
 
 def penalty(length: int | np.ndarray, alpha: float) -> float | np.ndarray:
-    """What a log-probability of ``length`` tokens is divided by: ((5 + length) / 6) ** alpha, Wu et al. 2016, eq. 14.
+    """Return the divisor of the log-probability of ``length`` tokens: ((5 + length) / 6) ** alpha.
 
-    A sum of more terms is lower: without it short translations would win. The end counts as a token.
+    This is Wu et al. 2016, eq. 14. A longer translation sums more negative terms, so without the divisor short
+    translations would win. The end token counts as a token.
     """
     return ((5 + length) / 6) ** alpha
 
 
 @dataclass
 class Found:
-    """The hypotheses of one sentence that have ended."""
+    """The finished hypotheses of one sentence."""
 
     best: tuple[float, list[int]] = (-np.inf, [])
     count: int = 0
@@ -38,37 +39,39 @@ class Found:
 
 @dataclass
 class Beams:
-    """The hypotheses at work: of N sentences W each, the likeliest first; rows (sentence, place)."""
+    """The unfinished hypotheses: W for each of N sentences, the most probable first; rows are (sentence, rank)."""
 
     backend: Backend
     state: State
     width: int
-    sentences: np.ndarray  # (N,): their numbers
+    sentences: np.ndarray  # (N,): the indices of the sentences
     scores: np.ndarray = field(init=False)  # (N, W) log-probabilities
     tokens: np.ndarray = field(init=False)  # (N, W, steps)
 
     def __post_init__(self) -> None:
         N = len(self.sentences)
         self.scores = np.full((N, self.width), -np.inf)
-        self.scores[:, 0] = 0.0  # one hypothesis to begin with: the others would be the same
+        self.scores[:, 0] = 0.0  # start with one hypothesis, because all would be the same
         self.tokens = np.full((N, self.width, 1), BEGIN)
 
     def next(self, model: TranslationModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The 2 W likeliest ways on of each sentence: (log-probability, hypothesis, token), each (N, at most 2 W).
+        """Return the 2 W best extensions per sentence: (log-probability, hypothesis, token), each (N, at most 2 W).
 
-        2 W, as W of them may end: W others remain.
+        There are 2 W because W of them may end, and W others must remain.
         """
         N, W = self.scores.shape
         last = self.backend.asarray(self.tokens[:, :, -1].reshape(-1))
         logits, self.state = model.step(last, self.state)
         with self.backend as on:
-            log_p = self.backend.to_numpy(log_softmax(on.xp, logits)).astype(np.float64)  # a choice is the host's
+            log_p = self.backend.to_numpy(log_softmax(on.xp, logits)).astype(np.float64)  # the processor chooses
         log_p[:, NEVER] = -np.inf
         most = min(2 * W, log_p.shape[1])
         kept = np.argpartition(-log_p, most - 1, axis=1)[:, :most]
         ids = kept.reshape(N, -1)  # (N, W * most)
         values = np.take_along_axis(log_p, kept, axis=1).reshape(N, W, most) + self.scores[:, :, None]
-        order = np.lexsort((ids, -values.reshape(N, -1)), axis=1)[:, : 2 * W]  # equal ones by id: the same anywhere
+        order = np.lexsort((ids, -values.reshape(N, -1)), axis=1)[
+            :, : 2 * W
+        ]  # ties go by id, so every device chooses alike
         return (
             np.take_along_axis(values.reshape(N, -1), order, axis=1),
             order // most,
@@ -76,7 +79,7 @@ class Beams:
         )
 
     def follow(self, alive: np.ndarray, scores: np.ndarray, parents: np.ndarray, tokens: np.ndarray) -> None:
-        """Go on with those sentences (numbers of rows), each with W hypotheses (alive, W) made of ``parents``."""
+        """Keep the sentences in rows ``alive``; hypothesis (alive, W) extends ``parents`` by ``tokens``."""
         rows = alive[:, None]
         self.tokens = np.concatenate([self.tokens[rows, parents], tokens[:, :, None]], axis=2)
         self.scores = scores
@@ -94,11 +97,11 @@ def translate(
     length_penalty: float = 0.6,
     max_length: int = 100,
 ) -> list[list[int]]:
-    """The translation of each source (T_n,) of at least one id, as ids without the end.
+    """Return the translation of each source (T_n,), with T_n of at least 1, as token ids without the end token.
 
-    The likeliest by log-probability divided by ``penalty``, of those that beam search meets which keeps ``beam_width``
-    hypotheses; 1 is greedy search. A hypothesis of ``max_length`` tokens ends there. A sentence is done when as many
-    have ended as the beam is wide, or when none at work can win any more.
+    Beam search keeps ``beam_width`` hypotheses per sentence (1 is greedy search) and returns the finished one with the
+    highest log-probability divided by ``penalty``. A hypothesis of ``max_length`` tokens ends there. The search for a
+    sentence stops when ``beam_width`` hypotheses have ended, or when no unfinished one can win any more.
     """
     return [tokens for _, tokens in search(model, sources, beam_width, length_penalty, max_length)]
 
@@ -106,7 +109,7 @@ def translate(
 def search(
     model: TranslationModel, sources: Sequence[np.ndarray], beam_width: int, length_penalty: float, max_length: int
 ) -> list[tuple[float, list[int]]]:
-    """(score, ids) of the best translation of each source; see ``translate``."""
+    """Return (score, ids) of the best translation of each source; see ``translate``."""
     backend = backend_of(model.bias.data)
     found = [Found() for _ in sources]
     with evaluation(model), no_grad():
@@ -125,14 +128,16 @@ def search(
 def _advance(
     model: TranslationModel, beams: Beams, found: list[Found], length: int, alpha: float, max_length: int
 ) -> None:
-    """One step of all hypotheses; sentences that are done leave the beams."""
+    """Extend all hypotheses by one step, and drop the sentences that are done."""
     W = beams.width
     values, parents, tokens = beams.next(model)
     scores, divisor, longest = np.full((len(values), W), -np.inf), penalty(length, alpha), penalty(max_length, alpha)
-    chosen = np.zeros((2, len(values), W), np.int64)  # parents and tokens of the hypotheses that go on
+    chosen = np.zeros((2, len(values), W), np.int64)  # parents and tokens of the hypotheses that continue
     alive = []
     for n, sentence in enumerate(beams.sentences.tolist()):
-        ends = (tokens[n] == END) & (np.arange(values.shape[1]) < W)  # among the W likeliest, as greedy search ends
+        ends = (tokens[n] == END) & (
+            np.arange(values.shape[1]) < W
+        )  # an end counts among the W best only, so that W = 1 is greedy search
         on = np.flatnonzero((tokens[n] != END) & (values[n] > -np.inf))[:W]
         ended, one = np.flatnonzero(ends & (values[n] > -np.inf)), found[sentence]
         for k in ended:
@@ -141,7 +146,7 @@ def _advance(
             for k in on:
                 one.add(values[n, k] / divisor, [*beams.tokens[n, parents[n, k], 1:].tolist(), int(tokens[n, k])])
             continue
-        # The best that may come: no further token costs anything, and the divisor is the largest.
+        # The best score still possible: further tokens cost nothing, and the divisor is the largest.
         if len(on) == 0 or (one.count >= W or values[n, on[0]] / longest <= one.best[0]):
             continue
         scores[n, : len(on)] = values[n, on]

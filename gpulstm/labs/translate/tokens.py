@@ -1,4 +1,4 @@
-"""What sentences are made of: words and signs, or byte pairs; and the numbers that stand for them."""
+"""Vocabularies of the Translator: words and punctuation marks, or byte pairs, and their ids."""
 
 import collections
 import importlib.util
@@ -13,33 +13,33 @@ from gpulstm.errors import FormatError, ShapeError
 
 UNKNOWN, BEGIN, END = range(3)
 SPECIAL = ("<unk>", "<s>", "</s>")
-SPACE = "▁"  # begins a token that follows a space, so that tokens say where the spaces were (Kudo & Richardson 2018)
-# A word, a digit or a sign. Numbers are read digit by digit: few are met often enough to be learnt as words.
+SPACE = "▁"  # starts a token that follows a space, so that tokens keep the spaces (Kudo & Richardson 2018)
+# A word, a digit or a punctuation mark. Numbers are split into digits, because few numbers occur often enough.
 PIECE = re.compile(rf"{SPACE}?(?:[^\W\d_]+|\d|[^\w\s{SPACE}]|_)|{SPACE}")
 
 
 class Vocabulary(Protocol):
-    """The tokens of one language and their numbers, from 0: unknown, begin, end, then the others."""
+    """The tokens of one language and their ids from 0: unknown, begin, end, then the others."""
 
     level: ClassVar[str]
 
     def __len__(self) -> int: ...
 
     def encode(self, sentence: str) -> np.ndarray:
-        """The numbers (n,) of a sentence's tokens, int64, without begin and end."""
+        """Return the ids (n,) of a sentence's tokens, int64, without begin and end."""
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
-        """The tokens of these numbers; a space before one is shown as ▁."""
+        """Return the tokens of these ids; ▁ stands for the space before a token."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The sentence that these tokens make."""
+        """Join the tokens of these ids to a sentence."""
 
     def to_json(self) -> Any:
-        """The vocabulary as a JSON value."""
+        """Return the vocabulary as a JSON value."""
 
 
 class Words:
-    """Words, digits and signs, the commonest first."""
+    """A vocabulary of words, digits and punctuation marks, the most common first."""
 
     level: ClassVar[str] = "word"
 
@@ -50,7 +50,10 @@ class Words:
 
     @classmethod
     def learn(cls, sentences: Iterable[str], size: int, min_count: int, lowercase: bool) -> Self:
-        """The ``size`` commonest tokens, the special ones among them, that come ``min_count`` times at least."""
+        """Make a vocabulary of the most common tokens that occur at least ``min_count`` times.
+
+        ``size`` is the maximum number of tokens, special tokens included.
+        """
         counts: collections.Counter[str] = collections.Counter()
         for sentence in sentences:
             counts.update(split(sentence, lowercase))
@@ -61,7 +64,7 @@ class Words:
         return len(self._tokens)
 
     def encode(self, sentence: str) -> np.ndarray:
-        """See Vocabulary; tokens that were not learnt are UNKNOWN."""
+        """See Vocabulary; tokens that are not in it become UNKNOWN."""
         return np.array([self._numbers.get(token, UNKNOWN) for token in split(sentence, self.lowercase)], np.int64)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
@@ -78,27 +81,27 @@ class Words:
 
     @classmethod
     def from_json(cls, kept: Any) -> Self:
-        """What ``to_json`` gave; raises FormatError for others."""
+        """Restore a vocabulary from the value of ``to_json``; raises FormatError for other values."""
         words, lowercase = kept["words"], kept["lowercase"]
         if (
             not isinstance(words, list)
             or not all(isinstance(word, str) for word in words)
             or len(set(words)) < len(words)
         ):
-            raise FormatError("vocabulary: expected a list of different words, got another")
+            raise FormatError("vocabulary: expected a list of different words, got another value")
         if not isinstance(lowercase, bool):
             raise FormatError(f"lowercase: expected true or false, got {lowercase!r:.40}")
         return cls(words, lowercase)
 
 
 def split(sentence: str, lowercase: bool) -> list[str]:
-    """The words, digits and signs of a sentence, each with ▁ before it where a space was."""
+    """Split a sentence into words, digits and punctuation marks, with ▁ in place of the space before each."""
     words = (sentence.lower() if lowercase else sentence).split()
     return PIECE.findall("".join(f"{SPACE}{word}" for word in words))
 
 
 class BytePairs:
-    """Pieces of words by byte-pair encoding (Sennrich, Haddow & Birch 2016), of the library ``tokenizers``."""
+    """A vocabulary of parts of words, by byte-pair encoding (Sennrich et al. 2016) with the library ``tokenizers``."""
 
     level: ClassVar[str] = "bpe"
 
@@ -107,7 +110,7 @@ class BytePairs:
 
     @classmethod
     def learn(cls, sentences: Iterable[str], size: int, min_count: int, lowercase: bool) -> Self:
-        """``size`` pieces, the special ones and all characters among them, from pairs that come ``min_count`` times."""
+        """Learn ``size`` tokens, special tokens and all characters included, from pairs seen ``min_count`` times."""
         library = tokenizers_library()
         tokenizer = library.Tokenizer(library.models.BPE(unk_token=SPECIAL[UNKNOWN]))
         changes = [library.normalizers.NFC()] + ([library.normalizers.Lowercase()] if lowercase else [])
@@ -126,7 +129,7 @@ class BytePairs:
         return self._tokenizer.get_vocab_size()
 
     def encode(self, sentence: str) -> np.ndarray:
-        """See Vocabulary; characters that were not learnt are UNKNOWN."""
+        """See Vocabulary; characters that are not in it become UNKNOWN."""
         return np.array(self._tokenizer.encode(sentence, add_special_tokens=False).ids, np.int64)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
@@ -143,14 +146,17 @@ class BytePairs:
 
     @classmethod
     def from_json(cls, kept: Any) -> Self:
-        """What ``to_json`` gave; raises FormatError for others, and without the library."""
+        """Restore a vocabulary from the value of ``to_json``.
+
+        Raises FormatError for other values, and if tokenizers is not installed.
+        """
         library = tokenizers_library()
         try:
             tokenizer = library.Tokenizer.from_str(json.dumps(json.loads(kept)))
-        except Exception as error:  # the library raises Exception itself
-            raise FormatError(f"vocabulary: expected the JSON of a tokenizer, got another: {error}") from error
+        except Exception as error:  # tokenizers raises plain Exception
+            raise FormatError(f"vocabulary: expected the JSON of a tokenizer, got another value: {error}") from error
         if [tokenizer.id_to_token(number) for number in range(len(SPECIAL))] != list(SPECIAL):
-            raise FormatError(f"vocabulary: expected {', '.join(SPECIAL)} to come first, got others")
+            raise FormatError(f"vocabulary: expected {', '.join(SPECIAL)} as the first tokens, got other tokens")
         return cls(tokenizer)
 
 
@@ -158,7 +164,7 @@ LEVELS: dict[str, Any] = {kind.level: kind for kind in (Words, BytePairs)}
 
 
 def check_level(level: str) -> None:
-    """Raise ShapeError for a level that there is not, FormatError where its library is not installed."""
+    """Raise ShapeError for an unknown level, FormatError if the library that it needs is not installed."""
     if not isinstance(level, str) or level not in LEVELS:
         raise ShapeError(f"level: expected {' or '.join(map(repr, LEVELS))}, got {level!r}")
     if level == BytePairs.level:
@@ -166,11 +172,11 @@ def check_level(level: str) -> None:
 
 
 def tokenizers_library() -> Any:
-    """The library for byte pairs; raises FormatError where it is not installed."""
+    """Return the library tokenizers. Raises FormatError if it is not installed."""
     if importlib.util.find_spec("tokenizers") is None:
         raise FormatError(
-            "level: expected the library tokenizers for 'bpe', which is not installed: pip install tokenizers (of the "
-            "extra labs), or use level='word'"
+            "level: expected the library tokenizers for 'bpe', which is not installed: pip install tokenizers (it is "
+            "in the extra labs), or use level='word'"
         )
     import tokenizers
 
