@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks import harness
 from benchmarks.floor import Floors
 from benchmarks.peers import SERVES
-from benchmarks.problem import AGREEMENT, MODES, Shape
+from benchmarks.problem import MODES, Shape, agreement
 from benchmarks.team import Missing, Team, Worker, WorkerFailed, take_turns
 
 LSTM = "gpulstm's LSTM"  # takes turns with every other cell
@@ -143,7 +143,7 @@ class Comparison:
                 self._refuse(name, str(error), case)
                 team.end(name, tf32)
                 continue
-            allowed = AGREEMENT[case["precision"]]
+            allowed = agreement(self.cell, case["precision"])
             if said["error"] <= allowed:
                 loaded[name] = said
             else:

@@ -84,9 +84,9 @@ struct Sequence {
     // Where the product of a turn finds sequence b; the turn before it writes there. A sequence has EVEN*H numbers in the
     // place of the even turns, ODD*H in that of the odd ones.
     template <int EVEN, int ODD> __device__ inline REAL* place(long long turn, long long b) const {
-        long long rows = (B + ROWS - 1) / ROWS * ROWS, even = k_steps_of(EVEN * H);
-        long long width = EVEN == ODD || !(turn & 1) ? even : k_steps_of(ODD * H);
-        return exchange + ((turn & 1) * rows * even + b * width) * DEPTH;
+        long long rows = (B + ROWS - 1) / ROWS * ROWS;
+        REAL* first = exchange + (turn & 1) * rows * k_steps_of(EVEN * H) * DEPTH;
+        return first + b * k_steps_of(EVEN == ODD || !(turn & 1) ? EVEN * H : ODD * H) * DEPTH;
     }
 
     // Whether what was left to sequence b enters the n-th step: not where a new sequence begins with it.

@@ -80,11 +80,10 @@ struct Forward {
         unit.states[0] = load(store(mixed(unit.kept_h, unit.states[0], fresh[0])));
         for (int s = 1; s < STATES; ++s) unit.states[s] = mixed(unit.kept_c, unit.states[s], fresh[s]);
         if (n + 1 == of.T) return;
-        bool enters = of.enters(n + 1, at.b);
-        REAL* next = place(turn + 1, at.b);
         for (int m = 0; m < MULTIPLIED; ++m) {
-            ACC factor = source(m) == 0 ? of.factor(at.k) : 1;
-            next[m * of.H + at.j] = as_factor(enters ? unit.states[source(m)] * factor : 0);
+            ACC state = unit.states[source(m)];
+            ACC next = of.enters(n + 1, at.b) ? (source(m) == 0 ? state * of.factor(at.k) : state) : 0;
+            place(turn + 1, at.b)[m * of.H + at.j] = as_factor(next);
         }
     }
 
