@@ -121,7 +121,7 @@ COMPILED = ("kernels/host/share.h",)
 NAMED = {name: name for name in ("coupled", "general", "gru", "layer_norm", "peephole", "rnn", "slstm")}
 NAMED["step_rows"] = "layer_norm"
 # The engine's, with the build that is compiled fastest.
-NAMED |= {Path(file).stem: "plain" for file, tests in TESTS.items() if tests == ["tests/test_engine_replay.py"]}
+NAMED |= {file: "plain" for file, tests in TESTS.items() if tests == ["tests/test_engine_replay.py"]}
 
 SWAPS = {
     "+": "-", "-": "+", "*": "/", "/": "*", "+=": "-=", "-=": "+=", "*=": "/=", "/=": "*=", "++": "--",
@@ -430,7 +430,7 @@ def _start(mutant: Mutant, copy: Path, limit: int) -> int:
             os.environ["GPULSTM_ISA"] = "none"  # no test of its takes the whole engine, which would be compiled anew
         pytest = importlib.import_module("pytest")
         # If its tests all bear its name: fewer can only notice less.
-        named = NAMED.get(Path(mutant.file).stem)
+        named = NAMED.get(mutant.file) or NAMED.get(Path(mutant.file).stem)
         chosen = ["-k", named] if named else []
         code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *chosen, *TESTS[mutant.file]]))
     finally:
