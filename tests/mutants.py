@@ -280,6 +280,16 @@ HARMLESS: dict[str, dict[tuple[str, str], str]] = {
             "/ -> *",
         ): "computes the word anew for each element",
     },
+    "kernels/sequence_backward.cu": {
+        ("Product<CELL::inner ? 1 : 0> inner_product;", "0 -> 1"): "a product that no turn of a cell without one runs",
+    },
+    "kernels/sequence_forward.cu": {
+        (
+            "for (int g = 0; g < INNER; ++g)",
+            "< -> <=",
+        ): "writes the number of a gate that there is not, which nothing reads",
+        ("place(turn + 1, at.b)[at.j] = as_factor(unit.inner);", "+ -> -"): "of the two places the same one",
+    },
     "kernels/embedding.cu": {
         ("if (ids[start] != ids[start + piece - 1]) continue;", "1 -> 2"): (
             "sums a piece that ends in another row too, which embedding_backward never reads; a piece has two or more"

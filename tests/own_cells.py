@@ -157,3 +157,34 @@ def middle(folder: Path, python: tuple = (), text: tuple = (), **row) -> Cell:
         "inner": Inner(made["inner_forward"], made["inner_backward"]), "kernel": Kernels(file, "Middle"), **row,
     }  # fmt: skip
     return Cell("middle", ("r", "n"), ("h",), made["forward"], made["backward"], **row)
+
+
+def wide(folder: Path) -> Cell:
+    """``middle`` with one more gate: its inner product gives two, n and k, and h is n * k + h / 2."""
+    made = functions(replaced(INNER_PYTHON, (
+        ("z_r, z_n = xp.split(zx + zr, 2, axis=1)\n    r, n = xp.tanh(z_r), xp.tanh(z_n)\n"
+         "    return (n + 0.5 * states[0],), (r, n, states[0])",
+         "r, n, k = (xp.tanh(z) for z in xp.split(zx + zr, 3, axis=1))\n"
+         "    return (n * k + 0.5 * states[0],), (r, n, k, states[0])"),
+        ("r, n, h = saved\n    dz = xp.concatenate([xp.zeros_like(r), dstates[0] * (1 - n * n)], axis=1)",
+         "(r, n, k, _), dh = saved, dstates[0]\n"
+         "    dz = xp.concatenate([xp.zeros_like(r), dh * k * (1 - n * n), dh * n * (1 - k * k)], axis=1)"),
+        ("(x_r, _), (r_r, _) = xp.split(zx, 2, axis=1), xp.split(zr, 2, axis=1)\n",
+         "x_r, r_r = xp.split(zx, 3, axis=1)[0], xp.split(zr, 3, axis=1)[0]\n"),
+        ("r, n, h = saved\n    _, dz_n = xp.split(dzx, 2, axis=1)\n"
+         "    dz = xp.concatenate([dv * h * (1 - r * r), dz_n], axis=1)",
+         "r, _, _, h = saved\n    _, *rest = xp.split(dzx, 3, axis=1)\n"
+         "    dz = xp.concatenate([dv * h * (1 - r * r), *rest], axis=1)"),
+    )))  # fmt: skip
+    file = folder / "wide.cuh"
+    file.write_text(replaced(INNER_TEXT, (
+        ("struct Middle", "struct Wide"), ("gates = 2, states = 1, kept = 2", "gates = 3, states = 1, kept = 3"),
+        ("keep[1] = tanh_(zx[1] + zr[1]);", "keep[1] = tanh_(zx[1] + zr[1]), keep[2] = tanh_(zx[2] + zr[2]);"),
+        ("after[0] = keep[1] +", "after[0] = keep[1] * keep[2] +"),
+        ("dzx[1] = d[0] * (1 - keep[1] * keep[1]);",
+         "dzx[1] = d[0] * keep[2] * (1 - keep[1] * keep[1]), dzx[2] = d[0] * keep[1] * (1 - keep[2] * keep[2]);"),
+    )))  # fmt: skip
+    products = Product("inner", "w_hh", slice(1, 3)), Product("h", "w_hh", slice(0, 1))
+    inner = Inner(made["inner_forward"], made["inner_backward"])
+    rest = {"products": products, "direct": True, "inner": inner, "kernel": Kernels(file, "Wide")}
+    return Cell("wide", ("r", "n", "k"), ("h",), made["forward"], made["backward"], **rest)

@@ -15,6 +15,7 @@ from gpulstm.errors import NoKernel
 from gpulstm.functional import fused_steps, recurrent
 from gpulstm.functional.fused_steps import Tile
 from gpulstm.functional.sequence import Noise
+from tests import own_cells
 from tests.cases import CELL_CASES
 from tests.conftest import GPUS
 from tests.tolerances import assert_close, assert_ratio
@@ -91,6 +92,14 @@ def as_bytes(device, arrays):
 def test_every_cell_equals_its_equations(device, case):
     check(device, "float32", case.cell, 4, 5, 19)
     check(device, "float32", case.cell, 5, 5, 6, **MODES["zoneout" if len(case.cell.states) > 1 else "holes"])
+
+
+@pytest.mark.parametrize("make", [own_cells.rich, own_cells.middle, own_cells.wide], ids=lambda make: make.__name__)
+def test_cells_of_the_users_own_with_several_products(device, make, tmp_path):
+    """Two states multiplied, gates without a product, an inner product of two gates; with dropout and resets."""
+    cell = make(tmp_path)
+    check(device, "float32", cell, 4, 5, 19)
+    check(device, "float32", cell, 5, 5, 10, **MODES["resets"])
 
 
 @pytest.mark.parametrize(
