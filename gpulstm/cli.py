@@ -27,7 +27,8 @@ COMPLETE = "_GPULSTM_COMPLETE"  # the variable by which a shell asks for complet
 def cli() -> None:
     """LSTM networks on NumPy and CuPy arrays, with fused CUDA kernels.
 
-    For completion in bash, add this line to ~/.bashrc (for zsh and fish, replace bash by the name of the shell):
+    For completion in bash, add this line to ~/.bashrc. In zsh or fish, write zsh_source or fish_source, and add it to
+    ~/.zshrc or ~/.config/fish/config.fish:
     eval "$(_GPULSTM_COMPLETE=bash_source gpulstm)"
     """
 

@@ -205,8 +205,8 @@ def sample(model: str, prompt: str, device: str, **options: Any) -> None:
 def inspect(model: str, words: str | None, html: str, force: bool) -> None:
     """Write a web page that shows the gates, states and predictions of a MODEL over a text.
 
-    Open the page in a browser, and select a layer, a gate and a unit. The page colors the text by its value at each
-    token.
+    Open the page in a browser, and select a layer, a gate and a unit. The page colors each token by the value of this
+    unit of the gate.
     """
     check_output("html", html, (model,), force)
     loaded = text.load_model(model, "cpu")

@@ -65,7 +65,11 @@ def forecast_lab() -> None:
 
 @forecast_lab.command()
 @click.argument("file", required=False, metavar="[CSV]", type=click.Path(allow_dash=True))
-@_columns("target", "Column to forecast, by name or position (from 1); may be repeated.  [default: all others]")
+@_columns(
+    "target",
+    "Column to forecast, by name or position (from 1); may be repeated.  [default: all columns but the "
+    "date, --known and --past]",
+)
 @_columns("known", "Covariate whose future values are known; may be repeated.")
 @_columns("past", "Covariate whose future values are unknown; may be repeated.")
 @_file_options
@@ -110,9 +114,9 @@ def train(
 ) -> None:
     """Train a forecaster on the series of a CSV file, by default the yearly sunspot numbers, and test it.
 
-    The last rows are for the test. The command forecasts from each of them, and compares the forecasts with the true
-    values. It also shows the errors of simpler forecasts: the last value, the value one season ago, and a linear
-    regression.
+    The last rows are the test data. The command forecasts from each of them that leaves enough rows, and compares these
+    forecasts with the true values. It also shows the errors of simpler forecasts: the last value, the value one season
+    ago, and a linear regression.
     """
     options = _file_part(others)
     if file is None:  # the sunspot cycle is about 11 years long
@@ -165,7 +169,8 @@ def train(
 def predict(model: str, file: str | None, future: str | None, steps: int | None, device: str) -> None:
     """Forecast with a MODEL and print the result as CSV.
 
-    The forecast follows the data that the model was trained and tested on or, if you pass one, another CSV file.
+    The forecast starts after the last row of the data of `forecast train`. If you pass a CSV file, it starts after the
+    last row of that file.
     """
     forecaster, made = Forecaster.load(model, device), _made(model)
     given_steps = steps is not None

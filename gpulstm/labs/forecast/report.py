@@ -50,7 +50,7 @@ class Report:
     def lines(self) -> list[str]:
         """Return the lines of the report."""
         n, steps, _ = self.forecasts.truth.shape
-        lines = [f"test: {n:,} forecasts of {steps} step{'s'[: steps > 1]}, from every row of the test part"]
+        lines = [f"test: {n:,} forecasts of {steps} step{'s'[: steps > 1]}, from every possible row of the test part"]
         lines += table_lines(self.rows)
         for coverage, share in coverages(self.forecasts).items():
             lines.append(f"{coverage:.0%} interval: contains {share:.1%} of the true values")

@@ -57,7 +57,9 @@ def translate_lab() -> None:
 @click.option("--untied", is_flag=True, help="Do not share the output weights with the target embedding.")
 @click.option("--smoothing", default=USUAL.label_smoothing, help="Label smoothing.")
 @click.option("--beam", default=USUAL.beam_width, help="Beam width; 1 is greedy.")
-@click.option("--length-penalty", default=USUAL.length_penalty, help="More prefers longer translations; 0 is none.")
+@click.option(
+    "--length-penalty", default=USUAL.length_penalty, help="Larger values favor long translations; 0 turns it off."
+)
 @click.option("--validation", default=0.1, help="Fraction of the training pairs, to choose the best epoch.")
 @click.option("--test", default=0.1, help="Pairs used for the test: a fraction (at most 1,000 pairs) or a number.")
 @parameter_options(replace(USUAL, epochs=None), epochs="  [default: enough for 800 steps]")  # type: ignore[arg-type]
@@ -75,8 +77,8 @@ def train(
 ) -> None:
     """Train a translator on two parallel text files, or on one file with a tab between the two sentences of a line.
 
-    Parallel files have one sentence per line. Without files it trains on generated examples, to write dates in the ISO
-    format. Some random pairs are held out, and translated at the end to test the model.
+    Parallel files have one sentence per line. Without files it trains on generated dates and learns to rewrite them in
+    the ISO format. Some random pairs are held out, and translated at the end to test the model.
     """
     run, others = run_of(out, picture, others, files=files)
     sources, targets = _pairs(files, encoding, skip_empty, pairs)
@@ -104,10 +106,10 @@ def train(
 
 @translate_lab.command()
 @click.argument("model", type=FILE)
-@click.argument("files", nargs=-1, metavar="[FILES]", type=click.Path(allow_dash=True))
+@click.argument("files", nargs=-1, metavar="[FILE]...", type=click.Path(allow_dash=True))
 @ENCODING
 @click.option("--beam", type=int, help="Beam width; 1 is greedy.  [default: as in training]")
-@click.option("--length-penalty", type=float, help="More prefers longer translations.  [default: as in training]")
+@click.option("--length-penalty", type=float, help="Larger values favor long translations.  [default: as in training]")
 @click.option("--picture", type=FILE, help="Plot the attention over the first sentence (needs matplotlib).")
 @click.option("--force", is_flag=True, help="Overwrite an existing picture.")
 @DEVICE
@@ -121,7 +123,7 @@ def predict(
     force: bool,
     device: str,
 ) -> None:
-    """Translate each line of FILES, or of standard input, with a MODEL. Empty lines stay empty."""
+    """Translate each line of FILEs, or of standard input, with a MODEL. Empty lines stay empty."""
     if picture is not None:
         check_output("picture", picture, (model, *files), force)
     translator = Translator.load(model, device)
