@@ -103,7 +103,14 @@ _share: ContextVar[Share | None] = ContextVar("gpulstm_share", default=None)
 
 
 def current() -> Share | None:
-    """The current share; None if this process computes whole batches."""
+    """The current share; None if this process computes whole batches.
+
+    A share has ``first``, ``count`` and ``whole``: the sequences of the whole batch that this process computes. It
+    raises no errors.
+
+    >>> gl.parallel.share() is None
+    True
+    """
     return _share.get()
 
 

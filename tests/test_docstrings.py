@@ -20,8 +20,8 @@ from gpulstm.labs import ESTIMATORS
 from tests.conftest import require
 
 MODULES = (
-    "", ".cells", ".data", ".functional", ".io", ".io.keras", ".io.onnx", ".io.torch", ".optim", ".plot", ".schedules",
-    ".torch", ".train",
+    "", ".cells", ".classic", ".data", ".functional", ".io", ".io.keras", ".io.onnx", ".io.torch", ".optim",
+    ".parallel", ".plot", ".schedules", ".torch", ".train",
 )  # fmt: skip
 NEEDS = {"gl.io.onnx": "onnx", "gl.plot": "matplotlib", "gl.torch": "torch"}  # what a module's examples need
 MODULE_EXAMPLES = (  # modules whose own docstring has examples

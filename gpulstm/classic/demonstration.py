@@ -12,6 +12,13 @@ def example_0(iterations: int = 100, lr: float = 0.1, device: "str | Device" = "
     """Teach 100 cells to give -0.5, 0.2, 0.1, -0.5 for four random inputs of size 50; return the losses.
 
     Prints one line per iteration. The squared loss after 100 iterations is about 2e-6.
+
+    Raises ShapeError unless iterations is an integer from 0 up, and DeviceError for a device that does not exist.
+
+    >>> losses = gl.classic.example_0(iterations=1)
+    iteration   0: y_pred = [...], loss ...
+    >>> len(losses)
+    1
     """
     generator = np.random.default_rng(seed)
     y_list = [-0.5, 0.2, 0.1, -0.5]

@@ -8,7 +8,20 @@ from gpulstm.errors import DTypeError
 
 
 class LossLayer(Protocol):
-    """The interface of a loss for ``LstmNetwork.y_list_is``: pred is h (mem_cell_ct,), label an entry of y_list."""
+    """The interface of a loss for ``LstmNetwork.y_list_is``: pred is h (mem_cell_ct,), label an entry of y_list.
+
+    Raises TypeError if it is called: a loss has the two functions, and is not made of this class.
+
+    >>> class Distance:
+    ...     def loss(pred, label):
+    ...         return abs(pred[0] - label)
+    ...     def bottom_diff(pred, label):
+    ...         return np.sign(pred - label) * (np.arange(len(pred)) == 0)
+    >>> network = gl.classic.LstmNetwork(gl.classic.LstmParam(4, 2))
+    >>> network.x_list_add(np.ones(2))
+    >>> bool(network.y_list_is([0.5], Distance) > 0)
+    True
+    """
 
     def loss(self, pred: Array, label: Any) -> Any:
         """The loss of one step, a number."""
@@ -18,7 +31,14 @@ class LossLayer(Protocol):
 
 
 class ToyLossLayer:
-    """The squared distance of the first unit from the label."""
+    """The squared distance of the first unit from the label.
+
+    ``loss(pred, label)`` and ``bottom_diff(pred, label)`` take pred (mem_cell_ct,). They raise DTypeError for
+    anything but numbers.
+
+    >>> gl.classic.ToyLossLayer.bottom_diff(np.array([0.5, 1.0]), 1.0)
+    array([-1.,  0.])
+    """
 
     @classmethod
     def loss(cls, pred: Any, label: float) -> Any:

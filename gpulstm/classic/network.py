@@ -21,6 +21,11 @@ class LstmState:
     """The arrays of one step, (mem_cell_ct,) each: the gates g, i, f, o, the cell state s, the output h, and gradients.
 
     The gradients bottom_diff_h and bottom_diff_s are those of the previous step's h and s. All arrays start as zeros.
+
+    Raises ShapeError for sizes that are not positive integers.
+
+    >>> gl.classic.LstmState(3, 2).h
+    array([0., 0., 0.])
     """
 
     g: Array
@@ -44,6 +49,13 @@ class LstmNode:
     """One step of the minimal LSTM: its ``state``, the shared ``param``, and its inputs.
 
     ``bottom_data_is`` sets xc = [x, h_prev] (x_dim + mem_cell_ct,), s_prev and h_prev (mem_cell_ct,).
+
+    Raises ShapeError for an input of another size.
+
+    >>> node = gl.classic.LstmNode(gl.classic.LstmParam(4, 2), gl.classic.LstmState(4, 2))
+    >>> node.bottom_data_is(np.ones(2))
+    >>> node.state.h.shape
+    (4,)
     """
 
     def __init__(self, lstm_param: LstmParam, lstm_state: LstmState) -> None:
@@ -99,7 +111,16 @@ class LstmNode:
 
 
 class LstmNetwork:
-    """A chain of nodes, one per input; all share one LstmParam."""
+    """A chain of nodes, one per input; all share one LstmParam.
+
+    ``x_list_add(x)`` adds a step with the input x (x_dim,). ``y_list_is(labels, loss_layer)`` returns the loss and adds
+    the gradients to the parameters. They raise ShapeError for an input of another size and a wrong number of labels.
+
+    >>> network = gl.classic.LstmNetwork(gl.classic.LstmParam(4, 2))
+    >>> network.x_list_add(np.ones(2))
+    >>> bool(network.y_list_is([0.5], gl.classic.ToyLossLayer) > 0)
+    True
+    """
 
     def __init__(self, lstm_param: LstmParam) -> None:
         self.lstm_param = lstm_param

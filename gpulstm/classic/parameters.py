@@ -43,6 +43,9 @@ class LstmParam:
     (mem_cell_ct,) may be read and assigned; their gradients are wg_diff and so on. All of them are views of ``weight``,
     ``bias``, ``weight_diff`` and ``bias_diff``, which hold the gates in the order i, f, g, o. Raises ShapeError for
     sizes that are not positive integers, and for assigning a value of another shape.
+
+    >>> gl.classic.LstmParam(4, 2).wg.shape
+    (4, 6)
     """
 
     wg, wi, wf, wo = _GateRows(), _GateRows(), _GateRows(), _GateRows()

@@ -20,6 +20,12 @@ class LSTM_RNN:
     Its input is one-hot, and its gates have no biases. It is trained with softmax cross-entropy, AdaGrad, and truncated
     backpropagation over windows of 200 steps with a carried state. ``lr`` is AdaGrad's learning rate. Inputs are
     integers below ``in_dim``, targets below ``out_dim``.
+
+    Raises ShapeError for sizes below 1.
+
+    >>> model = gl.classic.LSTM_RNN(0.1, in_dim=3, h_dim=4, out_dim=3)
+    >>> len(model.train(2, [0, 1, 2, 0], [1, 2, 0, 1]))
+    2
     """
 
     WINDOW = 200  # steps

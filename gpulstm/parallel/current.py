@@ -21,17 +21,35 @@ _axes: Any = None
 
 
 def group() -> Group:
-    """Return the group of this process; until ``init`` finds others, the process is alone in it."""
+    """Return the group of this process; until ``init`` finds others, the process is alone in it.
+
+    Raises no errors.
+
+    >>> gl.parallel.group().is_root
+    True
+    """
     return _group
 
 
 def rank() -> int:
-    """Return the number of this process in its group, counted from 0."""
+    """Return the number of this process in its group, counted from 0.
+
+    Raises no errors.
+
+    >>> gl.parallel.rank()
+    0
+    """
     return _group.rank
 
 
 def size() -> int:
-    """Return the number of processes in the group."""
+    """Return the number of processes in the group.
+
+    Raises no errors.
+
+    >>> gl.parallel.size()
+    1
+    """
     return _group.size
 
 
@@ -82,7 +100,14 @@ def init(timeout: float | None = None, batch_axes: Any = None) -> Group:
 
 
 def leave() -> None:
-    """Leave the group: from here on this process works alone."""
+    """Leave the group: from here on this process works alone.
+
+    Raises no errors, also if ``init`` was never called.
+
+    >>> gl.parallel.leave()
+    >>> gl.parallel.size()
+    1
+    """
     global _group
     _group = _ALONE
 

@@ -33,6 +33,11 @@ class Group:
 
     ``comm`` is an mpi4py communicator, None for a single process. ``timeout`` is the time in seconds that the processes
     wait for one that does not arrive. ``gl.parallel.init`` makes a group.
+
+    Raises ProcessError if the processes differ where they must not. If one fails or does not arrive, all of them end.
+
+    >>> gl.parallel.Group().size
+    1
     """
 
     def __init__(self, comm: Any = None) -> None:
